@@ -1,0 +1,47 @@
+# Needs git, make and Python 3.11 or newer. Another Python than the first that fits: make setup PYTHON=python3.12
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lock clean
+
+# The first that runs (a version manager's shim may exist and fail), is new enough and can make a virtual environment.
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
+PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
+UV ?= uv
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## create .venv with the locked packages and miiii-search itself
+
+demo: setup ## run a small search to its end and show the best configuration
+	@.venv/bin/miiii-search up --preset demo --no-dashboard
+
+test: setup ## run the tests (some of them: make test ARGS="-k leases")
+	@.venv/bin/pytest $(ARGS)
+
+lint: setup ## check style, formatting and types
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+
+lock: ## rewrite the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or its path: make lock UV=..." >&2; exit 2; }
+	@$(COMPILE) -o requirements.lock pyproject.toml
+	@$(COMPILE) -o requirements-dev.lock -c requirements.lock --extra dev pyproject.toml
+
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" $(LOCK_ARGS)
+
+clean: ## remove .venv, caches and build outputs (databases and results stay)
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.ready: requirements-dev.lock pyproject.toml
+	@python="$(PYTHON)"; "$${python:-false}" -c '$(USABLE)' 2>/dev/null || { echo "miiii-search needs Python 3.11 or newer with venv\
+	 (Debian, Ubuntu: apt install python3-venv); name one with: make setup PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Setting up .venv (about a minute) ..."
+	@.venv/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,58 @@
+"""The learning curves of one run (Fig. 6, 7)."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.telemetry import Record
+
+
+def learning_curves(experiment: Experiment, record: Record, title: str, solved_epoch: int | None = None) -> bytes:
+    """Accuracy and cross-entropy of every task against the epoch (logarithmic), as a PNG.
+
+    Validation is drawn solid and training dotted, each task in the colour of its modulus; the black line is
+    the mean over the scored tasks, which is what the study maximises.
+    """
+    # Not through pyplot: its state is global, and workers finish trials beside one another.
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    accuracy, loss = figure.subplots(1, 2)
+    colours = _colours(len(experiment.moduli))
+    for task, (q, colour) in enumerate(zip(experiment.moduli, colours, strict=True)):
+        label = f"q = {q}" if len(experiment.moduli) <= 10 else None
+        for axes, name in [(accuracy, "accuracy"), (loss, "loss")]:
+            train, validation = (getattr(record, f"{split}_{name}")[:, task] for split in ("train", "validation"))
+            axes.plot(record.epoch, train, color=colour, linestyle=":", linewidth=0.8)
+            axes.plot(record.epoch, validation, color=colour, linewidth=1, label=label)
+    scored = np.asarray(experiment.scored)
+    if scored.sum() > 1:
+        mean = record.validation_accuracy[:, scored].mean(axis=1)
+        accuracy.plot(record.epoch, mean, color="black", linewidth=2, label="mean")
+    for axes, name in [(accuracy, "accuracy"), (loss, "cross-entropy (nats)")]:
+        axes.set(xscale="log", xlabel="epoch", ylabel=name)
+        axes.grid(alpha=0.25)
+        if solved_epoch is not None:
+            axes.axvline(solved_epoch, color="tab:green", linewidth=1, label=f"solved at {solved_epoch:,}")
+    accuracy.set_ylim(-0.02, 1.02)
+    loss.set_yscale("log")
+    handles, _ = accuracy.get_legend_handles_labels()
+    if handles:
+        accuracy.legend(loc="best", fontsize="x-small", frameon=False)
+    loss.plot([], [], color="grey", linewidth=1, label="validation")
+    loss.plot([], [], color="grey", linestyle=":", linewidth=0.8, label="training")
+    loss.legend(loc="best", fontsize="x-small", frameon=False)
+    figure.suptitle(title, fontsize="small")
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
+
+
+def _colours(n: int) -> list[tuple[float, float, float, float]]:
+    from matplotlib import colormaps
+
+    return [tuple(colormaps["viridis"](x)) for x in np.linspace(0, 0.9, n)]

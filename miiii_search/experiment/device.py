@@ -1,0 +1,37 @@
+"""Which device trains, and the compilation cache beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("miiii-search", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def use_compilation_cache() -> Path:
+    """Lets JAX keep compiled programs between processes; returns the folder.
+
+    `JAX_COMPILATION_CACHE_DIR` moves it; the default is the user's cache folder.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "miiii-search" / "jax"
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", default))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return folder
+
+
+def describe_device() -> str:
+    """The device that JAX computes on, in words."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+    return f"{device.platform} ({device.device_kind})"
+
+
+def package_versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

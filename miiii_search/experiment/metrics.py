@@ -1,0 +1,100 @@
+"""What a run came to, in a form that a file can hold and that two runs can be compared by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from miiii_search.experiment.spec import Experiment, Spec
+from miiii_search.experiment.telemetry import Floats, Record
+
+Verdict = Literal["identical", "agrees", "differs"]
+PerTask = Annotated[tuple[float, ...], Field(strict=False)]
+
+HALF_A_POINT = 0.005
+FIVE_PERCENT = 0.05
+
+
+class Metrics(Spec):
+    """The end of one run. Per-task values are in the order of `moduli`; losses in nats."""
+
+    epochs_trained: int
+    epochs_to_solve: int | None = None
+    """The first epoch of the streak of evaluations that solved the run; unset if it was not solved."""
+    validation_accuracy_mean: float
+    """Over the scored tasks."""
+    moduli: Annotated[tuple[int, ...], Field(strict=False)]
+    train_accuracy: PerTask
+    train_loss: PerTask
+    validation_accuracy: PerTask
+    validation_loss: PerTask
+    test_accuracy: PerTask
+    test_loss: PerTask
+    weights_sha256: str
+
+
+def summarize(
+    experiment: Experiment,
+    record: Record,
+    solved_epoch: int | None,
+    test: tuple[Floats, Floats],
+    weights: Mapping[str, np.ndarray[Any, Any]],
+) -> Metrics:
+    """The metrics of a run that has ended, with finite losses, at its record's last evaluation."""
+    last = {name: tuple(map(float, getattr(record, name)[-1])) for name in _PER_TASK}
+    return Metrics(
+        epochs_trained=int(record.epoch[-1]),
+        epochs_to_solve=solved_epoch,
+        validation_accuracy_mean=mean_accuracy(experiment, record.validation_accuracy[-1]),
+        moduli=experiment.moduli,
+        # A finite number even where the test split alone overflows: a file cannot hold another.
+        test_loss=tuple(map(float, np.nan_to_num(test[0], nan=np.finfo(np.float32).max))),
+        test_accuracy=tuple(map(float, test[1])),
+        weights_sha256=digest(weights),
+        **last,
+    )
+
+
+def mean_accuracy(experiment: Experiment, accuracy: Floats) -> float:
+    """The mean over the scored tasks, computed in float64 so that it does not depend on a device."""
+    return float(np.mean(np.asarray(accuracy, np.float64)[np.asarray(experiment.scored)]))
+
+
+def digest(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """SHA-256 over all weights, in the order of their names."""
+    sha256 = hashlib.sha256()
+    for name in sorted(weights):
+        sha256.update(name.encode())
+        sha256.update(np.ascontiguousarray(weights[name]).tobytes())
+    return sha256.hexdigest()
+
+
+def compare(recorded: Metrics, measured: Metrics) -> tuple[Verdict, str]:
+    """Whether a run repeats what was recorded, and the figures that say so.
+
+    `identical`: every number, the weights' digest included. `agrees`: every task's validation accuracy within
+    half a point, and epochs to solve within 5 %.
+    """
+    if recorded == measured:
+        return "identical", "every metric and every weight"
+    if recorded.moduli != measured.moduli:
+        return "differs", "the tasks are not the same"
+    gaps = np.abs(np.subtract(recorded.validation_accuracy, measured.validation_accuracy))
+    worst = int(np.argmax(gaps))
+    words = f"validation accuracy differs by {gaps[worst]:.4f} at most (q = {recorded.moduli[worst]})"
+    before, after = recorded.epochs_to_solve, measured.epochs_to_solve
+    if (before is None) != (after is None):
+        solved = "solved" if after is not None else "not solved"
+        return "differs", f"{words}; this run was {solved}, the recorded one was not so"
+    close = bool(gaps[worst] <= HALF_A_POINT)
+    if before is not None and after is not None:
+        words += f"; solved at epoch {after:,}, recorded {before:,}"
+        close = close and abs(after - before) <= FIVE_PERCENT * before
+    return ("agrees" if close else "differs"), words
+
+
+_PER_TASK = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")

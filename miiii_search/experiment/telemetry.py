@@ -1,0 +1,53 @@
+"""What is recorded through training: one row an evaluation."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The evaluations of one run, oldest first.
+
+    Losses are mean cross-entropies in nats without the weights of Eq. 12; nothing is dropped out when they
+    are measured. Norms are L2 and, like their columns, in the order of the weights' sorted names.
+    """
+
+    epoch: NDArray[np.int32]  # [evaluations]
+    train_loss: Floats  # [evaluations, tasks]
+    train_accuracy: Floats  # [evaluations, tasks]
+    validation_loss: Floats  # [evaluations, tasks]
+    validation_accuracy: Floats  # [evaluations, tasks]
+    gradient_norm: Floats  # [evaluations, weights]; of the epoch's last step, before the gradient filter
+    weight_norm: Floats  # [evaluations, weights]
+
+    def __len__(self) -> int:
+        return len(self.epoch)
+
+    def rows(self, keep: slice) -> Record:
+        """The evaluations that `keep` selects."""
+        return Record(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
+
+    @staticmethod
+    def concatenate(parts: list[Record]) -> Record:
+        """One record of several consecutive ones."""
+        return Record(**{f.name: np.concatenate([getattr(r, f.name) for r in parts]) for f in fields(Record)})
+
+    def to_npz(self, **extra: NDArray[np.generic]) -> bytes:
+        """The record as a compressed NumPy archive, without pickle; `extra` arrays lie beside it."""
+        file = io.BytesIO()
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        np.savez_compressed(file, allow_pickle=False, **arrays, **extra)
+        return file.getvalue()
+
+    @staticmethod
+    def from_npz(data: bytes) -> Record:
+        """The inverse of `to_npz`."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return Record(**{f.name: arrays[f.name] for f in fields(Record)})

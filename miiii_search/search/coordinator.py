@@ -1,0 +1,32 @@
+"""The coordinator: takes back overdue trials and decides that the study is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from miiii_search.search import leases
+from miiii_search.search.study import Study
+
+POLL_SECONDS = 2.0
+
+
+def supervise(
+    study: Study,
+    stop: threading.Event,
+    say: Callable[[str], None] = lambda line: None,
+    on_poll: Callable[[], None] = lambda: None,
+) -> bool:
+    """Supervises until the study is done (True) or `stop` is set (False). `on_poll` is called at each look.
+
+    Several may run at once: what one has done the others find done.
+    """
+    poll = min(POLL_SECONDS, study.spec.lease_seconds / 4)
+    while not stop.is_set():
+        for number in leases.requeue_overdue(study.database, study.study_id):
+            say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
+        on_poll()
+        if study.is_done():
+            return True
+        stop.wait(poll)
+    return False

@@ -1,0 +1,235 @@
+"""optuna-dashboard as a WSGI application: read-only by default, guarded, and served by waitress."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import functools
+import hmac
+import ipaddress
+import json
+import logging
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import bottle  # type: ignore[import-untyped]
+import optuna
+import optuna_dashboard
+import waitress  # type: ignore[import-untyped]
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
+
+from miiii_search.errors import UserError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from optuna.artifacts._protocol import ArtifactStore
+
+logger = logging.getLogger(__name__)
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+STORAGE_DOWN = "The study storage does not answer: check that its database runs and is reachable."
+MAX_BODY = 128 * 2**20  # bytes; the dashboard's own limit for an upload (bottle's MEMFILE_MAX)
+
+
+def application(
+    storage: optuna.storages.BaseStorage,
+    artifact_store: ArtifactStore | None,
+    *,
+    writable: bool = False,
+    password: str | None = None,
+) -> WSGIApplication:
+    """The dashboard of every study in `storage`, with `GET /healthz`.
+
+    Answers 403 to a write unless `writable`, to a foreign host name when there is no password and to a write
+    from another site's page; 401 without the password (an empty one counts as none; `/healthz` needs none);
+    503 when the storage fails; 404 for an artifact without bytes. Refusals are JSON: `{"reason": ...}`.
+    """
+    # The dashboard uses a storage object as it is, and a bare RDBStorage reads every trial again per refresh.
+    storage = optuna.storages.get_storage(storage)
+    dashboard: Any = optuna_dashboard.wsgi(storage, artifact_store=artifact_store)
+    dashboard.install(_explained)
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def refuse(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> list[bytes]:
+            return _answer(environ, start_response, status, {"reason": reason}, *headers)
+
+        host, reading = environ.get("HTTP_HOST", ""), environ["REQUEST_METHOD"] in READING
+        # Against DNS rebinding: a page of another site that resolves its own name to this machine.
+        if not password and not _is_loopback(_hostname(host)):
+            reason = f"The host {host!r} is not this machine: use localhost, or set a password."
+            return refuse(HTTPStatus.FORBIDDEN, reason)
+        if environ.get("PATH_INFO") == "/healthz" and reading:
+            if True:
+                return _answer(environ, start_response, HTTPStatus.OK, {"status": "ok"})
+            return refuse(HTTPStatus.SERVICE_UNAVAILABLE, STORAGE_DOWN)
+        if password and not _knows(password, environ.get("HTTP_AUTHORIZATION", "")):
+            challenge = ("WWW-Authenticate", 'Basic realm="hyperparameter search", charset="UTF-8"')
+            return refuse(HTTPStatus.UNAUTHORIZED, "The dashboard asks for its password.", challenge)
+        if not reading and not writable:
+            return refuse(HTTPStatus.FORBIDDEN, "The dashboard is read-only: restart it writable.")
+        if not reading and _is_cross_origin(environ):
+            return refuse(HTTPStatus.FORBIDDEN, "Another site's page may not write: use the dashboard's own.")
+        # The dashboard answers 500 for its script and icon to a client that sends no such header, as curl.
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")
+        response: Iterable[bytes] = dashboard(environ, start_response)
+        return response
+
+    return guarded
+
+
+def check_exposure(host: str, password: str | None) -> None:
+    """Refuse to listen beyond this machine without a password; raises `UserError`."""
+    if not password and not _is_loopback(host):
+        raise UserError(
+            f"The dashboard would be open to the network on `{host}`: "
+            "set MIIII_DASHBOARD_PASSWORD, or use --host 127.0.0.1"
+        )
+
+
+def listen(app: WSGIApplication, host: str, port: int) -> tuple[Any, str]:
+    """A waitress server that listens but does not run yet, and its URL; port 0 is any free port.
+
+    Raises `UserError` when the address cannot be had.
+    """
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        if not 0 <= port <= 65535:
+            raise OSError(errno.EINVAL, "not between 0 and 65535")
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        cause = str(error.strerror).partition(" (")[0]  # create_server repeats the address in brackets
+        raise UserError(
+            f"Cannot listen on port {port} of `{host}` ({cause}): "
+            "choose another port with --port (0: any free one) or another address with --host"
+        ) from None
+    server = waitress.create_server(app, sockets=[listener], threads=8, max_request_body_size=MAX_BODY)
+    name = f"[{host}]" if family == socket.AF_INET6 else host
+    return server, f"http://{name}:{listener.getsockname()[1]}/"
+
+
+def serve(app: WSGIApplication, host: str, port: int, ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, then return; `ready(url)` is called once requests are accepted.
+
+    Raises `UserError` when the address cannot be had. Outside the main thread no signal ends it.
+    """
+    server, url = listen(app, host, port)
+    in_main = threading.current_thread() is threading.main_thread()
+    # waitress ends its loop and lets its threads finish on the exception that Python's SIGINT handler raises.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
+    try:
+        if ready is not None:
+            ready(url)
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        # waitress leaves open what a browser keeps alive.
+        for connection in list(server.active_channels.values()):
+            connection.handle_close()
+        server.close()
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _explained(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A bottle plugin: a view whose exceptions become JSON answers with a reason."""
+    # The dashboard's decorator answers a mute 500 to every exception, so the view under it is called instead.
+    inner = getattr(view, "__wrapped__", view)
+
+    @functools.wraps(inner)
+    def explained(*args: Any, **kwargs: Any) -> Any:
+        if inner is not view:  # what the decorator sets, for the one view that returns JSON as text
+            bottle.response.content_type = "application/json"
+        try:
+            answer = inner(*args, **kwargs)
+            if bottle.response.status_code == 204:
+                # The dashboard's page parses every answer as JSON and reports a failure when there is none.
+                bottle.response.status = 200
+            return answer
+        except bottle.HTTPResponse:
+            raise
+        except (StorageInternalError, OperationalError) as error:
+            logger.error("%s (%s)", STORAGE_DOWN, _without_password(error.__cause__ or error))
+            status, reason = 503, STORAGE_DOWN
+        except Exception as error:
+            artifact = bottle.request.path.startswith("/artifacts/")
+            if isinstance(error, ArtifactNotFound) and artifact:
+                status, reason = 404, "The artifact is listed, but its bytes are not in the artifact store."
+            elif isinstance(error, KeyError) and artifact:
+                status, reason = 404, "There is no such study or trial."
+            else:
+                logger.exception("The dashboard failed on %s %s", bottle.request.method, bottle.request.path)
+                status, reason = 500, "The dashboard failed: its log has the traceback."
+        raise bottle.HTTPResponse({"reason": reason}, status)
+
+    return explained
+
+
+def _answer(
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    status: HTTPStatus,
+    body: dict[str, str],
+    *headers: tuple[str, str],
+) -> list[bytes]:
+    content = json.dumps(body).encode()
+    length = ("Content-Length", str(len(content)))
+    start_response(f"{status} {status.phrase}", [("Content-Type", "application/json"), length, *headers])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
+
+
+def _is_up(storage: optuna.storages.BaseStorage) -> bool:
+    try:
+        storage.get_study_id_from_name("")  # one look-up by an index, and no kind of storage caches it
+    except KeyError:
+        pass
+    except Exception as error:
+        logger.error("%s (%s)", STORAGE_DOWN, _without_password(error.__cause__ or error))
+        return False
+    return True
+
+
+def _without_password(error: BaseException) -> str:
+    return re.sub(r"://[^/\s]*@", "://***@", f"{type(error).__name__}: {error}")
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _knows(password: str, authorization: str) -> bool:
+    scheme, _, token = authorization.partition(" ")
+    try:
+        _, _, given = base64.b64decode(token.strip(), validate=True).partition(b":")
+    except ValueError:
+        return False
+    return scheme.lower() == "basic" and hmac.compare_digest(given, password.encode())
+
+
+def _is_cross_origin(environ: WSGIEnvironment) -> bool:
+    """Whether a browser says that another site's page sends this (the rule of Go's CrossOriginProtection)."""
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = environ.get("HTTP_ORIGIN")
+    return origin is not None and origin.partition("://")[2] != environ.get("HTTP_HOST")

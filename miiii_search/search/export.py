@@ -1,0 +1,117 @@
+"""The best trial as a runnable file with its provenance, and how such a file is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from optuna.trial import FrozenTrial
+
+from miiii_search.errors import UserError
+from miiii_search.experiment.metrics import Metrics
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.search.spec import read_toml, to_tree, validate
+from miiii_search.search.status import best_trial
+from miiii_search.search.study import METRICS_KEY, Study
+
+KIND = "miiii-search configuration"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A run that can be trained, and what it came to when it was."""
+
+    experiment: Experiment
+    hyperparameters: Hyperparameters
+    metrics: Metrics | None
+    provenance: dict[str, Any]
+
+    def to_tree(self) -> dict[str, Any]:
+        """As plain data."""
+        tree = {
+            "kind": KIND,
+            "format": FORMAT,
+            "experiment": to_tree(self.experiment),
+            "hyperparameters": to_tree(self.hyperparameters),
+        }
+        if self.metrics is not None:
+            tree["metrics"] = to_tree(self.metrics)
+        return tree | ({"provenance": self.provenance} if self.provenance else {})
+
+    def to_toml(self) -> str:
+        """As a TOML file with a comment that says what to do with it."""
+        return "# Train it again: miiii-search train THIS_FILE --out DIR\n" + tomli_w.dumps(self.to_tree())
+
+    def to_json(self) -> str:
+        """As a JSON file."""
+        return json.dumps(self.to_tree(), indent=2, ensure_ascii=False) + "\n"
+
+
+def export_best(study: Study) -> Configuration:
+    """The best trial of a study. Raises `UserError` if none has been completed."""
+    best = best_trial(study.trials())
+    if best is None:
+        raise UserError(
+            f"study `{study.name}` has no completed trial to export yet; see miiii-search status --study {study.name}"
+        )
+    return export_trial(study, best)
+
+
+def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
+    """A completed trial of a study."""
+    experiment, hyperparameters = study.run_of(trial)
+    attributes = trial.user_attrs
+    completed = trial.datetime_complete
+    provenance = {
+        "study": study.name,
+        "trial": trial.number,
+        "value": trial.value,
+        "completed": completed and completed.astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "storage": str(study.database),
+        "git_commit": attributes.get("git_commit"),
+        "device": attributes.get("device"),
+        "worker": attributes.get("worker"),
+        "seconds": attributes.get("seconds"),
+        "versions": attributes.get("versions", {}),
+    }
+    return Configuration(
+        experiment,
+        hyperparameters,
+        validate(Metrics, attributes[METRICS_KEY], f"the metrics of trial {trial.number}"),
+        {key: value for key, value in provenance.items() if value is not None},
+    )
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Reads what `to_toml` or `to_json` wrote; nothing in it is executed.
+
+    Raises `UserError` if the file is not a configuration of ours, is of a newer format, or is not valid.
+    """
+    tree = read_toml(path)
+    if tree.get("kind") != KIND:
+        raise UserError(
+            f"{path} is not a configuration of miiii-search (its first key must be kind = \"{KIND}\"); "
+            "make one with miiii-search best --out best.toml"
+        )
+    written = tree.get("format")
+    if written != FORMAT:
+        raise UserError(
+            f"{path} has format {written!r}, but miiii-search {version('miiii-search')} reads format {FORMAT}; "
+            "use the version that wrote it, or a newer one"
+        )
+    unknown = tree.keys() - {"kind", "format", "experiment", "hyperparameters", "metrics", "provenance"}
+    if unknown:
+        raise UserError(f"{path}: unknown key `{min(unknown)}`")
+    provenance = tree.get("provenance", {})
+    return Configuration(
+        validate(Experiment, tree.get("experiment", {}), f"{path}: experiment"),
+        validate(Hyperparameters, tree.get("hyperparameters", {}), f"{path}: hyperparameters"),
+        validate(Metrics, tree["metrics"], f"{path}: metrics") if "metrics" in tree else None,
+        provenance if isinstance(provenance, dict) else {},
+    )

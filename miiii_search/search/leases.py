@@ -1,0 +1,175 @@
+"""Leases: which worker trains which trial, and how trials leave the queue and come back to it.
+
+A trial is claimed and leased in one transaction, so there is no moment with a claim and no lease. Whatever a
+worker writes about a trial happens in a transaction that has first renewed the lease by its token (`renew`),
+which locks the lease's row: a worker that lost its lease can overwrite nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.search import tables
+from miiii_search.search.storage import Database
+from miiii_search.search.tables import leases, trial_system_attributes, trials
+
+SHAPE_KEY = "miiii:shape"
+"""The trial attribute that names what its program is compiled for."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to train one trial."""
+
+    trial_id: int
+    number: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a worker tells when it renews."""
+
+    lease: Lease
+    epoch: int
+    epochs_per_second: float
+
+
+def utc_now() -> datetime:
+    """As Optuna 5 stores times: UTC without a time zone."""
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+def claim(
+    database: Database, study_id: int, worker: str, seconds: float, shapes: Collection[str] = ()
+) -> Lease | None:
+    """Takes the first WAITING trial, by preference of one of the given shapes, and leases it.
+
+    Returns None on an empty queue. Called twice, it takes two trials; two workers never get the same one.
+    """
+    preference = sa.case((trial_system_attributes.c.value_json.in_(list(shapes)), 0), else_=1)
+    first_waiting = (
+        sa.select(trials.c.trial_id, trials.c.number)
+        .outerjoin(
+            trial_system_attributes,
+            (trial_system_attributes.c.trial_id == trials.c.trial_id)
+            & (trial_system_attributes.c.key == SHAPE_KEY),
+        )
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
+        .order_by(preference, trials.c.number)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=trials)
+    )
+    with database.transaction() as connection:
+        row = connection.execute(first_waiting).one_or_none()
+        if row is None:
+            return None
+        connection.execute(
+            sa.update(trials)
+            .where(trials.c.trial_id == row.trial_id)
+            .values(state=TrialState.RUNNING, datetime_start=utc_now())
+        )
+        return grant(connection, study_id, row.trial_id, row.number, worker, seconds)
+
+
+def grant(
+    connection: sa.Connection, study_id: int, trial_id: int, number: int, worker: str, seconds: float
+) -> Lease:
+    """Leases a trial that this transaction has just set RUNNING."""
+    lease = Lease(trial_id, number, uuid.uuid4().hex)
+    clock = tables.now(connection)
+    connection.execute(
+        sa.insert(leases).values(
+            trial_id=trial_id,
+            study_id=study_id,
+            token=lease.token,
+            worker=worker[:256],
+            expires_at=clock + seconds,
+            renewed_at=clock,
+            epoch=0,
+            epochs_per_second=0.0,
+        )
+    )
+    return lease
+
+
+def renew(connection: sa.Connection, heartbeats: Iterable[Heartbeat], seconds: float) -> set[Lease]:
+    """Renews leases and returns those still held; their rows stay locked until the transaction ends.
+
+    A lease that is overdue but that nobody has taken back is renewed like any other. One whose trial someone
+    else has ended (by the dashboard) is not held.
+    """
+    held = set()
+    clock = tables.now(connection)
+    for beat in sorted(heartbeats, key=lambda beat: beat.lease.trial_id):  # one order: no deadlock
+        still_running = sa.exists().where(
+            trials.c.trial_id == beat.lease.trial_id, trials.c.state == TrialState.RUNNING
+        )
+        found = connection.execute(
+            sa.update(leases)
+            .where(leases.c.token == beat.lease.token, still_running)
+            .values(
+                expires_at=clock + seconds,
+                renewed_at=clock,
+                epoch=beat.epoch,
+                epochs_per_second=beat.epochs_per_second,
+            )
+        )
+        if found.rowcount:
+            held.add(beat.lease)
+    return held
+
+
+def release(connection: sa.Connection, lease: Lease) -> None:
+    """Ends a lease, in the transaction that ends its trial."""
+    connection.execute(sa.delete(leases).where(leases.c.token == lease.token))
+
+
+def hand_back(database: Database, held: Collection[Lease]) -> list[int]:
+    """Puts trials back into the queue, as themselves; returns the numbers of those that were still held."""
+    with database.transaction() as connection:
+        returned = connection.execute(
+            sa.delete(leases).where(leases.c.token.in_([x.token for x in held])).returning(leases.c.trial_id)
+        )
+        return _requeue(connection, list(returned.scalars()))
+
+
+def requeue_overdue(database: Database, study_id: int) -> list[int]:
+    """Puts RUNNING trials whose lease is overdue, or that have none, back into the queue; returns their numbers.
+
+    A trial keeps its number, parameters and reports. Called twice, or by two coordinators, it does no more.
+    """
+    with database.transaction() as connection:
+        # Coordinators take turns: the second would find its list of ownerless trials claimed anew.
+        connection.execute(
+            sa.select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id).with_for_update()
+        )
+        overdue = connection.execute(
+            sa.delete(leases)
+            .where(leases.c.study_id == study_id, leases.c.expires_at < tables.now(connection))
+            .returning(leases.c.trial_id)
+        )
+        ownerless = connection.execute(
+            sa.select(trials.c.trial_id).where(
+                trials.c.study_id == study_id,
+                trials.c.state == TrialState.RUNNING,
+                ~sa.exists().where(leases.c.trial_id == trials.c.trial_id),
+            )
+        )
+        return _requeue(connection, [*overdue.scalars(), *ownerless.scalars()])
+
+
+def _requeue(connection: sa.Connection, trial_ids: list[int]) -> list[int]:
+    changed = connection.execute(
+        sa.update(trials)
+        .where(trials.c.trial_id.in_(trial_ids), trials.c.state == TrialState.RUNNING)
+        .values(state=TrialState.WAITING)
+        .returning(trials.c.number)
+    )
+    return sorted(changed.scalars())

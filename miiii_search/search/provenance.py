@@ -1,0 +1,25 @@
+"""Where the code that trained came from."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def source_commit() -> str | None:
+    """The git commit of the running code, with `-dirty` if it was edited; None if it is not in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        tracked = subprocess.run(
+            ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # An installed package may lie inside of somebody else's checkout: only a tracked file counts.
+    return described.stdout.strip() or None if described.returncode == tracked.returncode == 0 else None

@@ -1,0 +1,104 @@
+"""What a worker writes about its trials: reports at rungs, and everything at a trial's end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
+from optuna.trial import TrialState
+
+from miiii_search.search import leases, tables
+from miiii_search.search.artifacts import Artifact, attach
+from miiii_search.search.leases import Heartbeat, Lease
+from miiii_search.search.storage import Database
+
+NOTE_CHUNK = 2045
+"""The dashboard cuts notes into system attributes of so many characters."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended."""
+
+    state: TrialState
+    value: float | None
+    """The objective; for a pruned trial its last report, as `Study.tell` has it."""
+    note: str
+    """In a sentence, how it ended; the dashboard shows it on the trial's page."""
+    attributes: Mapping[str, Any]
+    artifacts: Sequence[Artifact]
+
+
+def report(
+    database: Database,
+    heartbeats: Sequence[Heartbeat],
+    reports: Mapping[Lease, Mapping[int, float]],
+    seconds: float,
+) -> set[Lease]:
+    """Renews the leases and writes the reports (epoch → accuracy) of those still held, in one transaction.
+
+    Returns the leases still held. Called twice, it overwrites what it wrote. Raises nothing for a lost lease:
+    its reports are dropped, and it is not among those returned.
+    """
+    with database.transaction() as connection:
+        held = leases.renew(connection, heartbeats, seconds)
+        rows = []
+        for lease in held:
+            for epoch, value in reports.get(lease, {}).items():
+                stored, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+                rows.append(
+                    {
+                        "trial_id": lease.trial_id,
+                        "step": epoch,
+                        "intermediate_value": stored,
+                        "intermediate_value_type": kind,
+                    }
+                )
+        tables.upsert(connection, tables.intermediate_values, rows, ("trial_id", "step"))
+    return held
+
+
+def finish(database: Database, study_id: int, heartbeat: Heartbeat, outcome: Outcome) -> bool:
+    """Writes all that is known of an ended trial, its artifacts included, and its state, in one transaction.
+
+    Returns False, and writes nothing, if the lease was lost.
+    """
+    lease = heartbeat.lease
+    with database.transaction() as connection:
+        if not leases.renew(connection, [heartbeat], 60.0):
+            return False
+        links = dict(attach(connection, artifact) for artifact in outcome.artifacts)
+        _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, links)
+        _write_attributes(connection, tables.trial_user_attributes, lease.trial_id, outcome.attributes)
+        _write_note(connection, study_id, lease.trial_id, outcome.note)
+        if outcome.value is not None:
+            stored, kind = TrialValueModel.value_to_stored_repr(outcome.value)
+            row = {"trial_id": lease.trial_id, "objective": 0, "value": stored, "value_type": kind}
+            tables.upsert(connection, tables.trial_values, [row], ("trial_id", "objective"))
+        connection.execute(
+            sa.update(tables.trials)
+            .where(tables.trials.c.trial_id == lease.trial_id)
+            .values(state=outcome.state, datetime_complete=leases.utc_now())
+        )
+        leases.release(connection, lease)
+    return True
+
+
+def _write_attributes(
+    connection: sa.Connection, table: Any, trial_id: int, attributes: Mapping[str, Any]
+) -> None:
+    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(v)} for key, v in attributes.items()]
+    tables.upsert(connection, table, rows, ("trial_id", "key"))
+
+
+def _write_note(connection: sa.Connection, study_id: int, trial_id: int, note: str) -> None:
+    """The trial's note, as optuna-dashboard 0.21 stores it: attributes of the study."""
+    prefix = f"dashboard:{trial_id}:note_"
+    chunks = [note[k : k + NOTE_CHUNK] for k in range(0, len(note), NOTE_CHUNK)]
+    values: dict[str, Any] = {f"{prefix}ver": 1} | {f"{prefix}str:{k}": chunk for k, chunk in enumerate(chunks)}
+    rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(v)} for key, v in values.items()]
+    tables.upsert(connection, tables.study_system_attributes, rows, ("study_id", "key"))

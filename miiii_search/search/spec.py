@@ -1,0 +1,347 @@
+"""What a study is: an experiment, a search space, a budget and a pruning rule; and how a spec is edited."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import math
+import random
+import tomllib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from miiii_search.errors import UserError
+from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
+
+SpecT = TypeVar("SpecT", bound=BaseModel)
+Value = float | int | str
+Point = dict[str, Value]
+"""A point of a search space: the value of each name in it."""
+
+SEARCHED_FIELDS = ("train_fraction", "dropout_mask", "grokfast_alpha")
+"""Fields of the experiment that may be searched over, beside the hyperparameters: the others change the problem."""
+
+SAMPLERS = ("queue", "random", "tpe", "gp", "qmc", "cmaes")
+"""`queue` is ours; the others are Optuna's, see `sampling`."""
+
+PRUNING_RULES = ("none", "quantile", "median", "percentile", "successive_halving", "hyperband", "patient", "threshold")
+"""`none` and `quantile` are ours; the others are Optuna's, see `pruning`."""
+
+MAX_GRID = 100_000
+"""More configurations than anyone trains; a grid is written into the database whole."""
+
+
+class Range(Spec):
+    """A continuous or, for integer bounds, discrete interval; with `log`, uniform in the logarithm."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, but low = {self.low} and high = {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be positive where log = true, but low = {self.low}")
+        return self
+
+
+Dimension = Annotated[tuple[Value, ...], Field(strict=False, min_length=1)] | Range
+
+
+class Budget(Spec):
+    """When the study is done, if the queue does not end first."""
+
+    trials: Annotated[int, Field(gt=0)] | None = None
+    """Unset: the whole grid."""
+
+
+class Pruning(Spec):
+    """Which trials are given up early; see `pruning`."""
+
+    rule: str = "quantile"
+    min_epochs: Annotated[int, Field(ge=0)] | None = None
+    """The floor: no trial is pruned before it. Unset: a quarter of the budget of epochs."""
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """For `quantile`: a trial below this quantile of all trials at the same rung is given up."""
+    min_trials: Annotated[int, Field(ge=2)] = 4
+    """For `quantile`: peers (itself included) without which nothing is decided."""
+    options: dict[str, bool | int | float] = {}
+    """For Optuna's pruners: arguments of their constructors."""
+
+
+class StudySpec(Spec):
+    """All that a coordinator and its workers must agree on. It lives in the study."""
+
+    format: Literal[1] = 1
+    preset: str | None = None
+    experiment: Experiment = Experiment()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    """Values of what the space does not search over."""
+    space: dict[str, Dimension]
+    first: Annotated[tuple[dict[str, Value], ...], Field(strict=False)] = ()
+    """Points to try before all others, such as the paper's best; each names every dimension of the space."""
+    sampler: str = "queue"
+    """`queue`: the whole grid, shuffled by the seed; or one of Optuna's samplers (see `sampling`)."""
+    replicates: Annotated[int, Field(gt=0)] = 1
+    """Runs of each grid point; replicate r is trained with the seed experiment.seed + r."""
+    budget: Budget = Budget()
+    pruning: Pruning = Pruning()
+    lease_seconds: Annotated[float, Field(ge=1)] = 60.0
+    """A worker that has been silent for so long loses its trials."""
+
+    @model_validator(mode="after")
+    def _is_searchable(self) -> StudySpec:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"there is no sampler `{self.sampler}`{nearest(self.sampler, SAMPLERS)}")
+        if self.pruning.rule not in PRUNING_RULES:
+            raise ValueError(f"there is no pruning.rule `{self.pruning.rule}`{nearest(self.pruning.rule, PRUNING_RULES)}")
+        known = [*Hyperparameters.model_fields, *SEARCHED_FIELDS]
+        for name in self.space:
+            if name not in known:
+                raise ValueError(f"space.{name} cannot be searched over{nearest(name, known)}")
+        for k, point in enumerate(self.first):
+            if point.keys() != self.space.keys():
+                raise ValueError(f"first[{k}] must give a value to each of {', '.join(self.space)}")
+        ranges = [name for name, dimension in self.space.items() if isinstance(dimension, Range)]
+        if self.sampler == "queue":
+            if ranges:
+                raise ValueError(
+                    f"space.{ranges[0]} is a range, which the queue cannot enumerate: list its values, "
+                    "or choose a sampler, for example sampler = 'tpe'"
+                )
+            size = self.replicates * math.prod(len(self._values(name)) for name in self.space)
+            if size > MAX_GRID:
+                raise ValueError(f"the grid has {size} configurations, {MAX_GRID} at most; shorten the lists")
+            for point in self.grid():
+                self.run(point, 0)
+        else:
+            if self.budget.trials is None:
+                raise ValueError(f"sampler = '{self.sampler}' needs a budget: set budget.trials, or --trials N")
+            if self.replicates > 1:
+                raise ValueError("replicates need sampler = 'queue'; a sampler visits each point once")
+            for point in self.corners():
+                self.run(point, 0)
+        for point in self.first:
+            self.run(point, 0)
+        return self
+
+    def grid(self) -> list[Point]:
+        """Every combination of the lists, in their order."""
+        values = [self._values(name) for name in self.space]
+        return [dict(zip(self.space, point, strict=True)) for point in itertools.product(*values)]
+
+    def points(self) -> list[Point]:
+        """`first`, then the rest of the grid."""
+        return [*self.first, *(point for point in self.grid() if point not in self.first)]
+
+    def queue(self) -> list[tuple[Point, int]]:
+        """(point, replicate) in the order in which the study tries them: `first`, then the grid, shuffled.
+
+        A replicate of the whole grid is done before the next begins. Cut to the budget.
+        """
+        generator = random.Random(self.experiment.seed)
+        order: list[tuple[Point, int]] = []
+        for replicate in range(self.replicates):
+            rest = self.points()[len(self.first) :]
+            generator.shuffle(rest)
+            order += [(point, replicate) for point in [*self.first, *rest]]
+        return order[: self.budget.trials]
+
+    def corners(self) -> list[Point]:
+        """The extreme points of the space: if they are valid, so are the points between them."""
+        ends = [
+            [dimension.low, dimension.high] if isinstance(dimension, Range) else list(dimension)
+            for dimension in self.space.values()
+        ]
+        return [dict(zip(self.space, point, strict=True)) for point in itertools.product(*ends)]
+
+    def run(self, point: Mapping[str, Value], replicate: int) -> tuple[Experiment, Hyperparameters]:
+        """The run at a point of the space. Raises `ValueError` if there is no such run."""
+        hyperparameters = {k: v for k, v in point.items() if k in Hyperparameters.model_fields}
+        experiment = {k: v for k, v in point.items() if k not in Hyperparameters.model_fields}
+        experiment["seed"] = self.experiment.seed + replicate
+        return (
+            Experiment(**{**self.experiment.model_dump(), **experiment}),
+            Hyperparameters(**{**self.hyperparameters.model_dump(), **hyperparameters}),
+        )
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials the study has when it is done; a sampler over lists visits each point once."""
+        if self.sampler == "queue":
+            return len(self.queue())
+        budget = self.budget.trials or 0
+        return min(budget, len(self.points())) if self.is_finite else budget
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every dimension is a list."""
+        return not any(isinstance(dimension, Range) for dimension in self.space.values())
+
+    @property
+    def pruning_floor(self) -> int:
+        """The epoch before which nothing is pruned."""
+        floor = self.pruning.min_epochs
+        return self.experiment.epochs // 4 if floor is None else floor
+
+    def _values(self, name: str) -> tuple[Value, ...]:
+        dimension = self.space[name]
+        assert not isinstance(dimension, Range)
+        return dimension
+
+
+def rungs(experiment: Experiment) -> list[int]:
+    """The epochs of its own clock at which a trial reports: 2^k and 1.5·2^k, each moved to the next evaluation.
+
+    The last epoch is one too.
+    """
+    interval, last = experiment.evaluation_interval, experiment.epochs
+    powers = itertools.takewhile(lambda n: n <= last, (2**k for k in itertools.count()))
+    nominal = [n for power in powers for n in (power, power + power // 2) if n <= last]
+    return sorted({-(-n // interval) * interval for n in nominal} | {last})
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def to_tree(spec: BaseModel) -> dict[str, Any]:
+    """The spec as plain data, as TOML and JSON hold it: unset fields are left out."""
+    tree: dict[str, Any] = json.loads(spec.model_dump_json(exclude_none=True))
+    return tree
+
+
+def difference(stored: StudySpec, wanted: StudySpec) -> list[str]:
+    """One phrase for every field in which two specs differ."""
+    old, new = dict(flatten(to_tree(stored))), dict(flatten(to_tree(wanted)))
+    return [
+        f"{key} is {json.dumps(old.get(key, 'unset'))}, not {json.dumps(new.get(key, 'unset'))}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key != "preset"
+    ]
+
+
+def validate(model: type[SpecT], tree: Mapping[str, Any], source: str) -> SpecT:
+    """The tree as a spec.
+
+    Raises `UserError` naming the first mistake, the value and, for an unknown key, the nearest right one.
+    """
+    try:
+        # Through JSON, since strict Python validation refuses a list where a tuple is meant.
+        return model.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(model, error)}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def with_settings(model: type[SpecT], tree: Mapping[str, Any], settings: Sequence[str]) -> SpecT:
+    """The tree with each `key=value` applied, validated once all are.
+
+    Keys are dotted; values are TOML, and what is not TOML is taken as a string. Raises `UserError`.
+    """
+    edited: dict[str, Any] = json.loads(json.dumps(tree))
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set needs key=value, but got `{setting}`; for example --set experiment.epochs=256")
+        *parents, leaf = key.strip().split(".")
+        for name, group in [("hyperparameters", parents), ("experiment", parents)]:
+            if group == [name] and leaf in edited.get("space", {}):
+                raise UserError(f"--set {setting}: the study searches over {leaf}; use --set 'space.{leaf}=[{text}]'")
+        node = edited
+        for name in parents:
+            child = node.setdefault(name, {})
+            if not isinstance(child, dict):
+                child = node[name] = {}
+            node = child
+        node[leaf] = _parse_value(text.strip())
+    source = "--set" if settings else "the spec"
+    return validate(model, edited, source)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML or JSON file as plain data. Raises `UserError` if it is not there or not readable as such."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a TOML or JSON file") from None
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UserError(f"{path} is not {kind}: {str(error).splitlines()[0]}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold a table of keys and values, but holds a {type(tree).__name__}")
+    return tree
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean …?`, or all that is known where nothing is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else f"; one of {', '.join(known)}"
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    """The first mistake in one line."""
+    mistakes = error.errors(include_url=False)
+    # A union reports a mistake for each member; an unknown key is the clearest of what can be said.
+    mistake = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
+    names = [str(part) for part in mistake["loc"]]
+    location = [part for part in names if not part.startswith("function-") and part not in ("Range", "tuple[union[float,int,str], ...]")]
+    key = ".".join(location)
+    if mistake["type"] == "extra_forbidden":
+        *parents, name = location
+        return f"unknown key `{key}`{_nearest_field(model, parents, name)}"
+    if mistake["type"] == "missing":
+        return f"`{key}` is missing"
+    message = mistake["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("Tuple should", "must")
+    if mistake["type"] == "value_error":
+        return message
+    return f"{key} {message}, but is {json.dumps(mistake['input'], default=str)}"
+
+
+def _nearest_field(model: type[BaseModel], parents: Sequence[str], name: str) -> str:
+    """The right key for a wrong one: in the same table, or elsewhere if that is nearer."""
+    prefix = "".join(f"{parent}." for parent in parents)
+    keys = list(_field_names(model))
+    close = difflib.get_close_matches(f"{prefix}{name}", keys, n=1, cutoff=0.75)
+    here = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+    elsewhere = [key for key in keys if key.split(".")[-1] == name]
+    if elsewhere and not close:
+        return f"; did you mean `{elsewhere[0]}`?"
+    if close:
+        return f"; did you mean `{close[0]}`?"
+    return nearest(name, [key for key in here if "." not in key])
+
+
+def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        annotation = field.annotation
+        inner = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+        for type_ in inner:
+            if isinstance(type_, type) and issubclass(type_, BaseModel):
+                yield from _field_names(type_, f"{prefix}{name}.")
+        if name == "space":
+            yield from (f"{prefix}space.{key}" for key in (*Hyperparameters.model_fields, *SEARCHED_FIELDS))
+
+

@@ -1,0 +1,140 @@
+"""Where a study stands: counts, the best so far, who trains what, how fast, and how long it will take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import FrozenTrial, TrialState
+
+from miiii_search.search import tables
+from miiii_search.search.study import Study
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial in some worker's lane."""
+
+    number: int
+    worker: str
+    epoch: int
+    epochs_per_second: float
+    silent_seconds: float
+    """Since its lease was last renewed, by the database's clock."""
+    accuracy: float | None
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study at one moment."""
+
+    study: str
+    counts: dict[str, int]
+    n_trials: int
+    epochs: int
+    trials: list[FrozenTrial]
+    running: list[Running]
+    best: FrozenTrial | None
+    done: bool
+
+    @property
+    def epochs_per_second(self) -> float:
+        """The throughput of all lanes together."""
+        return sum(trial.epochs_per_second for trial in self.running)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present throughput; unstarted trials count as long as the ended ones were on average."""
+        if self.done:
+            return 0.0
+        if not self.epochs_per_second:
+            return None
+        trained = [t.user_attrs["epochs_trained"] for t in self.trials if "epochs_trained" in t.user_attrs]
+        expected = sum(trained) / len(trained) if trained else self.epochs
+        unstarted = self.n_trials - sum(self.counts.values()) + self.counts["waiting"]
+        ahead = unstarted * expected + sum(max(expected - trial.epoch, 0) for trial in self.running)
+        return float(ahead / self.epochs_per_second)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `status --json` prints."""
+        best = self.best
+        return {
+            "study": self.study,
+            "counts": self.counts,
+            "best": best
+            and {
+                "number": best.number,
+                "value": best.value,
+                "params": best.params,
+                "epochs_to_solve": best.user_attrs.get("epochs_to_solve"),
+            },
+            "done": self.done,
+            "running": [
+                {
+                    "number": trial.number,
+                    "worker": trial.worker,
+                    "epoch": trial.epoch,
+                    "silent_seconds": round(trial.silent_seconds, 1),
+                }
+                for trial in self.running
+            ],
+            "epochs_per_second": round(self.epochs_per_second, 2),
+            "seconds_left": self.seconds_left,
+        }
+
+
+def read_status(study: Study) -> Status:
+    """Reads the study as it is now."""
+    trials = study.trials()
+    counts = {state.name.lower(): sum(t.state == state for t in trials) for state in TrialState}
+    order = ("waiting", "running", "complete", "pruned", "fail")
+    return Status(
+        study=study.name,
+        counts={name: counts[name] for name in order},
+        n_trials=study.spec.n_trials,
+        epochs=study.spec.experiment.epochs,
+        trials=trials,
+        running=_running(study, {trial._trial_id: trial for trial in trials}),
+        best=best_trial(trials),
+        done=counts["waiting"] + counts["running"] == 0 and len(trials) >= study.spec.n_trials,
+    )
+
+
+def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
+    """The COMPLETE trial of the highest objective, the first one of several."""
+    return next(iter(ranked([trial for trial in trials if trial.state == TrialState.COMPLETE])), None)
+
+
+def ranked(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Ended trials, best first: complete ones by their objective, then pruned ones by theirs, then failed ones."""
+    order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.FAIL: 2}
+    ended = [trial for trial in trials if trial.state in order]
+    return sorted(ended, key=lambda t: (order[t.state], -(t.value if t.value is not None else 0.0), t.number))
+
+
+def _running(study: Study, trials: dict[int, FrozenTrial]) -> list[Running]:
+    with study.database.engine.connect() as connection:
+        query = sa.select(
+            tables.leases, (tables.now(connection) - tables.leases.c.renewed_at).label("silent")
+        ).where(tables.leases.c.study_id == study.study_id)
+        rows = connection.execute(query).all()
+    running = []
+    for row in rows:
+        trial = trials.get(row.trial_id)
+        # Trials and leases are read one after the other: a trial may have come or gone in between.
+        if trial is not None and trial.state == TrialState.RUNNING:
+            reports = trial.intermediate_values
+            running.append(
+                Running(
+                    number=trial.number,
+                    worker=row.worker,
+                    epoch=row.epoch,
+                    epochs_per_second=row.epochs_per_second,
+                    silent_seconds=max(row.silent, 0.0),
+                    accuracy=reports[max(reports)] if reports else None,
+                    params=trial.params,
+                )
+            )
+    return sorted(running, key=lambda trial: trial.number)

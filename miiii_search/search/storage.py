@@ -1,0 +1,169 @@
+"""A storage URL as a database that survives a restart: Optuna's storage, our transactions, our artifacts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+
+from miiii_search.errors import UserError
+from miiii_search.search import tables
+
+DEFAULT_URL = "sqlite:///miiii-search.db"
+
+BUSY_SECONDS = 60
+"""How long a writer waits for another one of the same SQLite file."""
+
+ARTIFACT_LIMIT = 64 * 2**20
+"""Bytes of one artifact in the database; a trial's record and figure are far below 1 MiB."""
+
+CONNECT_SECONDS = 5
+"""Libpq's default is to wait for minutes."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open storage. Its methods may be called by several threads."""
+
+    url: sa.URL
+    engine: sa.Engine
+    optuna: optuna.storages.RDBStorage
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """A transaction of ours: all of it, or on an exception nothing.
+
+        On SQLite it takes the write lock at once (BEGIN IMMEDIATE), since SELECT … FOR UPDATE is ignored there.
+        """
+        with self.engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.optuna.remove_session()
+        self.optuna.engine.dispose()
+        self.engine.dispose()
+
+    def __str__(self) -> str:
+        return redacted(self.url)
+
+
+def parse_url(text: str) -> sa.URL:
+    """A storage URL with the driver that we use. Raises `UserError` for an unknown kind."""
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        raise UserError(
+            "the storage is not a URL; use sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        ) from None
+    kind = url.drivername.split("+")[0]
+    if kind in ("postgres", "postgresql"):
+        # SQLAlchemy 2.1 takes psycopg 3 for a bare postgresql://.
+        return url.set(drivername="postgresql+psycopg2")
+    if kind == "sqlite" and url.drivername in ("sqlite", "sqlite+pysqlite"):
+        if not url.database or url.database == ":memory:":
+            raise UserError("a storage in memory is lost with the process; use sqlite:///FILE")
+        return url.set(drivername="sqlite")
+    raise UserError(
+        f"the storage is of the unknown kind `{url.drivername}`; use sqlite:///FILE or "
+        "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    )
+
+
+def redacted(url: sa.URL) -> str:
+    """The URL as it may be shown: without its password."""
+    query = {key: "***" if "password" in key.lower() else value for key, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True).replace("postgresql+psycopg2", "postgresql")
+
+
+def open_database(text: str, *, create: bool = False) -> Database:
+    """Opens a storage URL; with `create`, makes file and tables where there are none.
+
+    Raises `UserError` if the kind is unknown, the server does not answer, or there is nothing to open.
+    """
+    url = parse_url(text)
+    if url.drivername == "sqlite":
+        path = Path(url.database or "")
+        if not create and not path.is_file():
+            raise UserError(f"there is no database {path}; create a study first, or give its place with --storage")
+        if not path.parent.is_dir():
+            raise UserError(f"the folder {path.parent} of the storage does not exist; create it first")
+    engine = _make_engine(url)
+    try:
+        with engine.connect() as connection:
+            has_tables = sa.inspect(connection).has_table("studies") and sa.inspect(connection).has_table(
+                tables.leases.name
+            )
+        if not has_tables and not create:
+            raise UserError(f"{redacted(url)} holds no studies; create one with miiii-search create or up")
+        return Database(url, engine, _open_optuna(url, engine, create=not has_tables))
+    except sa.exc.OperationalError as error:
+        engine.dispose()
+        raise UserError(f"cannot reach {redacted(url)}: {_reason(error)}; is the server there?") from None
+    except sa.exc.DatabaseError as error:
+        engine.dispose()
+        raise UserError(f"cannot use {redacted(url)}: {_reason(error)}") from None
+
+
+def _make_engine(url: sa.URL) -> sa.Engine:
+    """An engine for our own transactions."""
+    engine = sa.create_engine(url, **_engine_arguments(url))
+    if url.drivername == "sqlite":
+
+        @sa.event.listens_for(engine, "connect")
+        def configure(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # the driver must not begin transactions; `begin` below does
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+        @sa.event.listens_for(engine, "begin")
+        def begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _engine_arguments(url: sa.URL) -> dict[str, Any]:
+    if url.drivername == "sqlite":
+        return {"connect_args": {"timeout": BUSY_SECONDS}}
+    # Pre-ping finds connections that a restart of the server has cut. A small pool, since workers are many.
+    return {
+        "pool_pre_ping": True,
+        "pool_size": 2,
+        "max_overflow": 4,
+        "connect_args": {"connect_timeout": CONNECT_SECONDS, "application_name": "miiii-search"},
+    }
+
+
+def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool) -> optuna.storages.RDBStorage:
+    """Optuna's storage on the same database.
+
+    Two processes may make the tables of a new database at once; the one that comes second finds them half made
+    and tries again.
+    """
+    for attempt in range(20):
+        try:
+            if create:
+                tables.create_tables(engine)
+            return optuna.storages.RDBStorage(
+                url.render_as_string(hide_password=False),
+                engine_kwargs=_engine_arguments(url),
+                skip_table_creation=not create,
+            )
+        except (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.OperationalError) as error:
+            if not create or attempt == 19 or "connect" in str(error):
+                raise
+            time.sleep(0.1 * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def _reason(error: sa.exc.DBAPIError) -> str:
+    """The driver's own words in one line, without SQL and without the URL."""
+    lines = [line.strip() for line in str(error.orig).strip().splitlines()]
+    return lines[0].removesuffix("Is the server running on that host and accepting TCP/IP connections?").rstrip(": ")

@@ -1,0 +1,255 @@
+"""Studies: create, open, enqueue. The spec lives in the study, so a worker needs a URL and a name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from miiii_search.errors import UserError
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.search import tables
+from miiii_search.search.leases import SHAPE_KEY
+from miiii_search.search.spec import Point, Range, StudySpec, Value, difference, nearest, to_tree, validate
+from miiii_search.search.storage import Database
+
+SPEC_KEY = "miiii:spec"
+REPLICATE_KEY = "miiii:replicate"
+METRICS_KEY = "metrics"
+"""The trial attribute that holds `Metrics`."""
+METRIC = "validation accuracy, +1 and the share of epochs saved once solved"
+"""The name of the objective in the dashboard; see `objective`."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of ours in an open database."""
+
+    database: Database
+    name: str
+    study_id: int
+    spec: StudySpec
+
+    def load(self, **arguments: Any) -> optuna.Study:
+        """The study as Optuna's, with a cache of its own. `arguments`: sampler, pruner."""
+        return optuna.load_study(study_name=self.name, storage=self.database.optuna, **arguments)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, by number."""
+        return self.database.optuna.get_all_trials(self.study_id, deepcopy=False)
+
+    def counts(self) -> dict[TrialState, int]:
+        """How many trials are in each state."""
+        query = (
+            sa.select(tables.trials.c.state, sa.func.count())
+            .where(tables.trials.c.study_id == self.study_id)
+            .group_by(tables.trials.c.state)
+        )
+        with self.database.engine.connect() as connection:
+            found = dict(connection.execute(query).tuples().all())
+        return {state: found.get(state, 0) for state in TrialState}
+
+    def is_done(self) -> bool:
+        """Whether every trial that the study is to have has ended."""
+        counts = self.counts()
+        unfinished = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
+        return unfinished == 0 and sum(counts.values()) >= self.spec.n_trials
+
+    def run_of(self, trial: FrozenTrial) -> tuple[Experiment, Hyperparameters]:
+        """The run that a trial stands for."""
+        return self.spec.run(trial.params, int(trial.system_attrs.get(REPLICATE_KEY, 0)))
+
+
+
+def objective(experiment: Experiment, accuracy: float, epochs_to_solve: int | None) -> float:
+    """What the study maximises: one number, so that the dashboard, a sampler and `best` agree.
+
+    The mean validation accuracy over the scored tasks while a trial is not solved; 1 and the share of epochs
+    that it saved once it is.
+    """
+    if epochs_to_solve is None:
+        return accuracy
+    return 1 + (1 - epochs_to_solve / experiment.epochs)
+
+
+def shape_of(hyperparameters: Hyperparameters) -> str:
+    """What a trial's program is compiled for, as far as the space changes it."""
+    return f"d_model={hyperparameters.d_model} n_heads={hyperparameters.n_heads}"
+
+
+def describe_point(params: Mapping[str, Any]) -> str:
+    """A point of the space in a line."""
+    return ", ".join(f"{name} {x:.4g}" if isinstance(x, float) else f"{name} {x}" for name, x in params.items())
+
+
+def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
+    """The space in Optuna's terms: a list is categorical, a range is continuous or, for integers, discrete."""
+    return {name: _distribution(spec, name) for name in spec.space}
+
+
+def create_study(database: Database, name: str, spec: StudySpec) -> Study:
+    """Creates the study and its queue in one transaction; with the same spec, the second time does nothing.
+
+    Raises `UserError` if a study of this name has another spec (naming every difference), or is not ours.
+    """
+    if not name or len(name) > 200 or any(ord(c) < 32 for c in name):
+        raise UserError(f"a study's name must have 1 to 200 characters and no control characters, but is {name!r}")
+    storage = database.optuna
+    try:
+        study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], name)
+    except optuna.exceptions.DuplicatedStudyError:
+        study_id = storage.get_study_id_from_name(name)
+    with database.transaction() as connection:
+        # The study's row is the lock: of two coordinators at once, the second finds the first one's work.
+        connection.execute(
+            sa.select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id).with_for_update()
+        )
+        stored = _read_spec(connection, study_id)
+        if stored is None:
+            if connection.execute(
+                sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id == study_id).limit(1)
+            ).first():
+                raise UserError(f"study `{name}` was not created by miiii-search; choose another name")
+            _write_study_attributes(connection, study_id, spec)
+            queue = spec.queue() if spec.sampler == "queue" else [(point, 0) for point in spec.first]
+            if queue:
+                insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
+            stored = spec
+    if stored != spec and (differences := difference(stored, spec)):
+        raise UserError(
+            f"study `{name}` exists with another spec: {'; '.join(differences)}; "
+            "choose another --study, or leave the options out to go on with what it has"
+        )
+    return Study(database, name, study_id, stored)
+
+
+def open_study(database: Database, name: str | None) -> Study:
+    """Opens a study; without a name, the only one there is. Raises `UserError` naming those that exist."""
+    names = study_names(database)
+    if name is None:
+        if len(names) != 1:
+            raise UserError(f"which study? name it with --study: {_listed(names)}")
+        name = names[0]
+    if name not in names:
+        close = nearest(name, names) if names else "; there is none yet, create it with miiii-search create"
+        raise UserError(f"there is no study `{name}` in {database}{close}")
+    study_id = database.optuna.get_study_id_from_name(name)
+    with database.engine.connect() as connection:
+        spec = _read_spec(connection, study_id)
+    if spec is None:
+        raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
+    return Study(database, name, study_id, spec)
+
+
+def study_names(database: Database) -> list[str]:
+    """All studies in the database, by name."""
+    with database.engine.connect() as connection:
+        return list(connection.execute(sa.select(tables.studies.c.study_name).order_by("study_name")).scalars())
+
+
+def insert_trials(
+    connection: sa.Connection,
+    study_id: int,
+    spec: StudySpec,
+    points: list[tuple[Point, int]],
+    state: TrialState,
+) -> list[tuple[int, int]]:
+    """Adds trials at (point, replicate); returns (trial id, number) of each.
+
+    To be called with the study's row locked, since numbers continue from those that are there.
+    """
+    first = connection.execute(
+        sa.select(sa.func.count()).where(tables.trials.c.study_id == study_id).select_from(tables.trials)
+    ).scalar_one()
+    space = distributions(spec)
+    rows = [
+        {
+            "study_id": study_id,
+            "number": first + k,
+            "state": state,
+            "datetime_start": None,
+            "datetime_complete": None,
+        }
+        for k in range(len(points))
+    ]
+    connection.execute(sa.insert(tables.trials), rows)
+    ids: dict[int, int] = {
+        number: trial_id
+        for trial_id, number in connection.execute(
+            sa.select(tables.trials.c.trial_id, tables.trials.c.number).where(
+                tables.trials.c.study_id == study_id, tables.trials.c.number >= first
+            )
+        )
+    }
+    parameters, attributes = [], []
+    for k, (point, replicate) in enumerate(points):
+        trial_id = ids[first + k]
+        for name, value in point.items():
+            parameters.append(
+                {
+                    "trial_id": trial_id,
+                    "param_name": name,
+                    "param_value": space[name].to_internal_repr(value),
+                    "distribution_json": distribution_to_json(space[name]),
+                }
+            )
+        shape = shape_of(spec.run(point, replicate)[1])
+        for key, attribute in [(SHAPE_KEY, shape), (REPLICATE_KEY, replicate)]:
+            attributes.append({"trial_id": trial_id, "key": key, "value_json": json.dumps(attribute)})
+    connection.execute(sa.insert(tables.trial_params), parameters)
+    connection.execute(sa.insert(tables.trial_system_attributes), attributes)
+    return [(ids[first + k], first + k) for k in range(len(points))]
+
+
+def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
+    dimension = spec.space[name]
+    if isinstance(dimension, Range):
+        low, high = dimension.low, dimension.high
+        field = Hyperparameters.model_fields.get(name)
+        if field is not None and field.annotation is int:
+            return IntDistribution(int(low), int(high), log=dimension.log)
+        return FloatDistribution(float(low), float(high), log=dimension.log)
+    values: list[Value] = list(dimension)
+    # Points of `first` may lie outside of the lists, as Table 2 does; Optuna wants one distribution for all.
+    values += [point[name] for point in spec.first if point[name] not in values]
+    return CategoricalDistribution(values)
+
+
+def _read_spec(connection: sa.Connection, study_id: int) -> StudySpec | None:
+    attributes = tables.study_system_attributes
+    text = connection.execute(
+        sa.select(attributes.c.value_json).where(attributes.c.study_id == study_id, attributes.c.key == SPEC_KEY)
+    ).scalar_one_or_none()
+    if text is None:
+        return None
+    tree = json.loads(text)
+    if tree.get("format") != 1:
+        raise UserError(
+            f"the study's spec has format {tree.get('format')}, this version of miiii-search reads format 1; "
+            "use the version that created it"
+        )
+    return validate(StudySpec, tree, "the study's spec")
+
+
+def _write_study_attributes(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
+    values = {SPEC_KEY: to_tree(spec), "study:metric_names": [METRIC]}
+    connection.execute(
+        sa.insert(tables.study_system_attributes),
+        [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()],
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) if names else "there is none yet"

@@ -1,0 +1,70 @@
+"""The tables of a study's database: Optuna's, through its own models, and two of ours.
+
+The only file that knows Optuna's schema. It relies on Optuna 5.0, which `pyproject.toml` pins; the contract
+tests read everything that is written here back through Optuna's public interface.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.storages._rdb import models
+from sqlalchemy.dialects import postgresql, sqlite
+
+studies: Any = models.StudyModel.__table__
+study_user_attributes: Any = models.StudyUserAttributeModel.__table__
+study_system_attributes: Any = models.StudySystemAttributeModel.__table__
+trials: Any = models.TrialModel.__table__
+trial_params: Any = models.TrialParamModel.__table__
+trial_values: Any = models.TrialValueModel.__table__
+trial_user_attributes: Any = models.TrialUserAttributeModel.__table__
+trial_system_attributes: Any = models.TrialSystemAttributeModel.__table__
+intermediate_values: Any = models.TrialIntermediateValueModel.__table__
+
+_OURS = sa.MetaData()
+
+leases = sa.Table(
+    "miiii_leases",
+    _OURS,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("token", sa.String(32), nullable=False, unique=True),
+    sa.Column("worker", sa.String(256), nullable=False),
+    # Seconds since 1970 by the database's clock: workers' clocks differ.
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("renewed_at", sa.Double, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False, default=0),
+    sa.Column("epochs_per_second", sa.Double, nullable=False, default=0.0),
+)
+"""Who trains which running trial, and until when nobody else may."""
+
+artifacts = sa.Table(
+    "miiii_artifacts",
+    _OURS,
+    sa.Column("artifact_id", sa.String(64), primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""The bytes of artifacts; what they are is in Optuna's attributes."""
+
+
+def create_tables(engine: sa.Engine) -> None:
+    """Makes our tables where they are not there yet."""
+    _OURS.create_all(engine)
+
+
+def now(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """The database's clock, in seconds since 1970."""
+    if connection.dialect.name == "sqlite":
+        return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
+    return sa.literal_column("extract(epoch FROM clock_timestamp())::double precision", sa.Double)
+
+
+def upsert(connection: sa.Connection, table: Any, rows: list[dict[str, Any]], key: tuple[str, ...]) -> None:
+    """Inserts rows, or overwrites those whose key is there already: writing twice is writing once."""
+    if not rows:
+        return
+    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table)
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in key}
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=changed), rows)

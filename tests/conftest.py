@@ -1,0 +1,34 @@
+"""Fixtures for the tests that need a database."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import DatabaseServer, PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[DatabaseServer]:
+    """The server at TEST_DATABASE_URL, or else one that lives as long as the session."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield DatabaseServer(url)
+    else:
+        with PostgresServer() as server:
+            yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: DatabaseServer) -> Iterator[str]:
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/test.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
