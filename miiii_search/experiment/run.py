@@ -23,12 +23,23 @@ class Result:
     weights: Snapshot
 
 
+class NotFinite(Exception):
+    """A run whose loss stopped being finite."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the loss was not finite at epoch {epoch}")
+        self.epoch = epoch
+
+
 def train(
     experiment: Experiment,
     hyperparameters: Hyperparameters,
     on_progress: Callable[[Progress, Record], None] = lambda progress, record: None,
 ) -> Result:
-    """Trains one run in one lane. `on_progress` is called about once a second with what is new."""
+    """Trains one run in one lane. `on_progress` is called about once a second with what is new.
+
+    Raises `NotFinite`.
+    """
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
     lane = lanes.admit(experiment, hyperparameters)
     pace, records = Pace(), []
@@ -38,5 +49,7 @@ def train(
         records.append(new)
         on_progress(lanes.progress(lane), new)
     record, weights, progress = Record.concatenate(records), lanes.weights(lane), lanes.progress(lane)
+    if progress.failed_epoch is not None:
+        raise NotFinite(progress.failed_epoch)
     metrics = summarize(experiment, record, progress.solved_epoch, lanes.test(lane), weights)
     return Result(progress, record, metrics, weights)

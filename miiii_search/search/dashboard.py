@@ -68,7 +68,7 @@ def application(
             reason = f"The host {host!r} is not this machine: use localhost, or set a password."
             return refuse(HTTPStatus.FORBIDDEN, reason)
         if environ.get("PATH_INFO") == "/healthz" and reading:
-            if True:
+            if _is_up(storage):
                 return _answer(environ, start_response, HTTPStatus.OK, {"status": "ok"})
             return refuse(HTTPStatus.SERVICE_UNAVAILABLE, STORAGE_DOWN)
         if password and not _knows(password, environ.get("HTTP_AUTHORIZATION", "")):

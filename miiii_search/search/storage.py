@@ -87,6 +87,7 @@ def open_database(text: str, *, create: bool = False) -> Database:
 
     Raises `UserError` if the kind is unknown, the server does not answer, or there is nothing to open.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # what it tells of every trial, we show
     url = parse_url(text)
     if url.drivername == "sqlite":
         path = Path(url.database or "")

@@ -1,0 +1,383 @@
+"""The command line: each command is a few lines over the packages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from miiii_search.errors import UserError
+
+if TYPE_CHECKING:
+    from miiii_search.search.spec import StudySpec
+    from miiii_search.search.study import Study
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Hyperparameter search for networks that grok families of modular tasks.\n\n"
+    "Example: miiii-search up --preset demo",
+)
+
+# What each option falls back to is decided in `_database` and `_spec`, so that help shows it once.
+StorageOption = Annotated[
+    str,
+    typer.Option("--storage", envvar="MIIII_STORAGE", help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DB"),
+]
+StudyOption = Annotated[
+    str | None, typer.Option("--study", envvar="MIIII_STUDY", help="The study's name; needless where there is one")
+]
+PresetOption = Annotated[str | None, typer.Option(help="demo, paper or authors-code")]
+SpecOption = Annotated[Path | None, typer.Option(help="A study's spec as a TOML or JSON file, instead of a preset")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any field of the spec; may be repeated"),
+]
+TrialsOption = Annotated[int | None, typer.Option(help="The budget: the first so many of the queue", min=1)]
+LanesOption = Annotated[int | None, typer.Option(help="Trials at once; unset: a core each, or 32 on a GPU", min=1)]
+PortOption = Annotated[int, typer.Option(help="The dashboard's port; 0 is any free one")]
+WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
+
+DEFAULT_STORAGE = "sqlite:///miiii-search.db"
+
+
+@app.command()
+def up(
+    preset: PresetOption = None,
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    trials: TrialsOption = None,
+    settings: SetOption = None,
+    spec: SpecOption = None,
+    lanes: LanesOption = None,
+    port: PortOption = 8080,
+    dashboard: Annotated[bool, typer.Option(help="Show the study in optuna-dashboard meanwhile")] = True,
+) -> None:
+    """Run a study on this box to its end: coordinator, one worker and the dashboard.
+
+    Ctrl-C stops cleanly; the same command continues.
+
+    Example: miiii-search up --preset demo --set experiment.p=23
+    """
+    from miiii_search.display import command_name, console, ranking
+    from miiii_search.search.box import Child, run_study
+    from miiii_search.search.export import export_best
+    from miiii_search.search.status import best_trial
+
+    opened = _create(study, storage, preset, spec, settings, trials)
+    stop = _stop_on_signals()
+    arguments = ["dashboard", "--port", str(port)]
+    page = Child(storage, arguments, _say) if dashboard else nullcontext()
+    with page, _live(opened) as refresh:
+        done = run_study(opened, storage, lanes=lanes, stop=stop, say=_say, on_poll=refresh)
+    if not done:
+        _say("stopped; the same command continues")
+        return
+    console.print(ranking(opened))
+    if best_trial(opened.trials()) is None:
+        raise UserError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
+    path = Path(f"{opened.name}-best.toml".replace(os.sep, "_"))
+    path.write_text(export_best(opened).to_toml(), encoding="utf-8")
+    suffix = "" if storage == DEFAULT_STORAGE else " --storage URL"
+    console.print(f"\nThe best configuration is in {path}. Next:")
+    console.print(f"  {command_name()} dashboard{suffix}", soft_wrap=True)
+    console.print(f"  {command_name()} train {path} --out runs/best", soft_wrap=True)
+
+
+@app.command()
+def create(
+    study: StudyOption = None,
+    preset: PresetOption = None,
+    spec: SpecOption = None,
+    settings: SetOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    trials: TrialsOption = None,
+) -> None:
+    """Create a study and its queue. The second time, with the same spec, this does nothing.
+
+    Example: miiii-search create --study table-1 --preset paper --set experiment.epochs=4096
+    """
+    _create(study, storage, preset, spec, settings, trials)
+
+
+@app.command()
+def coordinate(
+    study: StudyOption = None,
+    preset: PresetOption = None,
+    spec: SpecOption = None,
+    settings: SetOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    trials: TrialsOption = None,
+) -> None:
+    """Create a study if there is none, then supervise it until it is done.
+
+    Example: miiii-search coordinate --study table-1 --storage postgresql://me:secret@db/miiii
+    """
+    from miiii_search.search.coordinator import supervise
+
+    opened = _create(study, storage, preset, spec, settings, trials)
+    done = supervise(opened, _stop_on_signals(), _say)
+    _say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
+
+
+@app.command()
+def work(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    lanes: LanesOption = None,
+    with_parent: WithParent = False,
+) -> None:
+    """Train trials of a study until none is left. Any number of workers may do so, on any machine.
+
+    Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
+    """
+    stop = _stop_on_signals()
+    if with_parent:
+        _at_parents_end(stop.set)
+    opened = _open(study, storage)
+    from miiii_search.experiment.device import describe_device, use_compilation_cache
+    from miiii_search.search.worker import Worker, default_lanes
+
+    use_compilation_cache()
+    n_lanes = lanes or default_lanes()
+    _say(f"worker on {describe_device()}, {n_lanes} lanes")
+    Worker(opened, n_lanes, _say).run(stop)
+
+
+@app.command()
+def status(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Show where a study stands: counts, the best so far, throughput, time left.
+
+    Example: miiii-search status --study demo --json
+    """
+    import json
+
+    from miiii_search.search.status import read_status
+
+    now = read_status(_open(study, storage))
+    if as_json:
+        print(json.dumps(now.to_json()))
+        return
+    from miiii_search.display import console, status_view
+
+    console.print(status_view(now))
+
+
+@app.command()
+def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Show the same as `status`, live, until the study is done.
+
+    Example: miiii-search watch --study demo
+    """
+    opened = _open(study, storage)
+    stop = _stop_on_signals()
+    with _live(opened) as refresh:
+        while not (refresh() or stop.wait(1.0)):
+            pass
+
+
+@app.command()
+def best(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    out: Annotated[Path | None, typer.Option(help="Where to write it; unset: standard output")] = None,
+    format: Annotated[str, typer.Option(help="toml or json")] = "",
+) -> None:
+    """Export the best trial as a file that `train` runs, with its metrics and its provenance.
+
+    Example: miiii-search best --study demo --out best.toml
+    """
+    from miiii_search.search.export import export_best
+
+    chosen = format or ("json" if out and out.suffix == ".json" else "toml")
+    if chosen not in ("toml", "json"):
+        raise UserError(f"--format must be toml or json, but is `{chosen}`")
+    exported = export_best(_open(study, storage))
+    text = exported.to_json() if chosen == "json" else exported.to_toml()
+    if out is None:
+        print(text, end="")
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    _say(f"trial {exported.provenance['trial']} of study `{exported.provenance['study']}` is in {out}")
+
+
+@app.command()
+def train(
+    file: Annotated[Path | None, typer.Argument(help="A configuration that `best` wrote")] = None,
+    preset: PresetOption = None,
+    config: Annotated[str | None, typer.Option(help="A named configuration of the preset, such as paper-best")] = None,
+    out: Annotated[Path, typer.Option(help="The folder for metrics, weights and curves")] = Path("runs/latest"),
+    settings: SetOption = None,
+) -> None:
+    """Train one configuration: a file's, or a preset's. Says whether it repeats what the file recorded.
+
+    Example: miiii-search train --preset paper --config paper-best --out runs/table-2
+    """
+    from miiii_search.search.retrain import choose, retrain
+
+    chosen = choose(file, preset, config, settings or [])
+    retrain(chosen, out, compare_with_recorded=not settings)
+
+
+@app.command()
+def dashboard(
+    storage: StorageOption = DEFAULT_STORAGE,
+    port: PortOption = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on")] = "127.0.0.1",
+    writable: Annotated[bool, typer.Option(help="Let visitors change studies")] = False,
+    with_parent: WithParent = False,
+) -> None:
+    """Serve optuna-dashboard on the studies of a storage, read-only unless asked otherwise.
+
+    A host that others can reach needs a password in MIIII_DASHBOARD_PASSWORD.
+
+    Example: miiii-search dashboard --port 8080
+    """
+    from miiii_search.search.artifacts import DatabaseArtifactStore
+    from miiii_search.search.dashboard import application, check_exposure, serve
+
+    password = os.environ.get("MIIII_DASHBOARD_PASSWORD") or None
+    check_exposure(host, password)
+    if with_parent:
+        _at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    database = _database(storage)
+    application = application(
+        database.optuna, DatabaseArtifactStore(database), writable=writable, password=password
+    )
+    serve(application, host, port, lambda url: _say(f"dashboard: {url}"))
+
+
+@app.command()
+def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Check Python, JAX and its devices, versions, and the storage; exit code 1 if something is wrong.
+
+    Example: miiii-search doctor --storage postgresql://me:secret@db/miiii
+    """
+    from miiii_search.doctor import examine
+
+    if not examine(storage, study):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
+    try:
+        code: Any = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except typer._click.exceptions.UsageError as error:
+        context = error.ctx.command_path if error.ctx else "miiii-search"
+        _fail(f"{error.format_message().rstrip('.')}; see {context} --help")
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _say(line: str) -> None:
+    from miiii_search.display import console
+
+    console.print(line, soft_wrap=True, markup=False)
+
+
+def _database(storage: str, create: bool = False) -> Any:
+    from miiii_search.search.storage import open_database
+
+    return open_database(storage, create=create)
+
+
+def _open(study: str | None, storage: str) -> Study:
+    from miiii_search.search.study import open_study
+
+    return open_study(_database(storage), study)
+
+
+def _create(
+    study: str | None,
+    storage: str,
+    preset: str | None,
+    spec: Path | None,
+    settings: list[str] | None,
+    trials: int | None,
+) -> Study:
+    """The study of this name as it is, or a new one; with options, it must have just these."""
+    from miiii_search.search.study import create_study, open_study, study_names
+
+    if preset and spec:
+        raise UserError("--preset and --spec are two ways to say the same: choose one")
+    wanted = _spec(preset, spec, settings, trials)
+    name = study or wanted.preset or (spec.stem if spec else "study")
+    as_it_is = not (preset or spec or settings or trials)
+    database = _database(storage, create=True)
+    known = name in study_names(database)
+    opened = open_study(database, name) if as_it_is and known else create_study(database, name, wanted)
+    counts = f"{opened.spec.n_trials} trials of up to {opened.spec.experiment.epochs:,} epochs"
+    _say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")
+    return opened
+
+
+def _spec(preset: str | None, spec: Path | None, settings: list[str] | None, trials: int | None) -> StudySpec:
+    from miiii_search.search.presets import get_preset
+    from miiii_search.search.spec import StudySpec, read_toml, to_tree, validate, with_settings
+
+    tree = read_toml(spec) if spec else to_tree(get_preset(preset or "demo").spec)
+    if spec:
+        validate(StudySpec, tree, str(spec))
+    return with_settings(StudySpec, tree, [*(settings or []), *([f"budget.trials={trials}"] if trials else [])])
+
+
+def _live(study: Study) -> Any:
+    from miiii_search.live import live
+
+    return live(study)
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by the first SIGINT or SIGTERM; the second one ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: Any) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _at_parents_end(act: Any) -> None:
+    """Acts when the process that started this one is gone: its end of our standard input closes."""
+
+    def watch() -> None:
+        # Not through sys.stdin, whose lock a thread that waits would hold at the interpreter's end.
+        while os.read(0, 1024):
+            pass
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()

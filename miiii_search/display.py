@@ -1,0 +1,130 @@
+"""What the terminal shows: a study live and at its end, a run as it trains."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from miiii_search.search.status import Status
+    from miiii_search.search.study import Study
+
+console = Console(highlight=False)
+STATES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "dim"}
+
+
+def command_name() -> str:
+    """How the user types our command, as they just did."""
+    typed = sys.argv[0]
+    on_path = shutil.which("miiii-search")
+    if os.path.basename(typed) == "__main__.py":
+        return "python -m miiii_search"
+    return "miiii-search" if on_path and os.path.realpath(on_path) == os.path.realpath(typed) else typed
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def status_view(status: Status, rows: int = 16) -> RenderableType:
+    """A study at one moment: counts, throughput, the best so far, and the trials in the lanes."""
+    ended = sum(status.counts[name] for name in ("complete", "pruned", "fail"))
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        Text(status.study, style="bold"),
+        ProgressBar(total=max(status.n_trials, 1), completed=ended, width=24),
+        f"{ended} of {status.n_trials} trials",
+        Text.assemble(
+            *((f"{count} {name}  ", STATES[name]) for name, count in status.counts.items() if count)
+        ),
+    )
+    parts: list[RenderableType] = [head, Text(headline(status))]
+    if status.running:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("trial", "epoch", "", "accuracy", "epochs/s", "parameters", "worker"):
+            table.add_column(name, justify="right" if name in ("trial", "epoch", "accuracy", "epochs/s") else "left")
+        for trial in status.running[:rows]:
+            accuracy = "" if trial.accuracy is None else f"{trial.accuracy:.3f}"
+            silent = "" if trial.silent_seconds < 30 else f", silent for {duration(trial.silent_seconds)}"
+            table.add_row(
+                str(trial.number),
+                f"{trial.epoch:,}",
+                ProgressBar(total=status.epochs, completed=trial.epoch, width=12),
+                accuracy,
+                f"{trial.epochs_per_second:.0f}",
+                _point(trial.params),
+                trial.worker + silent,
+            )
+        parts.append(table)
+        if len(status.running) > rows:
+            parts.append(Text(f"… and {len(status.running) - rows} more", style="dim"))
+    return Group(*parts)
+
+
+def headline(status: Status) -> str:
+    """Best so far, throughput and time left in a line."""
+    best = "no trial completed yet"
+    if status.best is not None:
+        solved = status.best.user_attrs.get("epochs_to_solve")
+        how = f"solved at epoch {solved:,}" if solved else f"accuracy {status.best.value:.3f}"
+        best = f"best: trial {status.best.number}, {how} ({_point(status.best.params)})"
+    if status.done:
+        return f"done · {best}"
+    return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {duration(status.seconds_left)}"
+
+
+def ranking(study: Study, rows: int = 20) -> Table:
+    """The ended trials, best first."""
+    from miiii_search.search.status import ranked
+
+    trials = ranked(study.trials())
+    table = Table(title=f"Study {study.name}: {len(trials)} trials, best first", title_justify="left")
+    # A column for what was searched over; what is the same in all trials would only take room.
+    names = [name for name in study.spec.space if len({str(trial.params.get(name)) for trial in trials}) > 1]
+    for column in ("", "trial", "state", "validation", "test", "solved at", "epochs", "time", *names):
+        table.add_column(column, justify="left" if column == "state" else "right")
+    for rank, trial in enumerate(trials[:rows], start=1):
+        attributes, state = trial.user_attrs, trial.state.name.lower()
+        solved = attributes.get("epochs_to_solve")
+        metrics = attributes.get("metrics")
+        test = metrics and sum(metrics["test_accuracy"]) / len(metrics["test_accuracy"])
+        table.add_row(
+            str(rank),
+            str(trial.number),
+            Text("solved" if solved else state, style=STATES[state]),
+            f"{metrics['validation_accuracy_mean']:.3f}" if metrics else "",
+            f"{test:.3f}" if metrics else "",
+            f"{solved:,}" if solved else "",
+            f"{attributes.get('epochs_trained', 0):,}",
+            duration(attributes.get("seconds", 0)),
+            *(_value(trial.params.get(name)) for name in names),
+        )
+    if len(trials) > rows:
+        table.caption = f"… and {len(trials) - rows} more"
+    return table
+
+
+def _point(params: dict[str, object]) -> str:
+    return ", ".join(f"{_SHORT.get(name, name)} {_value(value)}" for name, value in params.items())
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+_SHORT = {"grokfast_lambda": "λ", "weight_decay": "wd", "learning_rate": "lr", "d_model": "d", "n_heads": "heads"}
+"""The paper's names in Table 1, where a line must hold a whole configuration."""

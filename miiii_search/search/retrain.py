@@ -1,0 +1,136 @@
+"""Training one configuration by hand: a file's or a preset's, with files at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.numpy import save_file
+
+from miiii_search.display import console
+from miiii_search.errors import UserError
+from miiii_search.experiment.metrics import compare
+from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
+from miiii_search.search.export import Configuration, read_configuration
+from miiii_search.search.presets import get_configuration
+from miiii_search.search.provenance import source_commit
+from miiii_search.search.spec import to_tree, with_settings
+
+
+class Run(Spec):
+    """What `--set` edits."""
+
+    experiment: Experiment
+    hyperparameters: Hyperparameters
+
+
+def choose(file: Path | None, preset: str | None, config: str | None, settings: Sequence[str]) -> Configuration:
+    """The configuration that the options name. Raises `UserError`."""
+    if (file is None) == (preset is None):
+        raise UserError("give a configuration file or a --preset, one of the two; for example --preset paper")
+    if file is not None:
+        if config is not None:
+            raise UserError("--config names a configuration of a --preset; a file holds just one")
+        chosen = read_configuration(file)
+    else:
+        assert preset is not None
+        chosen = Configuration(*get_configuration(preset, config), metrics=None, provenance={})
+    run = Run(experiment=chosen.experiment, hyperparameters=chosen.hyperparameters)
+    edited = with_settings(Run, to_tree(run), settings)
+    return replace(chosen, experiment=edited.experiment, hyperparameters=edited.hyperparameters)
+
+
+def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) -> None:
+    """Trains with a progress bar and writes config.toml, metrics.json, record.npz, weights and curves to `out`.
+
+    Raises `UserError` if `out` cannot be written, before training, or if the loss stops being finite.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from None
+    from miiii_search.analysis.curves import learning_curves
+    from miiii_search.experiment import run
+    from miiii_search.experiment.device import describe_device, package_versions, use_compilation_cache
+    from miiii_search.experiment.lanes import Progress as RunProgress
+    from miiii_search.experiment.telemetry import Record
+
+    use_compilation_cache()
+    experiment, hyperparameters = chosen.experiment, chosen.hyperparameters
+    started = time.monotonic()
+    with _progress_bar() as bar:
+        task = bar.add_task("compiling", total=experiment.epochs, accuracy="")
+
+        def show(progress: RunProgress, new: Record) -> None:
+            scored = np.asarray(experiment.scored)
+            train, validation = (
+                f"{getattr(new, name)[-1][scored].mean():.3f}" for name in ("train_accuracy", "validation_accuracy")
+            )
+            bar.update(
+                task,
+                completed=progress.epoch,
+                description="training",
+                accuracy=f"accuracy: training {train}, validation {validation}",
+            )
+
+        try:
+            result = run.train(experiment, hyperparameters, show)
+        except run.NotFinite as error:
+            raise UserError(
+                f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"
+            ) from None
+    provenance = {
+        "completed": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": describe_device(),
+        "seconds": round(time.monotonic() - started, 3),
+        "versions": package_versions(),
+    }
+    if (commit := source_commit()) is not None:
+        provenance["git_commit"] = commit
+    trained = replace(chosen, metrics=result.metrics, provenance=provenance)
+    title = f"{experiment.task}, p = {experiment.p}"
+    solved = result.progress.solved_epoch
+    save_file(result.weights, out / "weights.safetensors")
+    (out / "record.npz").write_bytes(result.record.to_npz(moduli=np.asarray(experiment.moduli)))
+    (out / "learning-curves.png").write_bytes(learning_curves(experiment, result.record, title, solved))
+    (out / "metrics.json").write_text(result.metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
+    (out / "config.toml").write_text(trained.to_toml(), encoding="utf-8")
+    how = f"solved at epoch {solved:,}" if solved else f"not solved in {experiment.epochs:,} epochs"
+    _print_tasks(trained)
+    console.print(f"{how}; metrics, weights and curves are in {out}", soft_wrap=True)
+    if chosen.metrics is not None and compare_with_recorded:
+        verdict, why = compare(chosen.metrics, result.metrics)
+        console.print(f"{verdict}: {why}", soft_wrap=True)
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[accuracy]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _print_tasks(trained: Configuration) -> None:
+    """The accuracy of every task at the end."""
+    from rich.table import Table
+
+    assert trained.metrics is not None
+    metrics = trained.metrics
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("q", "chance", "training", "validation", "test"):
+        table.add_column(name, justify="right")
+    for q, *accuracies in zip(
+        metrics.moduli, metrics.train_accuracy, metrics.validation_accuracy, metrics.test_accuracy, strict=True
+    ):
+        table.add_row(str(q), f"{1 / q:.3f}", *(f"{accuracy:.3f}" for accuracy in accuracies))
+    console.print(table)
