@@ -7,6 +7,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from miiii_search.search.status import Status
     from miiii_search.search.study import Study
 
-console = Console(highlight=False)
+# Where there is no terminal a table is read in a file, which is as wide as it needs to be.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 STATES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "dim"}
 
 
@@ -92,11 +94,18 @@ def ranking(study: Study, rows: int = 20) -> Table:
     from miiii_search.search.status import ranked
 
     trials = ranked(study.trials())
-    table = Table(title=f"Study {study.name}: {len(trials)} trials, best first", title_justify="left")
+    table = Table(
+        title=f"Study {study.name}: {len(trials)} trials, best first",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     # A column for what was searched over; what is the same in all trials would only take room.
     names = [name for name in study.spec.space if len({str(trial.params.get(name)) for trial in trials}) > 1]
-    for column in ("", "trial", "state", "validation", "test", "solved at", "epochs", "time", *names):
-        table.add_column(column, justify="left" if column == "state" else "right")
+    columns = ["", "trial", "state", "validation", "test", "solved at", "epochs", "time"]
+    for column in [*columns, *(_SHORT.get(name, name) for name in names)]:
+        table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
     for rank, trial in enumerate(trials[:rows], start=1):
         attributes, state = trial.user_attrs, trial.state.name.lower()
         solved = attributes.get("epochs_to_solve")
