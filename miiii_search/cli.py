@@ -33,7 +33,8 @@ StorageOption = Annotated[
     typer.Option("--storage", envvar="MIIII_STORAGE", help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DB"),
 ]
 StudyOption = Annotated[
-    str | None, typer.Option("--study", envvar="MIIII_STUDY", help="The study's name; needless where there is one")
+    str | None,
+    typer.Option("--study", envvar="MIIII_STUDY", help="The study's name; needless where there is one"),
 ]
 PresetOption = Annotated[str | None, typer.Option(help="demo, paper or authors-code")]
 SpecOption = Annotated[Path | None, typer.Option(help="A study's spec as a TOML or JSON file, instead of a preset")]
@@ -86,7 +87,8 @@ def up(
         raise UserError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
     path = Path(f"{opened.name}-best.toml".replace(os.sep, "_"))
     path.write_text(export_best(opened).to_toml(), encoding="utf-8")
-    suffix = "" if storage == DEFAULT_STORAGE else " --storage URL"
+    known = storage == DEFAULT_STORAGE or "MIIII_STORAGE" in os.environ
+    suffix = "" if known else f" --storage '{opened.database}'"
     console.print(f"\nThe best configuration is in {path}. Next:")
     console.print(f"  {command_name()} dashboard{suffix}", soft_wrap=True)
     console.print(f"  {command_name()} train {path} --out runs/best", soft_wrap=True)
@@ -256,10 +258,8 @@ def dashboard(
     if with_parent:
         _at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
     database = _database(storage)
-    application = application(
-        database.optuna, DatabaseArtifactStore(database), writable=writable, password=password
-    )
-    serve(application, host, port, lambda url: _say(f"dashboard: {url}"))
+    page = application(database.optuna, DatabaseArtifactStore(database), writable=writable, password=password)
+    serve(page, host, port, lambda url: _say(f"dashboard: {url}"))
 
 
 @app.command()

@@ -50,9 +50,7 @@ def status_view(status: Status, rows: int = 16) -> RenderableType:
         Text(status.study, style="bold"),
         ProgressBar(total=max(status.n_trials, 1), completed=ended, width=24),
         f"{ended} of {status.n_trials} trials",
-        Text.assemble(
-            *((f"{count} {name}  ", STATES[name]) for name, count in status.counts.items() if count)
-        ),
+        Text.assemble(*((f"{count} {name}  ", STATES[name]) for name, count in status.counts.items() if count)),
     )
     parts: list[RenderableType] = [head, Text(headline(status))]
     if status.running:
@@ -135,5 +133,11 @@ def _value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-_SHORT = {"grokfast_lambda": "λ", "weight_decay": "wd", "learning_rate": "lr", "d_model": "d", "n_heads": "heads"}
+_SHORT = {
+    "grokfast_lambda": "λ",
+    "weight_decay": "wd",
+    "learning_rate": "lr",
+    "d_model": "d",
+    "n_heads": "heads",
+}
 """The paper's names in Table 1, where a line must hold a whole configuration."""

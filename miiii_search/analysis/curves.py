@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.telemetry import Record
@@ -22,7 +26,8 @@ def learning_curves(experiment: Experiment, record: Record, title: str, solved_e
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     accuracy, loss = figure.subplots(1, 2)
-    colours = _colours(len(experiment.moduli))
+    normalize = LogNorm(experiment.moduli[0], max(experiment.moduli[-1], experiment.moduli[0] + 1))
+    colours = [colormaps["viridis"](normalize(q)) for q in experiment.moduli]
     for task, (q, colour) in enumerate(zip(experiment.moduli, colours, strict=True)):
         label = f"q = {q}" if len(experiment.moduli) <= 10 else None
         for axes, name in [(accuracy, "accuracy"), (loss, "loss")]:
@@ -34,7 +39,10 @@ def learning_curves(experiment: Experiment, record: Record, title: str, solved_e
         mean = record.validation_accuracy[:, scored].mean(axis=1)
         accuracy.plot(record.epoch, mean, color="black", linewidth=2, label="mean")
     for axes, name in [(accuracy, "accuracy"), (loss, "cross-entropy (nats)")]:
-        axes.set(xscale="log", xlabel="epoch", ylabel=name)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:,.0f}"))
+        axes.set(xlabel="epoch", ylabel=name)
         axes.grid(alpha=0.25)
         if solved_epoch is not None:
             axes.axvline(solved_epoch, color="tab:green", linewidth=1, label=f"solved at {solved_epoch:,}")
@@ -46,13 +54,10 @@ def learning_curves(experiment: Experiment, record: Record, title: str, solved_e
     loss.plot([], [], color="grey", linewidth=1, label="validation")
     loss.plot([], [], color="grey", linestyle=":", linewidth=0.8, label="training")
     loss.legend(loc="best", fontsize="x-small", frameon=False)
+    if len(experiment.moduli) > 10:
+        scale = ScalarMappable(normalize, colormaps["viridis"])
+        figure.colorbar(scale, ax=loss, label="modulus q")
     figure.suptitle(title, fontsize="small")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
-
-
-def _colours(n: int) -> list[tuple[float, float, float, float]]:
-    from matplotlib import colormaps
-
-    return [tuple(colormaps["viridis"](x)) for x in np.linspace(0, 0.9, n)]

@@ -6,6 +6,7 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -19,8 +20,9 @@ def use_compilation_cache() -> Path:
     """
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "miiii-search" / "jax"
     folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", default))
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    config: Any = jax.config
+    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return folder
 
 

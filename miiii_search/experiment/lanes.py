@@ -57,9 +57,7 @@ class Lanes:
         """The lanes in use."""
         return len(self._progress)
 
-    def admit(
-        self, experiment: Experiment, hyperparameters: Hyperparameters, snapshot: Snapshot | None = None
-    ) -> int:
+    def admit(self, experiment: Experiment, hyperparameters: Hyperparameters, snapshot: Snapshot | None = None) -> int:
         """Gives a run a lane, from its first epoch or from a snapshot, and returns the lane's index.
 
         Raises `ValueError` if the run needs another program, or if the snapshot is not one of this shape.
@@ -145,7 +143,8 @@ def _restore(state: LaneState, snapshot: Snapshot) -> LaneState:
                 f"{array.dtype}{list(array.shape)}"
             )
         restored.append(jnp.asarray(array))
-    return jax.tree_util.tree_unflatten(structure, restored)
+    whole: LaneState = jax.tree_util.tree_unflatten(structure, restored)
+    return whole
 
 
 Trained = tuple[Progress, dict[str, Any], int]

@@ -59,7 +59,8 @@ def _compare(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, A
         # At the label softmax − 1 would cancel; −Σ_others softmax is the same number and does not.
         # See Prieto et al., Grokking at the edge of numerical stability, arXiv 2501.04697.
         gradients.append(jnp.where(is_label, -others, exp_others) / (others + exp_label))
-    return tuple(jnp.concatenate(parts, axis=-1) for parts in (losses, hits, gradients))
+    loss, hit, gradient = (jnp.concatenate(parts, axis=-1) for parts in (losses, hits, gradients))
+    return loss, hit, gradient
 
 
 def _forward_rule(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, Array]:

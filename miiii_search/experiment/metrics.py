@@ -52,7 +52,7 @@ def summarize(
         validation_accuracy_mean=mean_accuracy(experiment, record.validation_accuracy[-1]),
         moduli=experiment.moduli,
         # A finite number even where the test split alone overflows: a file cannot hold another.
-        test_loss=tuple(map(float, np.nan_to_num(test[0], nan=np.finfo(np.float32).max))),
+        test_loss=tuple(map(float, np.nan_to_num(test[0], nan=float(np.finfo(np.float32).max)))),
         test_accuracy=tuple(map(float, test[1])),
         weights_sha256=digest(weights),
         **last,

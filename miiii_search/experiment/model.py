@@ -56,7 +56,12 @@ class Transformer(nnx.Module):
 
         x0, x1 = x[:, 0], x[:, 1]
         scores = jnp.stack(
-            [_look_up(score[0], x0), _look_up(score[1], x1), jnp.broadcast_to(answer_score, (len(x), n_heads))], -1
+            [
+                _look_up(score[0], x0),
+                _look_up(score[1], x1),
+                jnp.broadcast_to(answer_score, (len(x), n_heads)),
+            ],
+            -1,
         )
         attention = jax.nn.softmax(scores, axis=-1)  # [n, heads, 3]
         mixed = (

@@ -30,9 +30,7 @@ def grokfast_ema(alpha: Array | float, amplitude: Array | float) -> optax.Gradie
 
     def update(gradients: Any, state: GrokfastState, params: Any = None) -> tuple[Any, GrokfastState]:
         first = state.updates == 0
-        average = jax.tree.map(
-            lambda e, g: jnp.where(first, g, alpha * e + (1 - alpha) * g), state.average, gradients
-        )
+        average = jax.tree.map(lambda e, g: jnp.where(first, g, alpha * e + (1 - alpha) * g), state.average, gradients)
         filtered = jax.tree.map(lambda g, e: g + amplitude * e, gradients, average)
         return filtered, GrokfastState(state.updates + 1, average)
 

@@ -54,6 +54,10 @@ class LaneState:
     failed_epoch: Array  # the first epoch whose loss was not finite, 0 as long as all is well
 
 
+Chunk = tuple[LaneState, dict[str, Array], Array]
+"""A lane after some epochs, `MAX_EVALUATIONS` rows of its record, and how many of them were written."""
+
+
 @dataclass(frozen=True)
 class ProgramKey:
     """What is compiled: runs with equal keys share a program."""
@@ -66,9 +70,7 @@ class ProgramKey:
     def of(experiment: Experiment, hyperparameters: Hyperparameters) -> ProgramKey:
         """The key of a run: its experiment without what is traced."""
         traced = {name: Experiment.model_fields[name].default for name in ("seed", "grokfast_alpha")}
-        return ProgramKey(
-            experiment.model_copy(update=traced), hyperparameters.d_model, hyperparameters.n_heads
-        )
+        return ProgramKey(experiment.model_copy(update=traced), hyperparameters.d_model, hyperparameters.n_heads)
 
 
 class Program:
@@ -80,7 +82,11 @@ class Program:
         splits = tasks.make_splits(key.experiment)
         self.data = {
             name: (jnp.asarray(split.x), jnp.asarray(split.y))
-            for name, split in [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
+            for name, split in [
+                ("train", splits.train),
+                ("validation", splits.validation),
+                ("test", splits.test),
+            ]
         }
 
     @property
@@ -98,16 +104,18 @@ class Program:
             grokfast_alpha=jnp.float32(experiment.grokfast_alpha),
             dropout=jnp.float32(hyperparameters.dropout),
         )
-        return self._init(jax.random.PRNGKey(experiment.seed), knobs)
+        state: LaneState = self._init(jax.random.PRNGKey(experiment.seed), knobs)
+        return state
 
-    def train(self, state: LaneState, evaluations: int) -> tuple[LaneState, dict[str, Array], Array]:
+    def train(self, state: LaneState, evaluations: int) -> Chunk:
         """Up to `evaluations` times `evaluation_interval` epochs; `state` is donated.
 
         Stops at the evaluation at which the run ends (solved, out of epochs, not finite). So a run's end
         does not depend on how its epochs were cut into chunks. Returns device arrays without waiting: the
         state, `MAX_EVALUATIONS` rows, and how many of them were written.
         """
-        return self._train(state, jnp.int32(min(evaluations, MAX_EVALUATIONS)), self.data)
+        trained: Chunk = self._train(state, jnp.int32(min(evaluations, MAX_EVALUATIONS)), self.data)
+        return trained
 
     def test(self, state: LaneState) -> tuple[Array, Array]:
         """Loss and accuracy of each task on the test split, which is for runs that have ended."""
@@ -146,7 +154,7 @@ class Program:
     def _test(self) -> Any:
         return jax.jit(self._evaluate)
 
-    def train_lane(self, state: LaneState, evaluations: Array, data: Any) -> tuple[LaneState, dict[str, Array], Array]:
+    def train_lane(self, state: LaneState, evaluations: Array, data: Any) -> Chunk:
         """`train` as a pure function of one lane, to be compiled, mapped over lanes, or both."""
         empty = jax.tree.map(
             lambda leaf: jnp.zeros((MAX_EVALUATIONS, *leaf.shape), leaf.dtype),
@@ -160,15 +168,15 @@ class Program:
         def until_next_evaluation(carry: tuple[LaneState, Any, Array]) -> tuple[LaneState, Any, Array]:
             state, rows, done = carry
             state, norms = jax.lax.scan(
-                lambda s, _: self._step(s, *data["train"]), state, length=self.key.experiment.evaluation_interval
+                lambda s, _: self._step(s, *data["train"]),
+                state,
+                length=self.key.experiment.evaluation_interval,
             )
             row = self._evaluate_row(state, norms[-1], data)
             rows = jax.tree.map(lambda buffer, value: buffer.at[done].set(value), rows, row)
             return self._judge(state, row), rows, done + 1
 
-        state, rows, done = jax.lax.while_loop(
-            go_on, until_next_evaluation, (state, empty, jnp.zeros((), jnp.int32))
-        )
+        state, rows, done = jax.lax.while_loop(go_on, until_next_evaluation, (state, empty, jnp.zeros((), jnp.int32)))
         return state, rows, done
 
     def _step(self, state: LaneState, x: Array, y: Array) -> tuple[LaneState, Array]:
@@ -242,6 +250,4 @@ class Program:
 
     @staticmethod
     def _optimizer(knobs: Knobs) -> Any:
-        return make_optimizer(
-            knobs.learning_rate, knobs.weight_decay, knobs.grokfast_lambda, knobs.grokfast_alpha
-        )
+        return make_optimizer(knobs.learning_rate, knobs.weight_decay, knobs.grokfast_lambda, knobs.grokfast_alpha)

@@ -47,9 +47,7 @@ class DatabaseArtifactStore:
     def remove(self, artifact_id: str) -> None:
         """Deletes the bytes. Raises `ArtifactNotFound`."""
         with self._database.transaction() as connection:
-            found = connection.execute(
-                sa.delete(tables.artifacts).where(tables.artifacts.c.artifact_id == artifact_id)
-            )
+            found = connection.execute(sa.delete(tables.artifacts).where(tables.artifacts.c.artifact_id == artifact_id))
             if found.rowcount == 0:
                 raise ArtifactNotFound(f"there is no artifact {artifact_id}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import timezone
+from datetime import UTC
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
         "study": study.name,
         "trial": trial.number,
         "value": trial.value,
-        "completed": completed and completed.astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "completed": completed and completed.astimezone(UTC).isoformat(timespec="seconds"),
         "storage": str(study.database),
         "git_commit": attributes.get("git_commit"),
         "device": attributes.get("device"),
@@ -96,7 +96,7 @@ def read_configuration(path: Path) -> Configuration:
     tree = read_toml(path)
     if tree.get("kind") != KIND:
         raise UserError(
-            f"{path} is not a configuration of miiii-search (its first key must be kind = \"{KIND}\"); "
+            f'{path} is not a configuration of miiii-search (its first key must be kind = "{KIND}"); '
             "make one with miiii-search best --out best.toml"
         )
     written = tree.get("format")

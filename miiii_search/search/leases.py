@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -43,12 +43,10 @@ class Heartbeat:
 
 def utc_now() -> datetime:
     """As Optuna 5 stores times: UTC without a time zone."""
-    return datetime.now(timezone.utc).replace(tzinfo=None)
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
-def claim(
-    database: Database, study_id: int, worker: str, seconds: float, shapes: Collection[str] = ()
-) -> Lease | None:
+def claim(database: Database, study_id: int, worker: str, seconds: float, shapes: Collection[str] = ()) -> Lease | None:
     """Takes the first WAITING trial, by preference of one of the given shapes, and leases it.
 
     Returns None on an empty queue. Called twice, it takes two trials; two workers never get the same one.
@@ -58,8 +56,7 @@ def claim(
         sa.select(trials.c.trial_id, trials.c.number)
         .outerjoin(
             trial_system_attributes,
-            (trial_system_attributes.c.trial_id == trials.c.trial_id)
-            & (trial_system_attributes.c.key == SHAPE_KEY),
+            (trial_system_attributes.c.trial_id == trials.c.trial_id) & (trial_system_attributes.c.key == SHAPE_KEY),
         )
         .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
         .order_by(preference, trials.c.number)
@@ -78,9 +75,7 @@ def claim(
         return grant(connection, study_id, row.trial_id, row.number, worker, seconds)
 
 
-def grant(
-    connection: sa.Connection, study_id: int, trial_id: int, number: int, worker: str, seconds: float
-) -> Lease:
+def grant(connection: sa.Connection, study_id: int, trial_id: int, number: int, worker: str, seconds: float) -> Lease:
     """Leases a trial that this transaction has just set RUNNING."""
     lease = Lease(trial_id, number, uuid.uuid4().hex)
     clock = tables.now(connection)

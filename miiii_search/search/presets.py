@@ -57,7 +57,9 @@ PRESETS: dict[str, Preset] = {
     "authors-code": Preset(
         "Table 1 as the public code ran it: half of the samples to train, one dropout mask a batch",
         StudySpec(
-            preset="authors-code", experiment=Experiment(train_fraction=0.5, dropout_mask="batch"), space=TABLE_1
+            preset="authors-code",
+            experiment=Experiment(train_fraction=0.5, dropout_mask="batch"),
+            space=TABLE_1,
         ),
         {"paper-best": TABLE_2},
     ),
@@ -77,7 +79,5 @@ def get_configuration(preset: str, name: str | None) -> tuple[Experiment, Hyperp
     if name is None:
         name = next(iter(chosen.configurations))
     if name not in chosen.configurations:
-        raise UserError(
-            f"preset {preset} has no configuration `{name}`{nearest(name, list(chosen.configurations))}"
-        )
+        raise UserError(f"preset {preset} has no configuration `{name}`{nearest(name, list(chosen.configurations))}")
     return chosen.spec.experiment, chosen.configurations[name]

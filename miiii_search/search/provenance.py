@@ -17,7 +17,9 @@ def source_commit() -> str | None:
             timeout=10,
         )
         tracked = subprocess.run(
-            ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10
+            ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__],
+            capture_output=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

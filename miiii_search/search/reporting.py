@@ -11,13 +11,10 @@ import sqlalchemy as sa
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import TrialState
 
-from miiii_search.search import leases, tables
+from miiii_search.search import leases, notes, tables
 from miiii_search.search.artifacts import Artifact, attach
 from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.storage import Database
-
-NOTE_CHUNK = 2045
-"""The dashboard cuts notes into system attributes of so many characters."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,9 @@ def finish(database: Database, study_id: int, heartbeat: Heartbeat, outcome: Out
         links = dict(attach(connection, artifact) for artifact in outcome.artifacts)
         _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, links)
         _write_attributes(connection, tables.trial_user_attributes, lease.trial_id, outcome.attributes)
-        _write_note(connection, study_id, lease.trial_id, outcome.note)
+        note = notes.attributes(outcome.note, lease.trial_id)
+        rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(v)} for key, v in note.items()]
+        tables.upsert(connection, tables.study_system_attributes, rows, ("study_id", "key"))
         if outcome.value is not None:
             stored, kind = TrialValueModel.value_to_stored_repr(outcome.value)
             row = {"trial_id": lease.trial_id, "objective": 0, "value": stored, "value_type": kind}
@@ -88,17 +87,6 @@ def finish(database: Database, study_id: int, heartbeat: Heartbeat, outcome: Out
     return True
 
 
-def _write_attributes(
-    connection: sa.Connection, table: Any, trial_id: int, attributes: Mapping[str, Any]
-) -> None:
+def _write_attributes(connection: sa.Connection, table: Any, trial_id: int, attributes: Mapping[str, Any]) -> None:
     rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(v)} for key, v in attributes.items()]
     tables.upsert(connection, table, rows, ("trial_id", "key"))
-
-
-def _write_note(connection: sa.Connection, study_id: int, trial_id: int, note: str) -> None:
-    """The trial's note, as optuna-dashboard 0.21 stores it: attributes of the study."""
-    prefix = f"dashboard:{trial_id}:note_"
-    chunks = [note[k : k + NOTE_CHUNK] for k in range(0, len(note), NOTE_CHUNK)]
-    values: dict[str, Any] = {f"{prefix}ver": 1} | {f"{prefix}str:{k}": chunk for k, chunk in enumerate(chunks)}
-    rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(v)} for key, v in values.items()]
-    tables.upsert(connection, tables.study_system_attributes, rows, ("study_id", "key"))

@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from safetensors.numpy import save_file
 
 from miiii_search.display import console
@@ -84,8 +91,9 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
             raise UserError(
                 f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"
             ) from None
+        bar.update(task, total=result.progress.epoch)
     provenance = {
-        "completed": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "completed": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": describe_device(),
         "seconds": round(time.monotonic() - started, 3),
         "versions": package_versions(),
@@ -130,7 +138,11 @@ def _print_tasks(trained: Configuration) -> None:
     for name in ("q", "chance", "training", "validation", "test"):
         table.add_column(name, justify="right")
     for q, *accuracies in zip(
-        metrics.moduli, metrics.train_accuracy, metrics.validation_accuracy, metrics.test_accuracy, strict=True
+        metrics.moduli,
+        metrics.train_accuracy,
+        metrics.validation_accuracy,
+        metrics.test_accuracy,
+        strict=True,
     ):
         table.add_row(str(q), f"{1 / q:.3f}", *(f"{accuracy:.3f}" for accuracy in accuracies))
     console.print(table)

@@ -78,9 +78,7 @@ class SampledQueue:
                 .with_for_update()
             )
             count = connection.execute(
-                sa.select(sa.func.count())
-                .select_from(tables.trials)
-                .where(tables.trials.c.study_id == study.study_id)
+                sa.select(sa.func.count()).select_from(tables.trials).where(tables.trials.c.study_id == study.study_id)
             ).scalar_one()
             if count != expected:
                 return None

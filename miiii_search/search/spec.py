@@ -29,7 +29,16 @@ SEARCHED_FIELDS = ("train_fraction", "dropout_mask", "grokfast_alpha")
 SAMPLERS = ("queue", "random", "tpe", "gp", "qmc", "cmaes")
 """`queue` is ours; the others are Optuna's, see `sampling`."""
 
-PRUNING_RULES = ("none", "quantile", "median", "percentile", "successive_halving", "hyperband", "patient", "threshold")
+PRUNING_RULES = (
+    "none",
+    "quantile",
+    "median",
+    "percentile",
+    "successive_halving",
+    "hyperband",
+    "patient",
+    "threshold",
+)
 """`none` and `quantile` are ours; the others are Optuna's, see `pruning`."""
 
 MAX_GRID = 100_000
@@ -72,7 +81,7 @@ class Pruning(Spec):
     """For `quantile`: a trial below this quantile of all trials at the same rung is given up."""
     min_trials: Annotated[int, Field(ge=2)] = 4
     """For `quantile`: peers (itself included) without which nothing is decided."""
-    options: dict[str, bool | int | float] = {}
+    options: dict[str, bool | int | float] = Field(default_factory=dict)
     """For Optuna's pruners: arguments of their constructors."""
 
 
@@ -101,7 +110,9 @@ class StudySpec(Spec):
         if self.sampler not in SAMPLERS:
             raise ValueError(f"there is no sampler `{self.sampler}`{nearest(self.sampler, SAMPLERS)}")
         if self.pruning.rule not in PRUNING_RULES:
-            raise ValueError(f"there is no pruning.rule `{self.pruning.rule}`{nearest(self.pruning.rule, PRUNING_RULES)}")
+            raise ValueError(
+                f"there is no pruning.rule `{self.pruning.rule}`{nearest(self.pruning.rule, PRUNING_RULES)}"
+            )
         known = [*Hyperparameters.model_fields, *SEARCHED_FIELDS]
         for name in self.space:
             if name not in known:
@@ -306,14 +317,20 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     # A union reports a mistake for each member; an unknown key is the clearest of what can be said.
     mistake = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
     names = [str(part) for part in mistake["loc"]]
-    location = [part for part in names if not part.startswith("function-") and part not in ("Range", "tuple[union[float,int,str], ...]")]
+    location = [
+        part
+        for part in names
+        if not part.startswith("function-") and part not in ("Range", "tuple[union[float,int,str], ...]")
+    ]
     key = ".".join(location)
     if mistake["type"] == "extra_forbidden":
         *parents, name = location
         return f"unknown key `{key}`{_nearest_field(model, parents, name)}"
     if mistake["type"] == "missing":
         return f"`{key}` is missing"
-    message = mistake["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("Tuple should", "must")
+    message = (
+        mistake["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("Tuple should", "must")
+    )
     if mistake["type"] == "value_error":
         return message
     return f"{key} {message}, but is {json.dumps(mistake['input'], default=str)}"
@@ -343,5 +360,3 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
                 yield from _field_names(type_, f"{prefix}{name}.")
         if name == "space":
             yield from (f"{prefix}space.{key}" for key in (*Hyperparameters.model_fields, *SEARCHED_FIELDS))
-
-

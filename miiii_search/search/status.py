@@ -116,9 +116,9 @@ def ranked(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 def _running(study: Study, trials: dict[int, FrozenTrial]) -> list[Running]:
     with study.database.engine.connect() as connection:
-        query = sa.select(
-            tables.leases, (tables.now(connection) - tables.leases.c.renewed_at).label("silent")
-        ).where(tables.leases.c.study_id == study.study_id)
+        query = sa.select(tables.leases, (tables.now(connection) - tables.leases.c.renewed_at).label("silent")).where(
+            tables.leases.c.study_id == study.study_id
+        )
         rows = connection.execute(query).all()
     running = []
     for row in rows:

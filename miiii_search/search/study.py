@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.search import tables
+from miiii_search.search import notes, tables
 from miiii_search.search.leases import SHAPE_KEY
 from miiii_search.search.spec import Point, Range, StudySpec, Value, difference, nearest, to_tree, validate
 from miiii_search.search.storage import Database
@@ -29,7 +29,7 @@ SPEC_KEY = "miiii:spec"
 REPLICATE_KEY = "miiii:replicate"
 METRICS_KEY = "metrics"
 """The trial attribute that holds `Metrics`."""
-METRIC = "validation accuracy, +1 and the share of epochs saved once solved"
+METRIC = "accuracy + epochs saved"
 """The name of the objective in the dashboard; see `objective`."""
 
 
@@ -58,7 +58,7 @@ class Study:
             .group_by(tables.trials.c.state)
         )
         with self.database.engine.connect() as connection:
-            found = dict(connection.execute(query).tuples().all())
+            found: dict[TrialState, int] = dict(connection.execute(query).tuples().all())
         return {state: found.get(state, 0) for state in TrialState}
 
     def is_done(self) -> bool:
@@ -70,7 +70,6 @@ class Study:
     def run_of(self, trial: FrozenTrial) -> tuple[Experiment, Hyperparameters]:
         """The run that a trial stands for."""
         return self.spec.run(trial.params, int(trial.system_attrs.get(REPLICATE_KEY, 0)))
-
 
 
 def objective(experiment: Experiment, accuracy: float, epochs_to_solve: int | None) -> float:
@@ -244,10 +243,26 @@ def _read_spec(connection: sa.Connection, study_id: int) -> StudySpec | None:
 
 
 def _write_study_attributes(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
-    values = {SPEC_KEY: to_tree(spec), "study:metric_names": [METRIC]}
+    values = {SPEC_KEY: to_tree(spec), "study:metric_names": [METRIC], **notes.attributes(_describe(spec))}
     connection.execute(
         sa.insert(tables.study_system_attributes),
         [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()],
+    )
+
+
+def _describe(spec: StudySpec) -> str:
+    """What a visitor of the dashboard reads about the study, as Markdown."""
+    experiment = spec.experiment
+    dimensions = "".join(
+        f"| {name} | {', '.join(map(str, dimension)) if isinstance(dimension, tuple) else dimension} |\n"
+        for name, dimension in spec.space.items()
+    )
+    return (
+        f"Task `{experiment.task}` at p = {experiment.p}, up to {experiment.epochs:,} epochs, "
+        f"{spec.n_trials} trials.\n\n"
+        "The value of a trial is its mean validation accuracy while it is not solved, and 1 plus the share of "
+        "epochs that it saved once every task is at the target.\n\n"
+        f"| searched over | values |\n|---|---|\n{dimensions}"
     )
 
 

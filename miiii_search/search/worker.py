@@ -137,11 +137,9 @@ class Worker:
             lanes = self._lanes[key]
             lane = lanes.admit(experiment, hyperparameters)
             self._assignments.append(
-                Assignment(
-                    lease, experiment, hyperparameters, lanes, lane, time.monotonic(), rungs(experiment)
-                )
+                Assignment(lease, experiment, hyperparameters, lanes, lane, time.monotonic(), rungs(experiment))
             )
-            self._say(f"trial {lease.number} starts: {describe_point(trial.params)}")
+            self._say(f"Trial {lease.number} starts: {describe_point(trial.params)}")
 
     def _claim(self) -> Lease | None:
         seconds = self._study.spec.lease_seconds
@@ -177,13 +175,13 @@ class Worker:
         held = report(self._database, heartbeats, reports, self._study.spec.lease_seconds)
         self._renewed, self._pending = time.monotonic(), {}
         for assignment in [a for a in self._assignments if a.lease not in held]:
-            self._say(f"trial {assignment.lease.number} was taken from this worker")
+            self._say(f"Trial {assignment.lease.number} was taken from this worker")
             self._drop(assignment)
         self._prune(reports)
         for assignment in [a for a in self._assignments if a.progress.ended or a.pruned]:
             outcome = self._outcome(assignment)
             if finish(self._database, self._study.study_id, assignment.heartbeat(), outcome):
-                self._say(f"trial {assignment.lease.number} {outcome.note}")
+                self._say(outcome.note)
             self._drop(assignment)
 
     def _prune(self, reports: dict[Lease, dict[int, float]]) -> None:
@@ -204,7 +202,7 @@ class Worker:
                     assignment.pruned = self._rule.decide(trial, trials, epoch)
 
     def _outcome(self, assignment: Assignment) -> Outcome:
-        experiment, progress = assignment.experiment, assignment.progress
+        experiment, progress, number = assignment.experiment, assignment.progress, assignment.lease.number
         record = Record.concatenate(assignment.records)
         attributes: dict[str, object] = {
             "epochs_trained": progress.epoch,
@@ -215,12 +213,13 @@ class Worker:
         }
         if progress.failed_epoch is not None:
             state, value = TrialState.FAIL, None
-            note = f"failed: the loss was not finite at epoch {progress.failed_epoch:,}."
+            note = f"Trial {number} failed: the loss was not finite at epoch {progress.failed_epoch:,}."
             attributes |= {"failed_epoch": progress.failed_epoch, "reason": note}
         else:
             weights, test = assignment.lanes.weights(assignment.lane), assignment.lanes.test(assignment.lane)
             metrics = summarize(experiment, record, progress.solved_epoch, test, weights)
-            state, value, note = _judge(experiment, metrics, assignment.pruned)
+            state, value, ending = _judge(experiment, metrics, assignment.pruned)
+            note = f"Trial {number} {ending}"
             moduli = [str(q) for q in metrics.moduli]
             attributes |= {
                 "validation_accuracy": dict(zip(moduli, metrics.validation_accuracy, strict=True)),
@@ -228,10 +227,9 @@ class Worker:
                 METRICS_KEY: metrics.model_dump(mode="json", exclude_none=True),
             }
             if assignment.pruned is not None:
-                attributes["reason"] = note
-        title = f"trial {assignment.lease.number} {note}"
+                attributes["reason"] = assignment.pruned
         artifacts = [
-            Artifact("learning-curves.png", learning_curves(experiment, record, title, progress.solved_epoch)),
+            Artifact("learning-curves.png", learning_curves(experiment, record, note, progress.solved_epoch)),
             Artifact("record.npz", record.to_npz(moduli=np.asarray(experiment.moduli))),
         ]
         return Outcome(state, value, note, attributes, artifacts)
@@ -242,12 +240,12 @@ class Worker:
 
 
 def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tuple[TrialState, float, str]:
-    """State, objective and a sentence for a trial that ended with a finite loss."""
+    """State, objective and the end of a sentence about a trial that ended with a finite loss."""
     accuracy, solved = metrics.validation_accuracy_mean, metrics.epochs_to_solve
     if solved is not None:
         test = float(np.mean(np.asarray(metrics.test_accuracy)[np.asarray(experiment.scored)]))
-        note = f"solved every task at epoch {solved:,} of {experiment.epochs:,} (test accuracy {test:.3f})."
-        return TrialState.COMPLETE, objective(experiment, accuracy, solved), note
+        ending = f"solved every task at epoch {solved:,} of {experiment.epochs:,} (test accuracy {test:.3f})."
+        return TrialState.COMPLETE, objective(experiment, accuracy, solved), ending
     if pruned is not None:
         return TrialState.PRUNED, accuracy, f"was pruned: {pruned}."
     reached = sum(
@@ -255,8 +253,8 @@ def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tupl
         for a, scored in zip(metrics.validation_accuracy, experiment.scored, strict=True)
         if scored
     )
-    note = (
+    ending = (
         f"was not solved in {experiment.epochs:,} epochs: validation accuracy {accuracy:.3f}, "
         f"{reached} of {sum(experiment.scored)} tasks at {experiment.target_accuracy:g}."
     )
-    return TrialState.COMPLETE, objective(experiment, accuracy, None), note
+    return TrialState.COMPLETE, objective(experiment, accuracy, None), ending
