@@ -68,10 +68,10 @@ def up(
 
     Example: miiii-search up --preset demo --set experiment.p=23
     """
-    from miiii_search.display import command_name, console, ranking
     from miiii_search.search.box import Child, run_study
     from miiii_search.search.export import export_best
     from miiii_search.search.status import best_trial
+    from miiii_search.terminal.display import command_name, console, ranking
 
     opened = _create(study, storage, preset, spec, settings, trials)
     stop = _stop_on_signals()
@@ -172,7 +172,7 @@ def status(
     if as_json:
         print(json.dumps(now.to_json()))
         return
-    from miiii_search.display import console, status_view
+    from miiii_search.terminal.display import console, status_view
 
     console.print(status_view(now))
 
@@ -230,7 +230,7 @@ def train(
 
     Example: miiii-search train --preset paper --config paper-best --out runs/table-2
     """
-    from miiii_search.search.retrain import choose, retrain
+    from miiii_search.terminal.retrain import choose, retrain
 
     chosen = choose(file, preset, config, settings or [])
     retrain(chosen, out, compare_with_recorded=not settings)
@@ -268,7 +268,7 @@ def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) 
 
     Example: miiii-search doctor --storage postgresql://me:secret@db/miiii
     """
-    from miiii_search.doctor import examine
+    from miiii_search.terminal.doctor import examine
 
     if not examine(storage, study):
         raise typer.Exit(1)
@@ -300,7 +300,7 @@ def _fail(message: str) -> None:
 
 
 def _say(line: str) -> None:
-    from miiii_search.display import console
+    from miiii_search.terminal.display import console
 
     console.print(line, soft_wrap=True, markup=False)
 
@@ -352,7 +352,7 @@ def _spec(preset: str | None, spec: Path | None, settings: list[str] | None, tri
 
 
 def _live(study: Study) -> Any:
-    from miiii_search.live import live
+    from miiii_search.terminal.live import live
 
     return live(study)
 

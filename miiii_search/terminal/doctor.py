@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from miiii_search.display import console
 from miiii_search.errors import UserError
+from miiii_search.terminal.display import console
 
 PACKAGES = ("miiii-search", "jax", "jaxlib", "flax", "optax", "optuna", "optuna-dashboard", "sqlalchemy")
 

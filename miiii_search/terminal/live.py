@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from rich.live import Live
 
-from miiii_search.display import console, headline, status_view
 from miiii_search.search.status import read_status
 from miiii_search.search.study import Study
+from miiii_search.terminal.display import console, headline, status_view
 
 LINE_SECONDS = 20.0
 

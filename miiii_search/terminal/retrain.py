@@ -19,7 +19,6 @@ from rich.progress import (
 )
 from safetensors.numpy import save_file
 
-from miiii_search.display import console
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import compare
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
@@ -27,6 +26,7 @@ from miiii_search.search.export import Configuration, read_configuration
 from miiii_search.search.presets import get_configuration
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.spec import to_tree, with_settings
+from miiii_search.terminal.display import console
 
 
 class Run(Spec):
