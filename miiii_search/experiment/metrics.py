@@ -83,13 +83,14 @@ def compare(recorded: Metrics, measured: Metrics) -> tuple[Verdict, str]:
         return "identical", "every metric and every weight"
     if recorded.moduli != measured.moduli:
         return "differs", "the tasks are not the same"
-    gaps = np.abs(np.subtract(recorded.validation_accuracy, measured.validation_accuracy))
+    # Rounded, since accuracies are float32 and 0.505 - 0.5 would be either side of half a point.
+    gaps = np.abs(np.subtract(recorded.validation_accuracy, measured.validation_accuracy)).round(6)
     worst = int(np.argmax(gaps))
     words = f"validation accuracy differs by {gaps[worst]:.4f} at most (q = {recorded.moduli[worst]})"
     before, after = recorded.epochs_to_solve, measured.epochs_to_solve
     if (before is None) != (after is None):
-        solved = "solved" if after is not None else "not solved"
-        return "differs", f"{words}; this run was {solved}, the recorded one was not so"
+        solver, other = ("this run", "the recorded one") if before is None else ("the recorded run", "this one")
+        return "differs", f"{words}; {solver} was solved, {other} was not"
     close = bool(gaps[worst] <= HALF_A_POINT)
     if before is not None and after is not None:
         words += f"; solved at epoch {after:,}, recorded {before:,}"

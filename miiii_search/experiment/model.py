@@ -111,7 +111,8 @@ def make_dropout(key: Array, rate: Array, mask: str) -> Callable[[Array], Array]
     `mask` is "sample" (independent for every sample) or "batch" (one for all, as in the public code).
     Masks come from 16 random bits, and what is kept is scaled by the rate that was really drawn from.
     """
-    threshold = jnp.round(rate * 65536).astype(jnp.uint32)
+    # One in 65536 is always kept: at a rate that rounds to 1 the scale would be infinite.
+    threshold = jnp.minimum(jnp.round(rate * 65536), 65535).astype(jnp.uint32)
     scale = 1 / (1 - threshold.astype(jnp.float32) / 65536)
     calls = iter(range(1 << 30))
 

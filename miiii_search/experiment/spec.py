@@ -5,7 +5,6 @@ One run is a pure function of (`Experiment`, `Hyperparameters`): its seed is a f
 
 from __future__ import annotations
 
-from functools import cached_property
 from math import isqrt
 from typing import Annotated, Literal
 
@@ -128,7 +127,7 @@ class Experiment(Spec):
         """Which tasks enter the loss and the score: all but q in {2, 3, 5, 7} of `masked`."""
         return tuple(self.task != "masked" or q not in MASKED_MODULI for q in self.moduli)
 
-    @cached_property
+    @property
     def evaluation_interval(self) -> int:
         """The largest divisor of `epochs` that is not above `evaluate_every`: the last epoch is evaluated."""
         return max(k for k in range(1, min(self.evaluate_every, self.epochs) + 1) if self.epochs % k == 0)

@@ -15,8 +15,6 @@ import sqlalchemy as sa
 from miiii_search.errors import UserError
 from miiii_search.search import tables
 
-DEFAULT_URL = "sqlite:///miiii-search.db"
-
 BUSY_SECONDS = 60
 """How long a writer waits for another one of the same SQLite file."""
 
