@@ -68,7 +68,7 @@ def up(
 
     Example: miiii-search up --preset demo --set experiment.p=23
     """
-    from miiii_search.search.box import Child, run_study
+    from miiii_search.search.box import Child, WorkerDied, run_study
     from miiii_search.search.export import export_best
     from miiii_search.search.status import best_trial
     from miiii_search.terminal.display import command_name, console, ranking
@@ -77,8 +77,12 @@ def up(
     stop = _stop_on_signals()
     arguments = ["dashboard", "--port", str(port)]
     page = Child(storage, arguments, _say) if dashboard else nullcontext()
-    with page, _live(opened) as refresh:
-        done = run_study(opened, storage, lanes=lanes, stop=stop, say=_say, on_poll=refresh)
+    try:
+        with page, _live(opened) as refresh:
+            done = run_study(opened, storage, lanes=lanes, stop=stop, say=_say, on_poll=refresh)
+    except WorkerDied as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     if not done:
         _say("stopped; the same command continues")
         return

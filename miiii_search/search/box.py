@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from miiii_search.errors import UserError
 from miiii_search.search.coordinator import supervise
 from miiii_search.search.study import Study
 
 DRAIN_SECONDS = 30
 """How long children may take to hand back their trials before they are killed."""
+
+
+class WorkerDied(Exception):
+    """A worker ended while there was work; its trials go back to the queue."""
 
 
 class Child:
@@ -80,7 +83,7 @@ def run_study(
 ) -> bool:
     """Coordinates a study and trains it with one worker; True once it is done, False if stopped.
 
-    Raises `UserError` if the worker dies, with its last line; what it trained goes back to the queue.
+    Raises `WorkerDied` with its last line.
     """
     arguments = ["work", "--study", study.name, *(["--lanes", str(lanes)] if lanes else [])]
     with Child(storage, arguments, say) as worker:
@@ -89,7 +92,7 @@ def run_study(
             # 0 is a worker that found the study done before we did.
             if worker.exit_code() not in (None, 0):
                 last = next((line for line in reversed(worker.lines) if line), "it said nothing")
-                raise UserError(f"the worker ended with exit code {worker.exit_code()}: {last}")
+                raise WorkerDied(f"the worker ended with exit code {worker.exit_code()}: {last}")
             on_poll()
 
         return supervise(study, stop, say, check)

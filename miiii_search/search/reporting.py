@@ -66,7 +66,8 @@ def finish(database: Database, study_id: int, heartbeat: Heartbeat, outcome: Out
     """
     lease = heartbeat.lease
     with database.transaction() as connection:
-        if not leases.renew(connection, [heartbeat], 60.0):
+        # For no time at all: the lease ends with this transaction.
+        if not leases.renew(connection, [heartbeat], 0.0):
             return False
         links = dict(attach(connection, artifact) for artifact in outcome.artifacts)
         _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, links)

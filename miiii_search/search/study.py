@@ -58,7 +58,7 @@ class Study:
             .group_by(tables.trials.c.state)
         )
         with self.database.engine.connect() as connection:
-            found: dict[TrialState, int] = dict(connection.execute(query).tuples().all())
+            found: dict[TrialState, int] = {state: count for state, count in connection.execute(query)}
         return {state: found.get(state, 0) for state in TrialState}
 
     def is_done(self) -> bool:
@@ -110,6 +110,7 @@ def create_study(database: Database, name: str, spec: StudySpec) -> Study:
         study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], name)
     except optuna.exceptions.DuplicatedStudyError:
         study_id = storage.get_study_id_from_name(name)
+    maximised = storage.get_study_directions(study_id) == [optuna.study.StudyDirection.MAXIMIZE]
     with database.transaction() as connection:
         # The study's row is the lock: of two coordinators at once, the second finds the first one's work.
         connection.execute(
@@ -117,9 +118,12 @@ def create_study(database: Database, name: str, spec: StudySpec) -> Study:
         )
         stored = _read_spec(connection, study_id)
         if stored is None:
-            if connection.execute(
-                sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id == study_id).limit(1)
-            ).first():
+            if (
+                not maximised
+                or connection.execute(
+                    sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id == study_id).limit(1)
+                ).first()
+            ):
                 raise UserError(f"study `{name}` was not created by miiii-search; choose another name")
             _write_study_attributes(connection, study_id, spec)
             queue = spec.queue() if spec.sampler == "queue" else [(point, 0) for point in spec.first]

@@ -26,6 +26,7 @@ from miiii_search.search.artifacts import Artifact
 from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.pruning import make_rule
+from miiii_search.search.renewal import Renewer
 from miiii_search.search.reporting import Outcome, finish, report
 from miiii_search.search.sampling import SampledQueue
 from miiii_search.search.spec import rungs
@@ -33,9 +34,6 @@ from miiii_search.search.study import METRICS_KEY, Study, describe_point, object
 
 IDLE_SECONDS = 1.0
 """Between two looks at an empty queue, while others still train what may come back to it."""
-
-RENEW_SECONDS = 5.0
-"""Leases are renewed at least this often, or four times a period, so that `status` is fresh."""
 
 
 @dataclass
@@ -97,7 +95,6 @@ class Worker:
         self._lanes: dict[ProgramKey, Lanes] = {}
         self._pace: dict[ProgramKey, Pace] = {}
         self._assignments: list[Assignment] = []
-        self._renewed = 0.0
         self._pending: dict[Lease, dict[int, float]] = {}
         self._provenance = {
             "worker": self.name,
@@ -109,15 +106,17 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Works until the study has no trial left to give, or `stop` is set; then hands its trials back."""
         try:
-            while not stop.is_set():
-                self._fill()
-                if self._assignments:
-                    self._train()
-                    self._sync()
-                elif self._study.is_done():
-                    return
-                else:
-                    stop.wait(IDLE_SECONDS)
+            with Renewer(self._database, self._study.spec.lease_seconds) as renewer:
+                while not stop.is_set():
+                    self._fill()
+                    renewer.tell([a.heartbeat() for a in self._assignments])
+                    if self._assignments:
+                        self._train()
+                        self._sync(renewer.lost)
+                    elif self._study.is_done():
+                        return
+                    else:
+                        stop.wait(IDLE_SECONDS)
         finally:
             if self._assignments:
                 numbers = leases.hand_back(self._database, [a.lease for a in self._assignments])
@@ -164,16 +163,14 @@ class Worker:
                     assignment.epochs_per_second = len(record) * key.experiment.evaluation_interval / pace.seconds
                     self._pending.setdefault(assignment.lease, {}).update(assignment.take_reports(record))
 
-    def _sync(self) -> None:
+    def _sync(self, lost: set[Lease]) -> None:
         """Reports, renews, prunes and ends trials; drops lanes whose lease was lost."""
         reports = {lease: values for lease, values in self._pending.items() if values}
-        ended = any(a.progress.ended for a in self._assignments)
-        due = min(RENEW_SECONDS, self._study.spec.lease_seconds / 4)
-        if not reports and not ended and time.monotonic() - self._renewed < due:
+        if not reports and not any(a.progress.ended or a.lease in lost for a in self._assignments):
             return
         heartbeats = [a.heartbeat() for a in self._assignments]
         held = report(self._database, heartbeats, reports, self._study.spec.lease_seconds)
-        self._renewed, self._pending = time.monotonic(), {}
+        self._pending = {}
         for assignment in [a for a in self._assignments if a.lease not in held]:
             self._say(f"Trial {assignment.lease.number} was taken from this worker")
             self._drop(assignment)
