@@ -106,11 +106,19 @@ def create(
     settings: SetOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     trials: TrialsOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the spec, as a file that --spec takes")] = False,
 ) -> None:
     """Create a study and its queue. The second time, with the same spec, this does nothing.
 
     Example: miiii-search create --study table-1 --preset paper --set experiment.epochs=4096
     """
+    if dry_run:
+        import tomli_w
+
+        from miiii_search.search.spec import to_tree
+
+        print(tomli_w.dumps(to_tree(_spec(preset, spec, settings, trials))), end="")
+        return
     _create(study, storage, preset, spec, settings, trials)
 
 

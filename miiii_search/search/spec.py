@@ -229,8 +229,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def to_tree(spec: BaseModel) -> dict[str, Any]:
-    """The spec as plain data, as TOML and JSON hold it: unset fields are left out."""
+    """The spec as plain data, as TOML and JSON hold it: without unset fields, and what a study searches over."""
     tree: dict[str, Any] = json.loads(spec.model_dump_json(exclude_none=True))
+    if isinstance(spec, StudySpec):
+        for group in ("experiment", "hyperparameters"):
+            tree[group] = {name: value for name, value in tree[group].items() if name not in spec.space}
     return tree
 
 

@@ -46,7 +46,11 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the present throughput; unstarted trials count as long as the ended ones were on average."""
+        """At the present throughput.
+
+        A trial is expected to train as long as the ended ones did on average, or, once it has trained longer, to
+        the end of its budget.
+        """
         if self.done:
             return 0.0
         if not self.epochs_per_second:
@@ -54,7 +58,9 @@ class Status:
         trained = [t.user_attrs["epochs_trained"] for t in self.trials if "epochs_trained" in t.user_attrs]
         expected = sum(trained) / len(trained) if trained else self.epochs
         unstarted = self.n_trials - sum(self.counts.values()) + self.counts["waiting"]
-        ahead = unstarted * expected + sum(max(expected - trial.epoch, 0) for trial in self.running)
+        ahead = unstarted * expected + sum(
+            (expected if trial.epoch < expected else self.epochs) - trial.epoch for trial in self.running
+        )
         return float(ahead / self.epochs_per_second)
 
     def to_json(self) -> dict[str, Any]:

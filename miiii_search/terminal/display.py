@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from miiii_search.search.study import Study
 
 # Where there is no terminal a table is read in a file, which is as wide as it needs to be.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
 STATES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "dim"}
 
 

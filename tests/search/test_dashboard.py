@@ -253,9 +253,7 @@ def test_password(data: Fixture, start: Serve) -> None:
     assert call("/healthz").status == 200
 
 
-@pytest.mark.parametrize(
-    "host", [FOREIGN, "", "localhost.attacker.example", "10.0.0.1", "127.0.0.1.nip.io", "[:"]
-)
+@pytest.mark.parametrize("host", [FOREIGN, "", "localhost.attacker.example", "10.0.0.1", "127.0.0.1.nip.io", "[:"])
 @pytest.mark.parametrize("password", [None, ""])
 def test_foreign_host(data: Fixture, start: Serve, host: str, password: str | None) -> None:
     call = start(data.storage, data.store, password=password)
@@ -264,9 +262,7 @@ def test_foreign_host(data: Fixture, start: Serve, host: str, password: str | No
         assert refused.status == 403 and f"{host!r} is not this machine" in refused.json["reason"]
 
 
-@pytest.mark.parametrize(
-    "host", ["localhost", "LocalHost:80", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080"]
-)
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:80", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080"])
 def test_own_host(data: Fixture, start: Serve, host: str) -> None:
     assert start(data.storage, data.store)("/api/studies", Host=host).status == 200
 
@@ -324,9 +320,7 @@ def test_unexpected_failure_is_logged(data: Fixture, start: Serve, caplog: pytes
 def test_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(
-            UserError, match=rf"^Cannot .* port {port} of `127.0.0.1` \(Address already .*--port.*$"
-        ):
+        with pytest.raises(UserError, match=rf"^Cannot .* port {port} of `127.0.0.1` \(Address already .*--port.*$"):
             serve(lambda *_: [], "127.0.0.1", port)
 
 
@@ -377,9 +371,7 @@ def test_signal_ends_serve(number: signal.Signals) -> None:
     """
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None
         url = run.stdout.readline().strip()
         try:

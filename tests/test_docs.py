@@ -1,0 +1,73 @@
+"""The documentation cannot drift: what it tells to type exists, and what exists is told."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from miiii_search.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = typer.main.get_command(app)
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """(page, line) for every line of a code block, or first cell of a table, that calls us."""
+    lines = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        lines += [(page.name, line) for line in re.findall(r"^ {4}(miiii-search [^\n]*)", text, re.MULTILINE)]
+        lines += [(page.name, line) for line in re.findall(r"`(miiii-search [a-z]+[^`]*)`", text)]
+    return lines
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_documented_command_lines_parse(page: str, line: str) -> None:
+    words = shlex.split(line.replace("THIS_FILE", "best.toml").replace(" FILE", " best.toml"), comments=True)
+    command = COMMANDS.commands.get(words[1])  # type: ignore[attr-defined]
+    assert command is not None, f"{page} tells to type {words[1]}, which is no command"
+    with command.make_context(words[1], words[2:]):
+        pass
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_documented_settings_are_fields(page: str, line: str) -> None:
+    """Each --set of a study's command makes a valid spec on the preset that stands beside it."""
+    words = shlex.split(line, comments=True)
+    settings = [value for option, value in zip(words, words[1:], strict=False) if option == "--set"]
+    if not settings or words[1] == "train":
+        return
+    from miiii_search.cli import _spec
+
+    preset = words[words.index("--preset") + 1] if "--preset" in words else None
+    trials = int(words[words.index("--trials") + 1]) if "--trials" in words else None
+    assert _spec(preset, None, settings, trials)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in COMMANDS.commands if not re.search(rf"`(miiii-search )?{name}`", readme)]  # type: ignore[attr-defined]
+    assert not missing
+
+
+def test_every_field_of_the_paper_s_choices_exists() -> None:
+    """The table in docs/science.md names fields; each must be one."""
+    from miiii_search.search.spec import StudySpec, _field_names
+
+    fields = set(_field_names(StudySpec))
+    text = (ROOT / "docs" / "science.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:experiment|hyperparameters|pruning|budget)\.[a-z_]+)`", text))
+    assert named
+    assert named <= fields
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
