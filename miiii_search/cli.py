@@ -106,7 +106,9 @@ def create(
     settings: SetOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     trials: TrialsOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the spec, as a file that --spec takes")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the spec, as a file that --spec takes")
+    ] = False,
 ) -> None:
     """Create a study and its queue. The second time, with the same spec, this does nothing.
 
@@ -293,8 +295,8 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except typer._click.exceptions.UsageError as error:
-        context = error.ctx.command_path if error.ctx else "miiii-search"
-        _fail(f"{error.format_message().rstrip('.')}; see {context} --help")
+        command = f"miiii-search {error.ctx.info_name}" if error.ctx and error.ctx.parent else "miiii-search"
+        _fail(f"{error.format_message().rstrip('.')}; see {command} --help")
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -355,12 +357,15 @@ def _create(
 
 def _spec(preset: str | None, spec: Path | None, settings: list[str] | None, trials: int | None) -> StudySpec:
     from miiii_search.search.presets import get_preset
+    from miiii_search.search.pruning import check_pruning
     from miiii_search.search.spec import StudySpec, read_toml, to_tree, validate, with_settings
 
     tree = read_toml(spec) if spec else to_tree(get_preset(preset or "demo").spec)
     if spec:
         validate(StudySpec, tree, str(spec))
-    return with_settings(StudySpec, tree, [*(settings or []), *([f"budget.trials={trials}"] if trials else [])])
+    wanted = with_settings(StudySpec, tree, [*(settings or []), *([f"budget.trials={trials}"] if trials else [])])
+    check_pruning(wanted)
+    return wanted
 
 
 def _live(study: Study) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_documented_command_lines_parse(page: str, line: str) -> None:
 def test_documented_settings_are_fields(page: str, line: str) -> None:
     """Each --set of a study's command makes a valid spec on the preset that stands beside it."""
     words = shlex.split(line, comments=True)
-    settings = [value for option, value in zip(words, words[1:], strict=False) if option == "--set"]
+    settings = [value for option, value in itertools.pairwise(words) if option == "--set"]
     if not settings or words[1] == "train":
         return
     from miiii_search.cli import _spec

@@ -98,6 +98,14 @@ def make_rule(spec: StudySpec, study: optuna.Study) -> Rule:
     return OptunaRule(study, make_pruner(pruning, spec.pruning_floor, spec.experiment.epochs))
 
 
+def check_pruning(spec: StudySpec) -> None:
+    """Raises `UserError` for options that the study's pruner does not take: better now than in each worker."""
+    if spec.pruning.rule in _PRUNERS:
+        make_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs)
+    elif spec.pruning.options:
+        raise UserError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{spec.pruning.rule}'")
+
+
 def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.BasePruner:
     """Optuna's pruner of this name. Raises `UserError` for options that it does not take."""
     options: dict[str, Any] = dict(pruning.options)

@@ -1,0 +1,212 @@
+"""What a user sees who makes a mistake: one line with the way out, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import typer
+
+from miiii_search import cli
+from miiii_search.cli import app, main
+
+COMMANDS = typer.main.get_command(app)
+NOT_OURS = 'title = "something else"\n'
+NEWER = 'kind = "miiii-search configuration"\nformat = 99\n[experiment]\n[hyperparameters]\n'
+UNKNOWN_KEY = 'kind = "miiii-search configuration"\nformat = 1\n[experiment]\nepoch = 5\n[hyperparameters]\n'
+SPEC_WITH_TYPO = 'sampler = "queue"\n[space]\ndropout = [0.1]\n[experiment]\nepoch = 64\n'
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test starts in a folder of its own, without our environment variables."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MIIII_STORAGE", raising=False)
+    monkeypatch.delenv("MIIII_STUDY", raising=False)
+    # Signal handlers are the process's, and here the process is pytest.
+    monkeypatch.setattr(cli, "_stop_on_signals", threading.Event)
+    return tmp_path
+
+
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command, run in this process for speed."""
+    monkeypatch.setattr(sys, "argv", ["miiii-search", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    code = end.value.code
+    assert isinstance(code, int)
+    return code
+
+
+def up(*settings: str) -> list[str]:
+    """`up` with settings; nothing is trained, since one of them is wrong."""
+    return ["up", "--no-dashboard", *(word for setting in settings for word in ("--set", setting))]
+
+
+MISTAKES: dict[str, tuple[list[str], list[str]]] = {
+    "p is not prime": (up("experiment.p=15"), ["prime", "15", "13"]),
+    "p is below 5": (up("experiment.p=3"), ["at least 5", "nearest is 5"]),
+    "masked with p = 11": (up("experiment.task=masked", "experiment.p=11"), ["p > 11", "13"]),
+    "no validation or test sample": (up("experiment.train_fraction=0.999"), ["0.999", "lower"]),
+    "no test sample": (up("experiment.validation_samples=5000"), ["validation_samples", "use 384 at most"]),
+    "no training sample": (up("experiment.train_fraction=1e-9"), ["none to train", "raise"]),
+    "fraction above one": (up("experiment.train_fraction=1.5"), ["less than 1", "1.5"]),
+    "d not divisible by heads": (up("hyperparameters.n_heads=3"), ["divisible", "128", "3", "n_heads = 2"]),
+    "unknown key": (up("experiment.epoch=5"), ["`experiment.epoch`", "did you mean `experiment.epochs`"]),
+    "unknown group": (up("experimnt.epochs=5"), ["experimnt", "experiment"]),
+    "wrong type": (up("experiment.epochs=many"), ["experiment.epochs", "integer", "many"]),
+    "no equals sign": (up("experiment.epochs"), ["key=value"]),
+    "searched over": (up("hyperparameters.dropout=0.3"), ["searches over dropout", "space.dropout=[0.3]"]),
+    "range without a sampler": (up("space.dropout={low=0.0, high=0.5}"), ["range", "sampler"]),
+    "unknown sampler": (up("sampler=tep"), ["`tep`", "did you mean `tpe`"]),
+    "unknown pruning rule": (up("pruning.rule=medain"), ["`medain`", "did you mean `median`"]),
+    "options that a pruner does not take": (
+        up("pruning.rule=median", "pruning.options.n_start=3"),
+        ["pruning.options", "n_start"],
+    ),
+    "unknown preset": (["up", "--preset", "papr"], ["`papr`", "did you mean `paper`"]),
+    "preset and spec": (["create", "--preset", "demo", "--spec", "x.toml"], ["choose one"]),
+    "no such spec file": (["create", "--spec", "nowhere.toml"], ["nowhere.toml", "give the path"]),
+    "no trials": (["up", "--trials", "0"], ["--trials", "1"]),
+    "no such database": (["status"], ["miiii-search.db", "create a study"]),
+    "unknown kind of storage": (["status", "--storage", "mysql://u:secret@h/d"], ["mysql", "sqlite", "postgresql"]),
+    "not a URL": (["create", "--storage", "studies.db"], ["not a URL", "sqlite:///"]),
+    "storage in memory": (["create", "--storage", "sqlite://"], ["memory", "sqlite:///FILE"]),
+    "no such folder": (["create", "--storage", "sqlite:///nowhere/x.db"], ["nowhere", "create it"]),
+    "server that is not there": (
+        ["create", "--storage", "postgresql://u:secret@127.0.0.1:1/d"],
+        ["cannot reach", "u:***@127.0.0.1:1", "server"],
+    ),
+    "unknown option": (["status", "--stduy", "x"], ["--stduy", "--study", "--help"]),
+    "unknown command": (["statsu"], ["statsu", "--help"]),
+    "file and preset": (["train", "best.toml", "--preset", "demo"], ["one of the two"]),
+    "neither file nor preset": (["train"], ["--preset"]),
+    "no such configuration file": (["train", "nowhere.toml"], ["nowhere.toml"]),
+    "no such named configuration": (
+        ["train", "--preset", "paper", "--config", "paper-bset"],
+        ["paper-bset", "did you mean `paper-best`"],
+    ),
+    "wrong setting of train": (["train", "--preset", "paper", "--set", "experiment.p=4"], ["prime", "4"]),
+    "unknown format": (["best", "--format", "yaml"], ["toml or json", "yaml"]),
+    "open dashboard": (["dashboard", "--host", "0.0.0.0"], ["MIIII_DASHBOARD_PASSWORD", "127.0.0.1"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistake_is_one_line_and_writes_nothing(
+    arguments: list[str],
+    words: list[str],
+    empty_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(arguments, monkeypatch) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1, said.err
+    for word in words:
+        assert word in said.err
+    assert "secret" not in said.err + said.out
+    assert list(empty_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (NOT_OURS, ["not a configuration of miiii-search", "miiii-search best"]),
+        (NEWER, ["format 99", "format 1", "newer"]),
+        (UNKNOWN_KEY, ["`epoch`", "did you mean `epochs`"]),
+        ("= not toml", ["not TOML"]),
+    ],
+    ids=["not ours", "newer format", "unknown key", "not TOML"],
+)
+def test_configuration_file_that_cannot_be_trained(
+    text: str,
+    words: list[str],
+    empty_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (empty_folder / "x.toml").write_text(text)
+    assert run(["train", "x.toml", "--out", "run"], monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for word in ("x.toml", *words):
+        assert word in error
+    assert [path.name for path in empty_folder.iterdir()] == ["x.toml"]
+
+
+def test_spec_file_with_a_typo(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty_folder / "spec.toml").write_text(SPEC_WITH_TYPO)
+    assert run(["create", "--spec", "spec.toml"], monkeypatch) == 2
+    assert "did you mean `experiment.epochs`" in capsys.readouterr().err
+    assert [path.name for path in empty_folder.iterdir()] == ["spec.toml"]
+
+
+def test_study_that_does_not_exist_and_export_with_no_finished_trial(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["create", "--study", "alpha"], monkeypatch) == 0
+    assert run(["create", "--study", "alpha"], monkeypatch) == 0
+    capsys.readouterr()
+    for command in ("status", "watch", "work", "best"):
+        assert run([command, "--study", "alpah"], monkeypatch) == 2
+        error = capsys.readouterr().err
+        assert "`alpah`" in error
+        assert "did you mean `alpha`" in error
+        assert error.count("\n") == 1
+    assert run(["best", "--out", "best.toml"], monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert "no completed trial" in error
+    assert "miiii-search status" in error
+    assert not Path("best.toml").exists()
+    assert run(["create", "--study", "alpha", "--set", "experiment.epochs=8"], monkeypatch) == 2
+    assert "experiment.epochs is 4000, not 8" in capsys.readouterr().err
+
+
+def test_which_study_names_those_that_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("alpha", "beta"):
+        assert run(["create", "--study", name], monkeypatch) == 0
+    capsys.readouterr()
+    assert run(["status"], monkeypatch) == 2
+    assert "`alpha`, `beta`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.commands))  # type: ignore[attr-defined]
+def test_help_has_an_example(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "--help"], monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "Example: " in said
+    assert f"miiii-search {name}" in said
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["doctor"], monkeypatch) == 0
+    healthy = capsys.readouterr().out
+    assert "Python" in healthy
+    assert "JAX computes on" in healthy
+    assert run(["doctor", "--storage", "postgresql://u:secret@127.0.0.1:1/d"], monkeypatch) == 1
+    ill = capsys.readouterr().out
+    assert "FAIL cannot reach postgresql://u:***@127.0.0.1:1/d" in ill
+    assert "secret" not in ill
+
+
+def test_mistake_in_a_process_of_its_own(empty_folder: Path) -> None:
+    """No traceback from anywhere, interpreter shutdown included."""
+    done = subprocess.run(
+        [sys.executable, "-m", "miiii_search", *up("experiment.p=9")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(empty_folder.iterdir()) == []
