@@ -1,0 +1,261 @@
+"""Whole searches, as a user starts them: real processes, real databases, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+COMMAND = [sys.executable, "-m", "miiii_search"]
+
+TINY = (
+    *("--set", "experiment.p=7", "--set", "experiment.epochs=32", "--set", "experiment.evaluate_every=8"),
+    *("--set", "experiment.validation_samples=10", "--set", "hyperparameters.d_model=16"),
+)
+"""Settings that make a trial last a fraction of a second."""
+
+GRID = ("--set", "space.dropout=[0.0, 0.1]", "--set", "space.weight_decay=[0.0, 0.5, 1.0]")
+LAMBDAS = ("--set", "space.grokfast_lambda=[0.0, 0.25, 0.5, 2.0]")
+"""Together 2·3·4 = 24 configurations."""
+
+
+class Processes:
+    """Commands of ours in one folder; whatever is left is ended with the test, and children with their parents."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str, storage: str) -> subprocess.Popen[str]:
+        """Starts a command; its output goes to a file each."""
+        log = self.folder / f"{len(self._started)}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                cwd=self.folder,
+                env=clean_environment(storage),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self._started.append(process)
+        return process
+
+    def log(self, process: subprocess.Popen[str]) -> str:
+        """What a command has said so far."""
+        return (self.folder / f"{self._started.index(process)}.log").read_text()
+
+    def run(self, *arguments: str, storage: str, code: int = 0) -> str:
+        """Runs a command to its end and returns what it said on standard output."""
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env=clean_environment(storage),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def close(self) -> None:
+        for process in self._started:
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.kill()
+            process.wait()
+            for child in children:
+                if child.is_running():
+                    child.kill()
+
+
+def clean_environment(storage: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIIII_")}
+    return {**kept, "MIIII_STORAGE": storage, "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    processes = Processes(tmp_path)
+    yield processes
+    processes.close()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """What the condition returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come about"
+        time.sleep(0.1)
+    return found
+
+
+def read_trials(storage: str, study: str) -> list[optuna.trial.FrozenTrial]:
+    """The trials as plain Optuna reads them."""
+    url = storage.replace("postgresql://", "postgresql+psycopg2://")
+    backend = optuna.storages.RDBStorage(url)
+    try:
+        return optuna.load_study(study_name=study, storage=backend).get_trials()
+    finally:
+        backend.remove_session()
+        backend.engine.dispose()
+
+
+def read_status(processes: Processes, storage: str, study: str) -> dict[str, Any]:
+    status: dict[str, Any] = json.loads(processes.run("status", "--study", study, "--json", storage=storage))
+    return status
+
+
+def test_two_workers_share_a_study(processes: Processes, storage_url: str) -> None:
+    """Every configuration once, none twice, none left; and both workers had a part."""
+    grid = (*TINY, *GRID, *LAMBDAS, "--set", "pruning.rule=none", "--set", "experiment.epochs=512")
+    processes.run("create", "--study", "shared", *grid, storage=storage_url)
+    workers = [processes.start("work", "--study", "shared", "--lanes", "2", storage=storage_url) for _ in range(2)]
+    coordinator = processes.start("coordinate", "--study", "shared", storage=storage_url)
+    for process in [*workers, coordinator]:
+        assert process.wait(200) == 0, processes.log(process)
+    trials = read_trials(storage_url, "shared")
+    assert len(trials) == 24
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    configurations = Counter(tuple(sorted(trial.params.items())) for trial in trials)
+    assert len(configurations) == 24
+    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
+    status = read_status(processes, storage_url, "shared")
+    assert status["done"] is True
+    assert status["counts"] == {"waiting": 0, "running": 0, "complete": 24, "pruned": 0, "fail": 0}
+    assert status["best"]["value"] == max(trial.value or 0 for trial in trials)
+
+
+def test_from_a_preset_to_a_retrained_best(processes: Processes, storage_url: str) -> None:
+    """`up` to its end, again, `best`, `train`: the way of the README."""
+    up = ("up", "--preset", "demo", "--no-dashboard", *TINY, "--trials", "3")
+    said = processes.run(*up, storage=storage_url)
+    assert "best first" in said
+    assert "demo-best.toml" in said
+    assert "3 complete" in processes.run(*up, storage=storage_url)
+    status = read_status(processes, storage_url, "demo")
+    assert set(status) >= {"study", "counts", "best", "done"}
+    assert set(status["best"]) == {"number", "value", "params", "epochs_to_solve"}
+    processes.run("best", "--study", "demo", "--out", "best.json", storage=storage_url)
+    assert "identical" in processes.run("train", "best.json", "--out", "run", storage=storage_url)
+    files = {path.name for path in (processes.folder / "run").iterdir()}
+    assert files == {"config.toml", "metrics.json", "record.npz", "weights.safetensors", "learning-curves.png"}
+
+
+def test_another_seed_differs(processes: Processes, tmp_path: Path) -> None:
+    """The verdict of `train` is not always the same; and what it writes is a configuration like any other."""
+    storage = f"sqlite:///{tmp_path}/none.db"
+    preset = ("--preset", "demo", "--set", "experiment.p=7", "--set", "experiment.epochs=64")
+    small = ("--set", "experiment.validation_samples=10", "--set", "hyperparameters.d_model=16")
+    processes.run("train", *preset, *small, "--out", "run", storage=storage)
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(re.sub(r"^seed = 0", "seed = 1", config.read_text(), flags=re.MULTILINE))
+    assert "differs" in processes.run("train", "run/config.toml", "--out", "other", storage=storage)
+
+
+def long_study(epochs: int = 10**6) -> tuple[str, ...]:
+    """`up` on a study that does not end by itself while a test looks."""
+    return ("up", "--preset", "demo", *TINY, "--set", f"experiment.epochs={epochs}", "--trials", "3")
+
+
+def wait_until_it_trains(processes: Processes, process: subprocess.Popen[str], storage: str) -> None:
+    """Until a trial of the study has reported."""
+    # Not before it says so: reading would make the tables of a database that is not there yet.
+    wait_for(lambda: "starts" in processes.log(process))
+    wait_for(
+        lambda: any(t.state == TrialState.RUNNING and t.intermediate_values for t in read_trials(storage, "demo"))
+    )
+
+
+def test_interrupt_hands_back_and_the_same_command_continues(processes: Processes, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    up = processes.start(*long_study(), "--no-dashboard", storage=storage)
+    wait_until_it_trains(processes, up, storage)
+    children = psutil.Process(up.pid).children(recursive=True)
+    assert children
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) == 0, processes.log(up)
+    assert "the same command continues" in processes.log(up)
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    before = read_trials(storage, "demo")
+    assert {trial.state for trial in before} == {TrialState.WAITING}
+    again = processes.start(*long_study(), "--no-dashboard", storage=storage)
+    wait_until_it_trains(processes, again, storage)
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(60) == 0
+    after = read_trials(storage, "demo")
+    assert [trial.params for trial in after] == [trial.params for trial in before]
+    assert {trial.state for trial in after} == {TrialState.WAITING}
+
+
+def test_killed_parent_leaves_no_worker_and_its_trials_come_back(processes: Processes, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    up = processes.start(*long_study(), "--set", "lease_seconds=5", "--port", "0", storage=storage)
+    wait_until_it_trains(processes, up, storage)
+    children = psutil.Process(up.pid).children(recursive=True)
+    assert len(children) == 2  # the worker and the dashboard
+    up.kill()
+    up.wait()
+    psutil.wait_procs(children, timeout=60)
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    wait_for(lambda: {t.state for t in read_trials(storage, "demo")} == {TrialState.WAITING})
+
+
+def test_killed_worker_s_trials_come_back(processes: Processes, storage_url: str) -> None:
+    """SIGKILL leaves no time to hand anything back: the lease runs out, and the coordinator notices."""
+    processes.run("create", *long_study()[1:], "--set", "lease_seconds=2", storage=storage_url)
+    worker = processes.start("work", "--study", "demo", "--lanes", "2", storage=storage_url)
+    wait_until_it_trains(processes, worker, storage_url)
+    worker.kill()
+    worker.wait()
+    coordinator = processes.start("coordinate", "--study", "demo", storage=storage_url)
+    wait_for(lambda: {t.state for t in read_trials(storage_url, "demo")} == {TrialState.WAITING})
+    assert "went back to the queue" in wait_for(lambda: processes.log(coordinator))
+    coordinator.send_signal(signal.SIGTERM)
+    assert coordinator.wait(30) == 0
+
+
+def test_dashboard_beside_a_search(processes: Processes, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    up = processes.start(*long_study(), "--port", "0", storage=storage)
+    url = wait_for(lambda: re.search(r"dashboard: (http://\S+)", processes.log(up)))[1]
+    with urllib.request.urlopen(f"{url}api/studies", timeout=30) as answer:
+        studies = json.load(answer)["study_summaries"]
+    assert [study["study_name"] for study in studies] == ["demo"]
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) == 0
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{url}api/studies", timeout=5)
+
+
+def test_dead_worker_ends_up_with_exit_code_1(processes: Processes, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    up = processes.start(*long_study(), "--no-dashboard", storage=storage)
+    wait_until_it_trains(processes, up, storage)
+    [worker] = psutil.Process(up.pid).children()
+    worker.kill()
+    assert up.wait(60) == 1
+    assert "the worker ended with exit code -9" in processes.log(up)
+    assert "Traceback" not in processes.log(up)
+
+
+def test_watch_ends_with_the_study(processes: Processes, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    processes.run("create", "--preset", "demo", *TINY, "--trials", "2", storage=storage)
+    watch = processes.start("watch", "--study", "demo", storage=storage)
+    assert processes.start("work", "--study", "demo", storage=storage).wait(120) == 0
+    assert watch.wait(60) == 0
+    assert "done" in processes.log(watch)
