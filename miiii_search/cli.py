@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,10 +44,13 @@ SetOption = Annotated[
 ]
 TrialsOption = Annotated[int | None, typer.Option(help="The budget: the first so many of the queue", min=1)]
 LanesOption = Annotated[int | None, typer.Option(help="Trials at once; unset: a core each, or 32 on a GPU", min=1)]
-PortOption = Annotated[int, typer.Option(help="The dashboard's port; 0 is any free one")]
+PortOption = Annotated[int, typer.Option(help="The dashboard's port; 0 is any free one", min=0, max=65535)]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 
 DEFAULT_STORAGE = "sqlite:///miiii-search.db"
+
+_opened = ExitStack()
+"""What is closed at a command's end."""
 
 
 @app.command()
@@ -291,9 +294,13 @@ def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) 
 def main() -> None:
     """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
     try:
-        code: Any = app(standalone_mode=False)
+        with _opened:
+            code: Any = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error))
+    except typer._click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(2)
     except typer._click.exceptions.UsageError as error:
         command = f"miiii-search {error.ctx.info_name}" if error.ctx and error.ctx.parent else "miiii-search"
         _fail(f"{error.format_message().rstrip('.')}; see {command} --help")
@@ -322,7 +329,9 @@ def _say(line: str) -> None:
 def _database(storage: str, create: bool = False) -> Any:
     from miiii_search.search.storage import open_database
 
-    return open_database(storage, create=create)
+    database = open_database(storage, create=create)
+    _opened.callback(database.close)
+    return database
 
 
 def _open(study: str | None, storage: str) -> Study:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import optuna
 import pytest
 import typer
+from sqlalchemy import NullPool
 
 from miiii_search import cli
 from miiii_search.cli import app, main
@@ -80,6 +83,16 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["create", "--storage", "postgresql://u:secret@127.0.0.1:1/d"],
         ["cannot reach", "u:***@127.0.0.1:1", "server"],
     ),
+    "password among the parameters": (
+        ["create", "--storage", "postgresql://127.0.0.1:1/d?user=u&password=secret"],
+        ["cannot reach", "127.0.0.1:1", "server"],
+    ),
+    "port that is no number": (["create", "--storage", "postgresql://u:secret@h:port/d"], ["not a URL"]),
+    "parameters of SQLite": (["create", "--storage", "sqlite:///x.db?timeout=x"], ["`timeout`", "sqlite:///FILE"]),
+    "folder for a database": (["create", "--storage", "sqlite:///."], ["cannot reach sqlite:///.", "file"]),
+    "duplicate value": (up("space.dropout=[0.1, 0.1]"), ["space.dropout", "0.1 twice"]),
+    "sampler without a budget": (up("sampler=random"), ["budget", "--trials"]),
+    "port out of range": (["dashboard", "--port", "99999"], ["--port", "65535"]),
     "unknown option": (["status", "--stduy", "x"], ["--stduy", "--study", "--help"]),
     "unknown command": (["statsu"], ["statsu", "--help"]),
     "file and preset": (["train", "best.toml", "--preset", "demo"], ["one of the two"]),
@@ -167,6 +180,59 @@ def test_study_that_does_not_exist_and_export_with_no_finished_trial(
     assert not Path("best.toml").exists()
     assert run(["create", "--study", "alpha", "--set", "experiment.epochs=8"], monkeypatch) == 2
     assert "experiment.epochs is 4000, not 8" in capsys.readouterr().err
+
+
+def test_databases_that_are_not_ours(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty_folder / "notes.txt").write_text("A text, and no database. " * 100)
+    storage = optuna.storages.RDBStorage("sqlite:///theirs.db", engine_kwargs={"poolclass": NullPool})
+    optuna.create_study(study_name="theirs", storage=storage).ask()
+    before = {path.name: path.read_bytes() for path in empty_folder.iterdir()}
+    for command, words in [
+        (["status", "--storage", "sqlite:///notes.txt"], ["notes.txt", "not a database"]),
+        (["create", "--storage", "sqlite:///notes.txt"], ["notes.txt", "not a database"]),
+        (["status", "--storage", "sqlite:///theirs.db"], ["theirs.db holds no studies", "miiii-search create"]),
+        (["work", "--storage", "sqlite:///theirs.db", "--study", "theirs"], ["theirs.db holds no studies"]),
+    ]:
+        assert run(command, monkeypatch) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        for word in words:
+            assert word in error
+    assert {path.name: path.read_bytes() for path in empty_folder.iterdir() if path.suffix != ".db"} == {
+        "notes.txt": before["notes.txt"]
+    }
+    # Theirs may have a study of ours beside it, and stays what it is.
+    assert run(["create", "--study", "ours", "--storage", "sqlite:///theirs.db"], monkeypatch) == 0
+    for command in (["create", "--trials", "3"], ["status"], ["best"]):
+        assert run([*command, "--storage", "sqlite:///theirs.db", "--study", "theirs"], monkeypatch) == 2
+        assert "`theirs` was not created by miiii-search" in capsys.readouterr().err
+    [trial] = optuna.load_study(study_name="theirs", storage=storage).trials
+    assert trial.params == {} and trial.state == optuna.trial.TrialState.RUNNING
+
+
+def test_storage_and_study_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MIIII_STORAGE", "sqlite:///elsewhere.db")
+    monkeypatch.setenv("MIIII_STUDY", "named")
+    assert run(["create", "--trials", "2"], monkeypatch) == 0
+    assert {path.name.partition("-")[0] for path in Path().iterdir()} == {"elsewhere.db"}
+    assert run(["status", "--json"], monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["study"] == "named"
+    monkeypatch.setenv("MIIII_STORAGE", "mysql://u:secret@h/d")
+    assert run(["status"], monkeypatch) == 2
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_nothing_typed_shows_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([], monkeypatch) == 2
+    shown = capsys.readouterr().err
+    for name in COMMANDS.commands:  # type: ignore[attr-defined]
+        assert f"\n  {name} " in shown
 
 
 def test_which_study_names_those_that_exist(

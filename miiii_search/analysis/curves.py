@@ -47,7 +47,9 @@ def learning_curves(experiment: Experiment, record: Record, title: str, solved_e
         if solved_epoch is not None:
             axes.axvline(solved_epoch, color="tab:green", linewidth=1, label=f"solved at {solved_epoch:,}")
     accuracy.set_ylim(-0.02, 1.02)
-    loss.set_yscale("log")
+    losses = np.stack([record.train_loss, record.validation_loss])
+    if np.any(np.isfinite(losses) & (losses > 0)):  # not so where a run failed before its first evaluation
+        loss.set_yscale("log")
     handles, _ = accuracy.get_legend_handles_labels()
     if handles:
         accuracy.legend(loc="best", fontsize="x-small", frameon=False)

@@ -145,11 +145,14 @@ def requeue_overdue(database: Database, study_id: int) -> list[int]:
         connection.execute(
             sa.select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id).with_for_update()
         )
-        overdue = connection.execute(
-            sa.delete(leases)
+        # A lease whose row is locked is being renewed or ended: waiting for it here could be a deadlock.
+        overdue = (
+            sa.select(leases.c.trial_id)
             .where(leases.c.study_id == study_id, leases.c.expires_at < tables.now(connection))
-            .returning(leases.c.trial_id)
+            .with_for_update(skip_locked=True)
         )
+        expired = list(connection.execute(overdue).scalars())
+        connection.execute(sa.delete(leases).where(leases.c.trial_id.in_(expired)))
         ownerless = connection.execute(
             sa.select(trials.c.trial_id).where(
                 trials.c.study_id == study_id,
@@ -157,7 +160,7 @@ def requeue_overdue(database: Database, study_id: int) -> list[int]:
                 ~sa.exists().where(leases.c.trial_id == trials.c.trial_id),
             )
         )
-        return _requeue(connection, [*overdue.scalars(), *ownerless.scalars()])
+        return _requeue(connection, [*expired, *ownerless.scalars()])
 
 
 def _requeue(connection: sa.Connection, trial_ids: list[int]) -> list[int]:

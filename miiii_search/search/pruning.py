@@ -6,6 +6,8 @@ asked at all: `pruning.min_epochs`, by default a quarter of the budget.
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -71,7 +73,9 @@ class OptunaRule:
 
     def decide(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], epoch: int) -> str | None:
         """Asks the pruner, which sees reports up to this rung only."""
-        if not self.pruner.prune(self.study, trial):
+        seen = copy.copy(trial)
+        seen.intermediate_values = {rung: value for rung, value in trial.intermediate_values.items() if rung <= epoch}
+        if not self.pruner.prune(self.study, seen):
             return None
         mine = trial.intermediate_values.get(epoch, float("nan"))
         return f"{type(self.pruner).__name__} at epoch {epoch:,}, validation accuracy {mine:.3f}"
@@ -116,7 +120,10 @@ def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.Bas
     if pruning.rule == "threshold" and not options.keys() & {"lower", "upper"}:
         raise UserError("pruning.rule = 'threshold' needs a bound: --set pruning.options.lower=0.05")
     try:
-        return _PRUNERS[pruning.rule](**options)
+        with warnings.catch_warnings():
+            # That an interface may change is no matter to the user: we say which version of Optuna we take.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return _PRUNERS[pruning.rule](**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"pruning.options for `{pruning.rule}`: {error}") from None
 

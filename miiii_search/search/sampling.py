@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
+from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.leases import Lease, grant, utc_now
 from miiii_search.search.spec import Point
@@ -21,12 +24,29 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     # constant_liar: a running trial counts as a bad one, so that workers spread out.
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True, multivariate=True),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
-    "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed),
-    "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
+    # One unscrambled sequence for all workers: what another one has taken is drawn again.
+    "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
 }
+
+NEEDED = {"gp": "torch"}
+"""What a sampler needs that we do not bring."""
 
 REDRAWS = 20
 """How often a sampler is asked again before a random point not yet visited is taken instead."""
+
+LAST_REDRAWS = 1000
+"""How many random points are drawn before a space of ranges counts as exhausted."""
+
+
+def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler of this name. Raises `UserError` if what it needs is not installed."""
+    needed = NEEDED.get(name)
+    if needed is not None and importlib.util.find_spec(needed) is None:
+        raise UserError(f"sampler = '{name}' needs the package {needed}, which is not there; pip install {needed}")
+    with warnings.catch_warnings():
+        # That an interface may change is no matter to the user: we say which version of Optuna we take.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return SAMPLERS[name](seed)
 
 
 class SampledQueue:
@@ -34,7 +54,8 @@ class SampledQueue:
 
     def __init__(self, study: Study, seed: int) -> None:
         self._study = study
-        self._sampler = SAMPLERS[study.spec.sampler](seed)
+        self._sampler = make_sampler(study.spec.sampler, seed)
+        self._attributes: dict[str, Any] = {}
         self._random = random.Random(seed)
         self._distributions = distributions(study.spec)
 
@@ -58,15 +79,37 @@ class SampledQueue:
     def _draw(self, trials: list[FrozenTrial], visited: set[str]) -> Point:
         mirror = optuna.create_study(sampler=self._sampler, direction="maximize")
         mirror.add_trials([_as_known(trial) for trial in trials])
+        storage, mirror_id = mirror._storage, mirror._study_id
+        for key, value in self._attributes.items():
+            storage.set_study_system_attr(mirror_id, key, value)
         for _ in range(REDRAWS):
             point = dict(mirror.ask(self._distributions).params)
-            if _identity(point) not in visited:
+            # The sampler `qmc` keeps there how far it has come.
+            self._attributes = storage.get_study_system_attrs(mirror_id)
+            if self._is_new(point, visited):
                 return point
         spec = self._study.spec
         if spec.is_finite:
             return self._random.choice([point for point in spec.points() if _identity(point) not in visited])
         fallback = optuna.create_study(sampler=optuna.samplers.RandomSampler(self._random.randrange(2**31)))
-        return dict(fallback.ask(self._distributions).params)
+        for _ in range(LAST_REDRAWS):
+            point = dict(fallback.ask(self._distributions).params)
+            if self._is_new(point, visited):
+                return point
+        raise UserError(
+            f"the space has no point left to try after {len(trials)} trials, so the budget of "
+            f"{spec.n_trials} cannot be spent; widen the space, or create a study with fewer trials"
+        )
+
+    def _is_new(self, point: Point, visited: set[str]) -> bool:
+        """Whether a point can be trained, as not every one between valid bounds can, and no trial has it."""
+        if _identity(point) in visited:
+            return False
+        try:
+            self._study.spec.run(point, 0)
+        except ValueError:
+            return False
+        return True
 
     def _insert(self, point: Point, worker: str, seconds: float, expected: int) -> Lease | None:
         """Writes the trial if the study still has as many trials as the sampler saw."""

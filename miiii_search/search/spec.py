@@ -26,7 +26,7 @@ Point = dict[str, Value]
 SEARCHED_FIELDS = ("train_fraction", "dropout_mask", "grokfast_alpha")
 """Fields of the experiment that may be searched over, beside the hyperparameters: the others change the problem."""
 
-SAMPLERS = ("queue", "random", "tpe", "gp", "qmc", "cmaes")
+SAMPLERS = ("queue", "random", "tpe", "gp", "qmc")
 """`queue` is ours; the others are Optuna's, see `sampling`."""
 
 PRUNING_RULES = (
@@ -114,12 +114,18 @@ class StudySpec(Spec):
                 f"there is no pruning.rule `{self.pruning.rule}`{nearest(self.pruning.rule, PRUNING_RULES)}"
             )
         known = [*Hyperparameters.model_fields, *SEARCHED_FIELDS]
-        for name in self.space:
+        for name, dimension in self.space.items():
             if name not in known:
                 raise ValueError(f"space.{name} cannot be searched over{nearest(name, known)}")
+            values = () if isinstance(dimension, Range) else dimension
+            for k, value in enumerate(values):
+                if value in values[:k]:
+                    raise ValueError(f"space.{name} lists {value} twice; leave one out")
         for k, point in enumerate(self.first):
             if point.keys() != self.space.keys():
                 raise ValueError(f"first[{k}] must give a value to each of {', '.join(self.space)}")
+            if point in self.first[:k]:
+                raise ValueError(f"first[{k}] is there twice; leave one out")
         ranges = [name for name, dimension in self.space.items() if isinstance(dimension, Range)]
         if self.sampler == "queue":
             if ranges:
@@ -252,6 +258,8 @@ def validate(model: type[SpecT], tree: Mapping[str, Any], source: str) -> SpecT:
 
     Raises `UserError` naming the first mistake, the value and, for an unknown key, the nearest right one.
     """
+    if model is StudySpec:
+        tree = _with_bases(tree)
     try:
         # Through JSON, since strict Python validation refuses a list where a tuple is meant.
         return model.model_validate_json(json.dumps(tree))
@@ -259,6 +267,23 @@ def validate(model: type[SpecT], tree: Mapping[str, Any], source: str) -> SpecT:
         raise UserError(f"{source}: {_explain(model, error)}") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: {error}") from None
+
+
+def _with_bases(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A study's tree with the first value of what it searches over as the base.
+
+    The base of what is searched over is in no run, yet it must be valid beside what is not.
+    """
+    space = tree.get("space")
+    if not isinstance(space, Mapping):
+        return tree
+    first = {name: values[0] for name, values in space.items() if isinstance(values, list | tuple) and values}
+    filled = dict(tree)
+    for group, names in (("hyperparameters", Hyperparameters.model_fields), ("experiment", SEARCHED_FIELDS)):
+        base = tree.get(group, {})
+        if isinstance(base, Mapping):
+            filled[group] = {**base, **{name: value for name, value in first.items() if name in names}}
+    return filled
 
 
 def with_settings(model: type[SpecT], tree: Mapping[str, Any], settings: Sequence[str]) -> SpecT:
@@ -340,17 +365,14 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _nearest_field(model: type[BaseModel], parents: Sequence[str], name: str) -> str:
-    """The right key for a wrong one: in the same table, or elsewhere if that is nearer."""
-    prefix = "".join(f"{parent}." for parent in parents)
+    """The right key for a wrong one: in the same table, or elsewhere if none is near there."""
     keys = list(_field_names(model))
-    close = difflib.get_close_matches(f"{prefix}{name}", keys, n=1, cutoff=0.75)
-    here = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
-    elsewhere = [key for key in keys if key.split(".")[-1] == name]
-    if elsewhere and not close:
-        return f"; did you mean `{elsewhere[0]}`?"
-    if close:
-        return f"; did you mean `{close[0]}`?"
-    return nearest(name, [key for key in here if "." not in key])
+    siblings = [key for key in keys if key.split(".")[:-1] == list(parents)]
+    for group in (siblings, keys):
+        leaves = {key.split(".")[-1]: key for key in reversed(group)}
+        if close := difflib.get_close_matches(name, leaves, n=1):
+            return f"; did you mean `{leaves[close[0]]}`?"
+    return f"; one of {', '.join(key.split('.')[-1] for key in siblings)}" if siblings else ""
 
 
 def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -362,4 +384,6 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             if isinstance(type_, type) and issubclass(type_, BaseModel):
                 yield from _field_names(type_, f"{prefix}{name}.")
         if name == "space":
-            yield from (f"{prefix}space.{key}" for key in (*Hyperparameters.model_fields, *SEARCHED_FIELDS))
+            for key in (*Hyperparameters.model_fields, *SEARCHED_FIELDS):
+                yield f"{prefix}space.{key}"
+                yield from (f"{prefix}space.{key}.{bound}" for bound in Range.model_fields)

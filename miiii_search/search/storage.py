@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,8 @@ def parse_url(text: str) -> sa.URL:
     if kind == "sqlite" and url.drivername in ("sqlite", "sqlite+pysqlite"):
         if not url.database or url.database == ":memory:":
             raise UserError("a storage in memory is lost with the process; use sqlite:///FILE")
+        if url.query:
+            raise UserError(f"a SQLite storage takes no parameters such as `{min(url.query)}`; use sqlite:///FILE")
         return url.set(drivername="sqlite")
     raise UserError(
         f"the storage is of the unknown kind `{url.drivername}`; use sqlite:///FILE or "
@@ -96,15 +99,16 @@ def open_database(text: str, *, create: bool = False) -> Database:
     engine = _make_engine(url)
     try:
         with engine.connect() as connection:
-            has_tables = sa.inspect(connection).has_table("studies") and sa.inspect(connection).has_table(
-                tables.leases.name
-            )
+            # Ours are made last: where they are, Optuna's are complete.
+            has_tables = sa.inspect(connection).has_table(tables.leases.name)
         if not has_tables and not create:
+            engine.dispose()
             raise UserError(f"{redacted(url)} holds no studies; create one with miiii-search create or up")
         return Database(url, engine, _open_optuna(url, engine, create=not has_tables))
     except sa.exc.OperationalError as error:
         engine.dispose()
-        raise UserError(f"cannot reach {redacted(url)}: {_reason(error)}; is the server there?") from None
+        way_out = "may its file be written?" if url.drivername == "sqlite" else "is the server there?"
+        raise UserError(f"cannot reach {redacted(url)}: {_reason(error)}; {way_out}") from None
     except sa.exc.DatabaseError as error:
         engine.dispose()
         raise UserError(f"cannot use {redacted(url)}: {_reason(error)}") from None
@@ -118,7 +122,7 @@ def _make_engine(url: sa.URL) -> sa.Engine:
         @sa.event.listens_for(engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # the driver must not begin transactions; `begin` below does
-            connection.execute("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
 
         @sa.event.listens_for(engine, "begin")
@@ -146,20 +150,35 @@ def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool) -> optuna.stor
     Two processes may make the tables of a new database at once; the one that comes second finds them half made
     and tries again.
     """
-    for attempt in range(20):
+    for attempt in range(10):
         try:
-            if create:
-                tables.create_tables(engine)
-            return optuna.storages.RDBStorage(
+            opened = optuna.storages.RDBStorage(
                 url.render_as_string(hide_password=False),
                 engine_kwargs=_engine_arguments(url),
                 skip_table_creation=not create,
             )
-        except (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.OperationalError) as error:
-            if not create or attempt == 19 or "connect" in str(error):
+            if create:
+                tables.create_tables(engine)
+            return opened
+        except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError):
+            if not create or attempt == 9:
                 raise
             time.sleep(0.1 * (attempt + 1))
     raise AssertionError("unreachable")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Readers and a writer beside each other, for good: the file remembers it."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait by itself for another process that turns the same new file to WAL.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:

@@ -68,10 +68,13 @@ def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
                 yield True, f"storage {url.database}: not there yet; up and create make it"
                 return
         database = open_database(storage)
-        names = study_names(database)
-        yield True, f"storage {database}: {len(names)} studies" + (f" ({', '.join(names)})" if names else "")
-        if study is not None:
-            open_study(database, study)
-            yield True, f"study `{study}`"
+        try:
+            names = study_names(database)
+            yield True, f"storage {database}: {len(names)} studies" + (f" ({', '.join(names)})" if names else "")
+            if study is not None:
+                open_study(database, study)
+                yield True, f"study `{study}`"
+        finally:
+            database.close()
     except UserError as error:
         yield False, str(error)

@@ -1,0 +1,195 @@
+"""What a lane computes, against a training loop written plainly around the textbook's network."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from miiii_search.experiment.lanes import Lanes, Snapshot
+from miiii_search.experiment.program import Program, ProgramKey
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.tasks import Split, make_splits
+from tests.experiment import textbook
+from tests.experiment.small import INTERVAL, NARROW, SMALL, with_seed
+
+Array = jax.Array
+Arrays = dict[str, NDArray[np.float64]]
+
+MODULI = (2, 3, 5, 7)
+PLAIN = NARROW.model_copy(update={"dropout": 0.0, "grokfast_lambda": 2.0, "weight_decay": 0.5})
+
+
+@jax.jit
+def textbook_gradients(weights: dict[str, Array], x: Array, y: Array) -> dict[str, Array]:
+    def loss(weights: dict[str, Array]) -> Array:
+        return textbook.weighted_loss(textbook.transformer(weights, x)["logits"], y, MODULI)
+
+    gradients: dict[str, Array] = jax.grad(loss)(weights)
+    return gradients
+
+
+def train_plainly(weights: Snapshot, split: Split, epochs: int) -> tuple[Arrays, Arrays]:
+    """The weights after so many epochs of the filter and AdamW in float64, and the last gradients."""
+    w: Arrays = {name: array.astype(np.float64) for name, array in weights.items()}
+    average: Arrays = {}
+    first, second = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
+    for t in range(1, epochs + 1):
+        with jax.enable_x64(True):
+            gradients: Arrays = jax.device_get(textbook_gradients(jax.tree.map(jnp.asarray, w), split.x, split.y))
+        for name, g in gradients.items():
+            average[name] = 0.98 * average.get(name, g) + 0.02 * g
+            filtered = g + 2.0 * average[name]
+            first[name] = 0.9 * first[name] + 0.1 * filtered
+            second[name] = 0.98 * second[name] + 0.02 * filtered**2
+            direction = first[name] / (1 - 0.9**t) / (np.sqrt(second[name] / (1 - 0.98**t)) + 1e-8)
+            w[name] = w[name] - PLAIN.learning_rate * (direction + 0.5 * w[name])
+    return w, gradients
+
+
+def evaluate_plainly(weights: Snapshot, split: Split) -> tuple[list[float], list[float]]:
+    """Cross-entropy in nats and accuracy of every task."""
+    with jax.enable_x64(True):
+        in_float64 = {name: jnp.asarray(array, jnp.float64) for name, array in weights.items()}
+        logits = np.asarray(jax.jit(textbook.transformer)(in_float64, split.x)["logits"])
+    losses, accuracies, start = [], [], 0
+    for task, q in enumerate(MODULI):
+        part, label = logits[:, start : start + q], split.y[:, task]
+        of_label = part[np.arange(len(label)), label]
+        losses.append(float(np.mean(np.log(np.exp(part).sum(axis=1)) - of_label)))
+        accuracies.append(float(np.mean(part.argmax(axis=1) == label)))
+        start += q
+    return losses, accuracies
+
+
+def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
+    splits = make_splits(SMALL)
+    lane = looped.admit(SMALL, PLAIN)
+    start = looped.weights(lane)
+    record = looped.train(1)[lane]
+    weights = looped.weights(lane)
+    expected, gradients = train_plainly(start, splits.train, INTERVAL)
+    assert weights.keys() == expected.keys()
+    for name in expected:
+        moved = np.linalg.norm(expected[name] - start[name])
+        # Adam divides by the gradient's own size, so that what rounding makes of a tiny one shows.
+        assert np.linalg.norm(weights[name] - expected[name]) < 1e-3 * moved
+
+    assert record.epoch.tolist() == [INTERVAL]
+    for split, name in [(splits.train, "train"), (splits.validation, "validation")]:
+        losses, accuracies = evaluate_plainly(weights, split)
+        np.testing.assert_allclose(getattr(record, f"{name}_loss")[0], losses, rtol=1e-5)
+        np.testing.assert_allclose(getattr(record, f"{name}_accuracy")[0], accuracies, rtol=1e-6)
+    losses, accuracies = evaluate_plainly(weights, splits.test)
+    test_loss, test_accuracy = looped.test(lane)
+    np.testing.assert_allclose(test_loss, losses, rtol=1e-5)
+    np.testing.assert_allclose(test_accuracy, accuracies, rtol=1e-6)
+
+    names = sorted(weights)
+    np.testing.assert_allclose(record.weight_norm[0], [np.linalg.norm(weights[n]) for n in names], rtol=1e-5)
+    # Of the gradient before the filter, which here is about three times as large.
+    np.testing.assert_allclose(record.gradient_norm[0], [np.linalg.norm(gradients[n]) for n in names], rtol=1e-2)
+
+
+def test_dropout_changes_training_but_not_evaluation(looped: Lanes) -> None:
+    lane = looped.admit(SMALL, PLAIN.model_copy(update={"dropout": 0.5}))
+    other = looped.admit(SMALL, PLAIN)
+    start = looped.weights(lane)
+    for name, array in looped.weights(other).items():
+        np.testing.assert_array_equal(array, start[name])
+    record = looped.train(1)[lane]
+    weights = looped.weights(lane)
+    assert (weights["query"] != looped.weights(other)["query"]).any()
+    losses, _ = evaluate_plainly(weights, make_splits(SMALL).validation)
+    np.testing.assert_allclose(record.validation_loss[0], losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_every_epoch_has_masks_of_its_own(looped: Lanes, dropout: float) -> None:
+    # At so small a rate the weights stay, and only the masks can change the gradient.
+    still = PLAIN.model_copy(update={"dropout": dropout, "learning_rate": 1e-20})
+    lane = looped.admit(SMALL, still)
+    start = looped.weights(lane)
+    norms = looped.train(20)[lane].gradient_norm
+    for name, array in looped.weights(lane).items():
+        np.testing.assert_array_equal(array, start[name])
+    assert len(np.unique(norms, axis=0)) == (20 if dropout else 1)
+
+
+def test_seeds_choose_weights_and_masks(looped: Lanes) -> None:
+    half = NARROW.model_copy(update={"dropout": 0.5})
+    lanes = [looped.admit(with_seed(seed), half) for seed in (0, 1, 0)]
+    first, other, again = (looped.snapshot(lane) for lane in lanes)
+    assert (first["weights.query"] != other["weights.query"]).all()
+    assert (first["key"] != other["key"]).any()
+    looped.train(2)
+    first, other, again = (looped.weights(lane) for lane in lanes)
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+
+
+# Five of 50 are at the target exactly, though 5 · (1/50) is less than 0.1 in float32.
+SOLVABLE = Experiment(
+    p=13,
+    task="masked",
+    train_fraction=0.5,
+    validation_samples=50,
+    epochs=256,
+    evaluate_every=4,
+    target_accuracy=0.1,
+)
+ENOUGH = 5
+
+
+def first_solved(hits: list[int]) -> int | None:
+    """The index at which three evaluations in a row first are at the target."""
+    return next((k for k in range(2, len(hits)) if min(hits[k - 2 : k + 1]) >= ENOUGH), None)
+
+
+def test_solved_at_the_same_epoch_whatever_the_chunk() -> None:
+    """On q = 11, the one task of `masked` at p = 13 that is scored."""
+    assert [q for q, scored in zip(SOLVABLE.moduli, SOLVABLE.scored, strict=True) if scored] == [11]
+    lanes = Lanes(ProgramKey.of(SOLVABLE, NARROW), batched=False)
+    runs = [
+        (with_seed(seed, SOLVABLE), NARROW.model_copy(update={"learning_rate": 1e-2, "dropout": dropout}))
+        for seed in range(3)
+        for dropout in (0.1, 0.5)
+    ]
+    outcomes = [[outcome(lanes, run, chunk) for run in runs] for chunk in (256, 1, 5)]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    indices = []
+    for epoch, solved_epoch, hits in outcomes[0]:
+        index = first_solved(hits)
+        indices.append(index)
+        assert len(hits) == (64 if index is None else index + 1)
+        assert epoch == 4 * len(hits)
+        assert solved_epoch == (None if index is None else 4 * (index - 1))
+    # Some runs were solved, some not, and one had been at the target before, for a shorter while.
+    assert None in indices
+    assert set(indices) != {None}
+    assert any(max(hits[:-3]) >= ENOUGH for (_, _, hits), index in zip(outcomes[0], indices, strict=True) if index)
+
+
+def outcome(lanes: Lanes, run: tuple[Experiment, Hyperparameters], chunk: int) -> tuple[int, int | None, list[int]]:
+    lane, hits = lanes.admit(*run), list[int]()
+    while not lanes.progress(lane).ended:
+        accuracy: NDArray[Any] = lanes.train(chunk)[lane].validation_accuracy
+        hits += np.rint(accuracy[:, SOLVABLE.moduli.index(11)] * 50).astype(int).tolist()
+    progress = lanes.progress(lane)
+    lanes.release(lane)
+    return progress.epoch, progress.solved_epoch, hits
+
+
+@pytest.mark.parametrize("n", [41, 47, 165, 235, 1000])
+def test_all_right_is_exactly_one(n: int) -> None:
+    hits = np.stack([np.ones(n, bool), np.zeros(n, bool), np.arange(n) < n - 1], axis=1)
+    share = jax.jit(Program._share)(hits)
+    assert share.dtype == jnp.float32
+    assert share[0] == 1
+    assert share[1] == 0
+    assert float(share[2]) == pytest.approx((n - 1) / n, rel=1e-6)
+    if n < 1000:
+        # XLA divides by multiplying with 1/n, which leaves a plain mean below 1 for these n.
+        assert jax.jit(lambda hits: hits.mean(0))(hits)[0] < 1

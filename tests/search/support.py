@@ -1,0 +1,124 @@
+"""Studies for the tests: specs small enough to train in seconds, and trials that end without any training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.search import leases, tables
+from miiii_search.search.leases import Heartbeat, Lease
+from miiii_search.search.reporting import Outcome, finish
+from miiii_search.search.spec import StudySpec, to_tree, validate
+from miiii_search.search.storage import Database
+from miiii_search.search.study import Study
+
+SECONDS = 60.0
+"""A lease that lasts longer than any test."""
+
+OVERDUE = -1.0
+"""A lease that is overdue as soon as it is granted."""
+
+TINY = Experiment(p=7, task="nanda", train_fraction=0.5, epochs=48, evaluate_every=4, validation_samples=12)
+SMALL = Hyperparameters(d_model=16, n_heads=2, learning_rate=3e-3, weight_decay=0.5, grokfast_lambda=0.0, dropout=0.0)
+
+SPACE: dict[str, Any] = {
+    "dropout": (0.0, 0.1),
+    "weight_decay": (0.0, 0.5, 1.0),
+    "n_heads": (2, 4),
+    "learning_rate": (1e-3, 3e-3),
+}
+"""24 configurations of two shapes."""
+
+
+def make_spec(**fields: Any) -> StudySpec:
+    """A study of 24 tiny runs; `fields` replace its own."""
+    spec = StudySpec(**{"experiment": TINY, "hyperparameters": SMALL, "space": SPACE, **fields})
+    return validate(StudySpec, to_tree(spec), "the spec")  # as it comes from a file
+
+
+def read_back(study: Study) -> optuna.Study:
+    """The study as any program with Optuna sees it, with a cache that has seen nothing yet."""
+    return optuna.load_study(study_name=study.name, storage=study.database.optuna)
+
+
+def all_tables() -> list[sa.Table]:
+    """Optuna's tables and ours, each after those that it refers to; without the version of the schema."""
+    optunas = [t for t in models.BaseModel.metadata.sorted_tables if t.name != "version_info"]
+    return [*optunas, tables.leases, tables.artifacts]
+
+
+def everything(database: Database) -> dict[str, list[str]]:
+    """All rows of all tables."""
+    with database.engine.connect() as connection:
+        return {t.name: sorted(map(repr, connection.execute(sa.select(t)).all())) for t in all_tables()}
+
+
+def claim(study: Study, seconds: float = SECONDS, shapes: Sequence[str] = (), worker: str = "worker") -> Lease:
+    """Claims a trial that must be there."""
+    lease = leases.claim(study.database, study.study_id, worker, seconds, shapes)
+    assert lease is not None
+    return lease
+
+
+def metrics_of(study: Study, accuracy: float = 0.5, solved: int | None = None) -> dict[str, Any]:
+    """Metrics as a worker records them, with the same accuracy for every task."""
+    moduli = study.spec.experiment.moduli
+    per_task = [accuracy] * len(moduli)
+    names = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
+    metrics: dict[str, Any] = {
+        "epochs_trained": solved or study.spec.experiment.epochs,
+        "validation_accuracy_mean": accuracy,
+        "moduli": list(moduli),
+        "weights_sha256": "0" * 64,
+        **{name: per_task for name in names},
+    }
+    return metrics | ({"epochs_to_solve": solved} if solved else {})
+
+
+def end(
+    study: Study, lease: Lease, state: TrialState = TrialState.COMPLETE, value: float | None = 0.5, **attributes: Any
+) -> None:
+    """Ends a claimed trial as a worker would, without having trained it."""
+    known = {"device": "cpu", "worker": "worker", "seconds": 1.5, "metrics": metrics_of(study, value or 0.0)}
+    outcome = Outcome(state, value, "ended.", known | attributes, [])
+    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome)
+
+
+def together(*actions: Callable[[], Any]) -> list[Any]:
+    """Runs the actions in threads that begin at once; returns what each returned, or raises what one raised."""
+    barrier = threading.Barrier(len(actions))
+    results: list[Any] = [None] * len(actions)
+    errors: list[BaseException] = []
+
+    def run(index: int, action: Callable[[], Any]) -> None:
+        try:
+            barrier.wait(30)
+            results[index] = action()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=item) for item in enumerate(actions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Polls until the condition gives something true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not so within {seconds:g} s"
+        time.sleep(0.02)
+    return found

@@ -1,0 +1,81 @@
+"""Leases outlive a main thread that compiles, and not one that hangs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from miiii_search.search import renewal, tables
+from miiii_search.search.leases import Heartbeat, hand_back, requeue_overdue
+from miiii_search.search.renewal import Renewer
+from miiii_search.search.storage import Database
+from miiii_search.search.study import Study, create_study
+from tests.search.support import OVERDUE, claim, make_spec, wait_until
+
+
+@pytest.fixture
+def study(database: Database) -> Study:
+    return create_study(database, "study", make_spec())
+
+
+def renewed_at(study: Study) -> dict[int, float]:
+    columns = tables.leases.c
+    with study.database.engine.connect() as connection:
+        rows = connection.execute(sa.select(columns.trial_id, columns.renewed_at))
+        return {trial_id: moment for trial_id, moment in rows}
+
+
+def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
+    lease = claim(study, 0.4)
+    first = renewed_at(study)[lease.trial_id]
+    with Renewer(study.database, 0.4) as renewer:
+        renewer.tell([Heartbeat(lease, 7, 1.0)])
+        # For three periods of the lease, a coordinator finds nothing overdue.
+        wait_until(lambda: requeue_overdue(study.database, study.study_id) or renewed_at(study)[lease.trial_id] > first + 1.2)
+        assert lease.trial_id in renewed_at(study)
+    assert renewer.lost == set()
+    assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [lease.number]
+
+
+def test_what_was_lost_is_told(study: Study) -> None:
+    mine, lost = claim(study), claim(study, OVERDUE)
+    requeue_overdue(study.database, study.study_id)
+    with Renewer(study.database, 0.1) as renewer:
+        renewer.tell([Heartbeat(mine, 1, 1.0), Heartbeat(lost, 1, 1.0)])
+        wait_until(lambda: renewer.lost)
+        assert renewer.lost == {lost}
+        hand_back(study.database, [mine])
+        wait_until(lambda: renewer.lost == {lost, mine})
+
+
+def test_a_main_thread_that_hangs_loses_its_leases(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renewal, "STALL_SECONDS", 0.5)
+    lease = claim(study, 0.2)
+    with Renewer(study.database, 0.2) as renewer:
+        renewer.tell([Heartbeat(lease, 1, 1.0)])
+        started = time.monotonic()
+        assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [lease.number]
+        assert time.monotonic() - started > 0.5
+
+
+def test_an_outage_is_lived_through(study: Study) -> None:
+    lease, failures = claim(study, 0.4), 0
+
+    def fail(*_: object) -> None:
+        nonlocal failures
+        failures += 1
+        if failures <= 3:
+            raise sa.exc.OperationalError("UPDATE", {}, Exception("server closed the connection unexpectedly"))
+
+    first = renewed_at(study)[lease.trial_id]
+    sa.event.listen(study.database.engine, "begin", fail)
+    try:
+        with Renewer(study.database, 0.4) as renewer:
+            renewer.tell([Heartbeat(lease, 1, 1.0)])
+            wait_until(lambda: failures > 3)
+            assert renewer.lost == set()
+    finally:
+        sa.event.remove(study.database.engine, "begin", fail)
+    assert renewed_at(study)[lease.trial_id] > first
