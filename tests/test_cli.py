@@ -179,7 +179,7 @@ def test_study_that_does_not_exist_and_export_with_no_finished_trial(
     assert "miiii-search status" in error
     assert not Path("best.toml").exists()
     assert run(["create", "--study", "alpha", "--set", "experiment.epochs=8"], monkeypatch) == 2
-    assert "experiment.epochs is 4000, not 8" in capsys.readouterr().err
+    assert "experiment.epochs is 3072, not 8" in capsys.readouterr().err
 
 
 def test_databases_that_are_not_ours(
@@ -226,9 +226,7 @@ def test_storage_and_study_from_the_environment(
     assert "secret" not in capsys.readouterr().err
 
 
-def test_nothing_typed_shows_the_commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_typed_shows_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([], monkeypatch) == 2
     shown = capsys.readouterr().err
     for name in COMMANDS.commands:  # type: ignore[attr-defined]

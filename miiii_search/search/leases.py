@@ -7,6 +7,7 @@ which locks the lease's row: a worker that lost its lease can overwrite nothing.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def claim(database: Database, study_id: int, worker: str, seconds: float, shapes
 
     Returns None on an empty queue. Called twice, it takes two trials; two workers never get the same one.
     """
-    preference = sa.case((trial_system_attributes.c.value_json.in_(list(shapes)), 0), else_=1)
+    preferred = [json.dumps(shape) for shape in shapes]
+    preference = sa.case((trial_system_attributes.c.value_json.in_(preferred), 0), else_=1)
     first_waiting = (
         sa.select(trials.c.trial_id, trials.c.number)
         .outerjoin(

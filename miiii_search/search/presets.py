@@ -39,7 +39,7 @@ PRESETS: dict[str, Preset] = {
         "nanda at p = 31: 12 configurations, minutes on a laptop, and some of them grok",
         StudySpec(
             preset="demo",
-            experiment=Experiment(p=31, task="nanda", train_fraction=0.6, validation_samples=200, epochs=4000),
+            experiment=Experiment(p=31, task="nanda", train_fraction=0.6, validation_samples=200, epochs=3072),
             hyperparameters=Hyperparameters(d_model=128, n_heads=4, learning_rate=1e-3),
             space={"dropout": (0.0, 0.1), "grokfast_lambda": (0.0, 0.5, 2.0), "weight_decay": (0.5, 1.0)},
         ),

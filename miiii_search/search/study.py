@@ -53,12 +53,12 @@ class Study:
     def counts(self) -> dict[TrialState, int]:
         """How many trials are in each state."""
         query = (
-            sa.select(tables.trials.c.state, sa.func.count())
+            sa.select(tables.trials.c.state, sa.func.count().label("n"))
             .where(tables.trials.c.study_id == self.study_id)
             .group_by(tables.trials.c.state)
         )
         with self.database.engine.connect() as connection:
-            found: dict[TrialState, int] = {state: count for state, count in connection.execute(query)}
+            found: dict[TrialState, int] = {row.state: row.n for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in TrialState}
 
     def is_done(self) -> bool:
@@ -83,9 +83,9 @@ def objective(experiment: Experiment, accuracy: float, epochs_to_solve: int | No
     return 1 + (1 - epochs_to_solve / experiment.epochs)
 
 
-def shape_of(hyperparameters: Hyperparameters) -> str:
-    """What a trial's program is compiled for, as far as the space changes it."""
-    return f"d_model={hyperparameters.d_model} n_heads={hyperparameters.n_heads}"
+def shape_of(d_model: int, n_heads: int) -> str:
+    """What a trial's program is compiled for, as far as hyperparameters change it; see `leases.claim`."""
+    return f"d_model={d_model} n_heads={n_heads}"
 
 
 def describe_point(params: Mapping[str, Any]) -> str:
@@ -208,7 +208,8 @@ def insert_trials(
                     "distribution_json": distribution_to_json(space[name]),
                 }
             )
-        shape = shape_of(spec.run(point, replicate)[1])
+        hyperparameters = spec.run(point, replicate)[1]
+        shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
         for key, attribute in [(SHAPE_KEY, shape), (REPLICATE_KEY, replicate)]:
             attributes.append({"trial_id": trial_id, "key": key, "value_json": json.dumps(attribute)})
     connection.execute(sa.insert(tables.trial_params), parameters)

@@ -30,7 +30,7 @@ from miiii_search.search.renewal import Renewer
 from miiii_search.search.reporting import Outcome, finish, report
 from miiii_search.search.sampling import SampledQueue
 from miiii_search.search.spec import rungs
-from miiii_search.search.study import METRICS_KEY, Study, describe_point, objective
+from miiii_search.search.study import METRICS_KEY, Study, describe_point, objective, shape_of
 
 IDLE_SECONDS = 1.0
 """Between two looks at an empty queue, while others still train what may come back to it."""
@@ -142,7 +142,7 @@ class Worker:
 
     def _claim(self) -> Lease | None:
         seconds = self._study.spec.lease_seconds
-        compiled = [f'"d_model={key.d_model} n_heads={key.n_heads}"' for key in self._lanes]
+        compiled = [shape_of(key.d_model, key.n_heads) for key in self._lanes]
         lease = leases.claim(self._database, self._study.study_id, self.name, seconds, compiled)
         if lease is None and self._sampled is not None:
             lease = self._sampled.claim(self.name, seconds)

@@ -146,6 +146,19 @@ def train_nudged(lanes: Lanes, run: Run, seed: int) -> Snapshot:
     return weights
 
 
+def test_what_batched_lanes_report_is_their_own(looped: Lanes, batched: Lanes) -> None:
+    runs = make_runs(1e-4)[:3]
+    for lanes in (looped, batched):
+        assert [lanes.admit(*run) for run in runs] == [0, 1, 2]
+    expected, actual = looped.train(3), batched.train(3)
+    for lane in range(3):
+        for name, rows in vars(expected[lane]).items():
+            np.testing.assert_allclose(getattr(actual[lane], name), rows, rtol=1e-4, atol=1e-6, err_msg=name)
+        assert batched.progress(lane) == looped.progress(lane)
+        np.testing.assert_allclose(batched.test(lane), looped.test(lane), rtol=1e-4)
+    assert len({float(record.train_loss[0, 0]) for record in actual.values()}) == 3
+
+
 def test_a_snapshot_goes_on_exactly(lanes: Lanes) -> None:
     run = with_seed(3), NARROW.model_copy(update={"dropout": 0.5})
     lane = lanes.admit(*run)

@@ -1,5 +1,6 @@
 """What a lane computes, against a training loop written plainly around the textbook's network."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -143,6 +144,17 @@ SOLVABLE = Experiment(
 ENOUGH = 5
 
 
+@pytest.mark.parametrize(("right", "solved"), [(ENOUGH - 1, False), (ENOUGH, True)])
+def test_a_target_that_is_met_exactly(right: int, solved: bool) -> None:
+    program = Program(ProgramKey.of(SOLVABLE, NARROW))
+    accuracy = np.float32(right) * (np.float32(1) / np.float32(50))  # as XLA divides
+    row = {"validation_accuracy": jnp.full(5, accuracy), "validation_loss": jnp.ones(5), "train_loss": jnp.ones(5)}
+    state = program.init(SOLVABLE, NARROW)
+    for epoch in (4, 8, 12):
+        state = program._judge(dataclasses.replace(state, epoch=jnp.int32(epoch)), row)
+    assert int(state.solved_epoch) == (4 if solved else 0)
+
+
 def first_solved(hits: list[int]) -> int | None:
     """The index at which three evaluations in a row first are at the target."""
     return next((k for k in range(2, len(hits)) if min(hits[k - 2 : k + 1]) >= ENOUGH), None)
@@ -155,7 +167,7 @@ def test_solved_at_the_same_epoch_whatever_the_chunk() -> None:
     runs = [
         (with_seed(seed, SOLVABLE), NARROW.model_copy(update={"learning_rate": 1e-2, "dropout": dropout}))
         for seed in range(3)
-        for dropout in (0.1, 0.5)
+        for dropout in (0.0, 0.1, 0.5)
     ]
     outcomes = [[outcome(lanes, run, chunk) for run in runs] for chunk in (256, 1, 5)]
     assert outcomes[0] == outcomes[1] == outcomes[2]

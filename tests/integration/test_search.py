@@ -175,9 +175,7 @@ def wait_until_it_trains(processes: Processes, process: subprocess.Popen[str], s
     """Until a trial of the study has reported."""
     # Not before it says so: reading would make the tables of a database that is not there yet.
     wait_for(lambda: "starts" in processes.log(process))
-    wait_for(
-        lambda: any(t.state == TrialState.RUNNING and t.intermediate_values for t in read_trials(storage, "demo"))
-    )
+    wait_for(lambda: any(t.state == TrialState.RUNNING and t.intermediate_values for t in read_trials(storage, "demo")))
 
 
 def test_interrupt_hands_back_and_the_same_command_continues(processes: Processes, tmp_path: Path) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from miiii_search.experiment.device import use_compilation_cache
 from miiii_search.search.storage import Database, open_database
 from tests.postgres import DatabaseServer
 from tests.search.support import all_tables
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared_database(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Database]:
+def shared_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     if request.param == "sqlite":
         opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('shared')}/test.db", create=True)
         yield opened

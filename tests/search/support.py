@@ -38,6 +38,10 @@ SPACE: dict[str, Any] = {
 """24 configurations of two shapes."""
 
 
+PER_TASK = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
+"""The fields of `Metrics` with a value a task."""
+
+
 def make_spec(**fields: Any) -> StudySpec:
     """A study of 24 tiny runs; `fields` replace its own."""
     spec = StudySpec(**{"experiment": TINY, "hyperparameters": SMALL, "space": SPACE, **fields})
@@ -72,13 +76,12 @@ def metrics_of(study: Study, accuracy: float = 0.5, solved: int | None = None) -
     """Metrics as a worker records them, with the same accuracy for every task."""
     moduli = study.spec.experiment.moduli
     per_task = [accuracy] * len(moduli)
-    names = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
     metrics: dict[str, Any] = {
         "epochs_trained": solved or study.spec.experiment.epochs,
         "validation_accuracy_mean": accuracy,
         "moduli": list(moduli),
         "weights_sha256": "0" * 64,
-        **{name: per_task for name in names},
+        **dict.fromkeys(PER_TASK, per_task),
     }
     return metrics | ({"epochs_to_solve": solved} if solved else {})
 

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from miiii_search.search.export import FORMAT, KIND, Configuration, export_best,
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study
 from tests.postgres import DatabaseServer
-from tests.search.support import claim, end, make_spec, metrics_of
+from tests.search.support import PER_TASK, claim, end, make_spec, metrics_of
 
 
 @pytest.fixture
@@ -40,17 +40,7 @@ METRICS = st.builds(
         validation_accuracy_mean=accuracy,
         moduli=(2, 3),
         weights_sha256="ab" * 32,
-        **{
-            name: (accuracy, loss)
-            for name in (
-                "train_accuracy",
-                "train_loss",
-                "validation_accuracy",
-                "validation_loss",
-                "test_accuracy",
-                "test_loss",
-            )
-        },
+        **dict.fromkeys(PER_TASK, (accuracy, loss)),
     ),
     st.floats(0, 1),
     st.floats(0, 1e30),
@@ -128,7 +118,7 @@ def test_provenance(study: Study) -> None:
     provenance = export_best(study).provenance
     completed = datetime.fromisoformat(provenance.pop("completed"))
     assert completed.tzinfo is not None
-    assert abs(completed - datetime.now(timezone.utc)) < timedelta(minutes=1)
+    assert abs(completed - datetime.now(UTC)) < timedelta(minutes=1)
     assert provenance == {
         "study": "study",
         "trial": 0,
@@ -142,9 +132,7 @@ def test_provenance(study: Study) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "ends", [[], [(TrialState.PRUNED, 0.9)], [(TrialState.FAIL, None), (TrialState.PRUNED, 0.5)]]
-)
+@pytest.mark.parametrize("ends", [[], [(TrialState.PRUNED, 0.9)], [(TrialState.FAIL, None), (TrialState.PRUNED, 0.5)]])
 def test_nothing_completed(study: Study, ends: list[tuple[TrialState, float | None]]) -> None:
     for state, value in ends:
         end(study, claim(study), state, value)

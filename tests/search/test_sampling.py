@@ -155,5 +155,5 @@ def test_points_that_are_no_run_are_drawn_again(sqlite: Database) -> None:
 def test_a_space_that_is_exhausted_says_so(sqlite: Database) -> None:
     spec = make_spec(space={"d_model": Range(low=16, high=18)}, sampler="tpe", budget=Budget(trials=9))
     study = create_study(sqlite, "exhausted", spec)
-    with pytest.raises(UserError, match="no point left to try after 2 trials, so the budget of 9.*widen"):
+    with pytest.raises(UserError, match=r"no point left to try after 2 trials, so the budget of 9.*widen"):
         claim_and_end(study, seed=1)

@@ -200,9 +200,9 @@ def test_pruning_floor() -> None:
 
 def test_ranges_need_a_sampler() -> None:
     space = {"learning_rate": Range(low=1e-4, high=1e-2, log=True), "dropout": (0.0, 0.1)}
-    with pytest.raises(ValueError, match="learning_rate is a range.*sampler = 'tpe'"):
+    with pytest.raises(ValueError, match=r"learning_rate is a range.*sampler = 'tpe'"):
         make_spec(space=space)
-    with pytest.raises(ValueError, match="needs a budget: set budget.trials"):
+    with pytest.raises(ValueError, match=r"needs a budget: set budget\.trials"):
         make_spec(space=space, sampler="tpe")
     spec = make_spec(space=space, sampler="tpe", budget=Budget(trials=30))
     assert (spec.n_trials, spec.is_finite) == (30, False)
@@ -274,7 +274,7 @@ def test_settings_apply_in_order_and_to_nothing_else() -> None:
     before = demo_with()
     after = demo_with("experiment.epochs=5", "experiment.epochs=512")
     assert after == before.model_copy(update={"experiment": before.experiment.model_copy(update={"epochs": 512})})
-    assert difference(before, after) == ["experiment.epochs is 4000, not 512"]
+    assert difference(before, after) == ["experiment.epochs is 3072, not 512"]
     assert difference(before, before) == difference(before, get_preset("demo").spec) == []
 
 
@@ -401,7 +401,7 @@ def test_spec_files_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: d
         ("spec.toml", "epochs = ", r"spec\.toml is not TOML"),
         ("spec.json", "{", r"spec\.json is not JSON"),
         ("spec.json", "[1]", r"must hold a table of keys and values, but holds a list"),
-        ("spec.toml", "[space]\ndropout = [0.0]\n[experimnt]\np = 7", r"unknown key `experimnt`; did you mean `experiment`"),
+        ("spec.toml", "[space]\ndropout = [0.0]\n[experimnt]\np = 7", r"`experimnt`; did you mean `experiment`"),
         ("spec.toml", "[experiment]\np = 7", r"`space` is missing"),
         ("spec.toml", "format = 2\n[space]\ndropout = [0.0]", r"format must be 1, but is 2"),
         ("spec.toml", "[space]\ndropout = [true]", r"dropout"),
@@ -418,7 +418,7 @@ def test_spec_files_that_are_wrong(tmp_path: Path, name: str, text: str | bytes,
 
 def test_spec_files_that_are_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
-        with pytest.raises(UserError, match="cannot read .*give the path of a TOML or JSON file"):
+        with pytest.raises(UserError, match=r"cannot read .*give the path of a TOML or JSON file"):
             read_toml(path)
 
 
