@@ -168,7 +168,7 @@ class Program:
         def until_next_evaluation(carry: tuple[LaneState, Any, Array]) -> tuple[LaneState, Any, Array]:
             state, rows, done = carry
             state, norms = jax.lax.scan(
-                lambda s, _: self._step(s, *data["train"]),
+                lambda s, _: self.step(s, *data["train"]),
                 state,
                 length=self.key.experiment.evaluation_interval,
             )
@@ -179,7 +179,7 @@ class Program:
         state, rows, done = jax.lax.while_loop(go_on, until_next_evaluation, (state, empty, jnp.zeros((), jnp.int32)))
         return state, rows, done
 
-    def _step(self, state: LaneState, x: Array, y: Array) -> tuple[LaneState, Array]:
+    def step(self, state: LaneState, x: Array, y: Array) -> tuple[LaneState, Array]:
         """One epoch: one full-batch step. Also returns the gradient norm of every matrix."""
         epoch = state.epoch + 1
         dropout = make_dropout(

@@ -39,8 +39,9 @@ class Database:
         """A transaction of ours: all of it, or on an exception nothing.
 
         On SQLite it takes the write lock at once (BEGIN IMMEDIATE), since SELECT … FOR UPDATE is ignored there.
+        What only reads uses `engine.connect()`, which waits for nobody.
         """
-        with self.engine.begin() as connection:
+        with self.engine.execution_options(immediate=True).begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -127,7 +128,8 @@ def _make_engine(url: sa.URL) -> sa.Engine:
 
         @sa.event.listens_for(engine, "begin")
         def begin(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            immediate = connection.get_execution_options().get("immediate")
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
 
@@ -158,7 +160,7 @@ def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool) -> optuna.stor
                 skip_table_creation=not create,
             )
             if create:
-                tables.create_tables(engine)
+                tables.create_tables(engine.execution_options(immediate=True))
             return opened
         except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError):
             if not create or attempt == 9:

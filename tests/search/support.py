@@ -123,5 +123,5 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not so within {seconds:g} s"
-        time.sleep(0.02)
+        time.sleep(0.05)  # a tight loop would keep the writers of a SQLite file out
     return found

@@ -564,6 +564,18 @@ def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
     assert (trial.value, trial.user_attrs) == (0.125, {})
 
 
+def test_readers_do_not_wait_for_a_writer(study: Study) -> None:
+    lease = claim(study)
+    other = another(study.database)
+    beside = Study(other, study.name, study.study_id, study.spec)
+    with study.database.transaction() as connection:
+        leases.renew(connection, [Heartbeat(lease, 40, 1.0)], SECONDS)
+        assert [running.epoch for running in read_status(beside).running] == [0]
+        assert beside.counts()[TrialState.RUNNING] == 1
+    assert [running.epoch for running in read_status(beside).running] == [40]
+    other.close()
+
+
 # Beside Optuna's own programs
 
 
