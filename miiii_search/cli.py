@@ -120,7 +120,7 @@ def create(
     if dry_run:
         import tomli_w
 
-        from miiii_search.search.spec import to_tree
+        from miiii_search.search.settings import to_tree
 
         print(tomli_w.dumps(to_tree(_spec(preset, spec, settings, trials))), end="")
         return
@@ -367,7 +367,8 @@ def _create(
 def _spec(preset: str | None, spec: Path | None, settings: list[str] | None, trials: int | None) -> StudySpec:
     from miiii_search.search.presets import get_preset
     from miiii_search.search.pruning import check_pruning
-    from miiii_search.search.spec import StudySpec, read_toml, to_tree, validate, with_settings
+    from miiii_search.search.settings import read_toml, to_tree, validate, with_settings
+    from miiii_search.search.spec import StudySpec
 
     tree = read_toml(spec) if spec else to_tree(get_preset(preset or "demo").spec)
     if spec:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.search.spec import read_toml, to_tree, validate
+from miiii_search.search.settings import read_toml, to_tree, validate
 from miiii_search.search.status import best_trial
 from miiii_search.search.study import METRICS_KEY, Study
 

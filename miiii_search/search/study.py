@@ -22,7 +22,8 @@ from miiii_search.errors import UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.search import notes, tables
 from miiii_search.search.leases import SHAPE_KEY
-from miiii_search.search.spec import Point, Range, StudySpec, Value, difference, nearest, to_tree, validate
+from miiii_search.search.settings import difference, to_tree, validate
+from miiii_search.search.spec import Point, Range, StudySpec, Value, nearest
 from miiii_search.search.storage import Database
 
 SPEC_KEY = "miiii:spec"

@@ -25,7 +25,7 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 from miiii_search.search.export import Configuration, read_configuration
 from miiii_search.search.presets import get_configuration
 from miiii_search.search.provenance import source_commit
-from miiii_search.search.spec import to_tree, with_settings
+from miiii_search.search.settings import to_tree, with_settings
 from miiii_search.terminal.display import console
 
 

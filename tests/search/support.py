@@ -16,7 +16,8 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.search import leases, tables
 from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.reporting import Outcome, finish
-from miiii_search.search.spec import StudySpec, to_tree, validate
+from miiii_search.search.settings import to_tree, validate
+from miiii_search.search.spec import StudySpec
 from miiii_search.search.storage import Database
 from miiii_search.search.study import Study
 

@@ -17,21 +17,8 @@ from hypothesis import strategies as st
 from miiii_search.errors import UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.search.presets import PRESETS, get_configuration, get_preset
-from miiii_search.search.spec import (
-    MAX_GRID,
-    PRUNING_RULES,
-    SAMPLERS,
-    Budget,
-    Pruning,
-    Range,
-    StudySpec,
-    difference,
-    read_toml,
-    rungs,
-    to_tree,
-    validate,
-    with_settings,
-)
+from miiii_search.search.settings import difference, read_toml, to_tree, validate, with_settings
+from miiii_search.search.spec import MAX_GRID, PRUNING_RULES, SAMPLERS, Budget, Pruning, Range, StudySpec, rungs
 from tests.search.support import SPACE, TINY, make_spec
 
 PAPER_TABLE_1 = {
