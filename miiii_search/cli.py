@@ -359,7 +359,8 @@ def _create(
     database = _database(storage, create=True)
     known = name in study_names(database)
     opened = open_study(database, name) if as_it_is and known else create_study(database, name, wanted)
-    counts = f"{opened.spec.n_trials} trials of up to {opened.spec.experiment.epochs:,} epochs"
+    n_trials = opened.spec.n_trials
+    counts = f"{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
     _say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")
     return opened
 

@@ -70,7 +70,7 @@ def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
         database = open_database(storage)
         try:
             names = study_names(database)
-            yield True, f"storage {database}: {len(names)} studies" + (f" ({', '.join(names)})" if names else "")
+            yield True, f"storage {database}: " + (f"studies {', '.join(names)}" if names else "no study yet")
             if study is not None:
                 open_study(database, study)
                 yield True, f"study `{study}`"
