@@ -110,6 +110,11 @@ class Lanes:
         return _progress(jax.device_get(_scalars(self.program, state)))
 
 
+def _width_for(lanes: int) -> int:
+    """The narrowest program that holds so many lanes; beyond the steps, a multiple of the last one."""
+    return next((width for width in WIDTHS if width >= lanes), -(-lanes // WIDTHS[-1]) * WIDTHS[-1])
+
+
 def _scalars(program: Program, state: LaneState) -> dict[str, Array]:
     """The few numbers that the host looks at after a chunk."""
     return {
@@ -187,7 +192,7 @@ class _Batched:
 
     def put(self, lane: int, state: LaneState) -> None:
         if lane >= self._width:
-            self._resize(next(width for width in WIDTHS if width > lane), state)
+            self._resize(_width_for(lane + 1), state)
         self._states = jax.tree.map(lambda all_, one: all_.at[lane].set(one), self._states, state)
 
     def get(self, lane: int) -> LaneState:
@@ -200,7 +205,7 @@ class _Batched:
         self._states = jax.tree_util.tree_map_with_path(
             lambda path, leaf: leaf.at[lane].set(never) if path[0].name == "epoch" else leaf, self._states
         )
-        width = next(width for width in WIDTHS if width > max(remaining, default=0))
+        width = _width_for(max(remaining, default=0) + 1)
         if width < self._width:
             self._resize(width, self.get(0))
 

@@ -72,7 +72,7 @@ def test_a_loss_of_zero_or_infinity() -> None:
 
 
 def test_threads_do_not_disturb_one_another() -> None:
-    jobs = [(experiment, f"run {k}") for k in range(3) for experiment in (NANDA, MIIII)]
+    jobs = [(experiment, f"run {k}") for k in range(2) for experiment in (NANDA, MIIII)]
 
     def draw(job: tuple[Experiment, str]) -> bytes:
         return learning_curves(job[0], make_record(job[0]), job[1])

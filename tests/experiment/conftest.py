@@ -28,7 +28,7 @@ def compiled_once() -> dict[bool, Lanes]:
 def _emptied(lanes: Lanes) -> Iterator[Lanes]:
     assert len(lanes) == 0
     yield lanes
-    for lane in sorted(lanes._progress, reverse=True):
+    for lane in sorted(lanes._progress):
         lanes.release(lane)
 
 

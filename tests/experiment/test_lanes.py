@@ -54,7 +54,7 @@ def train_all(lanes: Lanes, runs: Sequence[Run], width: int, chunk: int) -> list
             assert lanes.progress(lane).epoch == 200
             if waiting:  # otherwise the lane stays, so that the width does
                 lanes.release(lane)
-    for lane in sorted(lanes._progress, reverse=True):
+    for lane in sorted(lanes._progress):
         lanes.release(lane)
     return [weights[run] for run in range(len(runs))]
 
@@ -123,7 +123,7 @@ def test_batched_lanes_differ_by_no_more_than_rounding(looped: Lanes, batched: L
     nudged = [
         relative_distance(train_nudged(looped, run, seed), expected)
         for run, expected in zip(runs, reference, strict=True)
-        for seed in range(8)
+        for seed in range(5)
     ]
     assert max(distances) < 3 * max(nudged)
     assert np.median(distances) < 10 * np.median(nudged)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,6 +45,17 @@ def in_float64(weights: Weights) -> Weights:
     return {name: array.astype(jnp.float64) for name, array in weights.items()}
 
 
+# Compiled in a hurry: each of these runs a few times only.
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def textbook_activations(weights: Weights, x: Array, masks: tuple[Array, Array] | None = None) -> dict[str, Array]:
+    return textbook.transformer(weights, x, masks)
+
+
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def textbook_loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
+    return jax.value_and_grad(textbook.weighted_loss)(logits, y, Experiment().moduli)
+
+
 def samples(weights: Weights) -> tuple[Array, Array]:
     """Digits and labels of some training samples.
 
@@ -51,7 +63,7 @@ def samples(weights: Weights) -> tuple[Array, Array]:
     """
     train = make_splits(Experiment()).train
     with jax.enable_x64(True):
-        middle = jax.jit(textbook.transformer)(in_float64(weights), train.x[:400])["residual_middle"][:, 2]
+        middle = textbook_activations(in_float64(weights), train.x[:400])["residual_middle"][:, 2]
         distance = np.abs(np.asarray(middle @ in_float64(weights)["feed_forward_in"])).min(axis=1)
     clear = np.flatnonzero(distance > 1e-5)[:N_SAMPLES]
     assert len(clear) == N_SAMPLES
@@ -65,35 +77,28 @@ def loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(weighted_loss)(logits, y, of_tasks, moduli)
 
 
-@jax.jit
-def textbook_loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
-    return jax.value_and_grad(textbook.weighted_loss)(logits, y, Experiment().moduli)
-
-
 @pytest.fixture(scope="module", params=SIZES, ids="d_model={0[0]},n_heads={0[1]}".format)
 def comparison(request: pytest.FixtureRequest) -> Comparison:
     weights = make_weights(*request.param)
     x, y = samples(weights)
     direction = jax.random.normal(jax.random.PRNGKey(2), (N_SAMPLES, 1480))
 
-    def run(network: Network, loss_and_gradient: LossAndGradient, weights: Weights) -> dict[str, Any]:
-        @jax.jit
-        def backward(weights: Weights, cotangent: Array) -> Weights:
-            gradients: Weights
-            (gradients,) = jax.vjp(lambda w: network(w)["logits"], weights)[1](cotangent)
-            return gradients
+    def run(network: Network, loss_and_gradient: LossAndGradient, weights: Weights, level: int) -> dict[str, Any]:
+        @partial(jax.jit, compiler_options={"xla_backend_optimization_level": level})
+        def backward(weights: Weights, by_logits: Array, along: Array) -> tuple[Weights, Weights]:
+            back = jax.vjp(lambda w: network(w)["logits"], weights)[1]
+            return back(by_logits)[0], back(along)[0]
 
-        activations = jax.jit(network)(weights)
+        activations = jax.jit(network, compiler_options={"xla_backend_optimization_level": level})(weights)
         # The chain rule by hand: the loss, of one shape for all sizes, is compiled once.
         loss, by_logits = loss_and_gradient(activations["logits"], y)
-        along = direction.astype(by_logits.dtype)
-        result = activations, loss, backward(weights, by_logits), backward(weights, along)
+        gradients, along = backward(weights, by_logits, direction.astype(by_logits.dtype))
         names = "activations", "loss", "gradients", "gradients_along_direction"
-        return dict(zip(names, jax.device_get(result), strict=True))
+        return dict(zip(names, jax.device_get((activations, loss, gradients, along)), strict=True))
 
-    actual = run(lambda w: with_weights(w)(x), loss_and_gradient, weights)
+    actual = run(lambda w: with_weights(w)(x), loss_and_gradient, weights, level=3)
     with jax.enable_x64(True):
-        expected = run(lambda w: textbook.transformer(w, x), textbook_loss_and_gradient, in_float64(weights))
+        expected = run(lambda w: textbook.transformer(w, x), textbook_loss_and_gradient, in_float64(weights), 0)
     return Comparison(weights, actual, expected)
 
 
@@ -139,7 +144,7 @@ def test_dropout_is_applied_after_the_two_sums() -> None:
     assert list(remaining) == []  # used at two places, no more and no less
     everywhere = [jnp.broadcast_to(mask[:, None], (N_SAMPLES, 3, 128)) for mask in masks]
     with jax.enable_x64(True):
-        expected = textbook.transformer(in_float64(weights), x, (everywhere[0], everywhere[1]))["logits"]
+        expected = textbook_activations(in_float64(weights), x, (everywhere[0], everywhere[1]))["logits"]
     assert_close(np.asarray(actual), np.asarray(expected))
 
 
@@ -186,10 +191,10 @@ def test_initial_weights_follow_he(d_model: int, n_heads: int) -> None:
 
 
 def test_no_two_matrices_are_drawn_alike() -> None:
-    weights = initial_weights(13, 32, 4, 28, jax.random.PRNGKey(0))
+    weights = initial_weights(113, 128, 4, 1480, jax.random.PRNGKey(0))
     first = [float(array.ravel()[0]) / float(array.std()) for array in weights.values()]
     assert len(set(first)) == len(first)
-    other = initial_weights(13, 32, 4, 28, jax.random.PRNGKey(1))
+    other = initial_weights(113, 128, 4, 1480, jax.random.PRNGKey(1))
     assert all((weights[name] != other[name]).all() for name in weights)
 
 

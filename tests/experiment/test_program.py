@@ -144,9 +144,14 @@ SOLVABLE = Experiment(
 ENOUGH = 5
 
 
+@pytest.fixture(scope="module")
+def solvable() -> Lanes:
+    return Lanes(ProgramKey.of(SOLVABLE, NARROW), batched=False)
+
+
 @pytest.mark.parametrize(("right", "solved"), [(ENOUGH - 1, False), (ENOUGH, True)])
-def test_a_target_that_is_met_exactly(right: int, solved: bool) -> None:
-    program = Program(ProgramKey.of(SOLVABLE, NARROW))
+def test_a_target_that_is_met_exactly(solvable: Lanes, right: int, solved: bool) -> None:
+    program = solvable.program
     accuracy = np.float32(right) * (np.float32(1) / np.float32(50))  # as XLA divides
     row = {"validation_accuracy": jnp.full(5, accuracy), "validation_loss": jnp.ones(5), "train_loss": jnp.ones(5)}
     state = program.init(SOLVABLE, NARROW)
@@ -160,16 +165,15 @@ def first_solved(hits: list[int]) -> int | None:
     return next((k for k in range(2, len(hits)) if min(hits[k - 2 : k + 1]) >= ENOUGH), None)
 
 
-def test_solved_at_the_same_epoch_whatever_the_chunk() -> None:
+def test_solved_at_the_same_epoch_whatever_the_chunk(solvable: Lanes) -> None:
     """On q = 11, the one task of `masked` at p = 13 that is scored."""
     assert [q for q, scored in zip(SOLVABLE.moduli, SOLVABLE.scored, strict=True) if scored] == [11]
-    lanes = Lanes(ProgramKey.of(SOLVABLE, NARROW), batched=False)
     runs = [
         (with_seed(seed, SOLVABLE), NARROW.model_copy(update={"learning_rate": 1e-2, "dropout": dropout}))
         for seed in range(3)
         for dropout in (0.0, 0.1, 0.5)
     ]
-    outcomes = [[outcome(lanes, run, chunk) for run in runs] for chunk in (256, 1, 5)]
+    outcomes = [[outcome(solvable, run, chunk) for run in runs] for chunk in (256, 1, 5)]
     assert outcomes[0] == outcomes[1] == outcomes[2]
     indices = []
     for epoch, solved_epoch, hits in outcomes[0]:
