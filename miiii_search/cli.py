@@ -312,7 +312,26 @@ def main() -> None:
         # The reader, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if not _is_lost_database(error):
+            raise
+        print(
+            "error: the database stopped answering; once it is back, the same command continues, and trials that "
+            "were running go back to the queue when their leases run out",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_lost_database(error: Exception) -> bool:
+    """Whether an open database went away; what could not be opened is a `UserError`."""
+    if "sqlalchemy" not in sys.modules:
+        return False
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import OperationalError
+
+    return isinstance(error, OperationalError | StorageInternalError)
 
 
 def _fail(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -274,3 +275,13 @@ def test_mistake_in_a_process_of_its_own(empty_folder: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert list(empty_folder.iterdir()) == []
+
+
+def test_no_device_is_one_line(empty_folder: Path) -> None:
+    environment = {**os.environ, "JAX_PLATFORMS": "no-such-device"}
+    command = [sys.executable, "-m", "miiii_search", "train", "--preset", "demo", "--out", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "no-such-device" in done.stderr
+    assert "JAX_PLATFORMS=cpu" in done.stderr

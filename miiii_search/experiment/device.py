@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from miiii_search.errors import UserError
+
 PACKAGES = ("miiii-search", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -27,8 +29,13 @@ def use_compilation_cache() -> Path:
 
 
 def describe_device() -> str:
-    """The device that JAX computes on, in words."""
-    device = jax.devices()[0]
+    """The device that JAX computes on, in words. Raises `UserError` if there is none."""
+    try:
+        device = jax.devices()[0]
+    except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names what is not installed
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = f"JAX finds no device of the kind `{wanted}`" if wanted else f"JAX finds no device ({error})"
+        raise UserError(f"{reason}; JAX_PLATFORMS=cpu trains on the CPU, miiii-search doctor tells more") from None
     if device.platform == "cpu":
         return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
     return f"{device.platform} ({device.device_kind})"

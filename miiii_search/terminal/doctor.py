@@ -47,8 +47,8 @@ def _devices() -> Iterator[tuple[bool, str]]:
         import jax
 
         devices = jax.devices()
-    except (ImportError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (ImportError, RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no platform could be started"])[0]
         yield False, f"JAX finds no device: {reason}; JAX_PLATFORMS=cpu trains on the CPU"
         return
     names = ", ".join(f"{device.platform} ({device.device_kind})" for device in devices)

@@ -69,7 +69,7 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
 
     use_compilation_cache()
     experiment, hyperparameters = chosen.experiment, chosen.hyperparameters
-    started = time.monotonic()
+    device, started = describe_device(), time.monotonic()
     with _progress_bar() as bar:
         task = bar.add_task("compiling", total=experiment.epochs, accuracy="")
 
@@ -94,7 +94,7 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
         bar.update(task, total=result.progress.epoch)
     provenance = {
         "completed": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": describe_device(),
+        "device": device,
         "seconds": round(time.monotonic() - started, 3),
         "versions": package_versions(),
     }

@@ -20,6 +20,8 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from tests.postgres import PostgresServer
+
 COMMAND = [sys.executable, "-m", "miiii_search"]
 
 TINY = (
@@ -257,3 +259,15 @@ def test_watch_ends_with_the_study(processes: Processes, tmp_path: Path) -> None
     assert processes.start("work", "--study", "demo", storage=storage).wait(120) == 0
     assert watch.wait(60) == 0
     assert "done" in processes.log(watch)
+
+
+def test_lost_database_is_one_line(processes: Processes) -> None:
+    with PostgresServer() as server:
+        storage = server.create_database()
+        up = processes.start(*long_study(), "--no-dashboard", storage=storage)
+        wait_until_it_trains(processes, up, storage)
+        server.stop("immediate")
+        assert up.wait(60) == 1
+    said = processes.log(up)
+    assert "the database stopped answering" in said
+    assert "Traceback" not in said
