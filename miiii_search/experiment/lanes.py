@@ -87,10 +87,17 @@ class Lanes:
         """Where the run in this lane stands."""
         return self._progress[lane]
 
-    def test(self, lane: int) -> tuple[Floats, Floats]:
-        """Loss and accuracy of each task on the test split. Touch it once, when the run has ended."""
-        loss, accuracy = self.program.test(self._store.get(lane))
-        return np.asarray(loss), np.asarray(accuracy)
+    def final(self, lane: int) -> dict[str, Floats]:
+        """`train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` of each task, without dropout.
+
+        The test split is touched once, when the run has ended.
+        """
+        final: dict[str, Floats] = jax.device_get(self.program.final(self._store.get(lane)))
+        return final
+
+    def spectrum(self, lane: int) -> Floats:
+        """The neurons' mean Fourier magnitudes `[p, p // 2 + 1]`, see `Program.spectrum`."""
+        return np.asarray(self.program.spectrum(self._store.get(lane)))
 
     def weights(self, lane: int) -> Snapshot:
         """The weights of the run in this lane, by name."""

@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 def task_slices(moduli: tuple[int, ...]) -> list[slice]:
-    """Where the logits of each task lie among the Σq columns."""
+    """Where the logits of each task lie among the Σq rows."""
     ends = np.cumsum(moduli)
     return [slice(int(end) - q, int(end)) for q, end in zip(moduli, ends, strict=True)]
 
@@ -22,64 +22,66 @@ def task_weights(moduli: tuple[int, ...], scored: tuple[bool, ...]) -> Array:
     return jnp.asarray(np.where(scored, 1 / np.log(moduli), 0), jnp.float32)
 
 
-def weighted_loss(logits: Array, y: Array, weights: Array, moduli: tuple[int, ...]) -> Array:
+def weighted_loss(logits: Array, y: Array, weights: Array, moduli: tuple[int, ...]) -> tuple[Array, tuple[Array, Array]]:
     """L = Σ_q w_q CE_q, CE_q the mean cross-entropy of task q over the batch (Eq. 12).
 
-    `logits` `[n, Σq]`, `y` `[n, tasks]`, `weights` `[tasks]`.
+    `logits` `[Σq, n]`, `y` `[n, tasks]`, `weights` `[tasks]`. Beside L, what `evaluate` returns.
     """
-    return jnp.sum(weights * _cross_entropies(logits, y, moduli))
+    losses, accuracies = evaluate(logits, y, moduli)
+    return jnp.sum(weights * losses), (losses, accuracies)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _cross_entropies(logits: Array, y: Array, moduli: tuple[int, ...]) -> Array:
-    """Mean cross-entropy in nats of each task. `[tasks]`."""
-    return jnp.mean(_compare(logits, y, moduli)[0], axis=0)
+def evaluate(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, Array]:
+    """Mean cross-entropy (nats) and accuracy of each task. `[tasks]`, `[tasks]`.
+
+    A label that shares the largest logit with another class is wrong: a network that has died knows nothing.
+    """
+    losses, hits, _ = _compare(logits, y, moduli)
+    return jnp.mean(losses, axis=1), _share(hits)
 
 
 def _compare(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """Every sample against its labels.
 
-    Returns the cross-entropy `[n, tasks]`, whether the label has the largest logit, alone, `[n, tasks]`, and
-    the gradient of each cross-entropy by its task's logits `[n, Σq]`.
+    Returns the cross-entropy `[tasks, n]`, whether the label has the largest logit, alone, `[tasks, n]`, and
+    the gradient of each cross-entropy by its task's logits `[Σq, n]`.
     """
+    slices = task_slices(moduli)
+    label_rows = y.T + np.asarray([rows.start for rows in slices])[:, None]
+    label_logits = jnp.take_along_axis(logits, label_rows, axis=0)  # [tasks, n]
     losses, hits, gradients = [], [], []
-    for task, columns in enumerate(task_slices(moduli)):
-        task_logits, label = logits[:, columns], y[:, task, None]
-        is_label = jnp.arange(columns.stop - columns.start) == label
-        label_logit = jnp.sum(jnp.where(is_label, task_logits, 0), axis=-1, keepdims=True)
-        runner_up = jnp.max(jnp.where(is_label, -jnp.inf, task_logits), axis=-1, keepdims=True)
+    for rows, label, label_logit in zip(slices, y.T, label_logits, strict=True):
+        is_label = jnp.arange(rows.stop - rows.start)[:, None] == label
+        runner_up = jnp.max(jnp.where(is_label, -jnp.inf, logits[rows]), axis=0)
         # The maximum of this task alone: logits of different tasks drift apart by more than float32's exponent.
         maximum = jnp.maximum(label_logit, runner_up)
-        exp_others = jnp.where(is_label, 0, jnp.exp(task_logits - maximum))
+        exp_others = jnp.where(is_label, 0, jnp.exp(logits[rows] - maximum))
         exp_label = jnp.exp(label_logit - maximum)
-        others = jnp.sum(exp_others, axis=-1, keepdims=True)
+        others = jnp.sum(exp_others, axis=0)
         # Where the label leads, exp_label is exactly 1, and log1p keeps what log(others + 1) would round away.
         losses.append(maximum - label_logit + jnp.log1p(others + (exp_label - 1)))
         hits.append(label_logit > runner_up)
         # At the label softmax − 1 would cancel; −Σ_others softmax is the same number and does not.
         # See Prieto et al., Grokking at the edge of numerical stability, arXiv 2501.04697.
-        gradients.append(jnp.where(is_label, -others, exp_others) / (others + exp_label))
-    loss, hit, gradient = (jnp.concatenate(parts, axis=-1) for parts in (losses, hits, gradients))
-    return loss, hit, gradient
+        gradients.append(jnp.where(is_label, -others, exp_others) * (1 / (others + exp_label)))
+    return jnp.stack(losses), jnp.stack(hits), jnp.concatenate(gradients)
 
 
-def _forward_rule(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, Array]:
-    losses, _, gradients = _compare(logits, y, moduli)
-    return jnp.mean(losses, axis=0), gradients
+def _share(hits: Array) -> Array:
+    """How many of the samples are right, of 1, in every task. `[tasks, n]` → `[tasks]`."""
+    # XLA divides by multiplying with 1/n, which makes 41 of 41 a little less than 1.
+    return jnp.where(hits.all(1), 1, hits.mean(1))
 
 
-def _backward_rule(moduli: tuple[int, ...], gradients: Array, incoming: Array) -> tuple[Array, None]:
-    factor = jnp.repeat(incoming / len(gradients), np.asarray(moduli), total_repeat_length=sum(moduli))
-    return gradients * factor, None
+def _forward_rule(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[tuple[Array, Array], Array]:
+    losses, hits, gradients = _compare(logits, y, moduli)
+    return (jnp.mean(losses, axis=1), _share(hits)), gradients
 
 
-_cross_entropies.defvjp(_forward_rule, _backward_rule)
+def _backward_rule(moduli: tuple[int, ...], gradients: Array, incoming: tuple[Array, Array]) -> tuple[Array, None]:
+    factor = incoming[0] / gradients.shape[1]
+    return gradients * jnp.repeat(factor, np.asarray(moduli), total_repeat_length=sum(moduli))[:, None], None
 
 
-def evaluate(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, Array]:
-    """Cross-entropy (nats) of every sample and task, and whether it was right. `[n, tasks]`, `[n, tasks]`.
-
-    A label that shares the largest logit with another class is wrong: a network that has died knows nothing.
-    """
-    losses, hits, _ = _compare(logits, y, moduli)
-    return losses, hits
+evaluate.defvjp(_forward_rule, _backward_rule)

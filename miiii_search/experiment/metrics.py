@@ -20,7 +20,7 @@ FIVE_PERCENT = 0.05
 
 
 class Metrics(Spec):
-    """The end of one run. Per-task values are in the order of `moduli`; losses in nats."""
+    """The end of one run, without dropout. Per-task values are in the order of `moduli`; losses in nats."""
 
     epochs_trained: int
     epochs_to_solve: int | None = None
@@ -41,21 +41,24 @@ def summarize(
     experiment: Experiment,
     record: Record,
     solved_epoch: int | None,
-    test: tuple[Floats, Floats],
+    final: Mapping[str, Floats],
     weights: Mapping[str, np.ndarray[Any, Any]],
 ) -> Metrics:
-    """The metrics of a run that has ended, with finite losses, at its record's last evaluation."""
-    last = {name: tuple(map(float, getattr(record, name)[-1])) for name in _PER_TASK}
+    """The metrics of a run that has ended, with finite losses, at its record's last evaluation.
+
+    `final` is what `Lanes.final` returns.
+    """
+    # A finite number even where one split alone overflows: a file cannot hold another.
+    at_end = {name: tuple(map(float, np.nan_to_num(v, nan=_LARGEST, posinf=_LARGEST))) for name, v in final.items()}
     return Metrics(
         epochs_trained=int(record.epoch[-1]),
         epochs_to_solve=solved_epoch,
         validation_accuracy_mean=mean_accuracy(experiment, record.validation_accuracy[-1]),
         moduli=experiment.moduli,
-        # A finite number even where the test split alone overflows: a file cannot hold another.
-        test_loss=tuple(map(float, np.nan_to_num(test[0], nan=float(np.finfo(np.float32).max)))),
-        test_accuracy=tuple(map(float, test[1])),
+        validation_accuracy=tuple(map(float, record.validation_accuracy[-1])),
+        validation_loss=tuple(map(float, record.validation_loss[-1])),
         weights_sha256=digest(weights),
-        **last,
+        **at_end,
     )
 
 
@@ -98,4 +101,4 @@ def compare(recorded: Metrics, measured: Metrics) -> tuple[Verdict, str]:
     return ("agrees" if close else "differs"), words
 
 
-_PER_TASK = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")
+_LARGEST = float(np.finfo(np.float32).max)

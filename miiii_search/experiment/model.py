@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.random import threefry_2x32
 
 Array = jax.Array
 
@@ -37,72 +39,49 @@ class Transformer(nnx.Module):
         self.unembedding = he_normal(d_model, d_model, n_logits)
 
     def __call__(self, x: Array, dropout: Callable[[Array], Array] = lambda z: z) -> dict[str, Array]:
-        """Named activations at ŷ for the digits `x` `[n, 2]`.
+        """Named activations at ŷ for the digits `x` `[n, 2]`; a column a sample.
 
         `dropout` is applied to the residual stream after the attention sum and after the feed-forward sum.
 
-        Returns `attention` `[n, heads, 3]` (from ŷ to x0, x1, ŷ), `residual_middle` `[n, d]`, `neurons`
-        `[n, 4d]` (after ReLU), `residual_final` `[n, d]` and `logits` `[n, Σq]`, a slice a task.
+        Returns `attention` `[heads, 3, n]` (from ŷ to x0, x1, ŷ), `residual_middle` `[d, n]`, `neurons`
+        `[4d, n]` (after ReLU), `residual_final` `[d, n]` and `logits` `[Σq, n]`, a slice of the rows a task.
         """
-        answer, digits = self._embed()
+        # Samples last: every product, and every sum over the classes of a task, then runs along them.
+        digits, answer = self._embed()  # [2, d, p], [d]
+        one_hot = jax.nn.one_hot(x.T, digits.shape[-1], axis=1)  # [2, p, n]
         n_heads, d_head = self.query.shape[1:]
 
         query = jnp.einsum("d,dhk->hk", answer, self.query[...])  # [heads, d_head]
-        # One vector a head, so that no table of keys is needed: score = z·(W_K q).
-        reader = jnp.einsum("dhk,hk->dh", self.key[...], query) / jnp.sqrt(d_head)  # [d, heads]
-        score = digits @ reader  # [2, p, heads]
-        value = jnp.einsum("itd,dhk->ithk", digits, self.value[...])  # [2, p, heads, d_head]
-        answer_score, answer_value = answer @ reader, jnp.einsum("d,dhk->hk", answer, self.value[...])
+        # One vector a head, so that no table of keys is needed: score = (W_K q)·z.
+        reader = jnp.einsum("dhk,hk->hd", self.key[...], query) / jnp.sqrt(d_head)  # [heads, d]
+        read_value = self.value[...].reshape(len(answer), -1).T  # [heads · d_head, d]
+        # A lookup is a product with a one-hot matrix, and so is its gradient: no gather, no scatter.
+        score = [reader @ digits[i] @ one_hot[i] for i in (0, 1)]  # [heads, n]
+        value = [(read_value @ digits[i] @ one_hot[i]).reshape(n_heads, d_head, -1) for i in (0, 1)]
 
-        x0, x1 = x[:, 0], x[:, 1]
-        scores = jnp.stack(
-            [
-                _look_up(score[0], x0),
-                _look_up(score[1], x1),
-                jnp.broadcast_to(answer_score, (len(x), n_heads)),
-            ],
-            -1,
-        )
-        attention = jax.nn.softmax(scores, axis=-1)  # [n, heads, 3]
+        scores = jnp.stack([*score, jnp.broadcast_to((reader @ answer)[:, None], score[0].shape)], axis=1)
+        attention = jax.nn.softmax(scores, axis=1)  # [heads, 3, n]
         mixed = (
-            attention[..., 0, None] * _look_up(value[0], x0)
-            + attention[..., 1, None] * _look_up(value[1], x1)
-            + attention[..., 2, None] * answer_value
-        )  # [n, heads, d_head]
-        middle = dropout(answer + jnp.einsum("nhk,hkd->nd", mixed, self.attention_output[...]))
-        neurons = jax.nn.relu(middle @ self.feed_forward_in[...])
-        final = dropout(middle + neurons @ self.feed_forward_out[...])
+            attention[:, 0, None] * value[0]
+            + attention[:, 1, None] * value[1]
+            + attention[:, 2, None] * (read_value @ answer).reshape(n_heads, d_head, 1)
+        )  # [heads, d_head, n]
+        write = self.attention_output[...].reshape(-1, len(answer)).T  # [d, heads · d_head]
+        middle = dropout(answer[:, None] + write @ mixed.reshape(write.shape[1], -1))
+        neurons = jax.nn.relu(self.feed_forward_in[...].T @ middle)
+        final = dropout(middle + self.feed_forward_out[...].T @ neurons)
         return {
             "attention": attention,
             "residual_middle": middle,
             "neurons": neurons,
             "residual_final": final,
-            "logits": final @ self.unembedding[...],
+            "logits": self.unembedding[...].T @ final,
         }
 
     def _embed(self) -> tuple[Array, Array]:
-        """The residual stream before the block: at ŷ `[d]`, at (x0, x1) for every token `[2, p, d]` (Eq. 7)."""
+        """The residual stream before the block: at (x0, x1) for every token `[2, d, p]`, at ŷ `[d]` (Eq. 7)."""
         token, position = self.token_embedding[...], self.position_embedding[...]
-        return token[-1] + position[2], token[None, :-1] + position[:2, None]
-
-
-@jax.custom_vjp
-def _look_up(table: Array, index: Array) -> Array:
-    """`table[index]`: `[p, …]`, `[n]` → `[n, …]`, with a matrix product for a gradient instead of a scatter."""
-    return table[index]
-
-
-def _look_up_forward(table: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
-    return table[index], (index, table)
-
-
-def _look_up_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
-    index, table = saved
-    one_hot = (index[None, :] == jnp.arange(len(table))[:, None]).astype(gradient.dtype)  # [p, n]
-    return (one_hot @ gradient.reshape(len(index), -1)).reshape(table.shape), None
-
-
-_look_up.defvjp(_look_up_forward, _look_up_backward)
+        return token[:-1].T + position[:2, :, None], token[-1] + position[2]
 
 
 def make_dropout(key: Array, rate: Array, mask: str) -> Callable[[Array], Array]:
@@ -117,8 +96,10 @@ def make_dropout(key: Array, rate: Array, mask: str) -> Callable[[Array], Array]
     calls = iter(range(1 << 30))
 
     def dropout(z: Array) -> Array:
-        shape = z.shape if mask == "sample" else (1, *z.shape[1:])
-        bits = jax.random.bits(jax.random.fold_in(key, next(calls)), shape, jnp.uint16)
+        shape = z.shape if mask == "sample" else (*z.shape[:-1], 1)
+        n_words = -(-math.prod(shape) // 2)
+        words = threefry_2x32(jax.random.fold_in(key, next(calls)), jnp.arange(n_words, dtype=jnp.uint32))
+        bits = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: math.prod(shape)].reshape(shape)
         return jnp.where(bits.astype(jnp.uint32) >= threshold, z * scale, 0)
 
     return dropout

@@ -54,6 +54,9 @@ class LaneState:
     failed_epoch: Array  # the first epoch whose loss was not finite, 0 as long as all is well
 
 
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}
+"""JAX's names; where a device has no faster product, as on a CPU, all of them are computed in float32."""
+
 Chunk = tuple[LaneState, dict[str, Array], Array]
 """A lane after some epochs, `MAX_EVALUATIONS` rows of its record, and how many of them were written."""
 
@@ -74,7 +77,7 @@ class ProgramKey:
 
 
 class Program:
-    """One lane's functions, compiled at their first call: `init`, `train`, `test`."""
+    """One lane's functions, compiled at their first call: `init`, `train`, `final`, `spectrum`."""
 
     def __init__(self, key: ProgramKey) -> None:
         self.key = key
@@ -117,10 +120,21 @@ class Program:
         trained: Chunk = self._train(state, jnp.int32(min(evaluations, MAX_EVALUATIONS)), self.data)
         return trained
 
-    def test(self, state: LaneState) -> tuple[Array, Array]:
-        """Loss and accuracy of each task on the test split, which is for runs that have ended."""
-        losses, hits = self._test(state.weights, *self.data["test"])
-        return losses.mean(0), self._share(hits)
+    def final(self, state: LaneState) -> dict[str, Array]:
+        """Loss and accuracy of each task on the training and test splits, for a run that has ended."""
+        final: dict[str, Array] = {}
+        for split in ("train", "test"):
+            final[f"{split}_loss"], final[f"{split}_accuracy"] = self._evaluate(state.weights, *self.data[split])
+        return final
+
+    def spectrum(self, state: LaneState) -> Array:
+        """The magnitude of the neurons' 2-d Fourier transform over the grid of all (x0, x1), mean over neurons.
+
+        `[p, p // 2 + 1]`, frequency of x0 by frequency of x1; those of real activations are symmetric, and the
+        other half is left out. The base of Fig. 17 and Table 3.
+        """
+        spectrum: Array = self._spectrum(state.weights)
+        return spectrum
 
     def has_ended(self, state: LaneState) -> Array:
         """Solved, out of epochs, or not finite."""
@@ -151,14 +165,31 @@ class Program:
         return jax.jit(self.train_lane, donate_argnums=0)
 
     @cached_property
-    def _test(self) -> Any:
-        return jax.jit(self._evaluate)
+    def _spectrum(self) -> Any:
+        p = self.key.experiment.p
+        digits = jnp.stack(jnp.meshgrid(jnp.arange(p), jnp.arange(p), indexing="ij"), axis=-1).reshape(-1, 2)
+
+        def spectrum(weights: Weights) -> Array:
+            with self._precision():
+                neurons = with_weights(weights)(digits)["neurons"]  # [4d, p²]
+            return jnp.abs(jnp.fft.rfft2(neurons.reshape(-1, p, p))).mean(0)
+
+        return jax.jit(spectrum)
+
+    @cached_property
+    def _evaluate(self) -> Any:
+        def evaluate_split(weights: Weights, x: Array, y: Array) -> tuple[Array, Array]:
+            with self._precision():
+                logits = with_weights(weights)(x)["logits"]
+            return evaluate(logits, y, self.moduli)
+
+        return jax.jit(evaluate_split)
 
     def train_lane(self, state: LaneState, evaluations: Array, data: Any) -> Chunk:
         """`train` as a pure function of one lane, to be compiled, mapped over lanes, or both."""
         empty = jax.tree.map(
             lambda leaf: jnp.zeros((MAX_EVALUATIONS, *leaf.shape), leaf.dtype),
-            jax.eval_shape(lambda s: self._evaluate_row(s, self._norms(s.weights), data), state),
+            jax.eval_shape(lambda s: self._epochs_and_evaluation(s, data)[1], state),
         )
 
         def go_on(carry: tuple[LaneState, Any, Array]) -> Array:
@@ -167,35 +198,46 @@ class Program:
 
         def until_next_evaluation(carry: tuple[LaneState, Any, Array]) -> tuple[LaneState, Any, Array]:
             state, rows, done = carry
-            state, norms = jax.lax.scan(
-                lambda s, _: self.step(s, *data["train"]),
-                state,
-                length=self.key.experiment.evaluation_interval,
-            )
-            row = self._evaluate_row(state, norms[-1], data)
-            rows = jax.tree.map(lambda buffer, value: buffer.at[done].set(value), rows, row)
-            return self._judge(state, row), rows, done + 1
+            state, row = self._epochs_and_evaluation(state, data)
+            return self._judge(state, row), jax.tree.map(lambda all_, one: all_.at[done].set(one), rows, row), done + 1
 
         state, rows, done = jax.lax.while_loop(go_on, until_next_evaluation, (state, empty, jnp.zeros((), jnp.int32)))
         return state, rows, done
 
-    def step(self, state: LaneState, x: Array, y: Array) -> tuple[LaneState, Array]:
-        """One epoch: one full-batch step. Also returns the gradient norm of every matrix."""
+    def _epochs_and_evaluation(self, state: LaneState, data: Any) -> tuple[LaneState, dict[str, Array]]:
+        """The epochs from one evaluation to the next, and the row of the record at their end."""
+        state, of_epochs = jax.lax.scan(
+            lambda s, _: self.step(s, *data["train"]), state, length=self.key.experiment.evaluation_interval
+        )
+        loss, accuracy = self._evaluate(state.weights, *data["validation"])
+        return state, {
+            "epoch": state.epoch,
+            **{name: values[-1] for name, values in of_epochs.items()},
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+            "weight_norm": self._norms(state.weights),
+        }
+
+    def step(self, state: LaneState, x: Array, y: Array) -> tuple[LaneState, dict[str, Array]]:
+        """One epoch: one full-batch step.
+
+        Also returns what the step saw: each task's loss and accuracy, with dropout and before the update, and
+        the gradient norm of every matrix.
+        """
         epoch = state.epoch + 1
         dropout = make_dropout(
             jax.random.fold_in(state.key, epoch), state.knobs.dropout, self.key.experiment.dropout_mask
         )
         weights_of_tasks = task_weights(self.moduli, self.scored)
 
-        def loss(weights: Weights) -> Array:
-            # Without this a GPU takes float32 products in 19 bits (TF32).
-            with jax.default_matmul_precision("highest"):
+        def loss(weights: Weights) -> tuple[Array, tuple[Array, Array]]:
+            with self._precision():
                 logits = with_weights(weights)(x, dropout)["logits"]
             return weighted_loss(logits, y, weights_of_tasks, self.moduli)
 
-        value, gradients = jax.value_and_grad(loss)(state.weights)
+        (total, (losses, accuracies)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
         updates, optimizer = self._optimizer(state.knobs).update(gradients, state.optimizer, state.weights)
-        failed = (state.failed_epoch == 0) & ~jnp.isfinite(value)
+        failed = (state.failed_epoch == 0) & ~jnp.isfinite(total)
         return (
             replace(
                 state,
@@ -204,29 +246,12 @@ class Program:
                 epoch=epoch,
                 failed_epoch=jnp.where(failed, epoch, state.failed_epoch),
             ),
-            self._norms(gradients),
+            {"train_loss": losses, "train_accuracy": accuracies, "gradient_norm": self._norms(gradients)},
         )
 
-    def _evaluate_row(self, state: LaneState, gradient_norm: Array, data: Any) -> dict[str, Array]:
-        # One pass for both splits: half as much to compile.
-        both = jax.tree.map(lambda *parts: jnp.concatenate(parts), data["train"], data["validation"])
-        losses, hits = self._evaluate(state.weights, *both)
-        n_train = len(data["train"][0])
-        train_loss, validation_loss = losses[:n_train].mean(0), losses[n_train:].mean(0)
-        return {
-            "epoch": state.epoch,
-            "train_loss": train_loss,
-            "train_accuracy": self._share(hits[:n_train]),
-            "validation_loss": validation_loss,
-            "validation_accuracy": self._share(hits[n_train:]),
-            "gradient_norm": gradient_norm,
-            "weight_norm": self._norms(state.weights),
-        }
-
-    def _evaluate(self, weights: Weights, x: Array, y: Array) -> tuple[Array, Array]:
-        with jax.default_matmul_precision("highest"):
-            logits = with_weights(weights)(x)["logits"]
-        return evaluate(logits, y, self.moduli)
+    def _precision(self) -> Any:
+        """What products are computed in. Without it a GPU would take those of float32 in 19 bits (TF32)."""
+        return jax.default_matmul_precision(PRECISIONS[self.key.experiment.precision])
 
     def _judge(self, state: LaneState, row: dict[str, Array]) -> LaneState:
         """Whether the run is solved or has failed, by its latest evaluation.
@@ -247,12 +272,6 @@ class Program:
             solved_epoch=jnp.where(solved, first, state.solved_epoch),
             failed_epoch=jnp.where(failed, state.epoch, state.failed_epoch),
         )
-
-    @staticmethod
-    def _share(hits: Array) -> Array:
-        """How many of the samples are right, of 1, in every task."""
-        # XLA divides by multiplying with 1/n, which makes 41 of 41 a little less than 1.
-        return jnp.where(hits.all(0), 1, hits.mean(0))
 
     @staticmethod
     def _norms(weights: Weights) -> Array:

@@ -51,5 +51,5 @@ def train(
     record, weights, progress = Record.concatenate(records), lanes.weights(lane), lanes.progress(lane)
     if progress.failed_epoch is not None:
         raise NotFinite(progress.failed_epoch)
-    metrics = summarize(experiment, record, progress.solved_epoch, lanes.test(lane), weights)
+    metrics = summarize(experiment, record, progress.solved_epoch, lanes.final(lane), weights)
     return Result(progress, record, metrics, weights)

@@ -67,6 +67,8 @@ class Experiment(Spec):
     solved_evaluations: Annotated[int, Field(gt=0)] = 3
     """Solved: every scored task at the target for so many evaluations in a row, so that luck does not count."""
     dropout_mask: Literal["sample", "batch"] = "sample"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of matrix products; sums and the loss are float32 always. A CPU computes all three in float32."""
     grokfast_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -15,8 +15,9 @@ Floats = NDArray[np.float32]
 class Record:
     """The evaluations of one run, oldest first.
 
-    Losses are mean cross-entropies in nats without the weights of Eq. 12; nothing is dropped out when they
-    are measured. Norms are L2 and, like their columns, in the order of the weights' sorted names.
+    Losses are mean cross-entropies in nats without the weights of Eq. 12. Those of training are what the epoch's
+    step saw, with dropout and before its update, and so cost nothing; validation is measured after it, without
+    dropout. Norms are L2 and, like their columns, in the order of the weights' sorted names.
     """
 
     epoch: NDArray[np.int32]  # [evaluations]

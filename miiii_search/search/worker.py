@@ -213,8 +213,8 @@ class Worker:
             note = f"Trial {number} failed: the loss was not finite at epoch {progress.failed_epoch:,}."
             attributes |= {"failed_epoch": progress.failed_epoch, "reason": note}
         else:
-            weights, test = assignment.lanes.weights(assignment.lane), assignment.lanes.test(assignment.lane)
-            metrics = summarize(experiment, record, progress.solved_epoch, test, weights)
+            weights, final = assignment.lanes.weights(assignment.lane), assignment.lanes.final(assignment.lane)
+            metrics = summarize(experiment, record, progress.solved_epoch, final, weights)
             state, value, ending = _judge(experiment, metrics, assignment.pruned)
             note = f"Trial {number} {ending}"
             moduli = [str(q) for q in metrics.moduli]

@@ -155,7 +155,8 @@ def test_what_batched_lanes_report_is_their_own(looped: Lanes, batched: Lanes) -
         for name, rows in vars(expected[lane]).items():
             np.testing.assert_allclose(getattr(actual[lane], name), rows, rtol=1e-4, atol=1e-6, err_msg=name)
         assert batched.progress(lane) == looped.progress(lane)
-        np.testing.assert_allclose(batched.test(lane), looped.test(lane), rtol=1e-4)
+        for name, values in looped.final(lane).items():
+            np.testing.assert_allclose(batched.final(lane)[name], values, rtol=1e-4, err_msg=name)
     assert len({float(record.train_loss[0, 0]) for record in actual.values()}) == 3
 
 

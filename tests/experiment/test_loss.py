@@ -57,7 +57,7 @@ def exact(logits: NDArray[np.float32], y: NDArray[np.int32]) -> tuple[float, Flo
 
 
 def loss_of(logits: Array, y: Array) -> Array:
-    return weighted_loss(logits, y, task_weights(MODULI, (True,) * len(MODULI)), MODULI)
+    return weighted_loss(logits.T, y, task_weights(MODULI, (True,) * len(MODULI)), MODULI)[0]
 
 
 def naive_loss(logits: Array, y: Array) -> Array:
@@ -124,7 +124,7 @@ def test_the_gradient_at_any_lead_and_level(lead: float, levels: list[float], se
 def test_the_incoming_gradient_scales_each_task() -> None:
     logits, y = make_logits(1)
     weights = jnp.asarray([1.0, 0.0, 2.5, -3.0])
-    gradient = jax.jit(jax.grad(lambda z: 3 * weighted_loss(z, jnp.asarray(y), weights, MODULI)))(logits)
+    gradient = jax.jit(jax.grad(lambda z: 3 * weighted_loss(z.T, jnp.asarray(y), weights, MODULI)[0]))(logits)
     _, expected = exact(logits, y)
     for task, columns in enumerate(task_slices(MODULI)):
         factor = 3 * float(weights[task]) * log(MODULI[task])
@@ -164,7 +164,7 @@ def test_masked_tasks_move_nothing() -> None:
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(8, sum(moduli))), jnp.float32)
     y = jnp.asarray(np.stack([rng.integers(0, q, 8) for q in moduli], axis=1), jnp.int32)
-    gradient = jax.jit(jax.grad(lambda z: weighted_loss(z, y, weights, moduli)))(logits)
+    gradient = jax.jit(jax.grad(lambda z: weighted_loss(z.T, y, weights, moduli)[0]))(logits)
     for q, columns in zip(moduli, task_slices(moduli), strict=True):
         if q in (2, 3, 5, 7):
             assert (gradient[:, columns] == 0).all()
@@ -176,18 +176,33 @@ def test_accuracy_is_that_of_the_largest_logit() -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(500, sum(MODULI))).astype(np.float32)
     y = np.stack([rng.integers(0, q, 500) for q in MODULI], axis=1).astype(np.int32)
-    losses, hits = jit_evaluate(jnp.asarray(logits), jnp.asarray(y), MODULI)
+    losses, accuracies = jit_evaluate(jnp.asarray(logits.T), jnp.asarray(y), MODULI)
     start = 0
     for task, q in enumerate(MODULI):
         part = logits[:, start : start + q].astype(np.float64)
-        assert (np.asarray(hits)[:, task] == (part.argmax(axis=1) == y[:, task])).all()
+        assert float(accuracies[task]) == pytest.approx(np.mean(part.argmax(axis=1) == y[:, task]), rel=1e-6)
         cross_entropy = np.log(np.exp(part).sum(axis=1)) - part[np.arange(500), y[:, task]]
-        np.testing.assert_allclose(losses[:, task], cross_entropy, rtol=1e-4, atol=1e-6)
+        assert float(losses[task]) == pytest.approx(cross_entropy.mean(), rel=1e-5)
         start += q
 
 
 @pytest.mark.parametrize("logit", [0.0, 5.0, np.inf, np.nan])
 def test_a_network_that_has_died_knows_nothing(logit: float) -> None:
-    logits = jnp.full((10, sum(MODULI)), logit, jnp.float32)
-    _, hits = jit_evaluate(logits, jnp.zeros((10, len(MODULI)), jnp.int32), MODULI)
-    assert not hits.any()
+    logits = jnp.full((sum(MODULI), 10), logit, jnp.float32)
+    _, accuracies = jit_evaluate(logits, jnp.zeros((10, len(MODULI)), jnp.int32), MODULI)
+    assert (accuracies == 0).all()
+
+
+@pytest.mark.parametrize("n", [41, 47, 165, 235, 1000])
+def test_all_right_is_exactly_one(n: int) -> None:
+    """XLA divides by multiplying with 1/n, which leaves a plain mean of n ones below 1 for most of these n."""
+    logits = np.zeros((sum(MODULI), n), np.float32)
+    logits[[rows.start for rows in task_slices(MODULI)]] = 1
+    y = np.zeros((n, len(MODULI)), np.int32)
+    y[:, 1], y[0, 2] = 1, 1
+    _, accuracies = jit_evaluate(jnp.asarray(logits), jnp.asarray(y), MODULI)
+    assert accuracies[0] == 1
+    assert accuracies[1] == 0
+    assert float(accuracies[2]) == pytest.approx((n - 1) / n, rel=1e-6)
+    if n < 1000:
+        assert jax.jit(lambda hits: hits.mean(0))(np.ones((n, 1), bool))[0] < 1

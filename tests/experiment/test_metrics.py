@@ -98,15 +98,22 @@ def make_record(tasks: int) -> Record:
 
 def test_summarize_takes_the_last_evaluation() -> None:
     experiment = Experiment(p=17, task="masked")  # q = 2, 3, 5, 7 are not scored, 11 and 13 are
-    test = np.asarray([1, 2, 3, 4, np.nan, np.inf], np.float32), np.full(6, 0.25, np.float32)
+    final = {
+        "train_loss": np.asarray([1, 2, 3, 4, 5, np.nan], np.float32),
+        "train_accuracy": np.full(6, 0.75, np.float32),
+        "test_loss": np.asarray([1, 2, 3, 4, np.nan, np.inf], np.float32),
+        "test_accuracy": np.full(6, 0.25, np.float32),
+    }
     weights = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 2), np.float32)}
-    metrics = summarize(experiment, make_record(6), None, test, weights)
+    metrics = summarize(experiment, make_record(6), None, final, weights)
     assert metrics.epochs_trained == 16
     assert metrics.epochs_to_solve is None
     assert metrics.moduli == (2, 3, 5, 7, 11, 13)
     assert metrics.validation_accuracy == pytest.approx((0, 0.2, 0.4, 0.6, 0.8, 1))
     assert metrics.validation_accuracy_mean == pytest.approx(0.9)
-    assert all(math.isfinite(loss) for loss in metrics.test_loss)
+    assert all(math.isfinite(loss) for loss in metrics.train_loss + metrics.test_loss)
+    assert metrics.train_accuracy == (0.75,) * 6
+    assert metrics.test_accuracy == (0.25,) * 6
     # What a file holds comes back equal.
     assert Metrics.model_validate_json(metrics.model_dump_json()) == metrics
     assert Metrics(**json.loads(json.dumps(metrics.model_dump()))) == metrics

@@ -70,11 +70,17 @@ def samples(weights: Weights) -> tuple[Array, Array]:
     return jnp.asarray(train.x[clear]), jnp.asarray(train.y[clear])
 
 
+def samples_first(activations: dict[str, Array]) -> dict[str, Array]:
+    """Ours have a column a sample, the textbook's a row."""
+    return {name: jnp.moveaxis(array, -1, 0) for name, array in activations.items()}
+
+
 @jax.jit
-def loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
+def fast_loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
     moduli = Experiment().moduli
     of_tasks = task_weights(moduli, (True,) * len(moduli))
-    return jax.value_and_grad(weighted_loss)(logits, y, of_tasks, moduli)
+    (loss, _), gradient = jax.value_and_grad(weighted_loss, has_aux=True)(logits.T, y, of_tasks, moduli)
+    return loss, gradient.T
 
 
 @pytest.fixture(scope="module", params=SIZES, ids="d_model={0[0]},n_heads={0[1]}".format)
@@ -96,7 +102,7 @@ def comparison(request: pytest.FixtureRequest) -> Comparison:
         names = "activations", "loss", "gradients", "gradients_along_direction"
         return dict(zip(names, jax.device_get((activations, loss, gradients, along)), strict=True))
 
-    actual = run(lambda w: with_weights(w)(x), loss_and_gradient, weights, level=3)
+    actual = run(lambda w: samples_first(with_weights(w)(x)), fast_loss_and_gradient, weights, level=3)
     with jax.enable_x64(True):
         expected = run(lambda w: textbook.transformer(w, x), textbook_loss_and_gradient, in_float64(weights), 0)
     return Comparison(weights, actual, expected)
@@ -140,7 +146,7 @@ def test_dropout_is_applied_after_the_two_sums() -> None:
     x, _ = samples(weights)
     masks = [2.0 * jax.random.bernoulli(jax.random.PRNGKey(k), 0.5, (N_SAMPLES, 128)) for k in range(2)]
     remaining = iter(masks)
-    actual = with_weights(weights)(x, lambda z: z * next(remaining))["logits"]
+    actual = with_weights(weights)(x, lambda z: z * next(remaining).T)["logits"].T
     assert list(remaining) == []  # used at two places, no more and no less
     everywhere = [jnp.broadcast_to(mask[:, None], (N_SAMPLES, 3, 128)) for mask in masks]
     with jax.enable_x64(True):
@@ -152,13 +158,13 @@ def test_named_activations() -> None:
     weights, x = make_weights(128, 8), jnp.zeros((N_SAMPLES, 2), jnp.int32)
     activations = with_weights(weights)(x)
     assert {name: array.shape for name, array in activations.items()} == {
-        "attention": (N_SAMPLES, 8, 3),
-        "residual_middle": (N_SAMPLES, 128),
-        "neurons": (N_SAMPLES, 512),
-        "residual_final": (N_SAMPLES, 128),
-        "logits": (N_SAMPLES, 1480),
+        "attention": (8, 3, N_SAMPLES),
+        "residual_middle": (128, N_SAMPLES),
+        "neurons": (512, N_SAMPLES),
+        "residual_final": (128, N_SAMPLES),
+        "logits": (1480, N_SAMPLES),
     }
-    np.testing.assert_allclose(np.asarray(activations["attention"]).sum(axis=-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(activations["attention"]).sum(axis=1), 1, rtol=1e-6)
     assert np.asarray(activations["neurons"]).min() == 0
 
 
@@ -214,18 +220,18 @@ def test_rate_zero_is_exactly_off() -> None:
 @pytest.mark.parametrize("mask", ["sample", "batch"])
 def test_share_and_scale(rate: float, dropped: int, mask: str) -> None:
     kept = 1 - dropped / 65536
-    shape = (1000, 2000) if mask == "sample" else (3, 2_000_000)
+    shape = (1000, 2000) if mask == "sample" else (2_000_000, 3)
     z = jnp.ones(shape, jnp.float32)
     output = np.asarray(jax.jit(lambda r: make_dropout(jax.random.PRNGKey(3), r, mask)(z))(jnp.float32(rate)))
     assert np.unique(output).tolist() == [0, pytest.approx(1 / kept, rel=1e-6)]
-    share = np.mean(output[:1] > 0) if mask == "batch" else np.mean(output > 0)
+    share = np.mean(output[:, :1] > 0) if mask == "batch" else np.mean(output > 0)
     assert abs(share - kept) < 5 * np.sqrt(kept * (1 - kept) / 2_000_000)
 
 
 def test_sample_masks_differ_and_batch_masks_do_not() -> None:
-    z = jnp.ones((64, 512), jnp.float32)
-    per_sample = np.asarray(make_dropout(jax.random.PRNGKey(0), jnp.float32(0.5), "sample")(z)) > 0
-    shared = np.asarray(make_dropout(jax.random.PRNGKey(0), jnp.float32(0.5), "batch")(z)) > 0
+    z = jnp.ones((512, 64), jnp.float32)
+    per_sample = np.asarray(make_dropout(jax.random.PRNGKey(0), jnp.float32(0.5), "sample")(z)).T > 0
+    shared = np.asarray(make_dropout(jax.random.PRNGKey(0), jnp.float32(0.5), "batch")(z)).T > 0
     assert (shared == shared[0]).all()
     assert len(np.unique(per_sample, axis=0)) == 64
     # Independent: any two rows agree in about half of their 512 entries.
@@ -236,9 +242,9 @@ def test_sample_masks_differ_and_batch_masks_do_not() -> None:
 @pytest.mark.parametrize("mask", ["sample", "batch"])
 def test_the_two_places_have_independent_masks(mask: str) -> None:
     dropout = make_dropout(jax.random.PRNGKey(0), jnp.float32(0.5), mask)
-    z = jnp.ones((8, 4096), jnp.float32)
+    z = jnp.ones((4096, 8), jnp.float32)
     first, second = np.asarray(dropout(z)) > 0, np.asarray(dropout(z)) > 0
-    agreement = np.mean(first[0] == second[0])
+    agreement = np.mean(first[:, 0] == second[:, 0])
     assert abs(agreement - 0.5) < 5 * 0.5 / np.sqrt(4096)
 
 

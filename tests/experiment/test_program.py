@@ -1,6 +1,7 @@
 """What a lane computes, against a training loop written plainly around the textbook's network."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -50,7 +51,7 @@ def train_plainly(weights: Snapshot, split: Split, epochs: int) -> tuple[Arrays,
     return w, gradients
 
 
-def evaluate_plainly(weights: Snapshot, split: Split) -> tuple[list[float], list[float]]:
+def evaluate_plainly(weights: Mapping[str, NDArray[Any]], split: Split) -> tuple[list[float], list[float]]:
     """Cross-entropy in nats and accuracy of every task."""
     with jax.enable_x64(True):
         in_float64 = {name: jnp.asarray(array, jnp.float64) for name, array in weights.items()}
@@ -79,19 +80,38 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
         assert np.linalg.norm(weights[name] - expected[name]) < 1e-3 * moved
 
     assert record.epoch.tolist() == [INTERVAL]
-    for split, name in [(splits.train, "train"), (splits.validation, "validation")]:
-        losses, accuracies = evaluate_plainly(weights, split)
-        np.testing.assert_allclose(getattr(record, f"{name}_loss")[0], losses, rtol=1e-5)
-        np.testing.assert_allclose(getattr(record, f"{name}_accuracy")[0], accuracies, rtol=1e-6)
-    losses, accuracies = evaluate_plainly(weights, splits.test)
-    test_loss, test_accuracy = looped.test(lane)
-    np.testing.assert_allclose(test_loss, losses, rtol=1e-5)
-    np.testing.assert_allclose(test_accuracy, accuracies, rtol=1e-6)
+    final = looped.final(lane)
+    before_last_step, _ = train_plainly(start, splits.train, INTERVAL - 1)
+    for at, split, losses, accuracies in [
+        (weights, splits.validation, record.validation_loss[0], record.validation_accuracy[0]),
+        (before_last_step, splits.train, record.train_loss[0], record.train_accuracy[0]),
+        (weights, splits.train, final["train_loss"], final["train_accuracy"]),
+        (weights, splits.test, final["test_loss"], final["test_accuracy"]),
+    ]:
+        expected_losses, expected_accuracies = evaluate_plainly(at, split)
+        np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+        np.testing.assert_allclose(accuracies, expected_accuracies, rtol=1e-6)
 
     names = sorted(weights)
     np.testing.assert_allclose(record.weight_norm[0], [np.linalg.norm(weights[n]) for n in names], rtol=1e-5)
     # Of the gradient before the filter, which here is about three times as large.
     np.testing.assert_allclose(record.gradient_norm[0], [np.linalg.norm(gradients[n]) for n in names], rtol=1e-2)
+
+
+def test_spectrum_is_the_fourier_transform_of_the_textbooks_neurons(looped: Lanes) -> None:
+    lane = looped.admit(SMALL, PLAIN)
+    p, weights = SMALL.p, looped.weights(lane)
+    grid = np.asarray([(x0, x1) for x0 in range(p) for x1 in range(p)])
+    with jax.enable_x64(True):
+        in_float64 = {name: jnp.asarray(array, jnp.float64) for name, array in weights.items()}
+        neurons = np.asarray(jax.jit(textbook.transformer)(in_float64, grid)["neurons"][:, 2])
+    # One frequency after the other, as the sum that defines it.
+    angles = -2 * np.pi * np.outer(np.arange(p), np.arange(p)) / p
+    wave = np.exp(1j * angles)
+    expected = np.abs(np.einsum("fx,gy,xyj->fgj", wave, wave, neurons.reshape(p, p, -1))).mean(axis=-1)
+    spectrum = looped.spectrum(lane)
+    assert spectrum.shape == (p, p // 2 + 1)
+    np.testing.assert_allclose(spectrum, expected[:, : p // 2 + 1], rtol=1e-4)
 
 
 def test_dropout_changes_training_but_not_evaluation(looped: Lanes) -> None:
@@ -196,16 +216,3 @@ def outcome(lanes: Lanes, run: tuple[Experiment, Hyperparameters], chunk: int) -
     progress = lanes.progress(lane)
     lanes.release(lane)
     return progress.epoch, progress.solved_epoch, hits
-
-
-@pytest.mark.parametrize("n", [41, 47, 165, 235, 1000])
-def test_all_right_is_exactly_one(n: int) -> None:
-    hits = np.stack([np.ones(n, bool), np.zeros(n, bool), np.arange(n) < n - 1], axis=1)
-    share = jax.jit(Program._share)(hits)
-    assert share.dtype == jnp.float32
-    assert share[0] == 1
-    assert share[1] == 0
-    assert float(share[2]) == pytest.approx((n - 1) / n, rel=1e-6)
-    if n < 1000:
-        # XLA divides by multiplying with 1/n, which leaves a plain mean below 1 for these n.
-        assert jax.jit(lambda hits: hits.mean(0))(hits)[0] < 1
