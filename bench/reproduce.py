@@ -3,8 +3,9 @@
     python bench/reproduce.py --minutes 30 --folder DIR [NAME …]
 
 Each configuration is one run of the service's own lanes. Its checkpoint and its record are written to DIR when
-the time is up and every five minutes; a run that has ended is left as it is. Without names, all are trained; --list tells them.
-Afterwards, and with --report alone, a table says which tasks each run reached, and when.
+the time is up and every five minutes; a run that has ended is left as it is. Without names all are trained, each
+for its share of the time; --list tells them. Afterwards, and with --report alone, a table says which tasks each
+run reached, and when.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def train(name: str, configuration: Configuration, folder: Path, until: float) -
     saved = time.monotonic()
     while True:
         start = time.monotonic()
-        with pace.measure():
+        with pace.measure(pace.evaluations):
             records.append(lanes.train(pace.evaluations)[lane])
         seconds += time.monotonic() - start
         progress = lanes.progress(lane)
@@ -72,7 +73,8 @@ def train(name: str, configuration: Configuration, folder: Path, until: float) -
             accuracy = records[0].validation_accuracy[-1]
             state = {
                 "configuration": {
-                    "experiment": experiment.model_dump(), "hyperparameters": hyperparameters.model_dump()
+                    "experiment": experiment.model_dump(),
+                    "hyperparameters": hyperparameters.model_dump(),
                 },
                 "device": describe_device(),
                 "versions": package_versions(),
@@ -98,8 +100,8 @@ def report(folder: Path) -> None:
         last = record.validation_accuracy[-1]
         reached = f"{int((last >= 1).sum())} of {len(last)}"
         print(
-            f"{path.stem:<28} {state['epoch']:>7,} {state['seconds'] / 60:>6.1f} {record.train_accuracy[-1].mean():>6.3f} "
-            f"{last.mean():>6.3f} {reached:>10}  {state['solved_epoch'] or '-'}"
+            f"{path.stem:<28} {state['epoch']:>7,} {state['seconds'] / 60:>6.1f} "
+            f"{record.train_accuracy[-1].mean():>6.3f} {last.mean():>6.3f} {reached:>10}  {state['solved_epoch'] or '-'}"
         )
 
 

@@ -43,7 +43,10 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Any field of the spec; may be repeated"),
 ]
 TrialsOption = Annotated[int | None, typer.Option(help="The budget: the first so many of the queue", min=1)]
-LanesOption = Annotated[int | None, typer.Option(help="Trials at once; unset: a core each, or 32 on a GPU", min=1)]
+LanesOption = Annotated[str, typer.Option(metavar="N|auto", help="Trials at once; auto: as many as train fastest here")]
+SnapshotsOption = Annotated[
+    Path | None, typer.Option(help="A folder for the weights of every trial at epochs 256, 512, 1024, …")
+]
 PortOption = Annotated[int, typer.Option(help="The dashboard's port; 0 is any free one", min=0, max=65535)]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 
@@ -61,7 +64,7 @@ def up(
     trials: TrialsOption = None,
     settings: SetOption = None,
     spec: SpecOption = None,
-    lanes: LanesOption = None,
+    lanes: LanesOption = "auto",
     port: PortOption = 8080,
     dashboard: Annotated[bool, typer.Option(help="Show the study in optuna-dashboard meanwhile")] = True,
 ) -> None:
@@ -82,7 +85,7 @@ def up(
     page = Child(storage, arguments, _say) if dashboard else nullcontext()
     try:
         with page, _live(opened) as refresh:
-            done = run_study(opened, storage, lanes=lanes, stop=stop, say=_say, on_poll=refresh)
+            done = run_study(opened, storage, lanes=_lanes(lanes), stop=stop, say=_say, on_poll=refresh)
     except WorkerDied as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -151,7 +154,8 @@ def coordinate(
 def work(
     study: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
-    lanes: LanesOption = None,
+    lanes: LanesOption = "auto",
+    snapshots: SnapshotsOption = None,
     with_parent: WithParent = False,
 ) -> None:
     """Train trials of a study until none is left. Any number of workers may do so, on any machine.
@@ -161,14 +165,14 @@ def work(
     stop = _stop_on_signals()
     if with_parent:
         _at_parents_end(stop.set)
+    n_lanes = _lanes(lanes)
     opened = _open(study, storage)
     from miiii_search.experiment.device import describe_device, use_compilation_cache
-    from miiii_search.search.worker import Worker, default_lanes
+    from miiii_search.search.worker import Worker
 
     use_compilation_cache()
-    n_lanes = lanes or default_lanes()
-    _say(f"worker on {describe_device()}, {n_lanes} lanes")
-    Worker(opened, n_lanes, _say).run(stop)
+    _say(f"worker on {describe_device()}, {lanes} lanes")
+    Worker(opened, n_lanes, _say, snapshots).run(stop)
 
 
 @app.command()
@@ -402,6 +406,15 @@ def _live(study: Study) -> Any:
     from miiii_search.terminal.live import live
 
     return live(study)
+
+
+def _lanes(lanes: str) -> int | None:
+    """A number of lanes, or None for as many as train fastest. Raises `UserError`."""
+    if lanes == "auto":
+        return None
+    if not lanes.isdecimal() or int(lanes) < 1:
+        raise UserError(f"--lanes must be a number of at least 1, or auto, but is `{lanes}`")
+    return int(lanes)
 
 
 def _stop_on_signals() -> threading.Event:

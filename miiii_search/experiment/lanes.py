@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from miiii_search.experiment.program import MAX_EVALUATIONS, LaneState, Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.telemetry import Floats, Record
 
+PartitionSpec: Any = jax.sharding.PartitionSpec
+_abstract: Any = jax.ShapeDtypeStruct
 Array = jax.Array
 Snapshot = dict[str, np.ndarray[Any, Any]]
 """A lane's state on the host: name → array. What a checkpoint holds."""
@@ -39,23 +42,35 @@ class Progress:
 class Lanes:
     """Runs that share a program: admit, train, snapshot, release.
 
-    On a CPU one program of one lane serves all lanes, each lane in a thread of its own: batched matrix
-    products are slower there than one after the other, nothing is compiled when lanes come and go, and a
-    lane's result is the same, bit for bit, however many neighbours it has. Elsewhere lanes are batched: one
-    program maps over a lane axis, whose width follows demand in the steps of `WIDTHS`.
+    On a CPU one program of one lane serves all lanes, one after the other: batched matrix products are slower
+    there, nothing is compiled when lanes come and go, and a lane's result is the same, bit for bit, however many
+    neighbours it has. (Where cores would idle, several `Lanes` train beside each other, see `Trainer`.) Elsewhere
+    lanes are batched: one program maps over a lane axis, whose width follows demand in the steps of `WIDTHS`. The
+    axis is split over the `devices`, which have nothing to say to each other.
 
-    Not for use by several threads at once.
+    Not for use by several threads at once; several `Lanes` may share a `program`.
     """
 
-    def __init__(self, key: ProgramKey, batched: bool | None = None) -> None:
-        self.program = Program(key)
+    def __init__(
+        self,
+        key: ProgramKey,
+        batched: bool | None = None,
+        program: Program | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        self.program = program or Program(key)
         batched = jax.default_backend() != "cpu" if batched is None else batched
-        self._store: _Looped | _Batched = _Batched(self.program) if batched else _Looped(self.program)
+        self._store: _Looped | _Batched
+        self._store = _Batched(self.program, devices or jax.devices()) if batched else _Looped(self.program)
         self._progress: dict[int, Progress] = {}
 
     def __len__(self) -> int:
         """The lanes in use."""
         return len(self._progress)
+
+    def prepare(self, lanes: int, wait: bool = True) -> bool:
+        """Compiles what so many lanes need, in a thread of its own; True once it is there."""
+        return self._store.prepare(lanes, wait)
 
     def admit(self, experiment: Experiment, hyperparameters: Hyperparameters, snapshot: Snapshot | None = None) -> int:
         """Gives a run a lane, from its first epoch or from a snapshot, and returns the lane's index.
@@ -67,7 +82,7 @@ class Lanes:
             state = _restore(state, snapshot)
         lane = next(k for k in range(len(self) + 1) if k not in self._progress)
         self._store.put(lane, state)
-        self._progress[lane] = self._look(state)
+        self._progress[lane] = _progress(jax.device_get(_scalars(self.program, state)))
         return lane
 
     def train(self, evaluations: int) -> dict[int, Record]:
@@ -75,13 +90,17 @@ class Lanes:
 
         Returns what each lane recorded.
         """
+        rows = self.start(evaluations)
+        return {lane: rows.record(lane) for lane in self._progress}
+
+    def start(self, evaluations: int) -> Rows:
+        """`train`, but what was recorded is still on its way to the host when this returns."""
         if not 1 <= evaluations <= MAX_EVALUATIONS:
             raise ValueError(f"evaluations must be between 1 and {MAX_EVALUATIONS}, but is {evaluations}")
-        records = {}
-        for lane, (state, rows, done) in self._store.train(list(self._progress), evaluations).items():
-            records[lane] = Record(**rows).rows(slice(0, int(done)))
-            self._progress[lane] = state
-        return records
+        self._store.prepare(len(self), wait=True)
+        progress, rows = self._store.train(list(self._progress), evaluations)
+        self._progress |= progress
+        return rows
 
     def progress(self, lane: int) -> Progress:
         """Where the run in this lane stands."""
@@ -108,18 +127,20 @@ class Lanes:
         leaves, _ = jax.tree_util.tree_flatten_with_path(self._store.get(lane))
         return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
 
+    def bytes_per_lane(self) -> int | None:
+        """What a lane takes on its device while it trains, by the compiler's account; None if it gives none."""
+        return self._store.bytes_per_lane()
+
     def release(self, lane: int) -> None:
         """Frees the lane."""
         del self._progress[lane]
-        self._store.drop(lane, list(self._progress))
-
-    def _look(self, state: LaneState) -> Progress:
-        return _progress(jax.device_get(_scalars(self.program, state)))
+        self._store.drop(lane)
 
 
-def _width_for(lanes: int) -> int:
-    """The narrowest program that holds so many lanes; beyond the steps, a multiple of the last one."""
-    return next((width for width in WIDTHS if width >= lanes), -(-lanes // WIDTHS[-1]) * WIDTHS[-1])
+def width_for(lanes: int, devices: int = 1) -> int:
+    """The narrowest program that holds so many lanes, as many on each device; beyond the steps, a multiple."""
+    on_each = -(-lanes // devices)
+    return devices * next((w for w in WIDTHS if w >= on_each), -(-on_each // WIDTHS[-1]) * WIDTHS[-1])
 
 
 def _scalars(program: Program, state: LaneState) -> dict[str, Array]:
@@ -159,7 +180,38 @@ def _restore(state: LaneState, snapshot: Snapshot) -> LaneState:
     return whole
 
 
-Trained = tuple[Progress, dict[str, Any], int]
+class Rows:
+    """What lanes recorded in one chunk, on its way from the device."""
+
+    def __init__(self, of_lanes: dict[int, tuple[dict[str, Array], int, int | None]]) -> None:
+        """Of each lane: the arrays, how many rows of them were written, and its index in them if they are batched."""
+        self._of_lanes = of_lanes
+        for arrays, _, _ in of_lanes.values():
+            for array in arrays.values():
+                array.copy_to_host_async()
+
+    def evaluations(self, lane: int) -> int:
+        """How many rows the lane wrote."""
+        return self._of_lanes[lane][1]
+
+    def record(self, lane: int) -> Record:
+        """The lane's rows; waits until they have come."""
+        arrays, done, index = self._of_lanes[lane]
+        where = slice(0, done) if index is None else (index, slice(0, done))
+        return Record(**{name: np.asarray(array)[where] for name, array in arrays.items()})
+
+
+def _size(program: Any, lanes: int) -> int | None:
+    """Of one of so many lanes that a compiled program trains on a device, in bytes."""
+    memory = program.memory_analysis()
+    if memory is None:
+        return None
+    # States go in and come out in the same memory.
+    size = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(size + memory.temp_size_in_bytes) // lanes
+
+
+Trained = tuple[dict[int, Progress], Rows]
 
 
 class _Looped:
@@ -168,8 +220,13 @@ class _Looped:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._states: dict[int, LaneState] = {}
-        # A chunk of a small network leaves most of a second core idle: lanes overlap instead.
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="lane")
+
+    def prepare(self, lanes: int, wait: bool) -> bool:
+        self._program.compile()
+        return True
+
+    def bytes_per_lane(self) -> int | None:
+        return _size(self._program.compiled, 1)
 
     def put(self, lane: int, state: LaneState) -> None:
         self._states[lane] = state
@@ -177,44 +234,76 @@ class _Looped:
     def get(self, lane: int) -> LaneState:
         return self._states[lane]
 
-    def drop(self, lane: int, _remaining: list[int]) -> None:
+    def drop(self, lane: int) -> None:
         del self._states[lane]
 
-    def train(self, lanes: list[int], evaluations: int) -> dict[int, Trained]:
-        def train(lane: int) -> Trained:
+    def train(self, lanes: list[int], evaluations: int) -> Trained:
+        progress: dict[int, Progress] = {}
+        of_lanes: dict[int, tuple[dict[str, Array], int, int | None]] = {}
+        for lane in lanes:
             self._states[lane], rows, done = self._program.train(self._states[lane], evaluations)
-            scalars, rows, done = jax.device_get((_scalars(self._program, self._states[lane]), rows, done))
-            return _progress(scalars), rows, int(done)
-
-        return dict(zip(lanes, self._threads.map(train, lanes), strict=True))
+            progress[lane] = _progress(jax.device_get(_scalars(self._program, self._states[lane])))
+            of_lanes[lane] = (rows, int(done), None)
+        return progress, Rows(of_lanes)
 
 
 class _Batched:
-    """One state with a lane axis in front; the program maps over it."""
+    """One state with a lane axis in front, split over the devices; the program maps over it."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, devices: Sequence[jax.Device]) -> None:
         self._program = program
+        self._mesh = Mesh(np.asarray(devices), ("lanes",))
+        self._by_lane = NamedSharding(self._mesh, PartitionSpec("lanes"))
+        self._everywhere = NamedSharding(self._mesh, PartitionSpec())
         self._states: LaneState | None = None
         self._width = 0
+        self._data = jax.device_put(program.data, self._everywhere)
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+        self.programs: dict[int, Future[Any]] = {}
+
+    def prepare(self, lanes: int, wait: bool) -> bool:
+        width = max(self._width_for(lanes), self._width)
+        self._request(width)
+        if wait:
+            self.programs[width].result()
+        return self.programs[width].done()
+
+    def bytes_per_lane(self) -> int | None:
+        return _size(self.programs[self._width].result(), self._width // self._mesh.size)
 
     def put(self, lane: int, state: LaneState) -> None:
         if lane >= self._width:
-            self._resize(_width_for(lane + 1), state)
-        self._states = jax.tree.map(lambda all_, one: all_.at[lane].set(one), self._states, state)
+            self._resize(self._width_for(lane + 1), state)
+        self._states = self._split(jax.tree.map(lambda all_, one: all_.at[lane].set(one), self._states, state))
 
     def get(self, lane: int) -> LaneState:
         state: LaneState = jax.tree.map(lambda leaf: leaf[lane], self._states)
         return state
 
-    def drop(self, lane: int, remaining: list[int]) -> None:
+    def drop(self, lane: int) -> None:
         # An epoch beyond any budget: the lane has ended and is left alone by the program.
         never = jnp.int32(np.iinfo(np.int32).max)
-        self._states = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: leaf.at[lane].set(never) if path[0].name == "epoch" else leaf, self._states
+        self._states = self._split(
+            jax.tree_util.tree_map_with_path(
+                lambda path, leaf: leaf.at[lane].set(never) if path[0].name == "epoch" else leaf, self._states
+            )
         )
-        width = _width_for(max(remaining, default=0) + 1)
-        if width < self._width:
-            self._resize(width, self.get(0))
+
+    def _request(self, width: int) -> None:
+        """Has the program of this width compiled, beside whatever runs."""
+        if width not in self.programs:
+            self.programs[width] = self._compiler.submit(self._compile, width)
+
+    def _shrink(self, lanes: list[int]) -> None:
+        """Goes to a program of half the width or less where that holds all lanes, once it is compiled."""
+        width = self._width_for(max(lanes) + 1)
+        if 2 * width <= self._width:
+            self._request(width)
+            if self.programs[width].done():
+                self._resize(width, self.get(0))
+
+    def _width_for(self, lanes: int) -> int:
+        return width_for(max(lanes, 1), self._mesh.size)
 
     def _resize(self, width: int, filler: LaneState) -> None:
         """Cuts or pads the lane axis; what is padded has ended before it began."""
@@ -223,24 +312,39 @@ class _Batched:
             filler,
         )
         states = [self.get(k) if k < self._width else idle for k in range(width)]
-        self._states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        self._states = self._split(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
         self._width = width
 
-    @cached_property
-    def _train(self) -> Any:
-        return jax.jit(jax.vmap(self._program.train_lane, in_axes=(0, None, None)), donate_argnums=0)
+    def _split(self, states: LaneState) -> LaneState:
+        split: LaneState = jax.device_put(states, self._by_lane)
+        return split
 
-    def train(self, lanes: list[int], evaluations: int) -> dict[int, Trained]:
+    def _compile(self, width: int) -> Any:
+        mapped = jax.vmap(self._program.train_lane, in_axes=(0, None, None))
+        # Each device loops until its own lanes have ended: a plain vmap would have all of them ask each other.
+        each = jax.shard_map(
+            mapped,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec("lanes"), PartitionSpec(), PartitionSpec()),
+            out_specs=PartitionSpec("lanes"),
+            check_vma=False,
+        )
+        states = jax.tree.map(
+            lambda leaf: _abstract((width, *leaf.shape), leaf.dtype, sharding=self._by_lane),
+            self._program.abstract_state,
+        )
+        return jax.jit(each, donate_argnums=0).lower(states, jnp.int32(1), self._data).compile()
+
+    def train(self, lanes: list[int], evaluations: int) -> Trained:
         if not lanes:
-            return {}
-        self._states, rows, done = self._train(self._states, jnp.int32(evaluations), self._program.data)
-        scalars = jax.vmap(lambda state: _scalars(self._program, state))(self._states)
-        scalars, rows, done = jax.device_get((scalars, rows, done))
-        return {
-            lane: (
-                _progress({name: values[lane] for name, values in scalars.items()}),
-                {name: values[lane] for name, values in rows.items()},
-                int(done[lane]),
-            )
-            for lane in lanes
-        }
+            return {}, Rows({})
+        self._shrink(lanes)
+        program = self.programs[self._width].result()
+        self._states, rows, done = program(self._states, jnp.int32(evaluations), self._data)
+        scalars, done = jax.device_get((self._scalars(self._states), done))
+        progress = {lane: _progress({name: values[lane] for name, values in scalars.items()}) for lane in lanes}
+        return progress, Rows({lane: (rows, int(done[lane]), lane) for lane in lanes})
+
+    @cached_property
+    def _scalars(self) -> Any:
+        return jax.jit(jax.vmap(lambda state: _scalars(self._program, state)))

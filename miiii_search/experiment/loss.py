@@ -22,7 +22,9 @@ def task_weights(moduli: tuple[int, ...], scored: tuple[bool, ...]) -> Array:
     return jnp.asarray(np.where(scored, 1 / np.log(moduli), 0), jnp.float32)
 
 
-def weighted_loss(logits: Array, y: Array, weights: Array, moduli: tuple[int, ...]) -> tuple[Array, tuple[Array, Array]]:
+def weighted_loss(
+    logits: Array, y: Array, weights: Array, moduli: tuple[int, ...]
+) -> tuple[Array, tuple[Array, Array]]:
     """L = Σ_q w_q CE_q, CE_q the mean cross-entropy of task q over the batch (Eq. 12).
 
     `logits` `[Σq, n]`, `y` `[n, tasks]`, `weights` `[tasks]`. Beside L, what `evaluate` returns.

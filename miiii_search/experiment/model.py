@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import math
 import jax
 import jax.numpy as jnp
 from flax import nnx

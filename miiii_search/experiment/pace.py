@@ -20,11 +20,11 @@ class Pace:
         """What the last chunk took."""
 
     @contextmanager
-    def measure(self) -> Iterator[None]:
-        """Wraps the training of `evaluations` evaluation intervals."""
+    def measure(self, evaluations: int) -> Iterator[None]:
+        """Wraps the training of so many evaluation intervals."""
         start = time.monotonic()
         yield
         self.seconds = time.monotonic() - start
-        wanted = int(self.evaluations * CHUNK_SECONDS / max(self.seconds, 1e-3))
+        wanted = int(evaluations * CHUNK_SECONDS / max(self.seconds, 1e-3))
         # At most doubled: a chunk that ended early, because its runs did, says little about the next.
         self.evaluations = max(1, min(wanted, 2 * self.evaluations, MAX_EVALUATIONS))

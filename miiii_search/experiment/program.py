@@ -6,6 +6,7 @@ rate, weight decay, λ, α, dropout, seed) is traced, so that Table 1's 384 conf
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -76,12 +77,18 @@ class ProgramKey:
         return ProgramKey(experiment.model_copy(update=traced), hyperparameters.d_model, hyperparameters.n_heads)
 
 
+_ABSTRACT_INPUT = jax.eval_shape(lambda: (jax.random.PRNGKey(0), Knobs(*[jnp.float32(0)] * 5)))
+"""A key and knobs, as shapes and types."""
+
+
 class Program:
     """One lane's functions, compiled at their first call: `init`, `train`, `final`, `spectrum`."""
 
     def __init__(self, key: ProgramKey) -> None:
         self.key = key
         self.moduli, self.scored = key.experiment.moduli, key.experiment.scored
+        self._compiling = threading.RLock()
+        self._rest: threading.Thread | None = None
         splits = tasks.make_splits(key.experiment)
         self.data = {
             name: (jnp.asarray(split.x), jnp.asarray(split.y))
@@ -107,6 +114,7 @@ class Program:
             grokfast_alpha=jnp.float32(experiment.grokfast_alpha),
             dropout=jnp.float32(hyperparameters.dropout),
         )
+        self.compile()
         state: LaneState = self._init(jax.random.PRNGKey(experiment.seed), knobs)
         return state
 
@@ -117,14 +125,14 @@ class Program:
         does not depend on how its epochs were cut into chunks. Returns device arrays without waiting: the
         state, `MAX_EVALUATIONS` rows, and how many of them were written.
         """
+        self.compile()
         trained: Chunk = self._train(state, jnp.int32(min(evaluations, MAX_EVALUATIONS)), self.data)
         return trained
 
     def final(self, state: LaneState) -> dict[str, Array]:
         """Loss and accuracy of each task on the training and test splits, for a run that has ended."""
-        final: dict[str, Array] = {}
-        for split in ("train", "test"):
-            final[f"{split}_loss"], final[f"{split}_accuracy"] = self._evaluate(state.weights, *self.data[split])
+        self._wait_for_the_rest()
+        final: dict[str, Array] = self._final(state.weights, self.data)
         return final
 
     def spectrum(self, state: LaneState) -> Array:
@@ -133,6 +141,7 @@ class Program:
         `[p, p // 2 + 1]`, frequency of x0 by frequency of x1; those of real activations are symmetric, and the
         other half is left out. The base of Fig. 17 and Table 3.
         """
+        self._wait_for_the_rest()
         spectrum: Array = self._spectrum(state.weights)
         return spectrum
 
@@ -141,49 +150,85 @@ class Program:
         out_of_epochs = state.epoch >= self.key.experiment.epochs
         return (state.solved_epoch > 0) | (state.failed_epoch > 0) | out_of_epochs
 
+    def compile(self) -> None:
+        """Compiles what training needs, unless it is; the rest then follows in a thread. For several threads."""
+        if self._rest is not None:
+            return
+        with self._compiling:
+            if self._rest is None:
+                _ = self._init, self._train
+                rest = threading.Thread(target=lambda: (self._final, self._spectrum), name="compiler", daemon=True)
+                rest.start()
+                self._rest = rest
+
+    @property
+    def compiled(self) -> Any:
+        """`train` as compiled, for its memory and its text."""
+        self.compile()
+        return self._train
+
+    def _wait_for_the_rest(self) -> None:
+        self.compile()
+        if self._rest is not None:
+            self._rest.join()
+
+    @cached_property
+    def abstract_state(self) -> LaneState:
+        """The shapes and types of a lane's state."""
+        state: LaneState = jax.eval_shape(self._initial_state, *_ABSTRACT_INPUT)
+        return state
+
     @cached_property
     def _init(self) -> Any:
-        def init(key: Array, knobs: Knobs) -> LaneState:
-            weight_key, dropout_key = jax.random.split(key)
-            weights = initial_weights(*self._shape, weight_key)
-            zero = jnp.zeros((), jnp.int32)
-            return LaneState(
-                weights=weights,
-                optimizer=self._optimizer(knobs).init(weights),
-                knobs=knobs,
-                key=dropout_key,
-                epoch=zero,
-                streak=zero,
-                solved_epoch=zero,
-                failed_epoch=zero,
-            )
+        return jax.jit(self._initial_state).lower(*_ABSTRACT_INPUT).compile()
 
-        return jax.jit(init)
+    def _initial_state(self, key: Array, knobs: Knobs) -> LaneState:
+        weight_key, dropout_key = jax.random.split(key)
+        weights = initial_weights(*self._shape, weight_key)
+        zero = jnp.zeros((), jnp.int32)
+        return LaneState(
+            weights=weights,
+            optimizer=self._optimizer(knobs).init(weights),
+            knobs=knobs,
+            key=dropout_key,
+            epoch=zero,
+            streak=zero,
+            solved_epoch=zero,
+            failed_epoch=zero,
+        )
 
     @cached_property
     def _train(self) -> Any:
-        return jax.jit(self.train_lane, donate_argnums=0)
+        program = jax.jit(self.train_lane, donate_argnums=0)
+        return program.lower(self.abstract_state, jnp.int32(1), self.data).compile()
+
+    @cached_property
+    def _final(self) -> Any:
+        def final(weights: Weights, data: Any) -> dict[str, Array]:
+            values = {}
+            for split in ("train", "test"):
+                values[f"{split}_loss"], values[f"{split}_accuracy"] = self._evaluate(weights, *data[split])
+            return values
+
+        return jax.jit(final).lower(self.abstract_state.weights, self.data).compile()
 
     @cached_property
     def _spectrum(self) -> Any:
         p = self.key.experiment.p
         digits = jnp.stack(jnp.meshgrid(jnp.arange(p), jnp.arange(p), indexing="ij"), axis=-1).reshape(-1, 2)
 
-        def spectrum(weights: Weights) -> Array:
+        def spectrum(weights: Weights, digits: Array) -> Array:
             with self._precision():
                 neurons = with_weights(weights)(digits)["neurons"]  # [4d, p²]
             return jnp.abs(jnp.fft.rfft2(neurons.reshape(-1, p, p))).mean(0)
 
-        return jax.jit(spectrum)
+        compiled = jax.jit(spectrum).lower(self.abstract_state.weights, digits).compile()
+        return lambda weights: compiled(weights, digits)
 
-    @cached_property
-    def _evaluate(self) -> Any:
-        def evaluate_split(weights: Weights, x: Array, y: Array) -> tuple[Array, Array]:
-            with self._precision():
-                logits = with_weights(weights)(x)["logits"]
-            return evaluate(logits, y, self.moduli)
-
-        return jax.jit(evaluate_split)
+    def _evaluate(self, weights: Weights, x: Array, y: Array) -> tuple[Array, Array]:
+        with self._precision():
+            logits = with_weights(weights)(x)["logits"]
+        return evaluate(logits, y, self.moduli)
 
     def train_lane(self, state: LaneState, evaluations: Array, data: Any) -> Chunk:
         """`train` as a pure function of one lane, to be compiled, mapped over lanes, or both."""

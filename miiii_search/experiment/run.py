@@ -44,7 +44,7 @@ def train(
     lane = lanes.admit(experiment, hyperparameters)
     pace, records = Pace(), []
     while not lanes.progress(lane).ended:
-        with pace.measure():
+        with pace.measure(pace.evaluations):
             new = lanes.train(pace.evaluations)[lane]
         records.append(new)
         on_progress(lanes.progress(lane), new)

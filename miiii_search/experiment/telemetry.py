@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from miiii_search.experiment.spec import Experiment
+
 Floats = NDArray[np.float32]
+
+FIRST_LOOK = 256
+"""Before, a look would take a noticeable share of the training."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run has learned at one moment."""
+
+    epoch: int
+    spectrum: Floats  # [p, p // 2 + 1], see Program.spectrum
+    weights: dict[str, NDArray[Any]]
+
+
+def next_look(experiment: Experiment, epoch: int) -> float:
+    """The first epoch after `epoch` at which a look is due: powers of two from 256, at an evaluation; or infinity."""
+    due = FIRST_LOOK
+    while due < experiment.epochs:
+        at = -(-due // experiment.evaluation_interval) * experiment.evaluation_interval
+        if at > epoch:
+            return at
+        due *= 2
+    return math.inf
 
 
 @dataclass(frozen=True)

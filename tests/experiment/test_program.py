@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from miiii_search.experiment.lanes import Lanes, Snapshot
-from miiii_search.experiment.program import Program, ProgramKey
+from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.tasks import Split, make_splits
 from tests.experiment import textbook

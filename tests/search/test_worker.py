@@ -191,14 +191,16 @@ def test_a_loss_that_is_not_finite(sqlite: Database) -> None:
 def test_pruning_respects_its_floor(sqlite: Database) -> None:
     """A rule that gives up everything does so at the first rung that is not below the floor."""
     pruning = Pruning(rule="threshold", min_epochs=20, options={"lower": 1.5})
-    study = create_study(sqlite, "floor", make_spec(space={"weight_decay": (0.0, 0.5, 1.0)}, pruning=pruning))
+    spec = make_spec(experiment=ENDLESS, space={"weight_decay": (0.0, 0.5, 1.0)}, pruning=pruning)
+    study = create_study(sqlite, "floor", spec)
     work(study)
     for trial in read_back(study).trials:
         assert trial.state == TrialState.PRUNED
         assert trial.user_attrs["reason"].startswith("ThresholdPruner at epoch 24")
         assert f"was pruned: {trial.user_attrs['reason']}." in note_of(study, trial)
-        # At the end of the chunk in which the rung was: 1, 2, 4 … evaluations.
-        assert 24 <= trial.user_attrs["epochs_trained"] < 48
+        # At the end of a chunk: the lane trains on while it is decided.
+        assert 24 <= trial.user_attrs["epochs_trained"] < ENDLESS.epochs
+        assert max(trial.intermediate_values) == trial.user_attrs["epochs_trained"]
         assert trial.value == trial.intermediate_values[max(trial.intermediate_values)] is not None
         assert "test_accuracy" in trial.user_attrs
         assert artifacts_of(study, trial).keys() == {"learning-curves.png", "record.npz"}
@@ -208,7 +210,10 @@ def test_quantile_pruning(sqlite: Database) -> None:
     """Of trials that train beside each other, those below the quantile end, and the best never does."""
     rates = (1e-5, 1e-4, 1e-3, 3e-3)
     pruning = Pruning(rule="quantile", quantile=0.9, min_epochs=4, min_trials=4)
-    study = create_study(sqlite, "quantile", make_spec(space={"learning_rate": rates}, pruning=pruning))
+    long = TINY.model_copy(update={"epochs": 1 << 15, "target_accuracy": 1.0, "solved_evaluations": 1 << 14})
+    study = create_study(
+        sqlite, "quantile", make_spec(experiment=long, space={"learning_rate": rates}, pruning=pruning)
+    )
     work(study, lanes=4)
     trials = read_back(study).trials
     states = [trial.state for trial in trials]
@@ -217,9 +222,9 @@ def test_quantile_pruning(sqlite: Database) -> None:
         assert {trial.state} <= {TrialState.PRUNED, TrialState.COMPLETE}
         if trial.state == TrialState.PRUNED:
             assert "the 90% quantile of 4 trials" in trial.user_attrs["reason"]
-            assert trial.user_attrs["epochs_trained"] < 48
+            assert trial.user_attrs["epochs_trained"] < long.epochs
         else:
-            assert trial.user_attrs["epochs_trained"] == 48 and "reason" not in trial.user_attrs
+            assert trial.user_attrs["epochs_trained"] == long.epochs and "reason" not in trial.user_attrs
 
 
 def test_stop_hands_the_trials_back(database: Database) -> None:

@@ -1,0 +1,85 @@
+"""The trainers of one process: which thread trains which run."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+
+from miiii_search.experiment.lanes import Lanes
+from miiii_search.experiment.program import Program, ProgramKey
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.trainer import Chunk, Posted, Trainer
+
+Numbered = tuple[int, Experiment, Hyperparameters]
+"""A run, with a number of the caller's."""
+
+
+class Crew:
+    """Trains any runs, whatever their shape; what becomes of them is read from `posted`.
+
+    On a CPU every run has a trainer of its own, so that runs overlap and none waits for another; as many compute
+    at once as there are cores. Elsewhere the runs of a program are lanes of one trainer, which drives all devices.
+    """
+
+    def __init__(self, batched: bool | None = None, on_chunk: Callable[[Chunk], None] = lambda chunk: None) -> None:
+        self.posted: queue.SimpleQueue[Posted] = queue.SimpleQueue()
+        self._batched = jax.default_backend() != "cpu" if batched is None else batched
+        self._on_chunk = on_chunk
+        self._gate = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._programs: dict[ProgramKey, Program] = {}
+        self._of_programs: dict[ProgramKey, Trainer] = {}
+        self._of_runs: dict[int, Trainer] = {}
+
+    @property
+    def keys(self) -> list[ProgramKey]:
+        """The programs that were needed so far."""
+        return list(self._programs)
+
+    def program(self, key: ProgramKey) -> Program:
+        """The program of this key, the same one for all its runs."""
+        return self._programs.setdefault(key, Program(key)) if key not in self._programs else self._programs[key]
+
+    def admit(self, runs: Sequence[Numbered]) -> None:
+        """Trains runs; those of one program are begun together."""
+        by_key: dict[ProgramKey, list[Numbered]] = {}
+        for run in runs:
+            by_key.setdefault(ProgramKey.of(run[1], run[2]), []).append(run)
+        for key, of_key in by_key.items():
+            if self._batched:
+                if key not in self._of_programs:
+                    self._of_programs[key] = self._trainer(key)
+                self._of_programs[key].admit(of_key)
+                self._of_runs.update({number: self._of_programs[key] for number, _, _ in of_key})
+            else:
+                for run in of_key:
+                    self._of_runs[run[0]] = self._trainer(key)
+                    self._of_runs[run[0]].admit([run])
+
+    def stop(self, number: int) -> None:
+        """Ends a run where it stands, see `Trainer.stop`."""
+        if number in self._of_runs:
+            self._of_runs[number].stop(number)
+
+    def drop(self, number: int) -> None:
+        """Forgets a run, which may have ended."""
+        trainer = self._of_runs.pop(number, None)
+        if trainer is not None:
+            trainer.drop(number)
+            if not self._batched:
+                trainer.close()
+
+    def close(self, seconds: float) -> None:
+        """Ends all training at the ends of the chunks under way, and waits so long for them."""
+        trainers, until = [*self._of_runs.values(), *self._of_programs.values()], time.monotonic() + seconds
+        for trainer in trainers:
+            trainer.close()
+        for trainer in trainers:
+            trainer.join(max(0, until - time.monotonic()))
+
+    def _trainer(self, key: ProgramKey) -> Trainer:
+        return Trainer(Lanes(key, self._batched, self.program(key)), self.posted.put, self._gate, self._on_chunk)

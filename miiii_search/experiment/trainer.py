@@ -1,0 +1,184 @@
+"""A thread that trains lanes, so that no database, figure or compilation keeps a device waiting."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from miiii_search.experiment.lanes import Lanes, Progress, Rows, Snapshot
+from miiii_search.experiment.pace import Pace
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.telemetry import Floats, Look, Record, next_look
+
+
+@dataclass(frozen=True)
+class End:
+    """What a run came to: `Lanes.final` and `Lanes.weights`."""
+
+    final: dict[str, Floats]
+    weights: Snapshot
+
+
+@dataclass(frozen=True)
+class Update:
+    """What became of one run in one chunk."""
+
+    run: int
+    progress: Progress
+    epochs_per_second: float
+    end: End | None
+    """Of a run that has ended, or was stopped: nothing more will come of it."""
+    look: Look | None
+    _rows: Rows
+    _lane: int
+
+    def record(self) -> Record:
+        """What was recorded; waits until it has come from the device, which computes on meanwhile."""
+        return self._rows.record(self._lane)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """When lanes were trained: for timelines. Seconds of `time.monotonic`."""
+
+    start: float
+    end: float
+    lanes: int
+
+
+Posted = Update | BaseException
+"""What a trainer posts: updates, or the error that ended it."""
+
+
+@dataclass
+class _Run:
+    number: int
+    experiment: Experiment
+    hyperparameters: Hyperparameters
+    lane: int = -1
+    look_at: float = 0.0
+
+
+@dataclass
+class _Inbox:
+    admit: list[_Run] = field(default_factory=list)
+    stop: set[int] = field(default_factory=set)
+    drop: set[int] = field(default_factory=set)
+    closed: bool = False
+
+
+class Trainer:
+    """Trains the runs it is given, as lanes of one program, and posts an `Update` a run and chunk.
+
+    `gate` is held while a chunk is computed: where several trainers share a processor, it says how many
+    compute at once. `on_chunk` is told of every chunk. Only `join` waits.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        post: Callable[[Posted], None],
+        gate: AbstractContextManager[object] | None = None,
+        on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+    ) -> None:
+        self._lanes = lanes
+        self._post = post
+        self._gate = gate or nullcontext()
+        self._on_chunk = on_chunk
+        self._pace = Pace()
+        self._runs: list[_Run] = []
+        self._waiting: list[_Run] = []
+        self._messages: queue.SimpleQueue[Callable[[_Inbox], object]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name="trainer", daemon=True)
+        self._thread.start()
+
+    def admit(self, runs: Sequence[tuple[int, Experiment, Hyperparameters]]) -> None:
+        """Gives lanes to runs, each with a number of the caller's."""
+        self._messages.put(lambda inbox: inbox.admit.extend(_Run(*run) for run in runs))
+
+    def stop(self, run: int) -> None:
+        """Ends a run where it stands; its last update has an end. Does nothing if it has ended by itself."""
+        self._messages.put(lambda inbox: inbox.stop.add(run))
+
+    def drop(self, run: int) -> None:
+        """Frees a run's lane; at most what is under way will come of it."""
+        self._messages.put(lambda inbox: inbox.drop.add(run))
+
+    def close(self) -> None:
+        """Ends after the chunk that is under way."""
+        self._messages.put(lambda inbox: setattr(inbox, "closed", True))
+
+    def join(self, seconds: float) -> None:
+        """Waits so long for the end that `close` asked for."""
+        self._thread.join(seconds)
+
+    def _main(self) -> None:
+        try:
+            while not (inbox := self._read()).closed:
+                self._obey(inbox)
+                if self._runs:
+                    self._train(inbox.stop)
+        except BaseException as error:
+            self._post(error)
+
+    def _read(self) -> _Inbox:
+        """All messages; waits for one if there is nothing to train."""
+        inbox = _Inbox()
+        while not self._messages.empty() or not (self._runs or self._waiting or inbox.admit or inbox.closed):
+            self._messages.get()(inbox)
+        return inbox
+
+    def _obey(self, inbox: _Inbox) -> None:
+        for run in [run for run in self._runs if run.number in inbox.drop]:
+            self._release(run)
+        self._waiting = [run for run in self._waiting + inbox.admit if run.number not in inbox.drop]
+        # A wider program is compiled beside the lanes that run; those that need it wait.
+        if self._waiting and self._lanes.prepare(len(self._runs) + len(self._waiting), wait=not self._runs):
+            for run in self._waiting:
+                run.lane = self._lanes.admit(run.experiment, run.hyperparameters)
+                run.look_at = next_look(run.experiment, 0)
+                self._runs.append(run)
+            self._waiting = []
+
+    def _train(self, stop: set[int]) -> None:
+        evaluations = min(
+            self._pace.evaluations,
+            *(
+                -(
+                    -int(min(run.look_at, run.experiment.epochs) - self._lanes.progress(run.lane).epoch)
+                    // run.experiment.evaluation_interval
+                )
+                for run in self._runs
+            ),
+        )
+        with self._gate:
+            start = time.monotonic()
+            with self._pace.measure(evaluations):
+                rows = self._lanes.start(evaluations)
+            self._on_chunk(Chunk(start, time.monotonic(), len(self._runs)))
+        for run in list(self._runs):
+            self._post_update(run, rows, stopped=run.number in stop)
+
+    def _post_update(self, run: _Run, rows: Rows, stopped: bool) -> None:
+        progress, look, end = self._lanes.progress(run.lane), None, None
+        over = progress.ended or stopped
+        if over and progress.failed_epoch is None:
+            end = End(self._lanes.final(run.lane), self._lanes.weights(run.lane))
+        elif over:
+            end = End({}, self._lanes.weights(run.lane))
+        if progress.epoch >= run.look_at or over:
+            look = Look(progress.epoch, self._lanes.spectrum(run.lane), self._lanes.weights(run.lane))
+            run.look_at = next_look(run.experiment, progress.epoch)
+        interval = run.experiment.evaluation_interval
+        speed = rows.evaluations(run.lane) * interval / max(self._pace.seconds, 1e-9)
+        self._post(Update(run.number, progress, speed, end, look, rows, run.lane))
+        if over:
+            self._release(run)
+
+    def _release(self, run: _Run) -> None:
+        self._lanes.release(run.lane)
+        self._runs.remove(run)

@@ -1,0 +1,89 @@
+"""What is written of a trial that has ended: its state, its figures, its artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from optuna.trial import TrialState
+
+from miiii_search.analysis.curves import learning_curves
+from miiii_search.experiment.lanes import Progress
+from miiii_search.experiment.metrics import Metrics, summarize
+from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.telemetry import Look, Record
+from miiii_search.experiment.trainer import End
+from miiii_search.search.artifacts import Artifact
+from miiii_search.search.reporting import Outcome
+from miiii_search.search.study import METRICS_KEY, objective
+
+
+def outcome(
+    number: int,
+    experiment: Experiment,
+    progress: Progress,
+    record: Record,
+    looks: Sequence[Look],
+    end: End,
+    pruned: str | None,
+    attributes: Mapping[str, object],
+) -> Outcome:
+    """How trial `number` ended; `pruned` is why it was given up, if it was. `attributes` are kept with its own."""
+    own: dict[str, object] = {
+        **attributes,
+        "epochs_trained": progress.epoch,
+        "epochs_to_solve": progress.solved_epoch,
+        "seed": experiment.seed,
+    }
+    if progress.failed_epoch is not None:
+        state, value = TrialState.FAIL, None
+        note = f"Trial {number} failed: the loss was not finite at epoch {progress.failed_epoch:,}."
+        own |= {"failed_epoch": progress.failed_epoch, "reason": note}
+    else:
+        metrics = summarize(experiment, record, progress.solved_epoch, end.final, end.weights)
+        state, value, ending = _judge(experiment, metrics, pruned)
+        note = f"Trial {number} {ending}"
+        moduli = [str(q) for q in metrics.moduli]
+        own |= {
+            "validation_accuracy": dict(zip(moduli, metrics.validation_accuracy, strict=True)),
+            "test_accuracy": dict(zip(moduli, metrics.test_accuracy, strict=True)),
+            METRICS_KEY: metrics.model_dump(mode="json", exclude_none=True),
+        }
+        if pruned is not None:
+            own["reason"] = pruned
+    artifacts = [
+        Artifact("learning-curves.png", learning_curves(experiment, record, note, progress.solved_epoch)),
+        Artifact("record.npz", record.to_npz(moduli=np.asarray(experiment.moduli), **_spectra(looks))),
+    ]
+    return Outcome(state, value, note, own, artifacts)
+
+
+def _spectra(looks: Sequence[Look]) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    """The looks' epochs `[looks]` and spectra `[looks, p, p // 2 + 1]`, for the record's file."""
+    if not looks:
+        return {}
+    return {
+        "spectrum_epoch": np.asarray([look.epoch for look in looks], np.int32),
+        "spectrum": np.stack([look.spectrum for look in looks]),
+    }
+
+
+def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tuple[TrialState, float, str]:
+    """State, objective and the end of a sentence about a trial that ended with a finite loss."""
+    accuracy, solved = metrics.validation_accuracy_mean, metrics.epochs_to_solve
+    if solved is not None:
+        test = float(np.mean(np.asarray(metrics.test_accuracy)[np.asarray(experiment.scored)]))
+        ending = f"solved every task at epoch {solved:,} of {experiment.epochs:,} (test accuracy {test:.3f})."
+        return TrialState.COMPLETE, objective(experiment, accuracy, solved), ending
+    if pruned is not None:
+        return TrialState.PRUNED, accuracy, f"was pruned: {pruned}."
+    reached = sum(
+        a >= experiment.target_accuracy
+        for a, scored in zip(metrics.validation_accuracy, experiment.scored, strict=True)
+        if scored
+    )
+    ending = (
+        f"was not solved in {experiment.epochs:,} epochs: validation accuracy {accuracy:.3f}, "
+        f"{reached} of {sum(experiment.scored)} tasks at {experiment.target_accuracy:g}."
+    )
+    return TrialState.COMPLETE, objective(experiment, accuracy, None), ending
