@@ -101,7 +101,8 @@ def report(folder: Path) -> None:
         reached = f"{int((last >= 1).sum())} of {len(last)}"
         print(
             f"{path.stem:<28} {state['epoch']:>7,} {state['seconds'] / 60:>6.1f} "
-            f"{record.train_accuracy[-1].mean():>6.3f} {last.mean():>6.3f} {reached:>10}  {state['solved_epoch'] or '-'}"
+            f"{record.train_accuracy[-1].mean():>6.3f} {last.mean():>6.3f} {reached:>10}"
+            f"  {state['solved_epoch'] or '-'}"
         )
 
 

@@ -171,7 +171,7 @@ def work(
     from miiii_search.search.worker import Worker
 
     use_compilation_cache()
-    _say(f"worker on {describe_device()}, {lanes} lanes")
+    _say(f"worker on {describe_device()}, lanes: {lanes}")
     Worker(opened, n_lanes, _say, snapshots).run(stop)
 
 

@@ -47,7 +47,10 @@ def choose_lanes(program: Program, experiment: Experiment, hyperparameters: Hype
     for point in points[1:]:
         if point.epochs_per_second >= WORTHWHILE * chosen.epochs_per_second:
             chosen = point
-    return chosen.lanes, ", ".join(f"{p.lanes} train {p.epochs_per_second:,.4g} epochs/s" for p in points)
+    why = ", ".join(f"{p.lanes} train {p.epochs_per_second:,.4g} epochs/s" for p in points)
+    if limit and points[-1].bytes_per_lane:
+        why += f"; a lane takes {points[-1].bytes_per_lane / 2**20:,.0f} of the device's {limit / 2**20:,.0f} MiB"
+    return chosen.lanes, why
 
 
 def device_memory() -> int | None:

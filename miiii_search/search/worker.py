@@ -170,7 +170,7 @@ class Worker:
             if self._capacity is None:
                 program = self._crew.program(ProgramKey.of(experiment, hyperparameters))
                 self._capacity, why = choose_lanes(program, experiment, hyperparameters)
-                self._say(f"{self._capacity} lanes: {why}")
+                self._say(f"{self._capacity} lane{'s'[: self._capacity > 1]}: {why}")
         self._crew.admit(admitted)
 
     def _claim(self, admitted: list[ProgramKey]) -> Lease | None:

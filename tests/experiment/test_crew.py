@@ -1,0 +1,154 @@
+"""Trainers and their crew: what is posted of runs that come, end, are stopped and dropped beside each other."""
+
+import math
+import queue
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from miiii_search.experiment import run
+from miiii_search.experiment.capacity import choose_lanes
+from miiii_search.experiment.crew import Crew
+from miiii_search.experiment.lanes import Lanes, Snapshot
+from miiii_search.experiment.program import ProgramKey
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.telemetry import Record, next_look
+from miiii_search.experiment.trainer import Chunk, Trainer, Update
+from tests.experiment.small import EXPLODING, NARROW, SMALL, with_seed
+
+LONG = SMALL.model_copy(update={"epochs": 600})  # an evaluation every 12; looks at 264 and 516, and at the end
+ENDLESS = SMALL.model_copy(update={"epochs": 10**7})
+SECONDS = 120
+
+
+@pytest.fixture(params=[False, True], ids=["looped", "batched"])
+def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
+    crew = Crew(batched=request.param, on_chunk=chunks.append)
+    chunks.clear()
+    yield crew
+    crew.close(SECONDS)
+
+
+chunks: list[Chunk] = []
+
+
+def next_of(crew: Crew) -> Update:
+    posted = crew.posted.get(timeout=SECONDS)
+    if isinstance(posted, BaseException):
+        raise posted
+    return posted
+
+
+def until_ended(crew: Crew, numbers: set[int]) -> dict[int, list[Update]]:
+    """All updates of these runs, to their ends."""
+    updates: dict[int, list[Update]] = {number: [] for number in numbers}
+    while any(not of_run or of_run[-1].end is None for of_run in updates.values()):
+        update = next_of(crew)
+        if update.run in updates:
+            updates[update.run].append(update)
+    return updates
+
+
+def weights_of(updates: list[Update]) -> Snapshot:
+    end = updates[-1].end
+    assert end is not None
+    return end.weights
+
+
+def test_runs_of_two_programs(crew: Crew) -> None:
+    slow = NARROW.model_copy(update={"learning_rate": 1e-5})
+    two_heads = slow.model_copy(update={"n_heads": 2})
+    runs = [(0, LONG, slow), (1, with_seed(1, LONG), two_heads), (2, with_seed(2, LONG), slow)]
+    crew.admit(runs[:2])
+    first = next_of(crew)
+    crew.admit(runs[2:])  # while others train
+    updates = until_ended(crew, {0, 1, 2})
+    updates[first.run].insert(0, first)
+    assert {(key.d_model, key.n_heads) for key in crew.keys} == {(32, 4), (32, 2)}
+    for number, experiment, hyperparameters in runs:
+        of_run = updates[number]
+        record = Record.concatenate([update.record() for update in of_run])
+        assert record.epoch.tolist() == list(range(12, 601, 12))
+        assert [update.look.epoch for update in of_run if update.look] == [264, 516, 600]
+        assert all(update.epochs_per_second > 0 for update in of_run)
+        alone = run.train(experiment, hyperparameters)
+        for name, array in alone.weights.items():
+            np.testing.assert_allclose(weights_of(of_run)[name], array, rtol=1e-2, atol=1e-5)
+        np.testing.assert_allclose(record.validation_loss, alone.record.validation_loss, rtol=1e-3)
+        last = of_run[-1].look
+        assert last is not None and (last.weights["query"] == weights_of(of_run)["query"]).all()
+    assert all(chunk.end > chunk.start and 1 <= chunk.lanes <= 2 for chunk in chunks)
+
+
+def test_looped_runs_are_identical_to_those_alone() -> None:
+    crew = Crew(batched=False)
+    crew.admit([(seed, with_seed(seed), NARROW) for seed in range(3)])
+    updates = until_ended(crew, {0, 1, 2})
+    for seed in range(3):
+        expected = run.train(with_seed(seed), NARROW).weights
+        for name, array in weights_of(updates[seed]).items():
+            np.testing.assert_array_equal(array, expected[name])
+    crew.close(SECONDS)
+
+
+def test_a_stopped_run_ends_where_it_stands(crew: Crew) -> None:
+    crew.admit([(7, ENDLESS, NARROW), (8, with_seed(1, ENDLESS), NARROW)])
+    next_of(crew)
+    crew.stop(7)
+    [*_, last] = until_ended(crew, {7})[7]
+    assert last.end is not None and not last.progress.ended
+    assert 0 < last.progress.epoch < ENDLESS.epochs
+    assert last.record().epoch[-1] == last.progress.epoch
+    assert last.end.final["test_accuracy"].shape == (len(ENDLESS.moduli),)
+    # The other one goes on.
+    assert [next_of(crew).run for _ in range(3)] == [8, 8, 8]
+
+
+def test_a_dropped_run_is_silent(crew: Crew) -> None:
+    crew.admit([(1, ENDLESS, NARROW), (2, with_seed(1, ENDLESS), NARROW)])
+    next_of(crew)
+    crew.drop(1)
+    crew.drop(99)  # unknown, as one that ended long ago
+    crew.admit([(3, with_seed(2), NARROW)])
+    until_ended(crew, {3})
+    assert {next_of(crew).run for _ in range(4)} == {2}
+
+
+def test_a_run_that_explodes(crew: Crew) -> None:
+    crew.admit([(1, SMALL, EXPLODING), (2, with_seed(1), NARROW)])
+    updates = until_ended(crew, {1, 2})
+    assert updates[1][-1].progress.failed_epoch == 2
+    assert updates[2][-1].progress.epoch == 200
+
+
+def test_what_ends_a_trainer_is_posted() -> None:
+    posted: queue.SimpleQueue[object] = queue.SimpleQueue()
+    trainer = Trainer(Lanes(ProgramKey.of(SMALL, NARROW), batched=False), posted.put)
+    trainer.admit([(1, SMALL, NARROW.model_copy(update={"n_heads": 2}))])
+    error = posted.get(timeout=SECONDS)
+    assert isinstance(error, ValueError) and "another program" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "evaluate_every", "expected"),
+    [
+        (65536, 16, [256, 512, 1024, 2048, 4096, 8192, 16384, 32768]),
+        (600, 12, [264, 516]),  # the first evaluations at or after 256 and 512
+        (256, 16, []),  # the end is a look anyway
+        (10_000, 1000, [1000, 2000, 3000, 5000, 9000]),
+    ],
+)
+def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: list[int]) -> None:
+    experiment = Experiment(epochs=epochs, evaluate_every=evaluate_every)
+    looks, at = [], next_look(experiment, 0)
+    while at < math.inf:
+        looks.append(at)
+        at = next_look(experiment, int(at))
+    assert looks == expected
+
+
+def test_the_best_number_of_lanes_is_measured(looped: Lanes) -> None:
+    lanes, why = choose_lanes(looped.program, SMALL, Hyperparameters(**NARROW.model_dump()))
+    assert lanes >= 1
+    assert f"{lanes} train " in why and why.startswith("1 train ") and "epochs/s" in why
