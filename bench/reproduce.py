@@ -68,7 +68,7 @@ def train(name: str, configuration: Configuration, folder: Path, until: float) -
         over = progress.ended or time.monotonic() > until
         if over or time.monotonic() - saved > CHECKPOINT_SECONDS:
             records, saved = [Record.concatenate(records)], time.monotonic()
-            np.savez(checkpoint, **lanes.snapshot(lane))
+            np.savez(checkpoint, allow_pickle=False, **lanes.snapshot(lane))
             (folder / f"{name}.record.npz").write_bytes(records[0].to_npz())
             accuracy = records[0].validation_accuracy[-1]
             state = {

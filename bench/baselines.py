@@ -1,0 +1,99 @@
+"""Two other ways to train the same network, for comparison. Both are plain JAX with automatic derivatives.
+
+`port` computes what the paper's public code computes, in its order: a function of one sample, mapped over the
+batch; every position goes through the whole block; each attention head writes to the stream by itself; each task
+has a head of as many columns as the largest modulus with the surplus masked away, a matrix of its own, and Optax's
+cross-entropy; and the derivatives of lookups are scatters. `textbook` is what a competent author would write today
+with Optax: every position, one unembedding matrix without padding, Optax's cross-entropy on a slice of the logits a
+task.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from miiii_search.experiment.loss import task_slices
+
+Array = jax.Array
+Weights = dict[str, Array]
+
+RATE = 0.1
+"""Of dropout."""
+
+
+def drop(key: Array | None, z: Array) -> Array:
+    """Dropout with a mask of the shape of `z`, as anyone would write it; none without a key."""
+    return z if key is None else z * jax.random.bernoulli(key, 1 - RATE, z.shape) / (1 - RATE)
+
+
+def halves(key: Array | None) -> tuple[Array | None, Array | None]:
+    """Two keys of one."""
+    return (None, None) if key is None else tuple(jax.random.split(key))  # type: ignore[return-value]
+
+
+def residual_stream(weights: Weights, x: Array, key: Array | None) -> Array:
+    """The residual stream after the block at all three positions, for digits `x` `[n, 2]`. `[n, 3, d]`."""
+    first, second = halves(key)
+    answer = jnp.full((len(x), 1), len(weights["token_embedding"]) - 1)
+    tokens = jnp.concatenate([x, answer], axis=1)  # [n, 3]
+    z = weights["token_embedding"][tokens] + weights["position_embedding"]  # [n, 3, d]
+    query, key, value = (jnp.einsum("npd,dhk->nhpk", z, weights[name]) for name in ("query", "key", "value"))
+    scores = jnp.einsum("nhpk,nhqk->nhpq", query, key) / np.sqrt(query.shape[-1])
+    mixed = jax.nn.softmax(scores, axis=-1) @ value  # [n, heads, 3, d_head]
+    z = drop(first, z + jnp.einsum("nhpk,hkd->npd", mixed, weights["attention_output"]))
+    return drop(second, z + jax.nn.relu(z @ weights["feed_forward_in"]) @ weights["feed_forward_out"])
+
+
+def textbook_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], key: Array | None) -> Array:
+    """Eq. 12 by Optax's cross-entropy, a slice of the logits a task; a dropout mask for every sample."""
+    logits = residual_stream(weights, x, key)[:, -1] @ weights["unembedding"]  # [n, Σq]
+    losses = [
+        optax.softmax_cross_entropy_with_integer_labels(logits[:, columns], y[:, task]).mean() / np.log(q)
+        for task, (q, columns) in enumerate(zip(moduli, task_slices(moduli), strict=True))
+    ]
+    total: Array = sum(losses[1:], losses[0])
+    return total
+
+
+def port_logits(weights: Weights, x: Array, is_class: Array, key: Array | None) -> Array:
+    """One sample's logits, `[tasks, max q]`; those of no class are zero."""
+    first, second = halves(key)
+    positions = jnp.arange(3)
+    tokens = jnp.append(x, len(weights["token_embedding"]) - 1)
+    z = jnp.take(weights["token_embedding"], tokens, axis=0) + jnp.take(
+        weights["position_embedding"], positions, axis=0
+    )
+    query, key, value = (z @ weights[name] for name in ("query", "key", "value"))  # [heads, 3, d_head]
+    scores = jnp.einsum("hpk,hqk->hpq", query, key) / jnp.sqrt(query.shape[-1])
+    # Every head writes to the stream by itself, and then they are added.
+    written = jax.nn.softmax(scores, axis=-1) @ value @ weights["attention_output"]  # [heads, 3, d]
+    z = drop(first, z + written.sum(axis=0))
+    z = drop(second, z + jax.nn.relu(z @ weights["feed_forward_in"]) @ weights["feed_forward_out"])
+    return (z[-1] @ weights["unembedding"]) * is_class
+
+
+def port_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], key: Array | None) -> Array:
+    """Eq. 12 on heads padded to the largest modulus, one dropout mask a batch; for weights of `port_weights`."""
+    is_class = jnp.arange(max(moduli)) < jnp.asarray(moduli)[:, None]
+    logits = jax.vmap(port_logits, in_axes=(None, 0, None, None))(weights, x, is_class, key)  # [n, tasks, max q]
+
+    def cross_entropy(logits: Array, labels: Array, is_class: Array) -> Array:
+        masked = jnp.where(is_class, logits, -jnp.inf)
+        losses: Array = optax.softmax_cross_entropy_with_integer_labels(masked, labels)
+        return losses.mean()
+
+    losses = jax.vmap(cross_entropy, in_axes=(1, 1, 0))(logits, y, is_class)  # [tasks]
+    return jnp.sum(losses / jnp.log(jnp.asarray(moduli)))
+
+
+def port_weights(weights: Weights, moduli: tuple[int, ...]) -> Weights:
+    """The same weights for `port_loss`: heads in front, and each task's columns followed by zeros."""
+    columns = [
+        jnp.pad(weights["unembedding"][:, s], ((0, 0), (0, max(moduli) - (s.stop - s.start))))
+        for s in task_slices(moduli)
+    ]
+    heads_first = {name: jnp.moveaxis(weights[name], 1, 0) for name in ("query", "key", "value")}
+    return {**weights, **heads_first, "unembedding": jnp.stack(columns)}  # [tasks, d, max q]

@@ -1,0 +1,149 @@
+"""A worker on 32 short trials: for how much of the time the device computes, and what a second start compiles.
+
+    python bench/refill.py [--quick] [--json FILE] [--figure FILE]
+
+The study is a real one in a database of its own, trained by the service's worker: lanes end at different times and are
+refilled, trials are reported, their figures drawn and written while others train. The worker runs twice, each time in a
+process and on a study of its own; both share a compilation cache that is empty at first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from matplotlib.figure import Figure
+from measuring import parser, print_table, start, write
+
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.trainer import Chunk
+from miiii_search.search.spec import Budget, Pruning, StudySpec
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study
+from miiii_search.search.worker import Worker
+
+SPACE: dict[str, Any] = {
+    "dropout": (0.0, 0.05, 0.1, 0.2),
+    "weight_decay": (0.1, 0.3, 0.5, 1.0),
+    "grokfast_lambda": (0.0, 0.5),
+}
+
+
+def run_worker(folder: Path, name: str, trials: int, epochs: int) -> dict[str, Any]:
+    """Trains a study to its end; returns when the device computed, in seconds from the worker's start."""
+    compiled = 0
+
+    def count(event: str, **_: object) -> None:
+        nonlocal compiled
+        compiled += event == "/jax/compilation_cache/cache_misses"
+
+    jax.monitoring.register_event_listener(count)
+    experiment = Experiment(p=53, train_fraction=0.5, epochs=epochs, evaluate_every=16)
+    spec = StudySpec(
+        experiment=experiment,
+        hyperparameters=Hyperparameters(d_model=128, learning_rate=1e-3),
+        space=SPACE,
+        budget=Budget(trials=trials),
+        pruning=Pruning(rule="none"),
+    )
+    database = open_database(f"sqlite:///{folder / name}.db", create=True)
+    study = create_study(database, "refill", spec)
+    chunks: list[Chunk] = []
+    began = time.monotonic()
+    Worker(study, None, lambda line: print(f"  {line}", flush=True), on_chunk=chunks.append).run(threading.Event())
+    seconds = time.monotonic() - began
+    assert study.is_done()
+    database.close()
+    return {
+        "trials": trials,
+        "epochs_a_trial": epochs,
+        "seconds": seconds,
+        "compiled": compiled,
+        "chunks": sorted((chunk.start - began, chunk.end - began, chunk.lanes) for chunk in chunks),
+    }
+
+
+def computing(chunks: list[tuple[float, float, int]]) -> tuple[float, float, float]:
+    """Seconds from the first chunk to the end of the last, those in which any lane trained, and those of all lanes."""
+    first, last = chunks[0][0], max(end for _, end, _ in chunks)
+    busy, until = 0.0, first
+    for begin, end, _ in chunks:
+        busy += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return last - first, busy, sum(end - begin for begin, end, _ in chunks)
+
+
+def draw(chunks: list[tuple[float, float, int]], path: Path) -> None:
+    """A row for each chunk that is computed beside others, against time."""
+    figure = Figure(figsize=(9, 1.8), layout="constrained")
+    axes = figure.subplots()
+    free_at: list[float] = []
+    for begin, end, _ in chunks:
+        row = next((k for k, at in enumerate(free_at) if at <= begin + 1e-6), len(free_at))
+        free_at[row : row + 1] = [end]
+        axes.broken_barh(
+            [(begin, end - begin)], (row - 0.4, 0.8), facecolor="tab:blue", edgecolor="white", linewidth=0.3
+        )
+    axes.set(xlabel="seconds since the worker's start", yticks=range(len(free_at)), ylabel="at once")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    options = parser(__doc__, "8 trials of 512 epochs")
+    options.add_argument("--figure", type=Path, help="where to draw the second run's timeline, as a PNG")
+    options.add_argument("--worker", nargs=2, metavar=("FOLDER", "NAME"), help="one of the two processes")
+    arguments = start(options)
+    trials, epochs = (8, 512) if arguments.quick else (32, 1024)
+    if arguments.worker:
+        folder, name = Path(arguments.worker[0]), arguments.worker[1]
+        (folder / f"{name}.json").write_text(json.dumps(run_worker(folder, name, trials, epochs)))
+        return
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in ("first", "second"):
+            print(f"{name} start", flush=True)
+            subprocess.run(
+                [sys.executable, __file__, *(["--quick"] if arguments.quick else []), "--worker", scratch, name],
+                env={**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{scratch}/cache"},
+                check=True,
+            )
+            results[name] = json.loads((Path(scratch) / f"{name}.json").read_text())
+    rows = []
+    for name, result in results.items():
+        span, busy, of_lanes = computing(result["chunks"])
+        result |= {
+            "computing_share": busy / span,
+            "lanes_computing": of_lanes / span,
+            "until_first": result["chunks"][0][0],
+        }
+        rows.append(
+            [
+                name,
+                result["compiled"],
+                result["until_first"],
+                span,
+                100 * busy / span,
+                of_lanes / span,
+                result["seconds"],
+            ]
+        )
+    print_table(
+        f"{trials} trials of {epochs} epochs, p = 53, d = 128",
+        ["start", "compiled", "s to first chunk", "s training", "% computing", "lanes computing", "s in all"],
+        rows,
+    )
+    if arguments.figure:
+        draw(results["second"]["chunks"], arguments.figure)
+    write(arguments.json, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Time and memory of an epoch as the work grows, beside the arithmetic that is needed.
+
+    python bench/scaling.py [--quick] [--json FILE]
+
+One lane at 30 %, p = 31, 53, 113, 197 and d = 128, 256, 512. What a hidden quadratic would show: the share of the peak
+would fall, or the memory a sample and unit of width would grow.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from measuring import PEAK_GFLOP, needed_gflop, parser, peak, print_table, start, write
+
+from miiii_search.experiment.lanes import Lanes
+from miiii_search.experiment.program import ProgramKey
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+
+
+def measure(p: int, d_model: int, rounds: int) -> dict[str, Any]:
+    """One lane of this size."""
+    experiment = Experiment(p=p, evaluate_every=8)
+    lanes = Lanes(ProgramKey.of(experiment, Hyperparameters(d_model=d_model)), batched=False)
+    lane = lanes.admit(experiment, Hyperparameters(d_model=d_model))
+    products, seconds, peaks = peak(), list[float](), list[float]()
+    evaluations = 1
+    for k in range(rounds + 1):
+        began = time.perf_counter()
+        products()
+        middle = time.perf_counter()
+        rows = lanes.start(evaluations)
+        took = time.perf_counter() - middle
+        epochs = rows.evaluations(lane) * experiment.evaluation_interval
+        if k:
+            peaks.append(PEAK_GFLOP / (middle - began))
+            seconds.append(took / epochs)
+        elif took < 0.3:  # small networks train longer, so that it can be timed
+            evaluations = min(int(0.5 / took) + 1, 100)
+    epoch, needed = statistics.median(seconds), needed_gflop(experiment, d_model)
+    return {
+        "p": p,
+        "d_model": d_model,
+        "samples": experiment.n_train,
+        "logits": sum(experiment.moduli),
+        "needed_gflop_per_epoch": needed,
+        "seconds_per_epoch": epoch,
+        "gflops": needed / epoch,
+        "peak_share": statistics.median(needed / s / g for s, g in zip(seconds, peaks, strict=True)),
+        "bytes": lanes.bytes_per_lane(),
+    }
+
+
+def main() -> None:
+    arguments = start(parser(__doc__, "p = 31 and 53, d = 128 and 256"))
+    ps, widths, rounds = ((31, 53), (128, 256), 3) if arguments.quick else ((31, 53, 113, 197), (128, 256, 512), 5)
+    rows = []
+    for p in ps:
+        for d_model in widths:
+            rows.append(measure(p, d_model, rounds))
+            print(f"p {p}, d {d_model}: {rows[-1]['seconds_per_epoch']:.4f} s an epoch", flush=True)
+    print_table(
+        "Cost as the work grows, one lane, 30 %",
+        ["p", "d", "samples", "logits", "needed GFLOP", "s/epoch", "GFLOP/s", "% of peak", "MiB"],
+        [
+            [
+                row["p"],
+                row["d_model"],
+                row["samples"],
+                row["logits"],
+                row["needed_gflop_per_epoch"],
+                row["seconds_per_epoch"],
+                row["gflops"],
+                100 * row["peak_share"],
+                round((row["bytes"] or 0) / 2**20),
+            ]
+            for row in rows
+        ],
+    )
+    write(arguments.json, {"sizes": rows})
+
+
+if __name__ == "__main__":
+    main()
