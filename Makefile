@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer. Another Python than the first that fits: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test lint bench lock clean
 
 # The first that runs (a version manager's shim may exist and fail), is new enough and can make a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -24,6 +24,15 @@ lint: setup ## check style, formatting and types
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+
+bench: setup ## measure this machine, about 25 minutes; tables, JSON and pictures go to the folder bench-results
+	@mkdir -p $(BENCH_RESULTS)
+	@set -e; for name in training lanes refill telemetry scaling; do \
+		.venv/bin/python bench/$$name.py --json $(BENCH_RESULTS)/$$name.json $$( \
+			case $$name in lanes|refill) echo --figure $(BENCH_RESULTS)/$$name.png;; esac) $(ARGS); \
+	done | tee $(BENCH_RESULTS)/tables.txt
+
+BENCH_RESULTS ?= bench-results
 
 lock: ## rewrite the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or its path: make lock UV=..." >&2; exit 2; }

@@ -31,7 +31,7 @@ def drop(key: Array | None, z: Array) -> Array:
 
 def halves(key: Array | None) -> tuple[Array | None, Array | None]:
     """Two keys of one."""
-    return (None, None) if key is None else tuple(jax.random.split(key))  # type: ignore[return-value]
+    return (None, None) if key is None else tuple(jax.random.split(key))
 
 
 def residual_stream(weights: Weights, x: Array, key: Array | None) -> Array:

@@ -105,19 +105,23 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     options = parser(__doc__, "1, 2 and 4 lanes, a few seconds each")
     options.add_argument("--figure", type=Path, help="where to draw throughput against the number of lanes, as a PNG")
+    options.add_argument(
+        "--widths", type=int, nargs="+", help=f"numbers of lanes (default {' '.join(map(str, WIDTHS))})"
+    )
     arguments = start(options)
-    widths, seconds = ((1, 2, 4), 4.0) if arguments.quick else (WIDTHS, 20.0)
     gpu = jax.default_backend() != "cpu"
-    if gpu:
-        seconds = 3.0
+    widths, seconds = ((1, 2, 4), 4.0) if arguments.quick else (WIDTHS, 3.0 if gpu else 15.0)
+    widths = arguments.widths or widths
     rows = []
     for d_model in (128, 256):
-        for precision in PRECISIONS if gpu else PRECISIONS[:1]:
-            rows += measure(d_model, precision, widths, seconds)
-    header = ["d", "precision", "lanes", "epochs/s", "x one lane", "MiB a lane"]
+        rows += measure(d_model, "float32", widths, seconds)
+        # A CPU computes all of them in float32.
+        for precision in PRECISIONS[1:] if gpu else ():
+            rows += measure(d_model, precision, (1, 32), seconds)
+    header = ["d", "precision", "lanes", "epochs/s", "x one lane", "MiB a lane", "trials/h"]
     one = {(row["d_model"], row["precision"]): row["epochs_per_second"] for row in rows if row["lanes"] == 1}
     print_table(
-        "Lanes, p = 113, 4 heads, 30 %, an evaluation every 16 epochs",
+        "Lanes, p = 113, 4 heads, 30 %, an evaluation every 16 epochs; trials of 65,536 epochs",
         header,
         [
             [
@@ -127,6 +131,7 @@ def main() -> None:
                 row["epochs_per_second"],
                 row["epochs_per_second"] / one[row["d_model"], row["precision"]],
                 round((row["bytes_per_lane"] or 0) / 2**20),
+                3600 * row["epochs_per_second"] / Experiment().epochs,
             ]
             for row in rows
         ],

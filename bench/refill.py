@@ -97,11 +97,11 @@ def draw(chunks: list[tuple[float, float, int]], path: Path) -> None:
 
 
 def main() -> None:
-    options = parser(__doc__, "8 trials of 512 epochs")
+    options = parser(__doc__, "8 trials of 256 epochs")
     options.add_argument("--figure", type=Path, help="where to draw the second run's timeline, as a PNG")
     options.add_argument("--worker", nargs=2, metavar=("FOLDER", "NAME"), help="one of the two processes")
     arguments = start(options)
-    trials, epochs = (8, 512) if arguments.quick else (32, 1024)
+    trials, epochs = (8, 256) if arguments.quick else (32, 512)
     if arguments.worker:
         folder, name = Path(arguments.worker[0]), arguments.worker[1]
         (folder / f"{name}.json").write_text(json.dumps(run_worker(folder, name, trials, epochs)))

@@ -26,6 +26,7 @@ from miiii_search.experiment.pace import Pace
 from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.telemetry import Record
+from miiii_search.search.presets import get_configuration
 
 CHECKPOINT_SECONDS = 300
 
@@ -41,7 +42,35 @@ class Configuration:
 
 def configurations() -> dict[str, Configuration]:
     """Every configuration that docs/reproduction.md speaks of."""
-    return {}
+    paper, table_2 = get_configuration("paper", "paper-best")
+    authors, _ = get_configuration("authors-code", "paper-best")
+    fast, narrow = get_configuration("fast", None)
+    # To see a run through to 65,536 epochs takes hours; where a run is cut off, its checkpoint goes on.
+    return {
+        "table-2": Configuration("Table 2 as printed: 30 %, a mask a sample", paper, table_2),
+        "authors-code": Configuration("Table 2 as the public code has it: 50 %, one mask a batch", authors, table_2),
+        "fast": Configuration("the preset `fast`", fast, narrow),
+        "fast-lambda-0": Configuration("λ = 0 does not converge (4.1)", fast, _but(narrow, grokfast_lambda=0.0)),
+        "fast-dropout-0": Configuration(
+            "dropout 0 overfits all but q in {2, 3} (appendix C)", fast, _but(narrow, dropout=0.0)
+        ),
+        "fast-masked": Configuration(
+            "without q = 2, 3, 5, 7 the others are harder (appendix A)", _on(fast, task="masked"), narrow
+        ),
+        "fast-basis": Configuration("permuted labels cannot generalise", _on(fast, task="basis"), narrow),
+        "fast-batch-mask": Configuration(
+            "one dropout mask a batch, as the public code", _on(fast, dropout_mask="batch"), narrow
+        ),
+        "fast-wide": Configuration("the paper's width, 256", fast, _but(narrow, d_model=256)),
+    }
+
+
+def _on(experiment: Experiment, **changes: object) -> Experiment:
+    return experiment.model_copy(update=changes)
+
+
+def _but(hyperparameters: Hyperparameters, **changes: object) -> Hyperparameters:
+    return hyperparameters.model_copy(update=changes)
 
 
 def train(name: str, configuration: Configuration, folder: Path, until: float) -> None:

@@ -24,7 +24,7 @@ def use_compilation_cache() -> Path:
     folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", default))
     config: Any = jax.config
     config.update("jax_compilation_cache_dir", str(folder))
-    config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # else small programs are compiled anew
     return folder
 
 

@@ -343,6 +343,9 @@ class _Batched:
         self._states, rows, done = program(self._states, jnp.int32(evaluations), self._data)
         scalars, done = jax.device_get((self._scalars(self._states), done))
         progress = {lane: _progress({name: values[lane] for name, values in scalars.items()}) for lane in lanes}
+        # Not the whole buffer, of which a chunk fills little; in steps, since each length is a program.
+        written = 1 << (int(done.max()) - 1).bit_length() if done.max() > 1 else 1
+        rows = {name: array[:, :written] for name, array in rows.items()}
         return progress, Rows({lane: (rows, int(done[lane]), lane) for lane in lanes})
 
     @cached_property

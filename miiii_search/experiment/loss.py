@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,38 +23,39 @@ def task_weights(moduli: tuple[int, ...], scored: tuple[bool, ...]) -> Array:
     return jnp.asarray(np.where(scored, 1 / np.log(moduli), 0), jnp.float32)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def weighted_loss(
     logits: Array, y: Array, weights: Array, moduli: tuple[int, ...]
 ) -> tuple[Array, tuple[Array, Array]]:
     """L = Σ_q w_q CE_q, CE_q the mean cross-entropy of task q over the batch (Eq. 12).
 
-    `logits` `[Σq, n]`, `y` `[n, tasks]`, `weights` `[tasks]`. Beside L, what `evaluate` returns.
+    `logits` `[Σq, n]`, `y` `[n, tasks]`, `weights` `[tasks]`. Beside L, what `evaluate` returns. Its derivative is
+    that by the logits.
     """
     losses, accuracies = evaluate(logits, y, moduli)
     return jnp.sum(weights * losses), (losses, accuracies)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def evaluate(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, Array]:
     """Mean cross-entropy (nats) and accuracy of each task. `[tasks]`, `[tasks]`.
 
     A label that shares the largest logit with another class is wrong: a network that has died knows nothing.
     """
-    losses, hits, _ = _compare(logits, y, moduli)
+    losses, hits, _ = _compare(logits, y, jnp.zeros(len(moduli)), moduli)
     return jnp.mean(losses, axis=1), _share(hits)
 
 
-def _compare(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def _compare(logits: Array, y: Array, factors: Array, moduli: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """Every sample against its labels.
 
     Returns the cross-entropy `[tasks, n]`, whether the label has the largest logit, alone, `[tasks, n]`, and
-    the gradient of each cross-entropy by its task's logits `[Σq, n]`.
+    the gradient of each cross-entropy by its task's logits, times the task's factor, `[Σq, n]`.
     """
     slices = task_slices(moduli)
     label_rows = y.T + np.asarray([rows.start for rows in slices])[:, None]
     label_logits = jnp.take_along_axis(logits, label_rows, axis=0)  # [tasks, n]
     losses, hits, gradients = [], [], []
-    for rows, label, label_logit in zip(slices, y.T, label_logits, strict=True):
+    for rows, label, label_logit, factor in zip(slices, y.T, label_logits, factors, strict=True):
         is_label = jnp.arange(rows.stop - rows.start)[:, None] == label
         runner_up = jnp.max(jnp.where(is_label, -jnp.inf, logits[rows]), axis=0)
         # The maximum of this task alone: logits of different tasks drift apart by more than float32's exponent.
@@ -66,7 +68,7 @@ def _compare(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[Array, A
         hits.append(label_logit > runner_up)
         # At the label softmax − 1 would cancel; −Σ_others softmax is the same number and does not.
         # See Prieto et al., Grokking at the edge of numerical stability, arXiv 2501.04697.
-        gradients.append(jnp.where(is_label, -others, exp_others) * (1 / (others + exp_label)))
+        gradients.append(jnp.where(is_label, -others, exp_others) * (factor / (others + exp_label)))
     return jnp.stack(losses), jnp.stack(hits), jnp.concatenate(gradients)
 
 
@@ -76,14 +78,16 @@ def _share(hits: Array) -> Array:
     return jnp.where(hits.all(1), 1, hits.mean(1))
 
 
-def _forward_rule(logits: Array, y: Array, moduli: tuple[int, ...]) -> tuple[tuple[Array, Array], Array]:
-    losses, hits, gradients = _compare(logits, y, moduli)
-    return (jnp.mean(losses, axis=1), _share(hits)), gradients
+def _forward_rule(
+    logits: Array, y: Array, weights: Array, moduli: tuple[int, ...]
+) -> tuple[tuple[Array, tuple[Array, Array]], Array]:
+    losses, hits, gradients = _compare(logits, y, weights / logits.shape[1], moduli)
+    means = jnp.mean(losses, axis=1)
+    return (jnp.sum(weights * means), (means, _share(hits))), gradients
 
 
-def _backward_rule(moduli: tuple[int, ...], gradients: Array, incoming: tuple[Array, Array]) -> tuple[Array, None]:
-    factor = incoming[0] / gradients.shape[1]
-    return gradients * jnp.repeat(factor, np.asarray(moduli), total_repeat_length=sum(moduli))[:, None], None
+def _backward_rule(_: tuple[int, ...], gradients: Array, incoming: Any) -> tuple[Array, None, None]:
+    return gradients * incoming[0], None, None
 
 
-evaluate.defvjp(_forward_rule, _backward_rule)
+weighted_loss.defvjp(_forward_rule, _backward_rule)

@@ -135,13 +135,15 @@ class Worker:
         with Renewer(self._database, self._study.spec.lease_seconds) as renewer:
             try:
                 while not stop.is_set():
-                    self._fill()
+                    self._fill(renewer)
                     if not self._runs and self._study.is_done():
                         return
                     updates = self._listen()
                     # Of what was just read, so that the leases of what the crew has ended are renewed, too.
                     renewer.tell([a.heartbeat() for a in self._runs.values()])
                     self._sync(updates, renewer.lost)
+                self._crew.close(CLOSE_SECONDS)
+                self._sync(self._listen(), renewer.lost)  # what ended in the meantime is not handed back
             finally:
                 self._crew.close(CLOSE_SECONDS)
                 self._writer.shutdown()
@@ -150,7 +152,7 @@ class Worker:
                     numbers = leases.hand_back(self._database, held)
                     self._say(f"handed back {len(numbers)} trials: {', '.join(map(str, numbers))}")
 
-    def _fill(self) -> None:
+    def _fill(self, renewer: Renewer) -> None:
         """Claims trials until all lanes are taken or the queue is empty."""
         if time.monotonic() < self._empty_until:
             return
@@ -168,6 +170,7 @@ class Worker:
             admitted.append((self._started, experiment, hyperparameters))
             self._say(f"Trial {lease.number} starts: {describe_point(trial.params)}")
             if self._capacity is None:
+                renewer.tell([a.heartbeat() for a in self._runs.values()])  # this may take longer than a lease
                 program = self._crew.program(ProgramKey.of(experiment, hyperparameters))
                 self._capacity, why = choose_lanes(program, experiment, hyperparameters)
                 self._say(f"{self._capacity} lane{'s'[: self._capacity > 1]}: {why}")

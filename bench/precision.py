@@ -1,0 +1,52 @@
+"""Whether products of another precision grok alike: epochs to solve, seed by seed.
+
+    python bench/precision.py [--quick] [--json FILE]
+
+Trains the demo's best configuration (nanda, p = 31) from several seeds in each precision. The default stays float32
+until this shows, on the device that a search runs on, that another is as good. A CPU computes all of them in float32,
+and they come out the same.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, Literal, get_args
+
+from measuring import parser, print_table, start, write
+
+from miiii_search.experiment.lanes import Lanes
+from miiii_search.experiment.program import MAX_EVALUATIONS, ProgramKey
+from miiii_search.experiment.spec import Experiment
+from miiii_search.search.presets import get_configuration
+
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+def epochs_to_solve(precision: Precision, seeds: int) -> list[int | None]:
+    """Of each seed, in lanes of one program."""
+    experiment, hyperparameters = get_configuration("demo", "demo-best")
+    experiment = Experiment(**experiment.model_dump() | {"precision": precision, "epochs": 8192})
+    lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
+    runs = [lanes.admit(experiment.model_copy(update={"seed": seed}), hyperparameters) for seed in range(seeds)]
+    while not all(lanes.progress(lane).ended for lane in runs):
+        lanes.start(MAX_EVALUATIONS)
+    return [lanes.progress(lane).solved_epoch for lane in runs]
+
+
+def main() -> None:
+    arguments = start(parser(__doc__, "two seeds"))
+    results: dict[str, Any] = {p: epochs_to_solve(p, 2 if arguments.quick else 16) for p in get_args(Precision)}
+    rows = []
+    for precision, epochs in results.items():
+        solved = sorted(e for e in epochs if e is not None)
+        rows.append([precision, f"{len(solved)} of {len(epochs)}", *_spread(solved)])
+    print_table("Epochs to solve, demo-best", ["precision", "solved", "first", "median", "last"], rows)
+    write(arguments.json, {"epochs_to_solve": results})
+
+
+def _spread(solved: list[int]) -> list[object]:
+    return [solved[0], statistics.median(solved), solved[-1]] if solved else ["-", "-", "-"]
+
+
+if __name__ == "__main__":
+    main()
