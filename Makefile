@@ -27,7 +27,7 @@ lint: setup ## check style, formatting and types
 
 bench: setup ## measure this machine, about 25 minutes; tables, JSON and pictures go to the folder bench-results
 	@mkdir -p $(BENCH_RESULTS)
-	@set -e; for name in training lanes refill telemetry scaling; do \
+	@set -e; for name in training parts lanes refill telemetry scaling; do \
 		.venv/bin/python bench/$$name.py --json $(BENCH_RESULTS)/$$name.json $$( \
 			case $$name in lanes|refill) echo --figure $(BENCH_RESULTS)/$$name.png;; esac) $(ARGS); \
 	done | tee $(BENCH_RESULTS)/tables.txt

@@ -20,7 +20,8 @@ from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.telemetry import FIRST_LOOK
 
-EPOCHS = 16
+EPOCHS = 32
+"""In one call, about a second, as long as the service trains between two looks of the host."""
 
 
 def only_training(experiment: Experiment, hyperparameters: Hyperparameters) -> Run:

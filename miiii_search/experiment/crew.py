@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 import jax
 
+from miiii_search.experiment.gate import Gate
 from miiii_search.experiment.lanes import Lanes
 from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -30,7 +30,7 @@ class Crew:
         self.posted: queue.SimpleQueue[Posted] = queue.SimpleQueue()
         self._batched = jax.default_backend() != "cpu" if batched is None else batched
         self._on_chunk = on_chunk
-        self._gate = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._gate = Gate(os.cpu_count() or 1)
         self._programs: dict[ProgramKey, Program] = {}
         self._of_programs: dict[ProgramKey, Trainer] = {}
         self._of_runs: dict[int, Trainer] = {}

@@ -320,6 +320,7 @@ class _Batched:
         return split
 
     def _compile(self, width: int) -> Any:
+        self._program.compile_rest()
         mapped = jax.vmap(self._program.train_lane, in_axes=(0, None, None))
         # Each device loops until its own lanes have ended: a plain vmap would have all of them ask each other.
         each = jax.shard_map(

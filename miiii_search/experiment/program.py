@@ -87,7 +87,8 @@ class Program:
     def __init__(self, key: ProgramKey) -> None:
         self.key = key
         self.moduli, self.scored = key.experiment.moduli, key.experiment.scored
-        self._compiling = threading.RLock()
+        self._compiling = threading.Lock()
+        self._locks = {name: threading.Lock() for name in ("_init", "_train", "_final", "_spectrum")}
         self._rest: threading.Thread | None = None
         splits = tasks.make_splits(key.experiment)
         self.data = {
@@ -114,7 +115,7 @@ class Program:
             grokfast_alpha=jnp.float32(experiment.grokfast_alpha),
             dropout=jnp.float32(hyperparameters.dropout),
         )
-        self.compile()
+        self._make("_init")
         state: LaneState = self._init(jax.random.PRNGKey(experiment.seed), knobs)
         return state
 
@@ -131,7 +132,7 @@ class Program:
 
     def final(self, state: LaneState) -> dict[str, Array]:
         """Loss and accuracy of each task on the training and test splits, for a run that has ended."""
-        self._wait_for_the_rest()
+        self._make("_final")
         final: dict[str, Array] = self._final(state.weights, self.data)
         return final
 
@@ -141,7 +142,7 @@ class Program:
         `[p, p // 2 + 1]`, frequency of x0 by frequency of x1; those of real activations are symmetric, and the
         other half is left out. The base of Fig. 17 and Table 3.
         """
-        self._wait_for_the_rest()
+        self._make("_spectrum")
         spectrum: Array = self._spectrum(state.weights)
         return spectrum
 
@@ -151,15 +152,16 @@ class Program:
         return (state.solved_epoch > 0) | (state.failed_epoch > 0) | out_of_epochs
 
     def compile(self) -> None:
-        """Compiles what training needs, unless it is; the rest then follows in a thread. For several threads."""
-        if self._rest is not None:
-            return
+        """Compiles what training one lane needs, unless it is."""
+        self._make("_init", "_train")
+        self.compile_rest()
+
+    def compile_rest(self) -> None:
+        """Compiles in a thread what a run's end needs, so that no end waits for it."""
         with self._compiling:
             if self._rest is None:
-                _ = self._init, self._train
-                rest = threading.Thread(target=lambda: (self._final, self._spectrum), name="compiler", daemon=True)
-                rest.start()
-                self._rest = rest
+                self._rest = threading.Thread(target=self._make, args=("_final", "_spectrum"), daemon=True)
+                self._rest.start()
 
     @property
     def compiled(self) -> Any:
@@ -167,10 +169,12 @@ class Program:
         self.compile()
         return self._train
 
-    def _wait_for_the_rest(self) -> None:
-        self.compile()
-        if self._rest is not None:
-            self._rest.join()
+    def _make(self, *functions: str) -> None:
+        """Compiles functions, unless they are; of several threads that ask for one, one does."""
+        for name in functions:
+            if name not in vars(self):
+                with self._locks[name]:
+                    getattr(self, name)
 
     @cached_property
     def abstract_state(self) -> LaneState:

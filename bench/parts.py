@@ -1,0 +1,105 @@
+"""Where the time of one epoch goes: its parts, each alone in a loop of its own, beside the whole.
+
+    python bench/parts.py [--quick] [--json FILE]
+
+The products are the step's, with its shapes and its layout. What is left over is attention, ReLU, the residual stream,
+and waiting between parts; parts alone may find more of their data in the cache than inside a step.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from measuring import Run, alternate, needed_gflop, parser, print_table, start, wait_for, write
+
+from miiii_search.experiment.loss import task_weights, weighted_loss
+from miiii_search.experiment.model import make_dropout
+from miiii_search.experiment.optimizer import make_optimizer
+from miiii_search.experiment.program import Program, ProgramKey
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+
+REPEATS = 8
+
+
+def repeat(body: Callable[[Any], Any], carry: Any) -> Run:
+    """`REPEATS` turns of a loop whose carry depends on all that a turn computes."""
+    compiled = jax.jit(lambda carry: jax.lax.fori_loop(0, REPEATS, lambda _, c: body(c), carry)).lower(carry).compile()
+    return lambda: wait_for(compiled(carry))
+
+
+def products(matrices: dict[str, tuple[int, int]], n: int) -> Run:
+    """Forward, by the input and by the weights, of each `[inputs, outputs]` matrix."""
+    key = jax.random.PRNGKey(0)
+
+    def random(*shape: int) -> jax.Array:
+        return jax.random.normal(key, shape) / 100
+
+    arrays = {name: (random(k, m), random(k, n), random(m, n)) for name, (k, m) in matrices.items()}
+
+    def turn(carry: Any) -> Any:
+        after = {}
+        for name, (weights, into, by_out) in carry.items():
+            out, by_in, by_weights = weights.T @ into, weights @ by_out, into @ by_out.T
+            # An element of each keeps the compiler from leaving any of them out, or out of the loop.
+            nudge = 1e-30 * (out[0, 0] + by_in[0, 0] + by_weights[0, 0])
+            after[name] = (weights.at[0, 0].add(nudge), into.at[0, 0].add(nudge), by_out.at[0, 0].add(nudge))
+        return jax.lax.optimization_barrier(after)
+
+    return repeat(turn, arrays)
+
+
+def measure(d_model: int, rounds: int) -> dict[str, Any]:
+    """Seconds an epoch of the whole and of its parts, p = 113, 4 heads, 30 %."""
+    experiment, hyperparameters = Experiment(), Hyperparameters(d_model=d_model)
+    program = Program(ProgramKey.of(experiment, hyperparameters))
+    state = program.init(experiment, hyperparameters)
+    (x, y), n, d = program.data["train"], experiment.n_train, d_model
+    logits = jax.random.normal(jax.random.PRNGKey(1), (sum(program.moduli), n))
+    of_tasks = task_weights(program.moduli, program.scored)
+    optimizer = make_optimizer(1e-3, 0.1, 0.5, 0.98)
+
+    def loss(logits: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda z: weighted_loss(z, y, of_tasks, program.moduli)[0])(logits)
+        return logits + gradient
+
+    def masks(z: jax.Array) -> jax.Array:
+        dropout = make_dropout(state.key + z[0, 0].astype(jnp.uint32), jnp.float32(0.1), "sample")
+        return dropout(dropout(z))
+
+    def update(carry: Any) -> Any:
+        weights, memory = carry
+        updates, memory = optimizer.update(weights, memory, weights)
+        return jax.tree.map(jnp.add, weights, updates), memory
+
+    matrices = {
+        "attention output": (d, d),
+        "feed-forward in": (d, 4 * d),
+        "feed-forward out": (4 * d, d),
+        "unembedding": (d, sum(program.moduli)),
+    }
+    runs = {
+        "whole": repeat(lambda s: program.step(s, x, y)[0], state),
+        "products": products(matrices, n),
+        "loss and its gradient": repeat(loss, logits),
+        "dropout": repeat(masks, jnp.ones((d, n))),
+        "gradient filter and AdamW": repeat(update, (state.weights, optimizer.init(state.weights))),
+    }
+    seconds = {name: statistics.median(s) / REPEATS for name, s in alternate(runs, rounds).items()}
+    seconds["the rest"] = 2 * seconds["whole"] - sum(seconds.values())
+    return {"d_model": d_model, "needed_gflop_per_epoch": needed_gflop(experiment, d), "seconds": seconds}
+
+
+def main() -> None:
+    arguments = start(parser(__doc__, "d = 256 only, five rounds"))
+    results = [measure(d, 5 if arguments.quick else 11) for d in ([256] if arguments.quick else [256, 128])]
+    rows = [[name, *(1000 * r["seconds"][name] for r in results)] for name in results[0]["seconds"]]
+    print_table("Parts of an epoch, p = 113, 30 %, ms", ["part", *(f"d = {r['d_model']}" for r in results)], rows)
+    write(arguments.json, {"widths": results})
+
+
+if __name__ == "__main__":
+    main()
