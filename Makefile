@@ -25,7 +25,7 @@ lint: setup ## check style, formatting and types
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 
-bench: setup ## measure this machine, about 25 minutes; tables, JSON and pictures go to the folder bench-results
+bench: setup ## measure this machine, about half an hour; tables, JSON and pictures go to the folder bench-results
 	@mkdir -p $(BENCH_RESULTS)
 	@set -e; for name in training parts lanes refill telemetry scaling; do \
 		.venv/bin/python bench/$$name.py --json $(BENCH_RESULTS)/$$name.json $$( \

@@ -110,7 +110,7 @@ def main() -> None:
     )
     arguments = start(options)
     gpu = jax.default_backend() != "cpu"
-    widths, seconds = ((1, 2, 4), 4.0) if arguments.quick else (WIDTHS, 3.0 if gpu else 15.0)
+    widths, seconds = ((1, 2, 4), 4.0) if arguments.quick else (WIDTHS, 3.0 if gpu else 8.0)
     widths = arguments.widths or widths
     rows = []
     for d_model in (128, 256):

@@ -36,7 +36,7 @@ StudyOption = Annotated[
     str | None,
     typer.Option("--study", envvar="MIIII_STUDY", help="The study's name; needless where there is one"),
 ]
-PresetOption = Annotated[str | None, typer.Option(help="demo, fast, paper or authors-code")]
+PresetOption = Annotated[str | None, typer.Option(help="demo, narrow, paper or authors-code")]
 SpecOption = Annotated[Path | None, typer.Option(help="A study's spec as a TOML or JSON file, instead of a preset")]
 SetOption = Annotated[
     list[str] | None,

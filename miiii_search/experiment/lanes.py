@@ -277,7 +277,10 @@ class _Batched:
         self._states = self._split(jax.tree.map(lambda all_, one: all_.at[lane].set(one), self._states, state))
 
     def get(self, lane: int) -> LaneState:
-        state: LaneState = jax.tree.map(lambda leaf: leaf[lane], self._states)
+        # To the first device, which the functions of a single lane are compiled for.
+        state: LaneState = jax.device_put(
+            jax.tree.map(lambda leaf: leaf[lane], self._states), self._mesh.devices.flat[0]
+        )
         return state
 
     def drop(self, lane: int) -> None:

@@ -53,6 +53,7 @@ def main() -> None:
     split.admit(*runs[4])
     split.admit(*runs[5])
     split.train(1)
+    final = split.final(4)
     texts = [program.result().as_text() for program in split._store.programs.values()]
     print(
         json.dumps(
@@ -62,6 +63,8 @@ def main() -> None:
                 "distances": distances,
                 "widths": sorted(split._store.programs),
                 "collectives": sorted({found for text in texts for found in COLLECTIVE.findall(text)}),
+                "test_accuracy": len(final["test_accuracy"]),
+                "spectrum": split.spectrum(4).shape,
                 "epochs": [split.progress(lane).epoch for lane in range(5)],
             }
         )

@@ -28,4 +28,6 @@ def test_four_devices_are_four_times_one() -> None:
     assert sorted(found["distances"])[3] < 1e-6
     assert found["widths"] == [4, 8]
     assert found["collectives"] == []
+    assert found["test_accuracy"] == 4  # one a task: q = 2, 3, 5, 7
+    assert found["spectrum"] == [11, 6]
     assert found["epochs"] == [200, 10, 200, 200, 10]
