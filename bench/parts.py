@@ -24,6 +24,8 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 
 REPEATS = 8
 
+barrier: Any = jax.lax.optimization_barrier
+
 
 def repeat(body: Callable[[Any], Any], carry: Any) -> Run:
     """`REPEATS` turns of a loop whose carry depends on all that a turn computes."""
@@ -47,7 +49,7 @@ def products(matrices: dict[str, tuple[int, int]], n: int) -> Run:
             # An element of each keeps the compiler from leaving any of them out, or out of the loop.
             nudge = 1e-30 * (out[0, 0] + by_in[0, 0] + by_weights[0, 0])
             after[name] = (weights.at[0, 0].add(nudge), into.at[0, 0].add(nudge), by_out.at[0, 0].add(nudge))
-        return jax.lax.optimization_barrier(after)
+        return barrier(after)
 
     return repeat(turn, arrays)
 
@@ -63,12 +65,13 @@ def measure(d_model: int, rounds: int) -> dict[str, Any]:
     optimizer = make_optimizer(1e-3, 0.1, 0.5, 0.98)
 
     def loss(logits: jax.Array) -> jax.Array:
-        gradient = jax.grad(lambda z: weighted_loss(z, y, of_tasks, program.moduli)[0])(logits)
+        gradient: jax.Array = jax.grad(lambda z: weighted_loss(z, y, of_tasks, program.moduli)[0])(logits)
         return logits + gradient
 
     def masks(z: jax.Array) -> jax.Array:
-        dropout = make_dropout(state.key + z[0, 0].astype(jnp.uint32), jnp.float32(0.1), "sample")
-        return dropout(dropout(z))
+        dropout: Any = make_dropout(state.key + z[0, 0].astype(jnp.uint32), jnp.float32(0.1), "sample")
+        masked: jax.Array = dropout(dropout(z))
+        return masked
 
     def update(carry: Any) -> Any:
         weights, memory = carry

@@ -56,7 +56,7 @@ class LaneState:
 
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}
-"""JAX's names; where a device has no faster product, as on a CPU, all of them are computed in float32."""
+"""JAX's names. A CPU has no faster product than float32's and is asked for no other."""
 
 Chunk = tuple[LaneState, dict[str, Array], Array]
 """A lane after some epochs, `MAX_EVALUATIONS` rows of its record, and how many of them were written."""
@@ -300,7 +300,8 @@ class Program:
 
     def _precision(self) -> Any:
         """What products are computed in. Without it a GPU would take those of float32 in 19 bits (TF32)."""
-        return jax.default_matmul_precision(PRECISIONS[self.key.experiment.precision])
+        precision = "float32" if jax.default_backend() == "cpu" else self.key.experiment.precision
+        return jax.default_matmul_precision(PRECISIONS[precision])
 
     def _judge(self, state: LaneState, row: dict[str, Array]) -> LaneState:
         """Whether the run is solved or has failed, by its latest evaluation.

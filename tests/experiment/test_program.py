@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from miiii_search.experiment.lanes import Lanes, Snapshot
-from miiii_search.experiment.program import ProgramKey
+from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.tasks import Split, make_splits
 from tests.experiment import textbook
@@ -96,6 +96,23 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
     np.testing.assert_allclose(record.weight_norm[0], [np.linalg.norm(weights[n]) for n in names], rtol=1e-5)
     # Of the gradient before the filter, which here is about three times as large.
     np.testing.assert_allclose(record.gradient_norm[0], [np.linalg.norm(gradients[n]) for n in names], rtol=1e-2)
+
+
+# Half a unit in the last place of a factor is 2⁻²⁴, 2⁻¹¹ and 2⁻⁹; sums of products average some of it away.
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("tf32", 2e-3), ("bf16", 1e-2)])
+def test_a_step_is_the_textbooks_in_every_precision(precision: str, tolerance: float) -> None:
+    """On a CPU, which computes all of them in float32, this holds for a precision that a GPU has to show."""
+    experiment = Experiment(**SMALL.model_dump() | {"precision": precision})
+    program = Program(ProgramKey.of(experiment, PLAIN))
+    state = program.init(experiment, PLAIN)
+    split = make_splits(experiment).train
+    _, row = jax.jit(program.step)(state, *program.data["train"])
+    start = {name: np.asarray(array) for name, array in state.weights.items()}
+    _, gradients = train_plainly(start, split, 1)
+    norms = [np.linalg.norm(gradients[name]) for name in sorted(gradients)]
+    np.testing.assert_allclose(row["gradient_norm"], norms, rtol=tolerance)
+    losses, _ = evaluate_plainly(start, split)
+    np.testing.assert_allclose(row["train_loss"], losses, rtol=tolerance)
 
 
 def test_spectrum_is_the_fourier_transform_of_the_textbooks_neurons(looped: Lanes) -> None:
