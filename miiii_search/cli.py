@@ -79,13 +79,14 @@ def up(
     from miiii_search.search.status import best_trial
     from miiii_search.terminal.display import command_name, console, ranking
 
+    n_lanes = _lanes(lanes)
     opened = _create(study, storage, preset, spec, settings, trials)
     stop = _stop_on_signals()
     arguments = ["dashboard", "--port", str(port)]
     page = Child(storage, arguments, _say) if dashboard else nullcontext()
     try:
         with page, _live(opened) as refresh:
-            done = run_study(opened, storage, lanes=_lanes(lanes), stop=stop, say=_say, on_poll=refresh)
+            done = run_study(opened, storage, lanes=n_lanes, stop=stop, say=_say, on_poll=refresh)
     except WorkerDied as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -162,10 +163,10 @@ def work(
 
     Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
     """
+    n_lanes = _lanes(lanes)
     stop = _stop_on_signals()
     if with_parent:
         _at_parents_end(stop.set)
-    n_lanes = _lanes(lanes)
     opened = _open(study, storage)
     from miiii_search.experiment.device import describe_device, use_compilation_cache
     from miiii_search.search.worker import Worker

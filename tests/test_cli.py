@@ -93,6 +93,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "folder for a database": (["create", "--storage", "sqlite:///."], ["cannot reach sqlite:///.", "file"]),
     "duplicate value": (up("space.dropout=[0.1, 0.1]"), ["space.dropout", "0.1 twice"]),
     "sampler without a budget": (up("sampler=random"), ["budget", "--trials"]),
+    "lanes in words": (["up", "--preset", "demo", "--lanes", "many"], ["--lanes", "auto", "many"]),
+    "no lanes": (["work", "--lanes", "0"], ["--lanes", "at least 1", "0"]),
     "port out of range": (["dashboard", "--port", "99999"], ["--port", "65535"]),
     "unknown option": (["status", "--stduy", "x"], ["--stduy", "--study", "--help"]),
     "unknown command": (["statsu"], ["statsu", "--help"]),

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.experiment import run
 from miiii_search.experiment.device import use_compilation_cache
+from miiii_search.experiment.metrics import digest
 from miiii_search.experiment.telemetry import Record
 from miiii_search.search import tables
 from miiii_search.search.artifacts import DatabaseArtifactStore
@@ -274,6 +275,23 @@ def test_a_worker_goes_on_with_what_another_left(sqlite: Database) -> None:
     mine, theirs = (read_back(study).trials for study in (left, whole))
     assert [t.intermediate_values for t in mine] == [t.intermediate_values for t in theirs]
     assert [t.user_attrs["metrics"] for t in mine] == [t.user_attrs["metrics"] for t in theirs]
+
+
+def test_looks_are_kept(sqlite: Database, tmp_path: Path) -> None:
+    """Spectra with the record, always; weights where they are asked for."""
+    experiment = TINY.model_copy(update={"epochs": 320, "solved_evaluations": 100})
+    study = create_study(
+        sqlite, "looks", make_spec(experiment=experiment, space={"dropout": (0.0, 0.1)}, pruning=NEVER)
+    )
+    Worker(study, None, snapshots=tmp_path).run(threading.Event())
+    for trial in read_back(study).trials:
+        with np.load(io.BytesIO(artifacts_of(study, trial)["record.npz"]), allow_pickle=False) as arrays:
+            assert arrays["spectrum_epoch"].tolist() == [256, 320]
+            assert arrays["spectrum"].shape == (2, 7, 4)
+        folder = tmp_path / f"trial-{trial.number}"
+        assert sorted(path.name for path in folder.iterdir()) == ["epoch-256.npz", "epoch-320.npz"]
+        with np.load(folder / "epoch-320.npz", allow_pickle=False) as weights:
+            assert digest(dict(weights)) == trial.user_attrs["metrics"]["weights_sha256"]
 
 
 def test_sampled_trials_are_trained(sqlite: Database) -> None:
