@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from miiii_search.experiment import run
+from miiii_search.experiment import capacity, run
 from miiii_search.experiment.capacity import choose_lanes
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.lanes import Lanes, Snapshot
@@ -152,3 +152,14 @@ def test_the_best_number_of_lanes_is_measured(looped: Lanes) -> None:
     lanes, why = choose_lanes(looped.program, SMALL, Hyperparameters(**NARROW.model_dump()))
     assert lanes >= 1
     assert f"{lanes} train " in why and why.startswith("1 train ") and "epochs/s" in why
+
+
+def test_batched_lanes_are_measured(looped: Lanes) -> None:
+    one, four = (capacity._batched(looped.program, SMALL, NARROW, lanes) for lanes in (1, 4))
+    assert (one.lanes, four.lanes) == (1, 4)
+    assert one.epochs_per_second > 0 and four.epochs_per_second > 0
+    # Weights, two moments and an average of float32 at least, and not four times as much a lane for four of them.
+    weights = sum(array.size for array in looped.program.abstract_state.weights.values())
+    assert one.bytes_per_lane is not None and four.bytes_per_lane is not None
+    assert one.bytes_per_lane > 4 * 4 * weights
+    assert 0.5 < four.bytes_per_lane / one.bytes_per_lane < 1.5
