@@ -274,23 +274,40 @@ class _Batched:
     def put(self, lane: int, state: LaneState) -> None:
         if lane >= self._width:
             self._resize(self._width_for(lane + 1), state)
-        self._states = self._split(jax.tree.map(lambda all_, one: all_.at[lane].set(one), self._states, state))
+        self._states = jax.tree.map(lambda leaf, one: self._set(leaf, lane, one), self._states, state)
 
     def get(self, lane: int) -> LaneState:
-        # To the first device, which the functions of a single lane are compiled for.
-        state: LaneState = jax.device_put(
-            jax.tree.map(lambda leaf: leaf[lane], self._states), self._mesh.devices.flat[0]
-        )
+        device, index = self._place(lane)
+
+        def take(leaf: Array) -> Array:
+            [part] = [shard.data for shard in leaf.addressable_shards if shard.device == device]
+            # To the first device, which the functions of a single lane are compiled for.
+            return jax.device_put(part[index], self._mesh.devices.flat[0])
+
+        state: LaneState = jax.tree.map(take, self._states)
         return state
 
     def drop(self, lane: int) -> None:
         # An epoch beyond any budget: the lane has ended and is left alone by the program.
         never = jnp.int32(np.iinfo(np.int32).max)
-        self._states = self._split(
-            jax.tree_util.tree_map_with_path(
-                lambda path, leaf: leaf.at[lane].set(never) if path[0].name == "epoch" else leaf, self._states
-            )
+        self._states = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: self._set(leaf, lane, never) if path[0].name == "epoch" else leaf, self._states
         )
+
+    def _place(self, lane: int) -> tuple[jax.Device, int]:
+        """The device that a lane is on, and its index there."""
+        on_each = self._width // self._mesh.size
+        device: jax.Device = self._mesh.devices.flat[lane // on_each]
+        return device, lane % on_each
+
+    def _set(self, leaf: Array, lane: int, value: Array) -> Array:
+        """One lane's part of a leaf replaced, on its own device: indexing the whole would have all of them talk."""
+        device, index = self._place(lane)
+        parts = [
+            shard.data.at[index].set(jax.device_put(value, device)) if shard.device == device else shard.data
+            for shard in leaf.addressable_shards
+        ]
+        return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts)
 
     def _request(self, width: int) -> None:
         """Has the program of this width compiled, beside whatever runs."""

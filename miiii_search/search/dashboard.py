@@ -112,6 +112,8 @@ def listen(app: WSGIApplication, host: str, port: int) -> tuple[Any, str]:
             f"Cannot listen on port {port} of `{host}` ({cause}): "
             "choose another port with --port (0: any free one) or another address with --host"
         ) from None
+    # A busy machine is no news: requests wait for a moment then.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     server = waitress.create_server(app, sockets=[listener], threads=8, max_request_body_size=MAX_BODY)
     name = f"[{host}]" if family == socket.AF_INET6 else host
     return server, f"http://{name}:{listener.getsockname()[1]}/"
