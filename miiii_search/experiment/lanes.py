@@ -282,7 +282,8 @@ class _Batched:
         def take(leaf: Array) -> Array:
             [part] = [shard.data for shard in leaf.addressable_shards if shard.device == device]
             # To the first device, which the functions of a single lane are compiled for.
-            return jax.device_put(part[index], self._mesh.devices.flat[0])
+            moved: Array = jax.device_put(part[index], self._mesh.devices.flat[0])
+            return moved
 
         state: LaneState = jax.tree.map(take, self._states)
         return state
