@@ -136,8 +136,11 @@ class Worker:
             try:
                 while not stop.is_set():
                     self._fill(renewer)
-                    if not self._runs and self._study.is_done():
-                        return
+                    if not self._runs:
+                        if self._study.is_done():
+                            return
+                        stop.wait(IDLE_SECONDS)
+                        continue
                     updates = self._listen()
                     # Of what was just read, so that the leases of what the crew has ended are renewed, too.
                     renewer.tell([a.heartbeat() for a in self._runs.values()])
