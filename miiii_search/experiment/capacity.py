@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import jax
 
-from miiii_search.experiment.lanes import WIDTHS, Lanes
+from miiii_search.experiment.lanes import Lanes
 from miiii_search.experiment.program import LaneState, Program
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.stores import WIDTHS
 
 MEASURE_SECONDS = 0.5
 WORTHWHILE = 1.05
@@ -35,18 +36,16 @@ class Point:
 def choose_lanes(program: Program, experiment: Experiment, hyperparameters: Hyperparameters) -> tuple[int, str]:
     """How many lanes train fastest on this machine, and why, in words."""
     points: list[Point] = []
-    limit = device_memory()
+    limit, chosen = device_memory(), None
     for point in measure(program, experiment, hyperparameters):
         points.append(point)
-        best = max(points[:-1], key=lambda p: p.epochs_per_second, default=None)
-        if best and point.epochs_per_second < WORTHWHILE * best.epochs_per_second and len(points) > 2:
-            break
+        if chosen is None or point.epochs_per_second >= WORTHWHILE * chosen.epochs_per_second:
+            chosen = point
+        elif point.lanes > 2 * chosen.lanes:
+            break  # twice in a row more lanes were not faster
         if limit and point.bytes_per_lane and 2 * point.lanes * point.bytes_per_lane > MEMORY_SHARE * limit:
             break
-    chosen = points[0]
-    for point in points[1:]:
-        if point.epochs_per_second >= WORTHWHILE * chosen.epochs_per_second:
-            chosen = point
+    assert chosen is not None
     why = ", ".join(f"{p.lanes} train {p.epochs_per_second:,.4g} epochs/s" for p in points)
     if limit and points[-1].bytes_per_lane:
         why += f"; a lane takes {points[-1].bytes_per_lane / 2**20:,.0f} of the device's {limit / 2**20:,.0f} MiB"
@@ -72,10 +71,11 @@ def measure(program: Program, experiment: Experiment, hyperparameters: Hyperpara
 
 def _beside_each_other(program: Program, experiment: Experiment, hyperparameters: Hyperparameters, lanes: int) -> Point:
     def train(state: LaneState) -> int:
-        start, evaluations = time.monotonic(), 0
-        while time.monotonic() - start < MEASURE_SECONDS:
-            state, _, done = program.train(state, 1)
-            evaluations += int(done)
+        start, evaluations, done = time.monotonic(), 0, 1
+        while done and time.monotonic() - start < MEASURE_SECONDS:  # a short run ends before
+            state, _, count = program.train(state, 1)
+            done = int(count)
+            evaluations += done
         return evaluations
 
     states = [program.init(experiment, hyperparameters) for _ in range(lanes)]

@@ -42,7 +42,9 @@ class Crew:
 
     def program(self, key: ProgramKey) -> Program:
         """The program of this key, the same one for all its runs."""
-        return self._programs.setdefault(key, Program(key)) if key not in self._programs else self._programs[key]
+        if key not in self._programs:
+            self._programs[key] = Program(key)
+        return self._programs[key]
 
     def admit(self, runs: Sequence[Numbered]) -> None:
         """Trains runs; those of one program are begun together."""

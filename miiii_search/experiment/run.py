@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from miiii_search.experiment.lanes import Lanes, Progress, Snapshot
+from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.metrics import Metrics, summarize
 from miiii_search.experiment.pace import Pace
 from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Record
 
 

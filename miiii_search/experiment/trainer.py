@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from miiii_search.experiment.lanes import Lanes, Progress, Rows, Snapshot
+from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.pace import Pace
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.stores import Progress, Rows
 from miiii_search.experiment.telemetry import Floats, Look, Record, next_look
 
 
 @dataclass(frozen=True)
 class End:
-    """What a run came to: `Lanes.final` and `Lanes.weights`."""
+    """What a run came to: `Lanes.final` and `Lanes.weights`, both empty if it failed."""
 
     final: dict[str, Floats]
     weights: Snapshot
@@ -140,21 +141,13 @@ class Trainer:
         if self._waiting and self._lanes.prepare(len(self._runs) + len(self._waiting), wait=not self._runs):
             for run in self._waiting:
                 run.lane = self._lanes.admit(run.experiment, run.hyperparameters)
-                run.look_at = next_look(run.experiment, 0)
+                run.look_at = next_look(run.experiment, self._lanes.progress(run.lane).epoch)
                 self._runs.append(run)
             self._waiting = []
 
     def _train(self, stop: set[int]) -> None:
-        evaluations = min(
-            self._pace.evaluations,
-            *(
-                -(
-                    -int(min(run.look_at, run.experiment.epochs) - self._lanes.progress(run.lane).epoch)
-                    // run.experiment.evaluation_interval
-                )
-                for run in self._runs
-            ),
-        )
+        # No further than to the next look of any lane.
+        evaluations = min(self._pace.evaluations, *map(self._evaluations_ahead, self._runs))
         with self._gate:
             start = time.monotonic()
             with self._pace.measure(evaluations):
@@ -163,16 +156,20 @@ class Trainer:
         for run in list(self._runs):
             self._post_update(run, rows, stopped=run.number in stop)
 
+    def _evaluations_ahead(self, run: _Run) -> int:
+        """Until the run's next look, or its end; both are at an evaluation."""
+        until = int(min(run.look_at, run.experiment.epochs))
+        return (until - self._lanes.progress(run.lane).epoch) // run.experiment.evaluation_interval
+
     def _post_update(self, run: _Run, rows: Rows, stopped: bool) -> None:
         progress, look, end = self._lanes.progress(run.lane), None, None
         over = progress.ended or stopped
-        if over and progress.failed_epoch is None:
-            end = End(self._lanes.final(run.lane), self._lanes.weights(run.lane))
-        elif over:
-            end = End({}, self._lanes.weights(run.lane))
-        if progress.epoch >= run.look_at or over:
+        failed = progress.failed_epoch is not None
+        if (over or progress.epoch >= run.look_at) and not failed:
             look = Look(progress.epoch, self._lanes.spectrum(run.lane), self._lanes.weights(run.lane))
             run.look_at = next_look(run.experiment, progress.epoch)
+        if over:
+            end = End({} if failed else self._lanes.final(run.lane), look.weights if look else {})
         interval = run.experiment.evaluation_interval
         speed = rows.evaluations(run.lane) * interval / max(self._pace.seconds, 1e-9)
         self._post(Update(run.number, progress, speed, end, look, rows, run.lane))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from optuna.trial import TrialState
 
 from miiii_search.analysis.curves import learning_curves
-from miiii_search.experiment.lanes import Progress
 from miiii_search.experiment.metrics import Metrics, summarize
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Look, Record
+from miiii_search.experiment.stores import Progress
+from miiii_search.experiment.telemetry import Floats, Record
 from miiii_search.experiment.trainer import End
 from miiii_search.search.artifacts import Artifact
 from miiii_search.search.reporting import Outcome
@@ -23,7 +23,7 @@ def outcome(
     experiment: Experiment,
     progress: Progress,
     record: Record,
-    looks: Sequence[Look],
+    spectra: Mapping[int, Floats],
     end: End,
     pruned: str | None,
     attributes: Mapping[str, object],
@@ -53,18 +53,18 @@ def outcome(
             own["reason"] = pruned
     artifacts = [
         Artifact("learning-curves.png", learning_curves(experiment, record, note, progress.solved_epoch)),
-        Artifact("record.npz", record.to_npz(moduli=np.asarray(experiment.moduli), **_spectra(looks))),
+        Artifact("record.npz", record.to_npz(moduli=np.asarray(experiment.moduli), **_arrays_of(spectra))),
     ]
     return Outcome(state, value, note, own, artifacts)
 
 
-def _spectra(looks: Sequence[Look]) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
-    """The looks' epochs `[looks]` and spectra `[looks, p, p // 2 + 1]`, for the record's file."""
-    if not looks:
+def _arrays_of(spectra: Mapping[int, Floats]) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    """Epochs `[looks]` and spectra `[looks, p, p // 2 + 1]`, for the record's file."""
+    if not spectra:
         return {}
     return {
-        "spectrum_epoch": np.asarray([look.epoch for look in looks], np.int32),
-        "spectrum": np.stack([look.spectrum for look in looks]),
+        "spectrum_epoch": np.asarray(list(spectra), np.int32),
+        "spectrum": np.stack(list(spectra.values())),
     }
 
 

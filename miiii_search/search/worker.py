@@ -22,11 +22,11 @@ from optuna.trial import FrozenTrial
 from miiii_search.experiment.capacity import choose_lanes
 from miiii_search.experiment.crew import Crew, Numbered
 from miiii_search.experiment.device import describe_device, package_versions
-from miiii_search.experiment.lanes import Progress
 from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Look, Record
+from miiii_search.experiment.stores import Progress
+from miiii_search.experiment.telemetry import Floats, Look, Record
 from miiii_search.experiment.trainer import Chunk, End, Posted, Update
 from miiii_search.search import leases
 from miiii_search.search.ending import outcome
@@ -60,7 +60,8 @@ class Assignment:
     """Still ahead."""
     started: float = field(default_factory=time.monotonic)
     records: list[Record] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    spectra: dict[int, Floats] = field(default_factory=dict)
+    """By epoch. Not the weights beside them: of a full worker those are gigabytes."""
     progress: Progress = field(default_factory=lambda: Progress(0, None, None, ended=False))
     epochs_per_second: float = 0.0
     pruned: str | None = None
@@ -79,7 +80,7 @@ class Assignment:
         self.progress, self.end, self.epochs_per_second = update.progress, update.end, update.epochs_per_second
         self.records.append(record)
         if update.look is not None:
-            self.looks.append(update.look)
+            self.spectra[update.look.epoch] = update.look.spectrum
         if self.progress.ended:  # by itself, before it could be given up
             self.pruned = None
         reached = {}
@@ -264,7 +265,7 @@ class Worker:
             assignment.experiment,
             assignment.progress,
             Record.concatenate(assignment.records),
-            assignment.looks,
+            assignment.spectra,
             assignment.end,
             assignment.pruned,
             {"seconds": round(time.monotonic() - assignment.started, 3), **self._attributes},

@@ -64,7 +64,7 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
     from miiii_search.analysis.curves import learning_curves
     from miiii_search.experiment import run
     from miiii_search.experiment.device import describe_device, package_versions, use_compilation_cache
-    from miiii_search.experiment.lanes import Progress as RunProgress
+    from miiii_search.experiment.stores import Progress as RunProgress
     from miiii_search.experiment.telemetry import Record
 
     use_compilation_cache()

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from miiii_search.experiment.device import use_compilation_cache
-from miiii_search.experiment.lanes import Lanes, Snapshot, _Batched
+from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.program import ProgramKey
+from miiii_search.experiment.stores import Batched
 from tests.experiment.small import NARROW, SMALL, with_seed
 
 COLLECTIVE = re.compile(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|partition-id|send\(|recv\(")
@@ -29,7 +30,7 @@ def main() -> None:
 
     # One lane each on four devices, and then six lanes, two of a device's: a lane ends before the others.
     split = Lanes(ProgramKey.of(SMALL, NARROW), batched=True, devices=devices)
-    assert isinstance(split._store, _Batched)
+    assert isinstance(split._store, Batched)
     lanes = [split.admit(*run) for run in runs[:4]]
     split.train(5)
     weights = [split.weights(lane) for lane in lanes]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from miiii_search.experiment.lanes import Progress
 from miiii_search.experiment.run import NotFinite, train
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Record
 
 # XLA divides by multiplying with 1/165, which makes 165 of 165 a little less than 1: the target has to be met

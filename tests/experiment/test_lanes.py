@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from miiii_search.experiment.lanes import Lanes, Snapshot, _Batched
+from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.program import MAX_EVALUATIONS, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.stores import Batched
 from miiii_search.experiment.telemetry import Record
 from tests.experiment.small import EXPLODING, INTERVAL, NARROW, SMALL, with_seed
 
@@ -102,7 +103,7 @@ def test_batched_lanes_agree_with_looped_ones(looped: Lanes, batched: Lanes) -> 
     lane = looped.admit(*runs[0])
     assert relative_distance(reference[0], looped.weights(lane)) > 1e-2
     # A program a width, whatever the hyperparameters.
-    assert isinstance(batched._store, _Batched) and len(batched._store.programs) == len(WIDTH_AND_CHUNK)
+    assert isinstance(batched._store, Batched) and len(batched._store.programs) == len(WIDTH_AND_CHUNK)
 
 
 def test_batched_lanes_differ_by_no_more_than_rounding(looped: Lanes, batched: Lanes) -> None:
