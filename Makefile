@@ -25,11 +25,12 @@ lint: setup ## check style, formatting and types
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 
+bench: SHELL := bash
 bench: setup ## measure this machine, about half an hour; tables, JSON and pictures go to the folder bench-results
 	@mkdir -p $(BENCH_RESULTS)
-	@set -e; for name in training parts lanes refill telemetry scaling; do \
+	@set -o pipefail; for name in training parts lanes refill telemetry scaling precision; do \
 		.venv/bin/python bench/$$name.py --json $(BENCH_RESULTS)/$$name.json $$( \
-			case $$name in lanes|refill) echo --figure $(BENCH_RESULTS)/$$name.png;; esac) $(ARGS); \
+			case $$name in lanes|refill) echo --figure $(BENCH_RESULTS)/$$name.png;; esac) $(ARGS) || exit; \
 	done | tee $(BENCH_RESULTS)/tables.txt
 
 BENCH_RESULTS ?= bench-results

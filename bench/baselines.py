@@ -5,7 +5,8 @@ batch; every position goes through the whole block; each attention head writes t
 has a head of as many columns as the largest modulus with the surplus masked away, a matrix of its own, and Optax's
 cross-entropy; and the derivatives of lookups are scatters. `textbook` is what a competent author would write today
 with Optax: every position, one unembedding matrix without padding, Optax's cross-entropy on a slice of the logits a
-task.
+task. Beside the loss both return the loss and the accuracy of every task, as the public code records them at each
+step, and as our step does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from miiii_search.experiment.loss import task_slices
 
 Array = jax.Array
 Weights = dict[str, Array]
+LossAndRecord = tuple[Array, tuple[Array, Array]]
+"""Eq. 12, and the loss and the accuracy of every task, `[tasks]` each."""
 
 RATE = 0.1
 """Of dropout."""
@@ -47,15 +50,15 @@ def residual_stream(weights: Weights, x: Array, key: Array | None) -> Array:
     return drop(second, z + jax.nn.relu(z @ weights["feed_forward_in"]) @ weights["feed_forward_out"])
 
 
-def textbook_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], key: Array | None) -> Array:
+def textbook_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], key: Array | None) -> LossAndRecord:
     """Eq. 12 by Optax's cross-entropy, a slice of the logits a task; a dropout mask for every sample."""
     logits = residual_stream(weights, x, key)[:, -1] @ weights["unembedding"]  # [n, Σq]
-    losses = [
-        optax.softmax_cross_entropy_with_integer_labels(logits[:, columns], y[:, task]).mean() / np.log(q)
-        for task, (q, columns) in enumerate(zip(moduli, task_slices(moduli), strict=True))
-    ]
-    total: Array = sum(losses[1:], losses[0])
-    return total
+    losses, accuracies = [], []
+    for task, columns in enumerate(task_slices(moduli)):
+        of_task, labels = logits[:, columns], y[:, task]
+        losses.append(optax.softmax_cross_entropy_with_integer_labels(of_task, labels).mean())
+        accuracies.append((of_task.argmax(axis=-1) == labels).mean())
+    return _total(jnp.stack(losses), jnp.stack(accuracies), moduli)
 
 
 def port_logits(weights: Weights, x: Array, is_class: Array, key: Array | None) -> Array:
@@ -75,18 +78,22 @@ def port_logits(weights: Weights, x: Array, is_class: Array, key: Array | None) 
     return (z[-1] @ weights["unembedding"]) * is_class
 
 
-def port_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], key: Array | None) -> Array:
+def port_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], key: Array | None) -> LossAndRecord:
     """Eq. 12 on heads padded to the largest modulus, one dropout mask a batch; for weights of `port_weights`."""
     is_class = jnp.arange(max(moduli)) < jnp.asarray(moduli)[:, None]
     logits = jax.vmap(port_logits, in_axes=(None, 0, None, None))(weights, x, is_class, key)  # [n, tasks, max q]
 
-    def cross_entropy(logits: Array, labels: Array, is_class: Array) -> Array:
+    def loss_and_accuracy(logits: Array, labels: Array, is_class: Array) -> tuple[Array, Array]:
         masked = jnp.where(is_class, logits, -jnp.inf)
         losses: Array = optax.softmax_cross_entropy_with_integer_labels(masked, labels)
-        return losses.mean()
+        return losses.mean(), (masked.argmax(axis=-1) == labels).mean()
 
-    losses = jax.vmap(cross_entropy, in_axes=(1, 1, 0))(logits, y, is_class)  # [tasks]
-    return jnp.sum(losses / jnp.log(jnp.asarray(moduli)))
+    losses, accuracies = jax.vmap(loss_and_accuracy, in_axes=(1, 1, 0))(logits, y, is_class)  # [tasks]
+    return _total(losses, accuracies, moduli)
+
+
+def _total(losses: Array, accuracies: Array, moduli: tuple[int, ...]) -> LossAndRecord:
+    return jnp.sum(losses / jnp.log(jnp.asarray(moduli))), (losses, accuracies)
 
 
 def port_weights(weights: Weights, moduli: tuple[int, ...]) -> Weights:

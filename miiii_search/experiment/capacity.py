@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 
+from miiii_search.experiment.device import cores
 from miiii_search.experiment.lanes import Lanes
 from miiii_search.experiment.program import LaneState, Program
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -60,9 +60,9 @@ def device_memory() -> int | None:
 
 def measure(program: Program, experiment: Experiment, hyperparameters: Hyperparameters) -> Iterator[Point]:
     """Trains more and more lanes for a moment each."""
+    program.compile_all()
     if jax.default_backend() == "cpu":
-        cores = os.cpu_count() or 1
-        for lanes in sorted({1, *(w for w in WIDTHS if w < cores), cores}):
+        for lanes in sorted({1, *(w for w in WIDTHS if w < cores()), cores()}):
             yield _beside_each_other(program, experiment, hyperparameters, lanes)
     else:
         for lanes in (w for w in WIDTHS if w <= LARGEST and w.bit_count() == 1):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable, Sequence
 
 import jax
 
+from miiii_search.experiment.device import cores
 from miiii_search.experiment.gate import Gate
 from miiii_search.experiment.lanes import Lanes
 from miiii_search.experiment.program import Program, ProgramKey
@@ -30,7 +30,7 @@ class Crew:
         self.posted: queue.SimpleQueue[Posted] = queue.SimpleQueue()
         self._batched = jax.default_backend() != "cpu" if batched is None else batched
         self._on_chunk = on_chunk
-        self._gate = Gate(os.cpu_count() or 1)
+        self._gate = Gate(cores())
         self._programs: dict[ProgramKey, Program] = {}
         self._of_programs: dict[ProgramKey, Trainer] = {}
         self._of_runs: dict[int, Trainer] = {}

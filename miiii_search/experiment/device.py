@@ -37,8 +37,13 @@ def describe_device() -> str:
         reason = f"JAX finds no device of the kind `{wanted}`" if wanted else f"JAX finds no device ({error})"
         raise UserError(f"{reason}; JAX_PLATFORMS=cpu trains on the CPU, miiii-search doctor tells more") from None
     if device.platform == "cpu":
-        return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+        return f"cpu ({platform.machine()}, {cores()} cores)"
     return f"{device.platform} ({device.device_kind})"
+
+
+def cores() -> int:
+    """How many cores this process may compute on: what `taskset` and a container's cpuset leave it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def package_versions() -> dict[str, str]:

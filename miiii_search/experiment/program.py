@@ -156,6 +156,10 @@ class Program:
         self._make("_init", "_train")
         self.compile_rest()
 
+    def compile_all(self) -> None:
+        """Compiles everything and waits for it, so that what is measured next is training alone."""
+        self._make(*self._locks)
+
     def compile_rest(self) -> None:
         """Compiles in a thread what a run's end needs, so that no end waits for it."""
         with self._compiling:

@@ -3,6 +3,7 @@
 import math
 import queue
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from miiii_search.experiment import capacity, run
 from miiii_search.experiment.capacity import choose_lanes
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.lanes import Lanes, Snapshot
-from miiii_search.experiment.program import ProgramKey
-from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.program import Program, ProgramKey
+from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.telemetry import Record, next_look
 from miiii_search.experiment.trainer import Chunk, Trainer, Update
 from tests.experiment.small import EXPLODING, NARROW, SMALL, with_seed
@@ -148,8 +149,16 @@ def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: 
     assert looks == expected
 
 
-def test_the_best_number_of_lanes_is_measured(looped: Lanes) -> None:
-    lanes, why = choose_lanes(looped.program, SMALL, Hyperparameters(**NARROW.model_dump()))
+def test_the_best_number_of_lanes_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, measure = list[set[str]](), capacity._beside_each_other
+
+    def spy(program: Program, *arguments: Any) -> capacity.Point:
+        compiled.append(set(vars(program)))
+        return measure(program, *arguments)
+
+    monkeypatch.setattr(capacity, "_beside_each_other", spy)
+    lanes, why = choose_lanes(Program(ProgramKey.of(SMALL, NARROW)), SMALL, NARROW)
+    assert {"_train", "_final", "_spectrum"} <= compiled[0]  # else the speed of one lane would be that of compiling
     assert lanes >= 1
     assert f"{lanes} train " in why and why.startswith("1 train ") and "epochs/s" in why
 
