@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
+Combine = Callable[[Array, Array], Array]
+"""`jnp.maximum` or `jnp.add`."""
 
 
 def task_slices(moduli: tuple[int, ...]) -> list[slice]:
@@ -51,25 +54,39 @@ def _compare(logits: Array, y: Array, factors: Array, moduli: tuple[int, ...]) -
     Returns the cross-entropy `[tasks, n]`, whether the label has the largest logit, alone, `[tasks, n]`, and
     the gradient of each cross-entropy by its task's logits, times the task's factor, `[Σq, n]`.
     """
-    slices = task_slices(moduli)
-    label_rows = y.T + np.asarray([rows.start for rows in slices])[:, None]
-    label_logits = jnp.take_along_axis(logits, label_rows, axis=0)  # [tasks, n]
-    losses, hits, gradients = [], [], []
-    for rows, label, label_logit, factor in zip(slices, y.T, label_logits, factors, strict=True):
-        is_label = jnp.arange(rows.stop - rows.start)[:, None] == label
-        runner_up = jnp.max(jnp.where(is_label, -jnp.inf, logits[rows]), axis=0)
-        # The maximum of this task alone: logits of different tasks drift apart by more than float32's exponent.
-        maximum = jnp.maximum(label_logit, runner_up)
-        exp_others = jnp.where(is_label, 0, jnp.exp(logits[rows] - maximum))
-        exp_label = jnp.exp(label_logit - maximum)
-        others = jnp.sum(exp_others, axis=0)
-        # Where the label leads, exp_label is exactly 1, and log1p keeps what log(others + 1) would round away.
-        losses.append(maximum - label_logit + jnp.log1p(others + (exp_label - 1)))
-        hits.append(label_logit > runner_up)
-        # At the label softmax − 1 would cancel; −Σ_others softmax is the same number and does not.
-        # See Prieto et al., Grokking at the edge of numerical stability, arXiv 2501.04697.
-        gradients.append(jnp.where(is_label, -others, exp_others) * (factor / (others + exp_label)))
-    return jnp.stack(losses), jnp.stack(hits), jnp.concatenate(gradients)
+    task = np.repeat(np.arange(len(moduli)), moduli)  # of each row
+    first_row = np.cumsum([0, *moduli[:-1]])
+    label_logits = jnp.take_along_axis(logits, y.T + first_row[:, None], axis=0)  # [tasks, n]
+    is_label = (np.arange(len(task)) - first_row[task])[:, None] == y.T[task]
+    runner_up = _over_classes(jnp.maximum, jnp.where(is_label, -jnp.inf, logits), moduli)
+    # The maximum of this task alone: logits of different tasks drift apart by more than float32's exponent.
+    maximum = jnp.maximum(label_logits, runner_up)
+    exp_others = jnp.where(is_label, 0, jnp.exp(logits - maximum[task]))
+    exp_label = jnp.exp(label_logits - maximum)
+    others = _over_classes(jnp.add, exp_others, moduli)
+    # Where the label leads, exp_label is exactly 1, and log1p keeps what log(others + 1) would round away.
+    losses = maximum - label_logits + jnp.log1p(others + (exp_label - 1))
+    # At the label softmax − 1 would cancel; −Σ_others softmax is the same number and does not.
+    # See Prieto et al., Grokking at the edge of numerical stability, arXiv 2501.04697.
+    scale = factors[:, None] / (others + exp_label)
+    gradients = jnp.where(is_label, (-others * scale)[task], exp_others * scale[task])
+    return losses, label_logits > runner_up, gradients
+
+
+def _over_classes(combine: Combine, a: Array, moduli: tuple[int, ...]) -> Array:
+    """The rows of each task combined into one. `[Σq, n]` → `[tasks, n]`."""
+    reduction = jnp.max if combine is jnp.maximum else jnp.sum
+    return jnp.stack([reduction(_fold(combine, a[rows]), axis=0) for rows in task_slices(moduli)])
+
+
+def _fold(combine: Combine, rows: Array) -> Array:
+    """Eight rows that combine to the same: what is left is elementwise, and no slice is copied."""
+    q, k = len(rows), 8
+    if q < 2 * k:
+        return rows
+    folded = reduce(combine, [rows[i : i + k] for i in range(0, q - k + 1, k)])
+    rest = rows[q - q % k :]
+    return jnp.concatenate([combine(folded[: len(rest)], rest), folded[len(rest) :]])
 
 
 def _share(hits: Array) -> Array:
