@@ -3,11 +3,13 @@
     python bench/lanes.py [--quick] [--json FILE] [--figure FILE]
 
 On a CPU the lanes are trained as the service does it, a thread a lane and as many at once as there are cores; on a
-GPU they are one batched program. Memory is the compiler's account of one lane while it trains.
+GPU they are one batched program. Each number of lanes is compared with one lane trained right before and after it.
+Memory is the compiler's account of one lane while it trains.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -64,21 +66,25 @@ def measure(d_model: int, precision: Any, widths: tuple[int, ...], seconds: floa
     hyperparameters = Hyperparameters(d_model=d_model)
     program = Program(ProgramKey.of(experiment, hyperparameters))
     limit, rows = device_memory(), list[dict[str, Any]]()
+    before = throughput(experiment, hyperparameters, 1, seconds)
     for lanes in widths:
         size = bytes_per_lane(program, lanes)
         if limit and size and lanes * size > 0.9 * limit:
             break
-        speed = throughput(experiment, hyperparameters, lanes, seconds)
+        speed = before if lanes == 1 else throughput(experiment, hyperparameters, lanes, seconds)
+        after = before if lanes == 1 else throughput(experiment, hyperparameters, 1, seconds)
+        vs_one_lane, before = speed / statistics.mean([before, after]), after
         rows.append(
             {
                 "d_model": d_model,
                 "precision": precision,
                 "lanes": lanes,
                 "epochs_per_second": speed,
+                "vs_one_lane": vs_one_lane,
                 "bytes_per_lane": size,
             }
         )
-        print(f"d {d_model}, {precision}, {lanes} lanes: {speed:,.1f} epochs/s", flush=True)
+        print(f"d {d_model}, {precision}, {lanes} lanes: {speed:,.1f} epochs/s, {vs_one_lane:.2f} x one", flush=True)
     return rows
 
 
@@ -119,7 +125,6 @@ def main() -> None:
         for precision in PRECISIONS[1:] if gpu else ():
             rows += measure(d_model, precision, (1, 32), seconds)
     header = ["d", "precision", "lanes", "epochs/s", "x one lane", "MiB a lane", "trials/h"]
-    one = {(row["d_model"], row["precision"]): row["epochs_per_second"] for row in rows if row["lanes"] == 1}
     print_table(
         "Lanes, p = 113, 4 heads, 30 %, an evaluation every 16 epochs; trials of 65,536 epochs",
         header,
@@ -129,7 +134,7 @@ def main() -> None:
                 row["precision"],
                 row["lanes"],
                 row["epochs_per_second"],
-                row["epochs_per_second"] / one[row["d_model"], row["precision"]],
+                row["vs_one_lane"],
                 round((row["bytes_per_lane"] or 0) / 2**20),
                 3600 * row["epochs_per_second"] / Experiment().epochs,
             ]

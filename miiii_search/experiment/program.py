@@ -164,7 +164,8 @@ class Program:
         """Compiles in a thread what a run's end needs, so that no end waits for it."""
         with self._compiling:
             if self._rest is None:
-                self._rest = threading.Thread(target=self._make, args=("_final", "_spectrum"), daemon=True)
+                # Not a daemon: one that compiles when the interpreter ends takes the process down with it.
+                self._rest = threading.Thread(target=self._make, args=("_final", "_spectrum"))
                 self._rest.start()
 
     @property

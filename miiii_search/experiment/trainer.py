@@ -69,7 +69,6 @@ class _Inbox:
     admit: list[_Run] = field(default_factory=list)
     stop: set[int] = field(default_factory=set)
     drop: set[int] = field(default_factory=set)
-    closed: bool = False
 
 
 class Trainer:
@@ -93,6 +92,7 @@ class Trainer:
         self._pace = Pace()
         self._runs: list[_Run] = []
         self._waiting: list[_Run] = []
+        self._closed = threading.Event()
         self._messages: queue.SimpleQueue[Callable[[_Inbox], object]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="trainer", daemon=True)
         self._thread.start()
@@ -111,7 +111,8 @@ class Trainer:
 
     def close(self) -> None:
         """Ends after the chunk that is under way."""
-        self._messages.put(lambda inbox: setattr(inbox, "closed", True))
+        self._closed.set()
+        self._messages.put(lambda inbox: None)  # for one that waits for a message
 
     def join(self, seconds: float) -> None:
         """Waits so long for the end that `close` asked for."""
@@ -119,7 +120,8 @@ class Trainer:
 
     def _main(self) -> None:
         try:
-            while not (inbox := self._read()).closed:
+            while not self._closed.is_set():
+                inbox = self._read()
                 self._obey(inbox)
                 if self._runs:
                     self._train(inbox.stop)
@@ -129,7 +131,7 @@ class Trainer:
     def _read(self) -> _Inbox:
         """All messages; waits for one if there is nothing to train."""
         inbox = _Inbox()
-        while not self._messages.empty() or not (self._runs or self._waiting or inbox.admit or inbox.closed):
+        while not self._messages.empty() or not (self._runs or self._waiting or inbox.admit or self._closed.is_set()):
             self._messages.get()(inbox)
         return inbox
 
@@ -149,6 +151,8 @@ class Trainer:
         # No further than to the next look of any lane.
         evaluations = min(self._pace.evaluations, *map(self._evaluations_ahead, self._runs))
         with self._gate:
+            if self._closed.is_set():  # while this waited for its turn
+                return
             start = time.monotonic()
             with self._pace.measure(evaluations):
                 rows = self._lanes.start(evaluations)
