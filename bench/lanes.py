@@ -27,6 +27,7 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.trainer import Update
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+ENOUGH_UPDATES = 8
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
@@ -43,15 +44,21 @@ def bytes_per_lane(program: Program, lanes: int) -> int | None:
 
 
 def throughput(experiment: Experiment, hyperparameters: Hyperparameters, lanes: int, seconds: float) -> float:
-    """Epochs a second of all lanes together, once every one of them has begun."""
+    """Epochs a second of all lanes together, once every one of them has begun.
+
+    Measured from one update to another, for so many seconds and so many updates at least: of several lanes that are
+    not in step, what is under way at both ends is not known, and is at most one update a core.
+    """
+    batched = jax.default_backend() != "cpu"
+    enough = ENOUGH_UPDATES * (lanes if batched else 1 if lanes == 1 else 3)
     crew = Crew()
     crew.admit([(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
-    begun, first, last, epochs = set[int](), 0.0, 0.0, dict[int, int]()
-    while not first or last - first < seconds:
+    begun, first, last, updates, epochs = set[int](), 0.0, 0.0, 0, dict[int, int]()
+    while not first or last - first < seconds or updates < enough:
         update = crew.posted.get()
         if not isinstance(update, Update):
             raise update
-        last = time.monotonic()
+        last, updates = time.monotonic(), updates + bool(first)
         begun.add(update.run)
         if len(begun) == lanes and not first:
             first, at_first = last, dict(epochs) | {update.run: update.progress.epoch}
