@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer. Another Python than the first that fits: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test test-faults lint bench lock clean
 
 # The first that runs (a version manager's shim may exist and fail), is new enough and can make a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -10,7 +10,7 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 UV ?= uv
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## create .venv with the locked packages and miiii-search itself
 
@@ -19,6 +19,9 @@ demo: setup ## run a small search to its end and show the best configuration
 
 test: setup ## run the tests (some of them: make test ARGS="-k leases")
 	@.venv/bin/pytest $(ARGS)
+
+test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, about half an hour
+	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 .venv/bin/pytest -s tests/integration/test_faults.py $(ARGS)
 
 lint: setup ## check style, formatting and types
 	@.venv/bin/ruff check

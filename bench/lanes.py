@@ -24,7 +24,7 @@ from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.lanes import Lanes
 from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.trainer import Update
+from miiii_search.experiment.trainer import Run, Update
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 ENOUGH_UPDATES = 8
@@ -52,12 +52,13 @@ def throughput(experiment: Experiment, hyperparameters: Hyperparameters, lanes: 
     batched = jax.default_backend() != "cpu"
     enough = ENOUGH_UPDATES * (lanes if batched else 1 if lanes == 1 else 3)
     crew = Crew()
-    crew.admit([(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
+    crew.admit([Run(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
     begun, first, last, updates, epochs = set[int](), 0.0, 0.0, 0, dict[int, int]()
     while not first or last - first < seconds or updates < enough:
         update = crew.posted.get()
-        if not isinstance(update, Update):
+        if isinstance(update, BaseException):
             raise update
+        assert isinstance(update, Update)
         last, updates = time.monotonic(), updates + bool(first)
         begun.add(update.run)
         if len(begun) == lanes and not first:

@@ -47,6 +47,13 @@ LanesOption = Annotated[str, typer.Option(metavar="N|auto", help="Trials at once
 SnapshotsOption = Annotated[
     Path | None, typer.Option(help="A folder for the weights of every trial at epochs 256, 512, 1024, …")
 ]
+CheckpointsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder on this machine for running trials; unset: miiii-search/checkpoints in XDG_STATE_HOME",
+        show_default=False,
+    ),
+]
 PortOption = Annotated[int, typer.Option(help="The dashboard's port; 0 is any free one", min=0, max=65535)]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 
@@ -157,9 +164,17 @@ def work(
     storage: StorageOption = DEFAULT_STORAGE,
     lanes: LanesOption = "auto",
     snapshots: SnapshotsOption = None,
+    checkpoints: CheckpointsOption = None,
+    checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two files of a trial")] = 60,
+    share_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two copies in the database")] = 600,
+    grace: Annotated[float, typer.Option(min=1, help="Seconds that saving may take once told to stop")] = 10,
+    any_version: Annotated[bool, typer.Option(help="Train a study of another version of miiii-search")] = False,
     with_parent: WithParent = False,
 ) -> None:
     """Train trials of a study until none is left. Any number of workers may do so, on any machine.
+
+    Told to stop (Ctrl-C or SIGTERM), it saves its trials and hands them back; whoever claims one goes on from
+    there. A second signal ends it at once.
 
     Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
     """
@@ -169,11 +184,18 @@ def work(
         _at_parents_end(stop.set)
     opened = _open(study, storage)
     from miiii_search.experiment.device import describe_device, use_compilation_cache
+    from miiii_search.search.checkpoints import Policy
     from miiii_search.search.worker import Worker
 
     use_compilation_cache()
     _say(f"worker on {describe_device()}, lanes: {lanes}")
-    Worker(opened, n_lanes, _say, snapshots).run(stop)
+    policy = Policy(checkpoints or _state_folder() / "checkpoints", checkpoint_every, share_every)
+    Worker(opened, n_lanes, _say, snapshots, checkpoints=policy, any_version=any_version, grace_seconds=grace).run(stop)
+    if stop.is_set():
+        # Compiling cannot be interrupted, and the interpreter would wait for its thread.
+        _opened.close()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 @app.command()
@@ -333,10 +355,9 @@ def _is_lost_database(error: Exception) -> bool:
     """Whether an open database went away; what could not be opened is a `UserError`."""
     if "sqlalchemy" not in sys.modules:
         return False
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import OperationalError
+    from miiii_search.search.patience import is_lost
 
-    return isinstance(error, OperationalError | StorageInternalError)
+    return is_lost(error)
 
 
 def _fail(message: str) -> None:
@@ -407,6 +428,11 @@ def _live(study: Study) -> Any:
     from miiii_search.terminal.live import live
 
     return live(study)
+
+
+def _state_folder() -> Path:
+    """Where what outlives a process lies on this machine."""
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "miiii-search"
 
 
 def _lanes(lanes: str) -> int | None:

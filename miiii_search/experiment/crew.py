@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +13,7 @@ from miiii_search.experiment.device import cores
 from miiii_search.experiment.gate import Gate
 from miiii_search.experiment.lanes import Lanes
 from miiii_search.experiment.program import Program, ProgramKey
-from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.trainer import Chunk, Posted, Trainer
-
-Numbered = tuple[int, Experiment, Hyperparameters]
-"""A run, with a number of the caller's."""
+from miiii_search.experiment.trainer import Chunk, Posted, Run, Trainer
 
 
 class Crew:
@@ -26,10 +23,16 @@ class Crew:
     at once as there are cores. Elsewhere the runs of a program are lanes of one trainer, which drives all devices.
     """
 
-    def __init__(self, batched: bool | None = None, on_chunk: Callable[[Chunk], None] = lambda chunk: None) -> None:
+    def __init__(
+        self,
+        batched: bool | None = None,
+        on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        save_seconds: float = math.inf,
+    ) -> None:
         self.posted: queue.SimpleQueue[Posted] = queue.SimpleQueue()
         self._batched = jax.default_backend() != "cpu" if batched is None else batched
         self._on_chunk = on_chunk
+        self._save_seconds = save_seconds
         self._gate = Gate(cores())
         self._programs: dict[ProgramKey, Program] = {}
         self._of_programs: dict[ProgramKey, Trainer] = {}
@@ -46,21 +49,21 @@ class Crew:
             self._programs[key] = Program(key)
         return self._programs[key]
 
-    def admit(self, runs: Sequence[Numbered]) -> None:
+    def admit(self, runs: Sequence[Run]) -> None:
         """Trains runs; those of one program are begun together."""
-        by_key: dict[ProgramKey, list[Numbered]] = {}
+        by_key: dict[ProgramKey, list[Run]] = {}
         for run in runs:
-            by_key.setdefault(ProgramKey.of(run[1], run[2]), []).append(run)
+            by_key.setdefault(ProgramKey.of(run.experiment, run.hyperparameters), []).append(run)
         for key, of_key in by_key.items():
             if self._batched:
                 if key not in self._of_programs:
                     self._of_programs[key] = self._trainer(key)
                 self._of_programs[key].admit(of_key)
-                self._of_runs.update({number: self._of_programs[key] for number, _, _ in of_key})
+                self._of_runs.update({run.number: self._of_programs[key] for run in of_key})
             else:
                 for run in of_key:
-                    self._of_runs[run[0]] = self._trainer(key)
-                    self._of_runs[run[0]].admit([run])
+                    self._of_runs[run.number] = self._trainer(key)
+                    self._of_runs[run.number].admit([run])
 
     def stop(self, number: int) -> None:
         """Ends a run where it stands, see `Trainer.stop`."""
@@ -84,4 +87,5 @@ class Crew:
             trainer.join(max(0, until - time.monotonic()))
 
     def _trainer(self, key: ProgramKey) -> Trainer:
-        return Trainer(Lanes(key, self._batched, self.program(key)), self.posted.put, self._gate, self._on_chunk)
+        lanes = Lanes(key, self._batched, self.program(key))
+        return Trainer(lanes, self.posted.put, self._gate, self._on_chunk, self._save_seconds)

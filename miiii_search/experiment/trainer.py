@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -51,22 +52,44 @@ class Chunk:
     lanes: int
 
 
-Posted = Update | BaseException
-"""What a trainer posts: updates, or the error that ended it."""
+@dataclass(frozen=True)
+class Saved:
+    """All that one run is at one moment; every update up to it was posted before."""
+
+    run: int
+    epoch: int
+    snapshot: Snapshot
 
 
-@dataclass
-class _Run:
+Posted = Update | Saved | BaseException
+"""What a trainer posts: updates, snapshots, or the error that ended it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a trainer is to train, with a number of the caller's; from its first epoch, or from a snapshot."""
+
     number: int
     experiment: Experiment
     hyperparameters: Hyperparameters
-    lane: int = -1
-    look_at: float = 0.0
+    snapshot: Snapshot | None = None
+
+
+@dataclass
+class _Running:
+    run: Run
+    lane: int
+    look_at: float
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def number(self) -> int:
+        return self.run.number
 
 
 @dataclass
 class _Inbox:
-    admit: list[_Run] = field(default_factory=list)
+    admit: list[Run] = field(default_factory=list)
     stop: set[int] = field(default_factory=set)
     drop: set[int] = field(default_factory=set)
 
@@ -75,7 +98,8 @@ class Trainer:
     """Trains the runs it is given, as lanes of one program, and posts an `Update` a run and chunk.
 
     `gate` is held while a chunk is computed: where several trainers share a processor, it says how many
-    compute at once. `on_chunk` is told of every chunk. Only `join` waits.
+    compute at once. `on_chunk` is told of every chunk. A `Saved` of every run is posted every `save_seconds`, and
+    at the end that `close` asks for. Only `join` waits.
     """
 
     def __init__(
@@ -84,22 +108,24 @@ class Trainer:
         post: Callable[[Posted], None],
         gate: AbstractContextManager[object] | None = None,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        save_seconds: float = math.inf,
     ) -> None:
         self._lanes = lanes
         self._post = post
         self._gate = gate or nullcontext()
         self._on_chunk = on_chunk
         self._pace = Pace()
-        self._runs: list[_Run] = []
-        self._waiting: list[_Run] = []
+        self._save_seconds = save_seconds
+        self._runs: list[_Running] = []
+        self._waiting: list[Run] = []
         self._closed = threading.Event()
         self._messages: queue.SimpleQueue[Callable[[_Inbox], object]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="trainer", daemon=True)
         self._thread.start()
 
-    def admit(self, runs: Sequence[tuple[int, Experiment, Hyperparameters]]) -> None:
-        """Gives lanes to runs, each with a number of the caller's."""
-        self._messages.put(lambda inbox: inbox.admit.extend(_Run(*run) for run in runs))
+    def admit(self, runs: Sequence[Run]) -> None:
+        """Gives lanes to runs."""
+        self._messages.put(lambda inbox: inbox.admit.extend(runs))
 
     def stop(self, run: int) -> None:
         """Ends a run where it stands; its last update has an end. Does nothing if it has ended by itself."""
@@ -125,6 +151,9 @@ class Trainer:
                 self._obey(inbox)
                 if self._runs:
                     self._train(inbox.stop)
+            if self._save_seconds < math.inf:
+                for running in self._runs:
+                    self._save(running)
         except BaseException as error:
             self._post(error)
 
@@ -136,15 +165,15 @@ class Trainer:
         return inbox
 
     def _obey(self, inbox: _Inbox) -> None:
-        for run in [run for run in self._runs if run.number in inbox.drop]:
-            self._release(run)
+        for running in [running for running in self._runs if running.number in inbox.drop]:
+            self._release(running)
         self._waiting = [run for run in self._waiting + inbox.admit if run.number not in inbox.drop]
         # A wider program is compiled beside the lanes that run; those that need it wait.
         if self._waiting and self._lanes.prepare(len(self._runs) + len(self._waiting), wait=not self._runs):
             for run in self._waiting:
-                run.lane = self._lanes.admit(run.experiment, run.hyperparameters)
-                run.look_at = next_look(run.experiment, self._lanes.progress(run.lane).epoch)
-                self._runs.append(run)
+                lane = self._lanes.admit(run.experiment, run.hyperparameters, run.snapshot)
+                look_at = next_look(run.experiment, self._lanes.progress(lane).epoch)
+                self._runs.append(_Running(Run(run.number, run.experiment, run.hyperparameters), lane, look_at))
             self._waiting = []
 
     def _train(self, stop: set[int]) -> None:
@@ -157,29 +186,38 @@ class Trainer:
             with self._pace.measure(evaluations):
                 rows = self._lanes.start(evaluations)
             self._on_chunk(Chunk(start, time.monotonic(), len(self._runs)))
-        for run in list(self._runs):
-            self._post_update(run, rows, stopped=run.number in stop)
+        for running in list(self._runs):
+            self._post_update(running, rows, stopped=running.number in stop)
+        for running in self._runs:
+            if time.monotonic() - running.saved_at >= self._save_seconds:
+                self._save(running)
 
-    def _evaluations_ahead(self, run: _Run) -> int:
+    def _evaluations_ahead(self, running: _Running) -> int:
         """Until the run's next look, or its end; both are at an evaluation."""
-        until = int(min(run.look_at, run.experiment.epochs))
-        return (until - self._lanes.progress(run.lane).epoch) // run.experiment.evaluation_interval
+        experiment = running.run.experiment
+        until = int(min(running.look_at, experiment.epochs))
+        return (until - self._lanes.progress(running.lane).epoch) // experiment.evaluation_interval
 
-    def _post_update(self, run: _Run, rows: Rows, stopped: bool) -> None:
-        progress, look, end = self._lanes.progress(run.lane), None, None
+    def _save(self, running: _Running) -> None:
+        progress, running.saved_at = self._lanes.progress(running.lane), time.monotonic()
+        if progress.epoch and progress.failed_epoch is None:
+            self._post(Saved(running.number, progress.epoch, self._lanes.snapshot(running.lane)))
+
+    def _post_update(self, running: _Running, rows: Rows, stopped: bool) -> None:
+        lane, experiment = running.lane, running.run.experiment
+        progress, look, end = self._lanes.progress(lane), None, None
         over = progress.ended or stopped
         failed = progress.failed_epoch is not None
-        if (over or progress.epoch >= run.look_at) and not failed:
-            look = Look(progress.epoch, self._lanes.spectrum(run.lane), self._lanes.weights(run.lane))
-            run.look_at = next_look(run.experiment, progress.epoch)
+        if (over or progress.epoch >= running.look_at) and not failed:
+            look = Look(progress.epoch, self._lanes.spectrum(lane), self._lanes.weights(lane))
+            running.look_at = next_look(experiment, progress.epoch)
         if over:
-            end = End({} if failed else self._lanes.final(run.lane), look.weights if look else {})
-        interval = run.experiment.evaluation_interval
-        speed = rows.evaluations(run.lane) * interval / max(self._pace.seconds, 1e-9)
-        self._post(Update(run.number, progress, speed, end, look, rows, run.lane))
+            end = End({} if failed else self._lanes.final(lane), look.weights if look else {})
+        speed = rows.evaluations(lane) * experiment.evaluation_interval / max(self._pace.seconds, 1e-9)
+        self._post(Update(running.number, progress, speed, end, look, rows, lane))
         if over:
-            self._release(run)
+            self._release(running)
 
-    def _release(self, run: _Run) -> None:
-        self._lanes.release(run.lane)
-        self._runs.remove(run)
+    def _release(self, running: _Running) -> None:
+        self._lanes.release(running.lane)
+        self._runs.remove(running)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from miiii_search.search import leases
+from miiii_search.search.patience import Away, Patience
 from miiii_search.search.study import Study
 
 POLL_SECONDS = 2.0
@@ -19,14 +20,21 @@ def supervise(
 ) -> bool:
     """Supervises until the study is done (True) or `stop` is set (False). `on_poll` is called at each look.
 
-    Several may run at once: what one has done the others find done.
+    Several may run at once: what one has done the others find done. While the database is away, it waits.
     """
-    poll = min(POLL_SECONDS, study.spec.lease_seconds / 4)
-    while not stop.is_set():
+    poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say)
+
+    def look() -> bool:
         for number in leases.requeue_overdue(study.database, study.study_id):
             say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
         on_poll()
-        if study.is_done():
-            return True
+        return study.is_done()
+
+    while not stop.is_set():
+        try:
+            if patience.attempt(look):
+                return True
+        except Away:
+            pass
         stop.wait(poll)
     return False

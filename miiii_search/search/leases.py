@@ -40,6 +40,8 @@ class Heartbeat:
     lease: Lease
     epoch: int
     epochs_per_second: float
+    saved_epoch: int = 0
+    """Of its last checkpoint."""
 
 
 def utc_now() -> datetime:
@@ -116,6 +118,7 @@ def renew(connection: sa.Connection, heartbeats: Iterable[Heartbeat], seconds: f
                 renewed_at=clock,
                 epoch=beat.epoch,
                 epochs_per_second=beat.epochs_per_second,
+                saved_epoch=beat.saved_epoch,
             )
         )
         if found.rowcount:
@@ -151,6 +154,8 @@ def requeue_overdue(database: Database, study_id: int) -> list[int]:
         overdue = (
             sa.select(leases.c.trial_id)
             .where(leases.c.study_id == study_id, leases.c.expires_at < tables.now(connection))
+            # While the database was down nobody could renew: workers get a whole period to come back.
+            .where(tables.up_since(connection) + (leases.c.expires_at - leases.c.renewed_at) < tables.now(connection))
             .with_for_update(skip_locked=True)
         )
         expired = list(connection.execute(overdue).scalars())

@@ -16,6 +16,12 @@ from miiii_search.search.artifacts import Artifact, attach
 from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.storage import Database
 
+ENDED_BY_KEY = "miiii:ended_by"
+"""The trial attribute with the token of the lease that ended it."""
+
+RETRIES_KEY = "retries"
+"""The trial attribute that counts how often its run went wrong and was tried again."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -62,13 +68,16 @@ def report(
 def finish(database: Database, study_id: int, heartbeat: Heartbeat, outcome: Outcome) -> bool:
     """Writes all that is known of an ended trial, its artifacts included, and its state, in one transaction.
 
-    Returns False, and writes nothing, if the lease was lost.
+    Returns False, and writes nothing, if the lease was lost. Called twice, since the first answer was lost on its
+    way, it returns True and does no more.
     """
     lease = heartbeat.lease
     with database.transaction() as connection:
         # For no time at all: the lease ends with this transaction.
         if not leases.renew(connection, [heartbeat], 0.0):
-            return False
+            return _was_ended_by(connection, lease)
+        ended_by = {ENDED_BY_KEY: lease.token}
+        _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, ended_by)
         links = dict(attach(connection, artifact) for artifact in outcome.artifacts)
         _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, links)
         _write_attributes(connection, tables.trial_user_attributes, lease.trial_id, outcome.attributes)
@@ -84,8 +93,37 @@ def finish(database: Database, study_id: int, heartbeat: Heartbeat, outcome: Out
             .where(tables.trials.c.trial_id == lease.trial_id)
             .values(state=outcome.state, datetime_complete=leases.utc_now())
         )
+        connection.execute(sa.delete(tables.checkpoints).where(tables.checkpoints.c.trial_id == lease.trial_id))
         leases.release(connection, lease)
     return True
+
+
+def retry(database: Database, heartbeat: Heartbeat, retries: int, note: str) -> bool:
+    """Puts a trial whose run went wrong back into the queue; `retries` is how often that has happened now.
+
+    Returns False, and writes nothing, if the lease was lost.
+    """
+    lease = heartbeat.lease
+    with database.transaction() as connection:
+        if not leases.renew(connection, [heartbeat], 0.0):
+            return False
+        attributes = {RETRIES_KEY: retries, "last_failure": note}
+        _write_attributes(connection, tables.trial_user_attributes, lease.trial_id, attributes)
+        connection.execute(
+            sa.update(tables.trials).where(tables.trials.c.trial_id == lease.trial_id).values(state=TrialState.WAITING)
+        )
+        leases.release(connection, lease)
+    return True
+
+
+def _was_ended_by(connection: sa.Connection, lease: Lease) -> bool:
+    attributes = tables.trial_system_attributes
+    token = connection.execute(
+        sa.select(attributes.c.value_json).where(
+            attributes.c.trial_id == lease.trial_id, attributes.c.key == ENDED_BY_KEY
+        )
+    ).scalar_one_or_none()
+    return token == json.dumps(lease.token)
 
 
 def _write_attributes(connection: sa.Connection, table: Any, trial_id: int, attributes: Mapping[str, Any]) -> None:

@@ -99,6 +99,8 @@ class StudySpec(Spec):
     pruning: Pruning = Pruning()
     lease_seconds: Annotated[float, Field(ge=1)] = 60.0
     """A worker that has been silent for so long loses its trials."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose loss was not finite is trained again before it has failed."""
 
     @model_validator(mode="after")
     def _is_searchable(self) -> StudySpec:

@@ -22,6 +22,8 @@ class Running:
     epochs_per_second: float
     silent_seconds: float
     """Since its lease was last renewed, by the database's clock."""
+    saved_epoch: int
+    """Of its last checkpoint, 0 before the first."""
     accuracy: float | None
     params: dict[str, Any]
 
@@ -82,6 +84,7 @@ class Status:
                     "number": trial.number,
                     "worker": trial.worker,
                     "epoch": trial.epoch,
+                    "saved_epoch": trial.saved_epoch,
                     "silent_seconds": round(trial.silent_seconds, 1),
                 }
                 for trial in self.running
@@ -139,6 +142,7 @@ def _running(study: Study, trials: dict[int, FrozenTrial]) -> list[Running]:
                     epoch=row.epoch,
                     epochs_per_second=row.epochs_per_second,
                     silent_seconds=max(row.silent, 0.0),
+                    saved_epoch=row.saved_epoch,
                     accuracy=reports[max(reports)] if reports else None,
                     params=trial.params,
                 )

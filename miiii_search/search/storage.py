@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psycopg2.extensions
 import sqlalchemy as sa
 
 from miiii_search.errors import UserError
@@ -24,6 +26,9 @@ ARTIFACT_LIMIT = 64 * 2**20
 
 CONNECT_SECONDS = 5
 """Libpq's default is to wait for minutes."""
+
+SILENCE_SECONDS = 30
+"""Longer than any statement of ours takes, waiting for a lock included."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +102,17 @@ def open_database(text: str, *, create: bool = False) -> Database:
             raise UserError(f"there is no database {path}; create a study first, or give its place with --storage")
         if not path.parent.is_dir():
             raise UserError(f"the folder {path.parent} of the storage does not exist; create it first")
+    if url.drivername != "sqlite":
+        _give_up_on_silence()
     engine = _make_engine(url)
     try:
         with engine.connect() as connection:
             # Ours are made last: where they are, Optuna's are complete.
-            has_tables = sa.inspect(connection).has_table(tables.leases.name)
+            has_tables, is_complete = tables.inspect(connection)
         if not has_tables and not create:
             engine.dispose()
             raise UserError(f"{redacted(url)} holds no studies; create one with miiii-search create or up")
-        return Database(url, engine, _open_optuna(url, engine, create=not has_tables))
+        return Database(url, engine, _open_optuna(url, engine, create=not is_complete))
     except sa.exc.OperationalError as error:
         engine.dispose()
         way_out = "may its file be written?" if url.drivername == "sqlite" else "is the server there?"
@@ -142,8 +149,31 @@ def _engine_arguments(url: sa.URL) -> dict[str, Any]:
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 4,
-        "connect_args": {"connect_timeout": CONNECT_SECONDS, "application_name": "miiii-search"},
+        "connect_args": {
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "miiii-search",
+            # A connection whose other end vanished without a word is given up, not waited for.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 1000 * SILENCE_SECONDS,
+        },
     }
+
+
+def _give_up_on_silence() -> None:
+    """Lets no call wait for ever for a server that keeps the connection and says nothing. For the whole process."""
+
+    def wait(connection: Any) -> None:
+        connecting = connection.status == psycopg2.extensions.STATUS_SETUP
+        seconds = CONNECT_SECONDS if connecting else SILENCE_SECONDS  # libpq's own limit does not hold here
+        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+            reading, writing = ([connection], []) if state == psycopg2.extensions.POLL_READ else ([], [connection])
+            if not any(select.select(reading, writing, [], seconds)):
+                connection.close()
+                raise psycopg2.OperationalError(f"the server has been silent for {seconds} s")
+
+    psycopg2.extensions.set_wait_callback(wait)
 
 
 def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool) -> optuna.storages.RDBStorage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import optuna
@@ -28,6 +29,8 @@ from miiii_search.search.storage import Database
 
 SPEC_KEY = "miiii:spec"
 REPLICATE_KEY = "miiii:replicate"
+VERSION_KEY = "miiii:version"
+"""The study attribute with the version of this package that created it."""
 METRICS_KEY = "metrics"
 """The trial attribute that holds `Metrics`."""
 METRIC = "accuracy + epochs saved"
@@ -42,6 +45,8 @@ class Study:
     name: str
     study_id: int
     spec: StudySpec
+    version: str | None = None
+    """Of the package that created it, if it told."""
 
     def load(self, **arguments: Any) -> optuna.Study:
         """The study as Optuna's, with a cache of its own. `arguments`: sampler, pruner."""
@@ -136,7 +141,8 @@ def create_study(database: Database, name: str, spec: StudySpec) -> Study:
             f"study `{name}` exists with another spec: {'; '.join(differences)}; "
             "choose another --study, or leave the options out to go on with what it has"
         )
-    return Study(database, name, study_id, stored)
+    with database.engine.connect() as connection:
+        return Study(database, name, study_id, stored, _read(connection, study_id, VERSION_KEY))
 
 
 def open_study(database: Database, name: str | None) -> Study:
@@ -151,10 +157,10 @@ def open_study(database: Database, name: str | None) -> Study:
         raise UserError(f"there is no study `{name}` in {database}{close}")
     study_id = database.optuna.get_study_id_from_name(name)
     with database.engine.connect() as connection:
-        spec = _read_spec(connection, study_id)
+        spec, created_by = _read_spec(connection, study_id), _read(connection, study_id, VERSION_KEY)
     if spec is None:
         raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
-    return Study(database, name, study_id, spec)
+    return Study(database, name, study_id, spec, created_by)
 
 
 def study_names(database: Database) -> list[str]:
@@ -233,13 +239,9 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
 
 
 def _read_spec(connection: sa.Connection, study_id: int) -> StudySpec | None:
-    attributes = tables.study_system_attributes
-    text = connection.execute(
-        sa.select(attributes.c.value_json).where(attributes.c.study_id == study_id, attributes.c.key == SPEC_KEY)
-    ).scalar_one_or_none()
-    if text is None:
+    tree = _read(connection, study_id, SPEC_KEY)
+    if tree is None:
         return None
-    tree = json.loads(text)
     if tree.get("format") != 1:
         raise UserError(
             f"the study's spec has format {tree.get('format')}, this version of miiii-search reads format 1; "
@@ -248,8 +250,21 @@ def _read_spec(connection: sa.Connection, study_id: int) -> StudySpec | None:
     return validate(StudySpec, tree, "the study's spec")
 
 
+def _read(connection: sa.Connection, study_id: int, key: str) -> Any:
+    """An attribute of the study, or None."""
+    attributes = tables.study_system_attributes
+    query = sa.select(attributes.c.value_json).where(attributes.c.study_id == study_id, attributes.c.key == key)
+    text = connection.execute(query).scalar_one_or_none()
+    return None if text is None else json.loads(text)
+
+
 def _write_study_attributes(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
-    values = {SPEC_KEY: to_tree(spec), "study:metric_names": [METRIC], **notes.attributes(_describe(spec))}
+    values = {
+        SPEC_KEY: to_tree(spec),
+        VERSION_KEY: version("miiii-search"),
+        "study:metric_names": [METRIC],
+        **notes.attributes(_describe(spec)),
+    }
     connection.execute(
         sa.insert(tables.study_system_attributes),
         [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()],

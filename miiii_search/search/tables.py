@@ -1,4 +1,4 @@
-"""The tables of a study's database: Optuna's, through its own models, and two of ours.
+"""The tables of a study's database: Optuna's, through its own models, and three of ours.
 
 The only file that knows Optuna's schema. It relies on Optuna 5.0, which `pyproject.toml` pins; the contract
 tests read everything that is written here back through Optuna's public interface.
@@ -36,6 +36,7 @@ leases = sa.Table(
     sa.Column("renewed_at", sa.Double, nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False, default=0),
     sa.Column("epochs_per_second", sa.Double, nullable=False, default=0.0),
+    sa.Column("saved_epoch", sa.Integer, nullable=False, server_default="0"),
 )
 """Who trains which running trial, and until when nobody else may."""
 
@@ -47,10 +48,35 @@ artifacts = sa.Table(
 )
 """The bytes of artifacts; what they are is in Optuna's attributes."""
 
+checkpoints = sa.Table(
+    "miiii_checkpoints",
+    _OURS,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""The newest shared checkpoint of each running trial; see `experiment.checkpoint`."""
+
 
 def create_tables(engine: sa.Engine) -> None:
-    """Makes our tables where they are not there yet."""
-    _OURS.create_all(engine)
+    """Makes our tables, and columns that earlier versions did not have, where they are not there yet."""
+    with engine.begin() as connection:
+        _OURS.create_all(connection)
+        if not _has_saved_epoch(connection):
+            connection.execute(sa.text(f"ALTER TABLE {leases.name} ADD COLUMN saved_epoch INTEGER NOT NULL DEFAULT 0"))
+
+
+def inspect(connection: sa.Connection) -> tuple[bool, bool]:
+    """Whether there are tables of ours, and whether all of them are there as they should be."""
+    found = sa.inspect(connection).get_table_names()
+    has_tables = leases.name in found
+    return has_tables, has_tables and checkpoints.name in found and _has_saved_epoch(connection)
+
+
+def _has_saved_epoch(connection: sa.Connection) -> bool:
+    return any(
+        column["name"] == leases.c.saved_epoch.name for column in sa.inspect(connection).get_columns(leases.name)
+    )
 
 
 def now(connection: sa.Connection) -> sa.ColumnElement[float]:
@@ -58,6 +84,13 @@ def now(connection: sa.Connection) -> sa.ColumnElement[float]:
     if connection.dialect.name == "sqlite":
         return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
     return sa.literal_column("extract(epoch FROM clock_timestamp())::double precision", sa.Double)
+
+
+def up_since(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """When the database was started, in seconds since 1970; 0 for SQLite, which no start can interrupt."""
+    if connection.dialect.name == "sqlite":
+        return sa.literal(0.0)
+    return sa.literal_column("extract(epoch FROM pg_postmaster_start_time())::double precision", sa.Double)
 
 
 def upsert(connection: sa.Connection, table: Any, rows: list[dict[str, Any]], key: tuple[str, ...]) -> None:

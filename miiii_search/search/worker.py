@@ -1,41 +1,46 @@
 """Trains trials: where search meets experiment.
 
 Nothing here keeps a device waiting: a crew trains in threads of its own, this file's main thread claims, reports and
-prunes by what the crew posts, and a third thread draws and writes what is known of trials that have ended.
+prunes by what the crew posts, and two more threads write: one what is known of trials that have ended, one
+checkpoints. While the database is away all of them wait for it but the crew.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial
 
+from miiii_search.errors import UserError
 from miiii_search.experiment.capacity import choose_lanes
-from miiii_search.experiment.crew import Crew, Numbered
+from miiii_search.experiment.checkpoint import Checkpoint
+from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
-from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.program import ProgramKey
-from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.stores import Progress
-from miiii_search.experiment.telemetry import Floats, Look, Record
-from miiii_search.experiment.trainer import Chunk, End, Posted, Update
+from miiii_search.experiment.telemetry import Look, Record
+from miiii_search.experiment.trainer import Chunk, Posted, Run, Saved, Update
 from miiii_search.search import leases
+from miiii_search.search.assignment import Assignment
+from miiii_search.search.checkpoints import Policy
 from miiii_search.search.ending import outcome
-from miiii_search.search.leases import Heartbeat, Lease
+from miiii_search.search.leases import Lease
+from miiii_search.search.patience import Away, Patience
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.pruning import make_rule
 from miiii_search.search.renewal import Renewer
-from miiii_search.search.reporting import finish, report
+from miiii_search.search.reporting import RETRIES_KEY, finish, report, retry
 from miiii_search.search.sampling import SampledQueue
+from miiii_search.search.saving import Saver
 from miiii_search.search.spec import rungs
 from miiii_search.search.study import Study, describe_point, shape_of
 
@@ -45,59 +50,18 @@ IDLE_SECONDS = 1.0
 LISTEN_SECONDS = 0.1
 """The longest that a worker does not notice that it was told to stop."""
 
-CLOSE_SECONDS = 10.0
-"""How long the chunks that are under way may take to end, once a worker was told to stop."""
-
-
-@dataclass
-class Assignment:
-    """A trial that is trained, or that has ended and is being written."""
-
-    lease: Lease
-    experiment: Experiment
-    hyperparameters: Hyperparameters
-    rungs: list[int]
-    """Still ahead."""
-    started: float = field(default_factory=time.monotonic)
-    records: list[Record] = field(default_factory=list)
-    spectra: dict[int, Floats] = field(default_factory=dict)
-    """By epoch. Not the weights beside them: of a full worker those are gigabytes."""
-    progress: Progress = field(default_factory=lambda: Progress(0, None, None, ended=False))
-    epochs_per_second: float = 0.0
-    pruned: str | None = None
-    """Why the trial is given up."""
-    end: End | None = None
-    written: Future[str | None] | None = None
-    """The note of the trial's end, or None if its lease was lost."""
-
-    def heartbeat(self) -> Heartbeat:
-        """What the lease is renewed with."""
-        return Heartbeat(self.lease, self.progress.epoch, self.epochs_per_second)
-
-    def take(self, update: Update) -> dict[int, float]:
-        """Takes what was trained; returns the accuracy at each rung that was reached."""
-        record = update.record()
-        self.progress, self.end, self.epochs_per_second = update.progress, update.end, update.epochs_per_second
-        self.records.append(record)
-        if update.look is not None:
-            self.spectra[update.look.epoch] = update.look.spectrum
-        if self.progress.ended:  # by itself, before it could be given up
-            self.pruned = None
-        reached = {}
-        for epoch, accuracy in zip(record.epoch, record.validation_accuracy, strict=True):
-            if self.rungs and epoch >= self.rungs[0]:
-                self.rungs.pop(0)
-                reached[int(epoch)] = mean_accuracy(self.experiment, accuracy)
-        if self.end is not None and len(record) and int(record.epoch[-1]) not in reached:
-            reached[int(record.epoch[-1])] = mean_accuracy(self.experiment, record.validation_accuracy[-1])
-        return reached
+GRACE_SECONDS = 10.0
+"""How long a worker that was told to stop may take to save what it has and hand it back."""
 
 
 class Worker:
     """Trains trials of one study until none is left, or until told to stop.
 
-    `lanes` is how many at once; None measures how many are best. Snapshots of the weights at log-spaced epochs
-    are kept in the folder `snapshots`, if there is one. `on_chunk` is told when devices computed.
+    `lanes` is how many at once; None measures how many are best. `checkpoints` says where and how often running
+    trials are saved; None saves nothing, and a trial that is handed back begins anew. Snapshots of the weights at
+    log-spaced epochs are kept in the folder `snapshots`, if there is one. `on_chunk` is told when devices computed.
+
+    Raises `UserError` if the study was created by another version of this package, unless `any_version`.
     """
 
     def __init__(
@@ -107,88 +71,142 @@ class Worker:
         say: Callable[[str], None] = lambda line: None,
         snapshots: Path | None = None,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        checkpoints: Policy | None = None,
+        any_version: bool = False,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self._study = study
         self._database = study.database
         self._capacity = lanes
         self._say = say
         self._snapshots = snapshots
+        self._grace_seconds = grace_seconds
         self._optuna_study = study.load()
         self._rule = make_rule(study.spec, self._optuna_study)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         seed = int.from_bytes(os.urandom(4), "little")
         self._sampled = SampledQueue(study, seed) if study.spec.sampler != "queue" else None
-        self._crew = Crew(on_chunk=on_chunk)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._runs: dict[int, Assignment] = {}
-        """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
-        self._started = 0
-        self._empty_until = 0.0
-        self._attributes = {
+        self._attributes: dict[str, Any] = {
             "worker": self.name,
             "device": describe_device(),
             "versions": package_versions(),
             "git_commit": source_commit(),
+            **_check_version(study, any_version),
         }
+        self._patience = Patience(say)
+        self._policy = checkpoints
+        self._saver = Saver(study, checkpoints, say) if checkpoints else None
+        self._crew = Crew(on_chunk=on_chunk, save_seconds=checkpoints.save_seconds if checkpoints else math.inf)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writers_patience = Patience()
+        self._draining = threading.Event()
+        self._runs: dict[int, Assignment] = {}
+        """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
+        self._started = 0
+        self._empty_until = 0.0
+        self._measuring: Future[tuple[int, str]] | None = None
+        self._held_back: list[Run] = []
 
     def run(self, stop: threading.Event) -> None:
-        """Works until the study has no trial left to give, or `stop` is set; then hands its trials back."""
+        """Works until the study has no trial left to give, or `stop` is set; then saves its trials and hands them
+        back."""
         with Renewer(self._database, self._study.spec.lease_seconds) as renewer:
             try:
                 while not stop.is_set():
                     self._fill(renewer)
                     if not self._runs:
-                        if self._study.is_done():
+                        if self._is_done():
                             return
                         stop.wait(IDLE_SECONDS)
                         continue
-                    updates = self._listen()
+                    posted = self._listen()
                     # Of what was just read, so that the leases of what the crew has ended are renewed, too.
                     renewer.tell([a.heartbeat() for a in self._runs.values()])
-                    self._sync(updates, renewer.lost)
-                self._crew.close(CLOSE_SECONDS)
-                self._sync(self._listen(), renewer.lost)  # what ended in the meantime is not handed back
+                    self._sync(posted, renewer.lost)
             finally:
-                self._crew.close(CLOSE_SECONDS)
-                self._writer.shutdown()
-                held = [a.lease for a in self._runs.values() if a.written is None]
-                if held:
-                    numbers = leases.hand_back(self._database, held)
-                    self._say(f"handed back {len(numbers)} trials: {', '.join(map(str, numbers))}")
+                self._drain(renewer)
+
+    def _drain(self, renewer: Renewer) -> None:
+        """Ends training, saves what was trained, and puts it back into the queue, within the grace period."""
+        deadline = time.monotonic() + self._grace_seconds
+        if self._saver is not None:
+            self._saver.drain(deadline - self._grace_seconds / 4)
+        # A chunk takes about a second. What is still being compiled then is left behind, with nothing lost.
+        self._crew.close(self._grace_seconds / 2)
+        self._sync(self._listen(), renewer.lost)  # what ended in the meantime is not handed back
+        ending = [a.written for a in self._runs.values() if a.written is not None]
+        wait(ending, max(deadline - time.monotonic(), 0))
+        self._draining.set()
+        self._writer.shutdown(wait=False)
+        if self._saver is not None:
+            self._saver.close()
+        held = [a.lease for a in self._runs.values() if a.written is None]
+        if held:
+            try:
+                numbers = self._patience.attempt(lambda: leases.hand_back(self._database, held))
+            except Away:
+                self._say(f"{len(held)} trials go back to the queue when their leases run out")
+            else:
+                self._say(f"handed back {len(numbers)} trials: {', '.join(map(str, numbers))}")
+
+    def _is_done(self) -> bool:
+        try:
+            return self._patience.attempt(self._study.is_done)
+        except Away:
+            return False
 
     def _fill(self, renewer: Renewer) -> None:
         """Claims trials until all lanes are taken or the queue is empty."""
-        if time.monotonic() < self._empty_until:
+        if self._measuring is not None and self._measuring.done():
+            self._capacity, why = self._measuring.result()
+            self._measuring = None
+            self._say(f"{self._capacity} lane{'s'[: self._capacity > 1]}: {why}")
+            self._crew.admit(self._held_back)
+        if self._measuring is not None or time.monotonic() < self._empty_until:
             return
-        admitted: list[Numbered] = []
+        admitted: list[Run] = []
         training = sum(a.end is None for a in self._runs.values())
         while training + len(admitted) < (self._capacity or 1):
-            lease = self._claim([ProgramKey.of(experiment, h) for _, experiment, h in admitted])
-            if lease is None:
+            try:
+                run = self._patience.attempt(lambda: self._claim(admitted))
+            except Away:
+                break  # what was claimed in spite of it comes back when its lease runs out
+            if run is None:
                 self._empty_until = time.monotonic() + IDLE_SECONDS
                 break
-            trial = self._database.optuna.get_trial(lease.trial_id)
-            experiment, hyperparameters = self._study.run_of(trial)
-            self._started += 1
-            self._runs[self._started] = Assignment(lease, experiment, hyperparameters, rungs(experiment))
-            admitted.append((self._started, experiment, hyperparameters))
-            self._say(f"Trial {lease.number} starts: {describe_point(trial.params)}")
-            if self._capacity is None:
-                renewer.tell([a.heartbeat() for a in self._runs.values()])  # this may take longer than a lease
-                program = self._crew.program(ProgramKey.of(experiment, hyperparameters))
-                self._capacity, why = choose_lanes(program, experiment, hyperparameters)
-                self._say(f"{self._capacity} lane{'s'[: self._capacity > 1]}: {why}")
+            admitted.append(run)
+        if admitted and self._capacity is None:
+            # In a thread: this compiles, which may take longer than a lease, and than anyone's patience.
+            [run], self._held_back = admitted, admitted
+            program = self._crew.program(ProgramKey.of(run.experiment, run.hyperparameters))
+            self._measuring = _in_thread(lambda: choose_lanes(program, run.experiment, run.hyperparameters))
+            return
         self._crew.admit(admitted)
 
-    def _claim(self, admitted: list[ProgramKey]) -> Lease | None:
+    def _claim(self, admitted: list[Run]) -> Run | None:
         seconds = self._study.spec.lease_seconds
-        compiled = [shape_of(key.d_model, key.n_heads) for key in [*self._crew.keys, *admitted]]
+        keys = [*self._crew.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in admitted)]
+        compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
         lease = leases.claim(self._database, self._study.study_id, self.name, seconds, compiled)
         if lease is None and self._sampled is not None:
             lease = self._sampled.claim(self.name, seconds)
-        return lease
+        if lease is None:
+            return None
+        trial = self._database.optuna.get_trial(lease.trial_id)
+        experiment, hyperparameters = self._study.run_of(trial)
+        assignment = Assignment(lease, experiment, hyperparameters, rungs(experiment))
+        assignment.retries = int(trial.user_attrs.get(RETRIES_KEY, 0))
+        saved = self._saver.load(assignment.lease.trial_id, experiment, hyperparameters) if self._saver else None
+        at = ""
+        if saved is not None:
+            assignment.resume(saved)
+            at = f" from epoch {saved.epoch:,}"
+        self._started += 1
+        self._runs[self._started] = assignment
+        self._say(f"Trial {lease.number} starts{at}: {describe_point(trial.params)}")
+        return Run(self._started, experiment, hyperparameters, saved.snapshot if saved else None)
 
-    def _listen(self) -> list[Update]:
+    def _listen(self) -> list[Update | Saved]:
         """What the crew has posted, or nothing after a moment. Raises what made a trainer fail."""
         posted: list[Posted] = []
         try:
@@ -197,36 +215,76 @@ class Worker:
                 posted.append(self._crew.posted.get_nowait())
         except queue.Empty:
             pass
-        updates = []
+        good = []
         for one in posted:
             if isinstance(one, BaseException):
                 raise one
-            updates.append(one)
-        return updates
+            good.append(one)
+        return good
 
-    def _sync(self, updates: list[Update], lost: set[Lease]) -> None:
+    def _sync(self, posted: list[Update | Saved], lost: set[Lease]) -> None:
         """Reports, prunes and ends trials; drops those whose lease was lost."""
-        reports: dict[Lease, dict[int, float]] = {}
-        for update in updates:
-            if (assignment := self._runs.get(update.run)) is not None:
-                reports.setdefault(assignment.lease, {}).update(assignment.take(update))
-                self._keep_weights(assignment, update.look)
-        reports = {lease: values for lease, values in reports.items() if values}
+        for one in posted:
+            if (assignment := self._runs.get(one.run)) is None:
+                continue
+            if isinstance(one, Saved):
+                self._save(assignment, one)
+            else:
+                assignment.take(one)
+                self._keep_weights(assignment, one.look)
+        for assignment in self._runs.values():
+            if assignment.saving is not None and assignment.saving.done():
+                assignment.saved_epoch = assignment.saving.result() or assignment.saved_epoch
+                assignment.saving = None
         training = {n: a for n, a in self._runs.items() if a.written is None}
-        if reports or any(a.end or a.lease in lost for a in training.values()):
-            heartbeats = [a.heartbeat() for a in training.values()]
-            held = report(self._database, heartbeats, reports, self._study.spec.lease_seconds)
-            for number in [n for n, a in training.items() if a.lease not in held]:
-                self._lose(number)
-            self._prune(reports)
+        if any(a.reports or a.end or a.lease in lost for a in training.values()):
+            self._report(training)
+        if any(a.undecided for a in training.values()):
+            self._prune()
         for number, assignment in list(self._runs.items()):
-            if assignment.end is not None and assignment.written is None:
+            if assignment.end is not None and assignment.written is None and not assignment.reports:
                 self._crew.drop(number)
                 assignment.written = self._writer.submit(self._write, assignment)
             elif assignment.written is not None and assignment.written.done():
                 del self._runs[number]
                 if (note := assignment.written.result()) is not None:
                     self._say(note)
+
+    def _report(self, training: Mapping[int, Assignment]) -> None:
+        """Writes what waits to be written, as soon as the database can be reached."""
+        reports = {a.lease: dict(a.reports) for a in training.values() if a.reports}
+        heartbeats = [a.heartbeat() for a in training.values()]
+        seconds = self._study.spec.lease_seconds
+        try:
+            held = self._patience.attempt(lambda: report(self._database, heartbeats, reports, seconds))
+        except Away:
+            return
+        floor = self._study.spec.pruning_floor
+        for number, assignment in training.items():
+            if assignment.lease not in held:
+                self._lose(number)
+                continue
+            assignment.undecided += [epoch for epoch in assignment.reports if epoch >= floor]
+            assignment.reports = {}
+
+    def _save(self, assignment: Assignment, saved: Saved) -> None:
+        """Hands a checkpoint to the thread that writes them, unless it is still at the last one of this trial."""
+        if self._saver is None or self._policy is None or assignment.end is not None:
+            return
+        if assignment.saving is not None and not self._saver.drains:
+            return
+        origin = {"epoch": saved.epoch, **{name: self._attributes[name] for name in ("device", "versions")}}
+        checkpoint = Checkpoint(
+            assignment.experiment,
+            assignment.hyperparameters,
+            saved.epoch,
+            saved.snapshot,
+            Record.concatenate(assignment.records),
+            dict(assignment.spectra),
+            {**origin, "seconds": assignment.seconds, "resumed": assignment.resumed()},
+        )
+        assignment.records = [checkpoint.record]
+        assignment.saving = self._saver.save(assignment.heartbeat(), checkpoint)
 
     def _keep_weights(self, assignment: Assignment, look: Look | None) -> None:
         if self._snapshots is not None and look is not None:
@@ -238,37 +296,82 @@ class Worker:
         self._crew.drop(number)
         self._say(f"Trial {self._runs.pop(number).lease.number} was taken from this worker")
 
-    def _prune(self, reports: dict[Lease, dict[int, float]]) -> None:
+    def _prune(self) -> None:
         """Asks the rule about every lane that has passed a rung at or above the floor."""
-        floor = self._study.spec.pruning_floor
-        asked = {
-            a.lease.trial_id: (number, a, [epoch for epoch in reports.get(a.lease, {}) if epoch >= floor])
-            for number, a in self._runs.items()
-            if a.end is None and a.pruned is None
-        }
-        if self._study.spec.pruning.rule == "none" or not any(epochs for _, _, epochs in asked.values()):
-            return
-        trials: list[FrozenTrial] = self._optuna_study.get_trials(deepcopy=False)
-        for trial in trials:
-            number, assignment, epochs = asked.get(trial._trial_id, (0, None, []))
-            for epoch in epochs:
-                if assignment is not None and assignment.pruned is None:
-                    assignment.pruned = self._rule.decide(trial, trials, epoch)
-            if assignment is not None and assignment.pruned is not None:
-                self._crew.stop(number)
+        asked = {a.lease.trial_id: (n, a) for n, a in self._runs.items() if a.undecided and a.end is None}
+        if asked and self._study.spec.pruning.rule != "none":
+            try:
+                trials = self._patience.attempt(lambda: self._optuna_study.get_trials(deepcopy=False))
+            except Away:
+                return
+            for trial in trials:
+                if trial._trial_id not in asked:
+                    continue
+                number, assignment = asked[trial._trial_id]
+                for epoch in assignment.undecided:
+                    if assignment.pruned is None:
+                        assignment.pruned = self._rule.decide(trial, trials, epoch)
+                if assignment.pruned is not None:
+                    self._crew.stop(number)
+        for assignment in self._runs.values():
+            assignment.undecided = []
 
     def _write(self, assignment: Assignment) -> str | None:
         """Everything about a trial that has ended; None if it was lost in the meantime."""
         assert assignment.end is not None
+        lease, heartbeat = assignment.lease, assignment.heartbeat()
+        failed_epoch, retries = assignment.progress.failed_epoch, assignment.retries + 1
+        if failed_epoch is not None and retries <= self._study.spec.max_retries:
+            note = (
+                f"Trial {lease.number} is tried again, {retries} of {self._study.spec.max_retries}: "
+                f"the loss was not finite at epoch {failed_epoch:,}."
+            )
+            return note if self._insist(lambda: retry(self._database, heartbeat, retries, note)) else None
         ended = outcome(
-            assignment.lease.number,
+            lease.number,
             assignment.experiment,
             assignment.progress,
             Record.concatenate(assignment.records),
             assignment.spectra,
             assignment.end,
             assignment.pruned,
-            {"seconds": round(time.monotonic() - assignment.started, 3), **self._attributes},
+            {"seconds": assignment.seconds, "resumed": assignment.resumed(), **self._attributes},
         )
-        written = finish(self._database, self._study.study_id, assignment.heartbeat(), ended)
-        return ended.note if written else None
+        if not self._insist(lambda: finish(self._database, self._study.study_id, heartbeat, ended)):
+            return None
+        if self._saver is not None:
+            self._saver.remove(lease.trial_id)
+        return ended.note
+
+    def _insist(self, write: Callable[[], bool]) -> bool:
+        try:
+            return self._writers_patience.insist(write, self._draining)
+        except Away:
+            return False  # it goes on from its last checkpoint, elsewhere or here
+
+
+def _in_thread(work: Callable[[], tuple[int, str]]) -> Future[tuple[int, str]]:
+    """What a thread comes to that may be left behind: compiling cannot be interrupted."""
+    future: Future[tuple[int, str]] = Future()
+
+    def main() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=main, name="measuring", daemon=True).start()
+    return future
+
+
+def _check_version(study: Study, any_version: bool) -> dict[str, str]:
+    """What a trial's attributes say of a study of another version. Raises `UserError`."""
+    own = version("miiii-search")
+    if study.version in (None, own):
+        return {}
+    if not any_version:
+        raise UserError(
+            f"study `{study.name}` was created by miiii-search {study.version}, this is {own}: install that version, "
+            "or let this one train it with --any-version"
+        )
+    return {"study_version": str(study.version)}

@@ -56,13 +56,16 @@ def status_view(status: Status, rows: int = 16) -> RenderableType:
     if status.running:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("trial", "epoch", "", "accuracy", "epochs/s", "parameters", "worker"):
-            table.add_column(name, justify="right" if name in ("trial", "epoch", "accuracy", "epochs/s") else "left")
+            table.add_column(
+                name, justify="right" if name in ("trial", "epoch", "saved", "accuracy", "epochs/s") else "left"
+            )
         for trial in status.running[:rows]:
             accuracy = "" if trial.accuracy is None else f"{trial.accuracy:.3f}"
             silent = "" if trial.silent_seconds < 30 else f", silent for {duration(trial.silent_seconds)}"
             table.add_row(
                 str(trial.number),
                 f"{trial.epoch:,}",
+                f"{trial.saved_epoch:,}" if trial.saved_epoch else "",
                 ProgressBar(total=status.epochs, completed=trial.epoch, width=12),
                 accuracy,
                 f"{trial.epochs_per_second:.0f}",

@@ -4,6 +4,8 @@ import math
 import queue
 import time
 from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,14 @@ import pytest
 
 from miiii_search.experiment import capacity, run
 from miiii_search.experiment.capacity import choose_lanes
+from miiii_search.experiment.checkpoint import BadCheckpoint, Checkpoint
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import cores
 from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.telemetry import Record, next_look
-from miiii_search.experiment.trainer import Chunk, Trainer, Update
+from miiii_search.experiment.trainer import Chunk, Run, Saved, Trainer, Update
 from tests.experiment.small import EXPLODING, NARROW, SMALL, with_seed
 
 LONG = SMALL.model_copy(update={"epochs": 600})  # an evaluation every 12; looks at 264 and 516, and at the end
@@ -40,6 +43,7 @@ def next_of(crew: Crew) -> Update:
     posted = crew.posted.get(timeout=SECONDS)
     if isinstance(posted, BaseException):
         raise posted
+    assert isinstance(posted, Update)
     return posted
 
 
@@ -62,20 +66,20 @@ def weights_of(updates: list[Update]) -> Snapshot:
 def test_runs_of_two_programs(crew: Crew) -> None:
     slow = NARROW.model_copy(update={"learning_rate": 1e-5})
     two_heads = slow.model_copy(update={"n_heads": 2})
-    runs = [(0, LONG, slow), (1, with_seed(1, LONG), two_heads), (2, with_seed(2, LONG), slow)]
+    runs = [Run(0, LONG, slow), Run(1, with_seed(1, LONG), two_heads), Run(2, with_seed(2, LONG), slow)]
     crew.admit(runs[:2])
     first = next_of(crew)
     crew.admit(runs[2:])  # while others train
     updates = until_ended(crew, {0, 1, 2})
     updates[first.run].insert(0, first)
     assert {(key.d_model, key.n_heads) for key in crew.keys} == {(32, 4), (32, 2)}
-    for number, experiment, hyperparameters in runs:
-        of_run = updates[number]
+    for each in runs:
+        of_run = updates[each.number]
         record = Record.concatenate([update.record() for update in of_run])
         assert record.epoch.tolist() == list(range(12, 601, 12))
         assert [update.look.epoch for update in of_run if update.look] == [264, 516, 600]
         assert all(update.epochs_per_second > 0 for update in of_run)
-        alone = run.train(experiment, hyperparameters)
+        alone = run.train(each.experiment, each.hyperparameters)
         for name, array in alone.weights.items():
             np.testing.assert_allclose(weights_of(of_run)[name], array, rtol=1e-2, atol=1e-5)
         np.testing.assert_allclose(record.validation_loss, alone.record.validation_loss, rtol=1e-3)
@@ -86,7 +90,7 @@ def test_runs_of_two_programs(crew: Crew) -> None:
 
 def test_looped_runs_are_identical_to_those_alone() -> None:
     crew = Crew(batched=False)
-    crew.admit([(seed, with_seed(seed), NARROW) for seed in range(3)])
+    crew.admit([Run(seed, with_seed(seed), NARROW) for seed in range(3)])
     updates = until_ended(crew, {0, 1, 2})
     for seed in range(3):
         expected = run.train(with_seed(seed), NARROW).weights
@@ -96,7 +100,7 @@ def test_looped_runs_are_identical_to_those_alone() -> None:
 
 
 def test_a_stopped_run_ends_where_it_stands(crew: Crew) -> None:
-    crew.admit([(7, ENDLESS, NARROW), (8, with_seed(1, ENDLESS), NARROW)])
+    crew.admit([Run(7, ENDLESS, NARROW), Run(8, with_seed(1, ENDLESS), NARROW)])
     next_of(crew)
     crew.stop(7)
     [*_, last] = until_ended(crew, {7})[7]
@@ -109,17 +113,17 @@ def test_a_stopped_run_ends_where_it_stands(crew: Crew) -> None:
 
 
 def test_a_dropped_run_is_silent(crew: Crew) -> None:
-    crew.admit([(1, ENDLESS, NARROW), (2, with_seed(1, ENDLESS), NARROW)])
+    crew.admit([Run(1, ENDLESS, NARROW), Run(2, with_seed(1, ENDLESS), NARROW)])
     next_of(crew)
     crew.drop(1)
     crew.drop(99)  # unknown, as one that ended long ago
-    crew.admit([(3, with_seed(2), NARROW)])
+    crew.admit([Run(3, with_seed(2), NARROW)])
     until_ended(crew, {3})
     assert {next_of(crew).run for _ in range(4)} == {2}
 
 
 def test_a_run_that_explodes(crew: Crew) -> None:
-    crew.admit([(1, SMALL, EXPLODING), (2, with_seed(1), NARROW)])
+    crew.admit([Run(1, SMALL, EXPLODING), Run(2, with_seed(1), NARROW)])
     updates = until_ended(crew, {1, 2})
     assert updates[1][-1].progress.failed_epoch == 2
     assert updates[2][-1].progress.epoch == 200
@@ -128,7 +132,7 @@ def test_a_run_that_explodes(crew: Crew) -> None:
 def test_what_ends_a_trainer_is_posted() -> None:
     posted: queue.SimpleQueue[object] = queue.SimpleQueue()
     trainer = Trainer(Lanes(ProgramKey.of(SMALL, NARROW), batched=False), posted.put)
-    trainer.admit([(1, SMALL, NARROW.model_copy(update={"n_heads": 2}))])
+    trainer.admit([Run(1, SMALL, NARROW.model_copy(update={"n_heads": 2}))])
     error = posted.get(timeout=SECONDS)
     assert isinstance(error, ValueError) and "another program" in str(error)
 
@@ -151,10 +155,82 @@ def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: 
     assert looks == expected
 
 
+def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
+    """Saved, closed, written to a file and read, and trained on by another crew: the same as without a break."""
+    for batched in (False, True):
+        crew = Crew(batched=batched, save_seconds=0.05)
+        crew.admit([Run(1, LONG, NARROW)])
+        records, saved = list[Record](), list[Saved]()
+        while not saved:
+            posted = crew.posted.get(timeout=SECONDS)
+            if isinstance(posted, Saved):
+                saved.append(posted)
+            else:
+                assert isinstance(posted, Update)
+                records.append(posted.record())
+        crew.close(SECONDS)
+        before = Record.concatenate(records)
+        assert before.epoch[-1] == saved[0].epoch
+        checkpoint = Checkpoint(LONG, NARROW, saved[0].epoch, saved[0].snapshot, before, {}, {"device": "this"})
+        (tmp_path / "file").write_bytes(checkpoint.to_bytes())
+
+        read = Checkpoint.from_bytes((tmp_path / "file").read_bytes())
+        assert read.is_of(LONG, NARROW) and not read.is_of(LONG, EXPLODING)
+        assert (read.epoch, read.origin) == (checkpoint.epoch, checkpoint.origin)
+        crew = Crew(batched=batched)
+        crew.admit([Run(2, LONG, NARROW, read.snapshot)])
+        updates = until_ended(crew, {2})[2]
+        crew.close(SECONDS)
+        whole = Record.concatenate([read.record, *(update.record() for update in updates)])
+        unbroken = Crew(batched=batched)
+        unbroken.admit([Run(3, LONG, NARROW)])
+        expected = until_ended(unbroken, {3})[3]
+        unbroken.close(SECONDS)
+        for name, array in weights_of(updates).items():
+            np.testing.assert_array_equal(array, weights_of(expected)[name])
+        for f in fields(Record):
+            together = getattr(Record.concatenate([update.record() for update in expected]), f.name)
+            np.testing.assert_array_equal(getattr(whole, f.name), together)
+
+
+def test_a_closing_crew_saves_all_runs() -> None:
+    crew = Crew(batched=False, save_seconds=3600)
+    crew.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(3)])
+    begun = dict[int, int]()
+    while len(begun) < 3:
+        update = next_of(crew)
+        begun[update.run] = update.progress.epoch
+    crew.close(SECONDS)
+    saved = dict[int, int]()
+    while not crew.posted.empty():
+        posted = crew.posted.get()
+        if isinstance(posted, Update):
+            begun[posted.run] = posted.progress.epoch
+        elif isinstance(posted, Saved):
+            saved[posted.run] = posted.epoch
+    assert saved == begun
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a flipped byte", "another file", "empty"])
+def test_a_damaged_checkpoint_is_noticed(damage: str) -> None:
+    record = Record(np.zeros(1, np.int32), *[np.zeros((1, 2), np.float32)] * 6)
+    data = Checkpoint(SMALL, NARROW, 12, {"weights.query": np.ones(3)}, record, {}, {}).to_bytes()
+    assert Checkpoint.from_bytes(data).epoch == 12
+    middle = len(data) // 2
+    bad = {
+        "truncated": data[:middle],
+        "a flipped byte": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+        "another file": b"PK" + data,
+        "empty": b"",
+    }[damage]
+    with pytest.raises(BadCheckpoint):
+        Checkpoint.from_bytes(bad)
+
+
 def test_closing_does_not_wait_for_lanes_in_line() -> None:
     crew, lanes = Crew(batched=False, on_chunk=chunks.append), 6 * cores()
     chunks.clear()
-    crew.admit([(k, with_seed(k, ENDLESS), NARROW) for k in range(lanes)])
+    crew.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(lanes)])
     begun = set[int]()
     while len(begun) < lanes:
         begun.add(next_of(crew).run)

@@ -3,117 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
-import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
 
-from tests.postgres import PostgresServer
-
-COMMAND = [sys.executable, "-m", "miiii_search"]
-
-TINY = (
-    *("--set", "experiment.p=7", "--set", "experiment.epochs=32", "--set", "experiment.evaluate_every=8"),
-    *("--set", "experiment.validation_samples=10", "--set", "hyperparameters.d_model=16"),
-)
-"""Settings that make a trial last a fraction of a second."""
+from tests.integration.processes import TINY, Processes, read_trials, wait_for
 
 GRID = ("--set", "space.dropout=[0.0, 0.1]", "--set", "space.weight_decay=[0.0, 0.5, 1.0]")
 LAMBDAS = ("--set", "space.grokfast_lambda=[0.0, 0.25, 0.5, 2.0]")
 """Together 2·3·4 = 24 configurations."""
-
-
-class Processes:
-    """Commands of ours in one folder; whatever is left is ended with the test, and children with their parents."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(self, *arguments: str, storage: str) -> subprocess.Popen[str]:
-        """Starts a command; its output goes to a file each."""
-        log = self.folder / f"{len(self._started)}.log"
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                [*COMMAND, *arguments],
-                cwd=self.folder,
-                env=clean_environment(storage),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        self._started.append(process)
-        return process
-
-    def log(self, process: subprocess.Popen[str]) -> str:
-        """What a command has said so far."""
-        return (self.folder / f"{self._started.index(process)}.log").read_text()
-
-    def run(self, *arguments: str, storage: str, code: int = 0) -> str:
-        """Runs a command to its end and returns what it said on standard output."""
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.folder,
-            env=clean_environment(storage),
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
-
-    def close(self) -> None:
-        for process in self._started:
-            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            process.kill()
-            process.wait()
-            for child in children:
-                if child.is_running():
-                    child.kill()
-
-
-def clean_environment(storage: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIIII_")}
-    return {**kept, "MIIII_STORAGE": storage, "PYTHONUNBUFFERED": "1"}
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    processes = Processes(tmp_path)
-    yield processes
-    processes.close()
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """What the condition returns once it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come about"
-        time.sleep(0.1)
-    return found
-
-
-def read_trials(storage: str, study: str) -> list[optuna.trial.FrozenTrial]:
-    """The trials as plain Optuna reads them."""
-    url = storage.replace("postgresql://", "postgresql+psycopg2://")
-    backend = optuna.storages.RDBStorage(url)
-    try:
-        return optuna.load_study(study_name=study, storage=backend).get_trials()
-    finally:
-        backend.remove_session()
-        backend.engine.dispose()
 
 
 def read_status(processes: Processes, storage: str, study: str) -> dict[str, Any]:
@@ -259,15 +165,3 @@ def test_watch_ends_with_the_study(processes: Processes, tmp_path: Path) -> None
     assert processes.start("work", "--study", "demo", storage=storage).wait(120) == 0
     assert watch.wait(60) == 0
     assert "done" in processes.log(watch)
-
-
-def test_lost_database_is_one_line(processes: Processes) -> None:
-    with PostgresServer() as server:
-        storage = server.create_database()
-        up = processes.start(*long_study(), "--no-dashboard", storage=storage)
-        wait_until_it_trains(processes, up, storage)
-        server.stop("immediate")
-        assert up.wait(60) == 1
-    said = processes.log(up)
-    assert "the database stopped answering" in said
-    assert "Traceback" not in said

@@ -1,0 +1,102 @@
+"""A thread that writes checkpoints, so that no disk and no database keeps training waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import sqlalchemy as sa
+
+from miiii_search.experiment.checkpoint import Checkpoint
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.search.checkpoints import Budget, LocalCheckpoints, Policy, newest, share
+from miiii_search.search.leases import Heartbeat, Lease
+from miiii_search.search.patience import is_lost
+from miiii_search.search.study import Study
+
+
+class Saver:
+    """Saves and finds the checkpoints of one worker's trials. What fails is said, and costs no more than time."""
+
+    def __init__(self, study: Study, policy: Policy, say: Callable[[str], None]) -> None:
+        self._study = study
+        self._policy = policy
+        self._say = say
+        self._local = LocalCheckpoints(policy.folder, study.database, study.name)
+        self._budget = Budget(policy.share_bytes_per_second)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._shared_at: dict[Lease, float] = {}
+        self._pending: list[Future[Any]] = []
+        self._deadline: float | None = None
+
+    @property
+    def drains(self) -> bool:
+        """Whether the last checkpoints are being written."""
+        return self._deadline is not None
+
+    def load(self, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters) -> Checkpoint | None:
+        """The newest good checkpoint of a trial that this worker can reach."""
+        found = newest(self._local, self._study.database, trial_id, experiment, hyperparameters)
+        for problem in found.problems:
+            self._say(f"a checkpoint was passed over: {problem}")
+        return found.checkpoint
+
+    def save(self, heartbeat: Heartbeat, checkpoint: Checkpoint) -> Future[int | None]:
+        """Writes a checkpoint to the disk and, if it is time, to the database.
+
+        Comes to its epoch, or to None if the disk took nothing.
+        """
+        saved = self._thread.submit(self._save, heartbeat, checkpoint)
+        self._remember(saved)
+        return saved
+
+    def remove(self, trial_id: int) -> None:
+        """Removes the checkpoints of a trial that has ended."""
+        try:
+            self._local.remove(trial_id)
+        except OSError as error:
+            self._say(f"cannot remove the checkpoints of an ended trial: {error}")
+
+    def drain(self, deadline: float) -> None:
+        """From now on what is saved is shared as well, as far as the byte budget and the deadline allow."""
+        self._deadline = deadline
+
+    def close(self) -> None:
+        """Waits for what is being written, until the deadline."""
+        while self._pending and (left := (self._deadline or 0.0) - time.monotonic()) > 0:
+            wait(self._pending, left)
+            self._pending = [future for future in self._pending if not future.done()]
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _remember(self, future: Future[Any]) -> None:
+        self._pending = [*(f for f in self._pending if not f.done()), future]
+
+    def _save(self, heartbeat: Heartbeat, checkpoint: Checkpoint) -> int | None:
+        lease, data, saved = heartbeat.lease, checkpoint.to_bytes(), None
+        try:
+            self._local.save(lease.trial_id, checkpoint.epoch, data)
+            saved = checkpoint.epoch
+        except OSError as error:
+            self._say(f"cannot save trial {lease.number} in {self._local.folder}: {error.strerror}")
+        due = time.monotonic() - self._shared_at.setdefault(lease, time.monotonic()) >= self._policy.share_seconds
+        # A disk that takes nothing is a reason to share at once. Of a drain, all are on the disk before one is shared.
+        if self.drains:
+            self._remember(self._thread.submit(self._share, heartbeat, checkpoint.epoch, data))
+        elif due or saved is None:
+            self._share(heartbeat, checkpoint.epoch, data)
+        return saved
+
+    def _share(self, heartbeat: Heartbeat, epoch: int, data: bytes) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            return
+        if not self._budget.take(len(data)):
+            return
+        try:
+            share(self._study.database, heartbeat, epoch, data, self._study.spec.lease_seconds)
+        except sa.exc.DBAPIError as error:
+            if not is_lost(error):
+                raise
+            return
+        self._shared_at[heartbeat.lease] = time.monotonic()

@@ -1,0 +1,97 @@
+"""Commands of ours in real processes, and how tests wait for what comes of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+
+COMMAND = [sys.executable, "-m", "miiii_search"]
+
+TINY = (
+    *("--set", "experiment.p=7", "--set", "experiment.epochs=32", "--set", "experiment.evaluate_every=8"),
+    *("--set", "experiment.validation_samples=10", "--set", "hyperparameters.d_model=16"),
+)
+"""Settings that make a trial last a fraction of a second."""
+
+
+class Processes:
+    """Commands of ours in one folder; whatever is left is ended with the test, and children with their parents."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {"XDG_STATE_HOME": str(folder / "state")}
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str, storage: str) -> subprocess.Popen[str]:
+        """Starts a command; its output goes to a file each."""
+        log = self.folder / f"{len(self._started)}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                cwd=self.folder,
+                env=clean_environment(storage) | self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self._started.append(process)
+        return process
+
+    def log(self, process: subprocess.Popen[str]) -> str:
+        """What a command has said so far."""
+        return (self.folder / f"{self._started.index(process)}.log").read_text()
+
+    def run(self, *arguments: str, storage: str, code: int = 0) -> str:
+        """Runs a command to its end and returns what it said on standard output."""
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env=clean_environment(storage) | self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def close(self) -> None:
+        for process in self._started:
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.kill()
+            process.wait()
+            for child in children:
+                if child.is_running():
+                    child.kill()
+
+
+def clean_environment(storage: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIIII_")}
+    return {**kept, "MIIII_STORAGE": storage, "PYTHONUNBUFFERED": "1"}
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """What the condition returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come about"
+        time.sleep(0.1)
+    return found
+
+
+def read_trials(storage: str, study: str) -> list[optuna.trial.FrozenTrial]:
+    """The trials as plain Optuna reads them."""
+    url = storage.replace("postgresql://", "postgresql+psycopg2://")
+    backend = optuna.storages.RDBStorage(url)
+    try:
+        return optuna.load_study(study_name=study, storage=backend).get_trials()
+    finally:
+        backend.remove_session()
+        backend.engine.dispose()
