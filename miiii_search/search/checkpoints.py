@@ -40,7 +40,7 @@ class Policy:
     """Of a worker, on average; a drain may use what was saved up."""
 
 
-class Budget:
+class ByteBudget:
     """A token bucket: so many bytes a second on average, and no more at once than ten minutes' worth."""
 
     def __init__(self, bytes_per_second: float, clock: Callable[[], float] = time.monotonic) -> None:

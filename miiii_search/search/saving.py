@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from miiii_search.experiment.checkpoint import Checkpoint
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.search.checkpoints import Budget, LocalCheckpoints, Policy, newest, share
+from miiii_search.search.checkpoints import ByteBudget, LocalCheckpoints, Policy, newest, share
 from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.patience import is_lost
 from miiii_search.search.study import Study
@@ -25,7 +25,7 @@ class Saver:
         self._policy = policy
         self._say = say
         self._local = LocalCheckpoints(policy.folder, study.database, study.name)
-        self._budget = Budget(policy.share_bytes_per_second)
+        self._budget = ByteBudget(policy.share_bytes_per_second)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._shared_at: dict[Lease, float] = {}
         self._pending: list[Future[Any]] = []

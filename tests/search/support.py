@@ -57,7 +57,7 @@ def read_back(study: Study) -> optuna.Study:
 def all_tables() -> list[sa.Table]:
     """Optuna's tables and ours, each after those that it refers to; without the version of the schema."""
     optunas = [t for t in models.BaseModel.metadata.sorted_tables if t.name != "version_info"]
-    return [*optunas, tables.leases, tables.artifacts]
+    return [*optunas, tables.leases, tables.artifacts, tables.checkpoints]
 
 
 def everything(database: Database) -> dict[str, list[str]]:

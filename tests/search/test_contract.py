@@ -34,13 +34,15 @@ from optuna.trial import TrialState
 from miiii_search.errors import UserError
 from miiii_search.search import artifacts, leases, tables
 from miiii_search.search.artifacts import Artifact, DatabaseArtifactStore
+from miiii_search.search.checkpoints import share, shared_epoch
 from miiii_search.search.coordinator import supervise
 from miiii_search.search.leases import Heartbeat, Lease, hand_back, requeue_overdue
-from miiii_search.search.reporting import Outcome, finish, report
+from miiii_search.search.reporting import Outcome, finish, report, retry
 from miiii_search.search.spec import Budget, Range
 from miiii_search.search.status import read_status
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database, open_database
 from miiii_search.search.study import METRIC, Study, create_study, open_study, study_names
+from tests.postgres import PostgresServer
 from tests.search.support import (
     OVERDUE,
     SECONDS,
@@ -542,6 +544,8 @@ def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
     assert report(study.database, [beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
     outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
     assert not finish(study.database, study.study_id, beat, outcome)
+    assert not retry(study.database, beat, 1, "went wrong")
+    assert not share(study.database, beat, 8, b"checkpoint", SECONDS)
     assert hand_back(study.database, [evicted]) == []
     assert everything(study.database) == before
 
@@ -551,8 +555,59 @@ def test_a_trial_is_ended_once(study: Study) -> None:
     beat = Heartbeat(lease, 7, 1.0)
     assert finish(study.database, study.study_id, beat, Outcome(TrialState.COMPLETE, 1.0, "one.", {}, []))
     before = everything(study.database)
-    assert not finish(study.database, study.study_id, beat, Outcome(TrialState.FAIL, None, "two.", {}, []))
+    # The same lease: its first answer may have been lost on its way.
+    assert finish(study.database, study.study_id, beat, Outcome(TrialState.FAIL, None, "two.", {}, []))
     assert everything(study.database) == before
+
+
+def test_a_trial_that_went_wrong_is_tried_again_as_itself(study: Study) -> None:
+    lease = claim(study)
+    report(study.database, [Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
+    assert retry(study.database, Heartbeat(lease, 7, 1.0), 1, "not finite")
+    again = claim(study)
+    assert (again.trial_id, again.number) == (lease.trial_id, lease.number) and again.token != lease.token
+    assert read_back(study).trials[lease.number].user_attrs == {"retries": 1, "last_failure": "not finite"}
+
+
+def test_a_checkpoint_lies_in_the_database_until_its_trial_ends(study: Study) -> None:
+    lease = claim(study)
+    beat = Heartbeat(lease, 8, 1.0)
+    assert shared_epoch(study.database, lease.trial_id) == 0
+    for epoch in (4, 8):
+        assert share(study.database, beat, epoch, b"checkpoint", SECONDS)
+    assert shared_epoch(study.database, lease.trial_id) == 8
+    assert len(everything(study.database)["miiii_checkpoints"]) == 1
+    assert hand_back(study.database, [lease]) == [lease.number]
+    lease = claim(study)
+    assert shared_epoch(study.database, lease.trial_id) == 8
+    end(study, lease)
+    assert everything(study.database)["miiii_checkpoints"] == []
+
+
+def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> None:
+    """While it was down nobody could renew; a coordinator that is back first must not think that they are dead."""
+    with PostgresServer() as server:
+        opened = open_database(server.create_database(), create=True)
+        study = create_study(opened, "study", make_spec())
+        lease = claim(study, 3.0)
+        server.stop("immediate")
+        time.sleep(4)
+        server.start()
+        assert requeue_overdue(opened, study.study_id) == []
+        with opened.transaction() as connection:
+            assert leases.renew(connection, [Heartbeat(lease, 7, 1.0)], 1.0) == {lease}
+        wait_until(lambda: requeue_overdue(opened, study.study_id) == [lease.number])
+        opened.close()
+
+
+def test_a_database_of_an_earlier_version_gets_what_it_lacks(study: Study) -> None:
+    with study.database.transaction() as connection:
+        connection.execute(sa.text("DROP TABLE miiii_checkpoints"))
+        connection.execute(sa.text("ALTER TABLE miiii_leases DROP COLUMN saved_epoch"))
+    other = another(study.database)
+    lease = claim(study)
+    assert share(other, Heartbeat(lease, 4, 1.0, 4), 4, b"checkpoint", SECONDS)
+    other.close()
 
 
 def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:

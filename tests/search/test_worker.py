@@ -10,6 +10,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ import sqlalchemy as sa
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
+from miiii_search.errors import UserError
 from miiii_search.experiment import run
 from miiii_search.experiment.device import use_compilation_cache
 from miiii_search.experiment.metrics import digest
 from miiii_search.experiment.telemetry import Record
 from miiii_search.search import tables
 from miiii_search.search.artifacts import DatabaseArtifactStore
+from miiii_search.search.checkpoints import ByteBudget, Policy
 from miiii_search.search.leases import grant, requeue_overdue
 from miiii_search.search.spec import Budget, Pruning, Range, rungs
 from miiii_search.search.status import read_status
@@ -63,14 +66,14 @@ def work(study: Study, lanes: int = 2) -> list[str]:
 
 
 @contextlib.contextmanager
-def working(study: Study, lanes: int = 2) -> Iterator[tuple[threading.Event, list[str]]]:
+def working(study: Study, lanes: int = 2, **arguments: Any) -> Iterator[tuple[threading.Event, list[str]]]:
     """A worker in a thread, stopped at the end."""
     stop, said = threading.Event(), list[str]()
     errors: list[BaseException] = []
 
     def train() -> None:
         try:
-            Worker(study, lanes, said.append).run(stop)
+            Worker(study, lanes, said.append, **arguments).run(stop)
         except BaseException as error:
             errors.append(error)
 
@@ -187,6 +190,74 @@ def test_a_loss_that_is_not_finite(sqlite: Database) -> None:
     assert "learning-curves.png" in artifacts_of(study, failed)
     json.dumps(failed.user_attrs, allow_nan=False)
     assert "metrics" not in failed.user_attrs
+    assert failed.user_attrs["retries"] == 2  # it was trained three times
+
+
+def test_no_retries(sqlite: Database) -> None:
+    spec = make_spec(space={"learning_rate": (1e30,)}, pruning=NEVER, max_retries=0)
+    study = create_study(sqlite, "no retries", spec)
+    work(study)
+    [failed] = read_back(study).trials
+    assert failed.state == TrialState.FAIL and "retries" not in failed.user_attrs
+
+
+def test_a_study_of_another_version(sqlite: Database) -> None:
+    study = create_study(sqlite, "another version", make_spec(space={"dropout": (0.0,)}))
+    older = replace(study, version="0.0.1")
+    with pytest.raises(UserError, match=r"created by miiii-search 0\.0\.1.*--any-version"):
+        Worker(older, 1)
+    Worker(older, 1, any_version=True).run(threading.Event())
+    [trial] = read_back(study).trials
+    assert trial.state == TrialState.COMPLETE and trial.user_attrs["study_version"] == "0.0.1"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(folder.rglob("*.ckpt"), key=lambda path: int(path.stem.split("-")[-1]))
+
+
+@pytest.mark.parametrize("damage", ["none", "truncated", "a flipped byte", "all"])
+def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_path: Path, damage: str) -> None:
+    experiment = TINY.model_copy(update={"epochs": 40_000, "evaluate_every": 50})
+    spec = make_spec(experiment=experiment, space={"dropout": (0.1,)}, pruning=NEVER)
+    study = create_study(sqlite, f"checkpoints, {damage}", spec)
+    policy, said = Policy(tmp_path, save_seconds=0.1), list[str]()
+    with working(study, 1, checkpoints=policy):
+        wait_until(lambda: len(checkpoints_in(tmp_path)) == 2)
+    older, newest = checkpoints_in(tmp_path)
+    with study.database.transaction() as connection:
+        connection.execute(sa.delete(tables.checkpoints))  # what the drain shared
+    for path in {"none": [], "all": [older, newest]}.get(damage, [newest]):
+        data = path.read_bytes()
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+        path.write_bytes(data[:middle] if damage == "truncated" else flipped)
+    Worker(study, 1, said.append, checkpoints=policy).run(threading.Event())
+    start = next(line for line in said if line.startswith("Trial 0 starts"))
+    expected = {"none": newest, "all": None}.get(damage, older)
+    epoch = int(expected.stem.split("-")[-1]) if expected else 0
+    assert start.startswith(f"Trial 0 starts from epoch {epoch:,}:" if epoch else "Trial 0 starts:")
+    assert len([line for line in said if "passed over" in line]) == {"none": 0, "all": 2}.get(damage, 1)
+    [trial] = read_back(study).trials
+    assert [entry["epoch"] for entry in trial.user_attrs["resumed"]] == ([epoch] if epoch else [])
+    # As if it had never been interrupted.
+    alone = run.train(*study.run_of(trial))
+    assert trial.user_attrs["metrics"] == alone.metrics.model_dump(mode="json", exclude_none=True)
+    record = Record.from_npz(artifacts_of(study, trial)["record.npz"])
+    np.testing.assert_array_equal(record.epoch, alone.record.epoch)
+    np.testing.assert_array_equal(record.validation_loss, alone.record.validation_loss)
+    assert set(trial.intermediate_values) == set(rungs(experiment))
+    assert checkpoints_in(tmp_path) == []
+
+
+def test_what_a_full_byte_budget_does_not_take() -> None:
+    clock = [0.0]
+    budget = ByteBudget(100.0, lambda: clock[0])
+    assert budget.take(6000) and not budget.take(1)  # a minute's worth at first
+    clock[0] = 10.0
+    assert budget.take(1000) and not budget.take(1)
+    clock[0] = 10_000.0
+    assert not budget.take(60_001) and budget.take(60_000)  # ten minutes' worth at most
 
 
 def test_pruning_respects_its_floor(sqlite: Database) -> None:
