@@ -67,10 +67,10 @@ class Checkpoint:
     @staticmethod
     def from_bytes(data: bytes) -> Checkpoint:
         """The inverse of `to_bytes`. Raises `BadCheckpoint`."""
-        digest, archive = data[len(FORMAT) : len(FORMAT) + 64], data[len(FORMAT) + 65 :]
         if not data.startswith(FORMAT):
             raise BadCheckpoint("it is not a checkpoint of this version")
-        if hashlib.sha256(archive).hexdigest().encode() != digest:
+        digest, newline, archive = data[len(FORMAT) :].partition(b"\n")
+        if not newline or hashlib.sha256(archive).hexdigest().encode() != digest:
             raise BadCheckpoint("its checksum does not fit: it is incomplete or was changed")
         try:
             with np.load(io.BytesIO(archive), allow_pickle=False) as file:

@@ -1,8 +1,11 @@
-"""What is written of a trial that has ended: its state, its figures, its artifacts."""
+"""What is written of a trial that has ended: its state, its figures, its artifacts; or that it is tried again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from optuna.trial import TrialState
@@ -14,8 +17,71 @@ from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Floats, Record
 from miiii_search.experiment.trainer import End
 from miiii_search.search.artifacts import Artifact
-from miiii_search.search.reporting import Outcome
-from miiii_search.search.study import METRICS_KEY, objective
+from miiii_search.search.assignment import Assignment
+from miiii_search.search.patience import Away, Patience
+from miiii_search.search.reporting import Outcome, finish, retry
+from miiii_search.search.saving import Saver
+from miiii_search.search.study import METRICS_KEY, Study, objective
+
+
+class Ender:
+    """A thread that draws and writes what is known of one worker's trials that have ended.
+
+    While the database is away it waits. `attributes` are kept with every trial's own.
+    """
+
+    def __init__(self, study: Study, attributes: Mapping[str, object], saver: Saver | None) -> None:
+        self._study = study
+        self._attributes = attributes
+        self._saver = saver
+        self._patience = Patience()
+        self._given_up = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ender")
+        self._pending: list[Future[str | None]] = []
+
+    def end(self, assignment: Assignment) -> Future[str | None]:
+        """Writes everything about a trial that has ended; comes to its note, or to None if it was lost meanwhile."""
+        future = self._thread.submit(self._write, assignment)
+        self._pending = [*(f for f in self._pending if not f.done()), future]
+        return future
+
+    def close(self, deadline: float) -> None:
+        """Waits for what is being written, until the deadline."""
+        wait(self._pending, max(deadline - time.monotonic(), 0))
+        self._given_up.set()
+        self._thread.shutdown(wait=False)
+
+    def _write(self, assignment: Assignment) -> str | None:
+        assert assignment.end is not None
+        lease, heartbeat, spec = assignment.lease, assignment.heartbeat(), self._study.spec
+        database, failed_epoch, retries = self._study.database, assignment.progress.failed_epoch, assignment.retries + 1
+        if failed_epoch is not None and retries <= spec.max_retries:
+            note = (
+                f"Trial {lease.number} is tried again, {retries} of {spec.max_retries}: "
+                f"the loss was not finite at epoch {failed_epoch:,}."
+            )
+            return note if self._insist(lambda: retry(database, heartbeat, retries, note)) else None
+        ended = outcome(
+            lease.number,
+            assignment.experiment,
+            assignment.progress,
+            Record.concatenate(assignment.records),
+            assignment.spectra,
+            assignment.end,
+            assignment.pruned,
+            {"seconds": assignment.seconds, "resumed": assignment.resumed(), **self._attributes},
+        )
+        if not self._insist(lambda: finish(database, self._study.study_id, heartbeat, ended)):
+            return None
+        if self._saver is not None:
+            self._saver.remove(lease.trial_id)
+        return ended.note
+
+    def _insist(self, write: Callable[[], bool]) -> bool:
+        try:
+            return self._patience.insist(write, self._given_up)
+        except Away:
+            return False  # it goes on from its last checkpoint, elsewhere or here
 
 
 def outcome(

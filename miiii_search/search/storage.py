@@ -170,7 +170,7 @@ def _give_up_on_silence() -> None:
         while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
             reading, writing = ([connection], []) if state == psycopg2.extensions.POLL_READ else ([], [connection])
             if not any(select.select(reading, writing, [], seconds)):
-                connection.close()
+                # psycopg2 closes the connection by itself; to close it here would wait for the server.
                 raise psycopg2.OperationalError(f"the server has been silent for {seconds} s")
 
     psycopg2.extensions.set_wait_callback(wait)

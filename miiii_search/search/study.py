@@ -73,6 +73,21 @@ class Study:
         unfinished = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
         return unfinished == 0 and sum(counts.values()) >= self.spec.n_trials
 
+    def check_version(self, any_version: bool) -> dict[str, str]:
+        """What is to be written on trials of a study of another version of this package: nothing if it is this one.
+
+        Raises `UserError` if it is another and `any_version` is false.
+        """
+        own = version("miiii-search")
+        if self.version in (None, own):
+            return {}
+        if not any_version:
+            raise UserError(
+                f"study `{self.name}` was created by miiii-search {self.version}, this is {own}: install that version, "
+                "or let this one train it with --any-version"
+            )
+        return {"study_version": str(self.version)}
+
     def run_of(self, trial: FrozenTrial) -> tuple[Experiment, Hyperparameters]:
         """The run that a trial stands for."""
         return self.spec.run(trial.params, int(trial.system_attrs.get(REPLICATE_KEY, 0)))

@@ -7,21 +7,20 @@ checkpoints. While the database is away all of them wait for it but the crew.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from miiii_search.errors import UserError
 from miiii_search.experiment.capacity import choose_lanes
 from miiii_search.experiment.checkpoint import Checkpoint
 from miiii_search.experiment.crew import Crew
@@ -32,13 +31,13 @@ from miiii_search.experiment.trainer import Chunk, Posted, Run, Saved, Update
 from miiii_search.search import leases
 from miiii_search.search.assignment import Assignment
 from miiii_search.search.checkpoints import Policy
-from miiii_search.search.ending import outcome
+from miiii_search.search.ending import Ender
 from miiii_search.search.leases import Lease
 from miiii_search.search.patience import Away, Patience
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.pruning import make_rule
 from miiii_search.search.renewal import Renewer
-from miiii_search.search.reporting import RETRIES_KEY, finish, report, retry
+from miiii_search.search.reporting import RETRIES_KEY, report
 from miiii_search.search.sampling import SampledQueue
 from miiii_search.search.saving import Saver
 from miiii_search.search.spec import rungs
@@ -91,15 +90,13 @@ class Worker:
             "device": describe_device(),
             "versions": package_versions(),
             "git_commit": source_commit(),
-            **_check_version(study, any_version),
+            **study.check_version(any_version),
         }
         self._patience = Patience(say)
         self._policy = checkpoints
         self._saver = Saver(study, checkpoints, say) if checkpoints else None
         self._crew = Crew(on_chunk=on_chunk, save_seconds=checkpoints.save_seconds if checkpoints else math.inf)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._writers_patience = Patience()
-        self._draining = threading.Event()
+        self._ender = Ender(study, self._attributes, self._saver)
         self._runs: dict[int, Assignment] = {}
         """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
         self._started = 0
@@ -133,11 +130,9 @@ class Worker:
             self._saver.drain(deadline - self._grace_seconds / 4)
         # A chunk takes about a second. What is still being compiled then is left behind, with nothing lost.
         self._crew.close(self._grace_seconds / 2)
-        self._sync(self._listen(), renewer.lost)  # what ended in the meantime is not handed back
-        ending = [a.written for a in self._runs.values() if a.written is not None]
-        wait(ending, max(deadline - time.monotonic(), 0))
-        self._draining.set()
-        self._writer.shutdown(wait=False)
+        # What ended in the meantime is not handed back. Of several trainers that failed, one has said so already.
+        self._sync([p for p in self._posted(0) if not isinstance(p, BaseException)], renewer.lost)
+        self._ender.close(deadline)
         if self._saver is not None:
             self._saver.close()
         held = [a.lease for a in self._runs.values() if a.written is None]
@@ -208,19 +203,19 @@ class Worker:
 
     def _listen(self) -> list[Update | Saved]:
         """What the crew has posted, or nothing after a moment. Raises what made a trainer fail."""
-        posted: list[Posted] = []
-        try:
-            posted.append(self._crew.posted.get(timeout=LISTEN_SECONDS))
-            while True:
-                posted.append(self._crew.posted.get_nowait())
-        except queue.Empty:
-            pass
         good = []
-        for one in posted:
-            if isinstance(one, BaseException):
-                raise one
-            good.append(one)
+        for posted in self._posted(LISTEN_SECONDS):
+            if isinstance(posted, BaseException):
+                raise posted
+            good.append(posted)
         return good
+
+    def _posted(self, seconds: float) -> Iterator[Posted]:
+        """All that there is, if there is something within so many seconds."""
+        with contextlib.suppress(queue.Empty):
+            yield self._crew.posted.get(timeout=seconds)
+            while True:
+                yield self._crew.posted.get_nowait()
 
     def _sync(self, posted: list[Update | Saved], lost: set[Lease]) -> None:
         """Reports, prunes and ends trials; drops those whose lease was lost."""
@@ -244,7 +239,7 @@ class Worker:
         for number, assignment in list(self._runs.items()):
             if assignment.end is not None and assignment.written is None and not assignment.reports:
                 self._crew.drop(number)
-                assignment.written = self._writer.submit(self._write, assignment)
+                assignment.written = self._ender.end(assignment)
             elif assignment.written is not None and assignment.written.done():
                 del self._runs[number]
                 if (note := assignment.written.result()) is not None:
@@ -316,39 +311,6 @@ class Worker:
         for assignment in self._runs.values():
             assignment.undecided = []
 
-    def _write(self, assignment: Assignment) -> str | None:
-        """Everything about a trial that has ended; None if it was lost in the meantime."""
-        assert assignment.end is not None
-        lease, heartbeat = assignment.lease, assignment.heartbeat()
-        failed_epoch, retries = assignment.progress.failed_epoch, assignment.retries + 1
-        if failed_epoch is not None and retries <= self._study.spec.max_retries:
-            note = (
-                f"Trial {lease.number} is tried again, {retries} of {self._study.spec.max_retries}: "
-                f"the loss was not finite at epoch {failed_epoch:,}."
-            )
-            return note if self._insist(lambda: retry(self._database, heartbeat, retries, note)) else None
-        ended = outcome(
-            lease.number,
-            assignment.experiment,
-            assignment.progress,
-            Record.concatenate(assignment.records),
-            assignment.spectra,
-            assignment.end,
-            assignment.pruned,
-            {"seconds": assignment.seconds, "resumed": assignment.resumed(), **self._attributes},
-        )
-        if not self._insist(lambda: finish(self._database, self._study.study_id, heartbeat, ended)):
-            return None
-        if self._saver is not None:
-            self._saver.remove(lease.trial_id)
-        return ended.note
-
-    def _insist(self, write: Callable[[], bool]) -> bool:
-        try:
-            return self._writers_patience.insist(write, self._draining)
-        except Away:
-            return False  # it goes on from its last checkpoint, elsewhere or here
-
 
 def _in_thread(work: Callable[[], tuple[int, str]]) -> Future[tuple[int, str]]:
     """What a thread comes to that may be left behind: compiling cannot be interrupted."""
@@ -362,16 +324,3 @@ def _in_thread(work: Callable[[], tuple[int, str]]) -> Future[tuple[int, str]]:
 
     threading.Thread(target=main, name="measuring", daemon=True).start()
     return future
-
-
-def _check_version(study: Study, any_version: bool) -> dict[str, str]:
-    """What a trial's attributes say of a study of another version. Raises `UserError`."""
-    own = version("miiii-search")
-    if study.version in (None, own):
-        return {}
-    if not any_version:
-        raise UserError(
-            f"study `{study.name}` was created by miiii-search {study.version}, this is {own}: install that version, "
-            "or let this one train it with --any-version"
-        )
-    return {"study_version": str(study.version)}

@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 
 from miiii_search.search import tables
 from tests.integration.processes import Processes, read_trials, wait_for
+from tests.integration.proxy import Proxy
 from tests.postgres import PostgresServer, open_engine
 
 KILLS = int(os.environ.get("MIIII_KILLS", "6"))
@@ -190,6 +191,28 @@ def test_database_goes_away(processes: Processes, unbroken: dict[int, str], mode
     assert {seed: unbroken[seed] for seed in range(4)} == digests(trials)
     assert [t.user_attrs["resumed"] for t in trials] == [[]] * 4
     assert "was taken" not in "".join(processes.log(worker) for worker in workers)
+
+
+@pytest.mark.parametrize("fault", ["cut", "silence", "half-closed"])
+def test_network_that_breaks(processes: Processes, postgres_url: str, unbroken: dict[int, str], fault: str) -> None:
+    """Connections that are cut, that stay but say nothing any more, or that end in one direction only."""
+    processes.run(*study(2), storage=postgres_url)
+    coordinator = processes.start("coordinate", "--study", "faults", storage=postgres_url)
+    with Proxy(postgres_url) as proxy:
+        worker = processes.start(*WORK, storage=proxy.url)
+        wait_for(lambda: min(epochs_of(postgres_url), default=0) > 1000)
+        proxy.fault = fault
+        proxy.break_connections()
+        wait_for(partial(has_said, processes, worker, "the database does not answer"))
+        proxy.fault = ""
+        proxy.break_connections()
+        for process in (worker, coordinator):
+            assert process.wait(180) == 0, processes.log(process)
+    assert "the database is back" in processes.log(worker)
+    trials = read_trials(postgres_url, "faults")
+    assert {seed: unbroken[seed] for seed in (0, 1)} == digests(trials)
+    for trial in trials:
+        assert max(trial.intermediate_values) == EPOCHS
 
 
 def test_disk_that_takes_nothing(processes: Processes, tmp_path: Path) -> None:
