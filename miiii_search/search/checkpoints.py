@@ -96,8 +96,13 @@ class LocalCheckpoints:
 
     def remove(self, trial_id: int) -> None:
         """Removes all checkpoints of a trial."""
-        for path in self._files(trial_id):
+        for path in self.folder.glob(f"trial-{trial_id:d}.epoch-*"):  # and what a killed process was writing
             path.unlink(missing_ok=True)
+
+    def trial_ids(self) -> set[int]:
+        """The trials that have files here."""
+        found = (re.match(r"trial-(\d+)\.epoch-", path.name) for path in self.folder.glob("trial-*.epoch-*"))
+        return {int(match[1]) for match in found if match}
 
     def _path(self, trial_id: int, epoch: int) -> Path:
         return self.folder / f"trial-{trial_id:d}.epoch-{epoch:d}.ckpt"

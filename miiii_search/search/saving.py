@@ -59,6 +59,12 @@ class Saver:
         except OSError as error:
             self._say(f"cannot remove the checkpoints of an ended trial: {error}")
 
+    def sweep(self) -> None:
+        """Removes what this machine still holds of trials that ended elsewhere."""
+        ended = {trial._trial_id for trial in self._study.trials() if trial.state.is_finished()}
+        for trial_id in self._local.trial_ids() & ended:
+            self.remove(trial_id)
+
     def drain(self, deadline: float) -> None:
         """From now on what is saved is shared as well, as far as the byte budget and the deadline allow."""
         self._deadline = deadline

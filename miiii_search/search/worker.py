@@ -107,6 +107,8 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Works until the study has no trial left to give, or `stop` is set; then saves its trials and hands them
         back."""
+        if self._saver is not None:
+            self._saver.sweep()
         with Renewer(self._database, self._study.spec.lease_seconds) as renewer:
             try:
                 while not stop.is_set():

@@ -29,7 +29,7 @@ from miiii_search.experiment.metrics import digest
 from miiii_search.experiment.telemetry import Record
 from miiii_search.search import tables
 from miiii_search.search.artifacts import DatabaseArtifactStore
-from miiii_search.search.checkpoints import ByteBudget, Policy
+from miiii_search.search.checkpoints import ByteBudget, LocalCheckpoints, Policy
 from miiii_search.search.leases import grant, requeue_overdue
 from miiii_search.search.spec import Budget, Pruning, Range, rungs
 from miiii_search.search.status import read_status
@@ -248,6 +248,22 @@ def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_pat
     np.testing.assert_array_equal(record.validation_loss, alone.record.validation_loss)
     assert set(trial.intermediate_values) == set(rungs(experiment))
     assert checkpoints_in(tmp_path) == []
+
+
+def test_what_ended_elsewhere_is_swept(sqlite: Database, tmp_path: Path) -> None:
+    study = create_study(sqlite, "swept", make_spec(space={"dropout": (0.0, 0.1)}, pruning=NEVER))
+    first, second = claim(study), claim(study)
+    local = LocalCheckpoints(tmp_path, sqlite, "swept")
+    for lease in (first, second):
+        for epoch in (4, 8, 12):
+            local.save(lease.trial_id, epoch, b"data")
+    (local.folder / f"trial-{first.trial_id}.epoch-16.77.tmp").write_bytes(b"half")
+    assert len(list(local.folder.iterdir())) == 5  # the newest two of each
+    end(study, first)
+    stop = threading.Event()
+    stop.set()
+    Worker(study, 1, checkpoints=Policy(tmp_path)).run(stop)
+    assert local.trial_ids() == {second.trial_id} and len(list(local.folder.iterdir())) == 2
 
 
 def test_what_a_full_byte_budget_does_not_take() -> None:
