@@ -27,7 +27,7 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.trainer import Run, Update
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-ENOUGH_UPDATES = 8
+FEWEST_UPDATES = 3
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
@@ -46,15 +46,16 @@ def bytes_per_lane(program: Program, lanes: int) -> int | None:
 def throughput(experiment: Experiment, hyperparameters: Hyperparameters, lanes: int, seconds: float) -> float:
     """Epochs a second of all lanes together, once every one of them has begun.
 
-    Measured from one update to another, for so many seconds and so many updates at least: of several lanes that are
-    not in step, what is under way at both ends is not known, and is at most one update a core.
+    Measured from one update to another, for so many seconds and so many updates at least. Batched lanes are in step,
+    and are measured to the end of one; of others what is under way at both ends is not known, and is at most one
+    update a core.
     """
     batched = jax.default_backend() != "cpu"
-    enough = ENOUGH_UPDATES * (lanes if batched else 1 if lanes == 1 else 3)
+    enough = FEWEST_UPDATES * (lanes if batched or lanes == 1 else 8)
     crew = Crew()
     crew.admit([Run(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
     begun, first, last, updates, epochs = set[int](), 0.0, 0.0, 0, dict[int, int]()
-    while not first or last - first < seconds or updates < enough:
+    while not first or last - first < seconds or updates < enough or (batched and updates % lanes):
         update = crew.posted.get()
         if isinstance(update, BaseException):
             raise update
