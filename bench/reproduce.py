@@ -153,8 +153,9 @@ def draw(folder: Path, path: Path) -> None:
     """Mean validation accuracy of every configuration in the folder against the epoch, as a PNG."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
-    for name, _, record in results(folder):
-        axes.plot(record.epoch, record.validation_accuracy.mean(axis=1), label=name, linewidth=1.3)
+    for k, (name, _, record) in enumerate(results(folder)):
+        style = "-" if k < 10 else "--"  # there are ten colours
+        axes.plot(record.epoch, record.validation_accuracy.mean(axis=1), style, label=name, linewidth=1.3)
     axes.set(xscale="log", xlabel="epoch", ylabel="validation accuracy, mean over tasks", ylim=(0, 1), xlim=(64, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
