@@ -104,8 +104,7 @@ class Lanes:
     def snapshot(self, lane: int) -> Snapshot:
         """Everything that `admit` needs to go on from here, exactly."""
         leaves, _ = jax.tree_util.tree_flatten_with_path(self._store.get(lane))
-        # Copies: on a CPU an array may be a view of what the next chunk is computed in.
-        return {jax.tree_util.keystr(path, simple=True, separator="."): np.array(leaf) for path, leaf in leaves}
+        return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
 
     def bytes_per_lane(self) -> int | None:
         """What a lane takes on its device while it trains, by the compiler's account; None if it gives none."""

@@ -140,6 +140,17 @@ def hand_back(database: Database, held: Collection[Lease]) -> list[int]:
         return _requeue(connection, list(returned.scalars()))
 
 
+def finished(database: Database, trial_ids: Collection[int]) -> set[int]:
+    """Those of the trials that have ended, or are gone; asks nothing for none."""
+    if not trial_ids:
+        return set()
+    query = sa.select(trials.c.trial_id).where(
+        trials.c.trial_id.in_(trial_ids), trials.c.state.in_([TrialState.WAITING, TrialState.RUNNING])
+    )
+    with database.engine.connect() as connection:
+        return set(trial_ids) - set(connection.execute(query).scalars())
+
+
 def requeue_overdue(database: Database, study_id: int) -> list[int]:
     """Puts RUNNING trials whose lease is overdue, or that have none, back into the queue; returns their numbers.
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import sqlalchemy as sa
 
 from miiii_search.experiment.checkpoint import Checkpoint
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.search.checkpoints import ByteBudget, LocalCheckpoints, Policy, newest, share
-from miiii_search.search.leases import Heartbeat, Lease
+from miiii_search.search.leases import Heartbeat, Lease, finished
 from miiii_search.search.patience import is_lost
 from miiii_search.search.study import Study
 
@@ -28,7 +27,8 @@ class Saver:
         self._budget = ByteBudget(policy.share_bytes_per_second)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._shared_at: dict[Lease, float] = {}
-        self._pending: list[Future[Any]] = []
+        self._unshared: list[tuple[Heartbeat, int, bytes]] = []
+        """Of a drain. Touched by the thread alone."""
         self._deadline: float | None = None
 
     @property
@@ -48,9 +48,7 @@ class Saver:
 
         Comes to its epoch, or to None if the disk took nothing.
         """
-        saved = self._thread.submit(self._save, heartbeat, checkpoint)
-        self._remember(saved)
-        return saved
+        return self._thread.submit(self._save, heartbeat, checkpoint)
 
     def remove(self, trial_id: int) -> None:
         """Removes the checkpoints of a trial that has ended."""
@@ -61,23 +59,18 @@ class Saver:
 
     def sweep(self) -> None:
         """Removes what this machine still holds of trials that ended elsewhere."""
-        ended = {trial._trial_id for trial in self._study.trials() if trial.state.is_finished()}
-        for trial_id in self._local.trial_ids() & ended:
+        for trial_id in finished(self._study.database, self._local.trial_ids()):
             self.remove(trial_id)
 
     def drain(self, deadline: float) -> None:
-        """From now on what is saved is shared as well, as far as the byte budget and the deadline allow."""
+        """From now on all that is saved is shared by `close`, as far as the byte budget and the deadline allow."""
         self._deadline = deadline
 
     def close(self) -> None:
-        """Waits for what is being written, until the deadline."""
-        while self._pending and (left := (self._deadline or 0.0) - time.monotonic()) > 0:
-            wait(self._pending, left)
-            self._pending = [future for future in self._pending if not future.done()]
+        """Writes what is left to write, until the deadline: all to the disk before one is shared."""
+        rest = self._thread.submit(self._share_rest)
+        wait([rest], max((self._deadline or 0.0) - time.monotonic(), 0.0))
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _remember(self, future: Future[Any]) -> None:
-        self._pending = [*(f for f in self._pending if not f.done()), future]
 
     def _save(self, heartbeat: Heartbeat, checkpoint: Checkpoint) -> int | None:
         lease, data, saved = heartbeat.lease, checkpoint.to_bytes(), None
@@ -87,12 +80,15 @@ class Saver:
         except OSError as error:
             self._say(f"cannot save trial {lease.number} in {self._local.folder}: {error.strerror}")
         due = time.monotonic() - self._shared_at.setdefault(lease, time.monotonic()) >= self._policy.share_seconds
-        # A disk that takes nothing is a reason to share at once. Of a drain, all are on the disk before one is shared.
         if self.drains:
-            self._remember(self._thread.submit(self._share, heartbeat, checkpoint.epoch, data))
-        elif due or saved is None:
+            self._unshared.append((heartbeat, checkpoint.epoch, data))
+        elif due or saved is None:  # a disk that takes nothing is a reason to share at once
             self._share(heartbeat, checkpoint.epoch, data)
         return saved
+
+    def _share_rest(self) -> None:
+        for unshared in self._unshared:
+            self._share(*unshared)
 
     def _share(self, heartbeat: Heartbeat, epoch: int, data: bytes) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:

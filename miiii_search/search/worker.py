@@ -112,7 +112,7 @@ class Worker:
         with Renewer(self._database, self._study.spec.lease_seconds) as renewer:
             try:
                 while not stop.is_set():
-                    self._fill(renewer)
+                    self._fill()
                     if not self._runs:
                         if self._is_done():
                             return
@@ -152,7 +152,7 @@ class Worker:
         except Away:
             return False
 
-    def _fill(self, renewer: Renewer) -> None:
+    def _fill(self) -> None:
         """Claims trials until all lanes are taken or the queue is empty."""
         if self._measuring is not None and self._measuring.done():
             self._capacity, why = self._measuring.result()
