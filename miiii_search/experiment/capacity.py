@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import jax
 
-from miiii_search.experiment.device import cores
+from miiii_search.experiment.device import cores, is_out_of_memory
 from miiii_search.experiment.lanes import Lanes
 from miiii_search.experiment.program import LaneState, Program
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -36,8 +36,18 @@ class Point:
 def choose_lanes(program: Program, experiment: Experiment, hyperparameters: Hyperparameters) -> tuple[int, str]:
     """How many lanes train fastest on this machine, and why, in words."""
     points: list[Point] = []
-    limit, chosen = device_memory(), None
-    for point in measure(program, experiment, hyperparameters):
+    limit, chosen, end = device_memory(), None, ""
+    measured = measure(program, experiment, hyperparameters)
+    while True:
+        try:
+            point = next(measured, None)
+        except Exception as error:
+            if chosen is None or not is_out_of_memory(error):
+                raise
+            end = "; more do not fit"
+            break
+        if point is None:
+            break
         points.append(point)
         if chosen is None or point.epochs_per_second >= WORTHWHILE * chosen.epochs_per_second:
             chosen = point
@@ -49,7 +59,7 @@ def choose_lanes(program: Program, experiment: Experiment, hyperparameters: Hype
     why = ", ".join(f"{p.lanes} train {p.epochs_per_second:,.4g} epochs/s" for p in points)
     if limit and points[-1].bytes_per_lane:
         why += f"; a lane takes {points[-1].bytes_per_lane / 2**20:,.0f} of the device's {limit / 2**20:,.0f} MiB"
-    return chosen.lanes, why
+    return chosen.lanes, why + end
 
 
 def device_memory() -> int | None:

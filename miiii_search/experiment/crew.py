@@ -39,6 +39,11 @@ class Crew:
         self._of_runs: dict[int, Trainer] = {}
 
     @property
+    def devices(self) -> int:
+        """How many devices train. The cores of a CPU are one."""
+        return jax.device_count() if self._batched else 1
+
+    @property
     def keys(self) -> list[ProgramKey]:
         """The programs that were needed so far."""
         return list(self._programs)

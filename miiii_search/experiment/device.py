@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import jax
 
 from miiii_search.errors import UserError
+
+OUT_OF_MEMORY = "out of memory|RESOURCE_EXHAUSTED|OUT_OF_MEMORY|ALLOC_FAILED"
+"""How XLA, CUDA and its libraries say it. Where a computation was under way, XLA calls it an internal error."""
 
 PACKAGES = ("miiii-search", "jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -39,6 +43,12 @@ def describe_device() -> str:
     if device.platform == "cpu":
         return f"cpu ({platform.machine()}, {cores()} cores)"
     return f"{device.platform} ({device.device_kind})"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the host beside it, could not hold what it was to hold."""
+    known = isinstance(error, MemoryError | jax.errors.JaxRuntimeError)
+    return known and (isinstance(error, MemoryError) or bool(re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE)))
 
 
 def cores() -> int:

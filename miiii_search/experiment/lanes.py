@@ -51,6 +51,10 @@ class Lanes:
         """Compiles what so many lanes need, in a thread of its own; True once it is there."""
         return self._store.prepare(lanes, wait)
 
+    def grows(self, lanes: int) -> bool:
+        """Whether so many lanes need a wider program than the one that trains now, and so more memory."""
+        return self._store.grows(lanes)
+
     def admit(self, experiment: Experiment, hyperparameters: Hyperparameters, snapshot: Snapshot | None = None) -> int:
         """Gives a run a lane, from its first epoch or from a snapshot, and returns the lane's index.
 
@@ -114,6 +118,11 @@ class Lanes:
         """Frees the lane."""
         del self._progress[lane]
         self._store.drop(lane)
+
+    def clear(self) -> None:
+        """Frees all lanes, also after an error that left them in no state."""
+        self._progress = {}
+        self._store.clear()
 
 
 def _restore(state: LaneState, snapshot: Snapshot) -> LaneState:

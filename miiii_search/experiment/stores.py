@@ -109,6 +109,9 @@ class Looped:
     def bytes_per_lane(self) -> int | None:
         return _size(self._program.compiled, 1)
 
+    def grows(self, lanes: int) -> bool:
+        return False
+
     def put(self, lane: int, state: LaneState) -> None:
         self._states[lane] = state
 
@@ -117,6 +120,9 @@ class Looped:
 
     def drop(self, lane: int) -> None:
         del self._states[lane]
+
+    def clear(self) -> None:
+        self._states = {}
 
     def train(self, lanes: list[int], evaluations: int) -> Trained:
         progress: dict[int, Progress] = {}
@@ -150,7 +156,12 @@ class Batched:
         return self.programs[width].done()
 
     def bytes_per_lane(self) -> int | None:
-        return _size(self.programs[self._width].result(), self._width // self._mesh.size)
+        compiled = {w: f.result() for w, f in self.programs.items() if f.done() and f.exception() is None}
+        width = self._width if self._width in compiled else min(compiled, default=0)
+        return _size(compiled[width], width // self._mesh.size) if width else None
+
+    def grows(self, lanes: int) -> bool:
+        return 0 < self._width < self._width_for(lanes)
 
     def put(self, lane: int, state: LaneState) -> None:
         if lane >= self._width:
@@ -168,6 +179,11 @@ class Batched:
 
         state: LaneState = jax.tree.map(take, self._states)
         return state
+
+    def clear(self) -> None:
+        self._states, self._width = None, 0
+        # What could not be compiled, for want of memory too, may be another time.
+        self.programs = {w: f for w, f in self.programs.items() if not (f.done() and f.exception())}
 
     def drop(self, lane: int) -> None:
         # An epoch beyond any budget: the lane has ended and is left alone by the program.

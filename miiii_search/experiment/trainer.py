@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import threading
@@ -10,6 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+import jax
+
+from miiii_search.experiment.device import is_out_of_memory
 from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.pace import Pace
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -61,8 +65,21 @@ class Saved:
     snapshot: Snapshot
 
 
-Posted = Update | Saved | BaseException
-"""What a trainer posts: updates, snapshots, or the error that ended it."""
+@dataclass(frozen=True)
+class OutOfMemory:
+    """Runs that their device could not hold: nothing more will come of them.
+
+    Those whose state could still be read were posted as `Saved` just before.
+    """
+
+    runs: tuple[int, ...]
+    bytes_per_lane: int | None
+    """What one of them takes while it trains, by the compiler's account."""
+    reason: str
+
+
+Posted = Update | Saved | OutOfMemory | BaseException
+"""What a trainer posts: updates, snapshots, what did not fit, or the error that ended it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,8 @@ class _Running:
     run: Run
     lane: int
     look_at: float
+    posted: int
+    """The epoch of the last update."""
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -148,12 +167,15 @@ class Trainer:
         try:
             while not self._closed.is_set():
                 inbox = self._read()
-                self._obey(inbox)
-                if self._runs:
-                    self._train(inbox.stop)
-            if self._save_seconds < math.inf:
-                for running in self._runs:
-                    self._save(running)
+                try:
+                    self._obey(inbox)
+                    if self._runs:
+                        self._train(inbox.stop)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._give_up(str(error))
+            self._save_all()
         except BaseException as error:
             self._post(error)
 
@@ -169,12 +191,17 @@ class Trainer:
             self._release(running)
         self._waiting = [run for run in self._waiting + inbox.admit if run.number not in inbox.drop]
         # A wider program is compiled beside the lanes that run; those that need it wait.
-        if self._waiting and self._lanes.prepare(len(self._runs) + len(self._waiting), wait=not self._runs):
-            for run in self._waiting:
+        lanes = len(self._runs) + len(self._waiting)
+        if self._waiting and self._lanes.prepare(lanes, wait=not self._runs):
+            if self._lanes.grows(lanes):
+                self._save_all()  # more may not fit, and what does not fit takes its neighbours with it
+            while self._waiting:
+                run = self._waiting[0]
                 lane = self._lanes.admit(run.experiment, run.hyperparameters, run.snapshot)
-                look_at = next_look(run.experiment, self._lanes.progress(lane).epoch)
-                self._runs.append(_Running(Run(run.number, run.experiment, run.hyperparameters), lane, look_at))
-            self._waiting = []
+                epoch = self._lanes.progress(lane).epoch
+                look_at = next_look(run.experiment, epoch)
+                self._runs.append(_Running(Run(run.number, run.experiment, run.hyperparameters), lane, look_at, epoch))
+                self._waiting.pop(0)
 
     def _train(self, stop: set[int]) -> None:
         # No further than to the next look of any lane.
@@ -198,10 +225,29 @@ class Trainer:
         until = int(min(running.look_at, experiment.epochs))
         return (until - self._lanes.progress(running.lane).epoch) // experiment.evaluation_interval
 
+    def _save_all(self) -> None:
+        if self._save_seconds < math.inf:
+            for running in self._runs:
+                self._save(running)
+
     def _save(self, running: _Running) -> None:
         progress, running.saved_at = self._lanes.progress(running.lane), time.monotonic()
         if progress.epoch and progress.failed_epoch is None:
             self._post(Saved(running.number, progress.epoch, self._lanes.snapshot(running.lane)))
+
+    def _give_up(self, reason: str) -> None:
+        """Ends all runs, as far as possible at the last epoch of which everything was posted."""
+        for running in self._runs:
+            # What was being computed is lost: its memory had been given to the result.
+            with contextlib.suppress(jax.errors.JaxRuntimeError, RuntimeError, MemoryError):
+                snapshot = self._lanes.snapshot(running.lane)
+                if 0 < running.posted == int(snapshot["epoch"]) and self._save_seconds < math.inf:
+                    self._post(Saved(running.number, running.posted, snapshot))
+        numbers = (*(running.number for running in self._runs), *(run.number for run in self._waiting))
+        size = self._lanes.bytes_per_lane()
+        self._runs, self._waiting = [], []
+        self._lanes.clear()
+        self._post(OutOfMemory(numbers, size, reason))
 
     def _post_update(self, running: _Running, rows: Rows, stopped: bool) -> None:
         lane, experiment = running.lane, running.run.experiment
@@ -215,6 +261,7 @@ class Trainer:
             end = End({} if failed else self._lanes.final(lane), look.weights if look else {})
         speed = rows.evaluations(lane) * experiment.evaluation_interval / max(self._pace.seconds, 1e-9)
         self._post(Update(running.number, progress, speed, end, look, rows, lane))
+        running.posted = progress.epoch
         if over:
             self._release(running)
 

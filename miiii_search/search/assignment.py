@@ -26,6 +26,8 @@ class Assignment:
     hyperparameters: Hyperparameters
     rungs: list[int]
     """Still ahead."""
+    beside: int = 1
+    """How many lanes its worker had when it was claimed."""
     retries: int = 0
     """How often the trial went wrong before."""
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -44,9 +46,16 @@ class Assignment:
     saving: Future[int | None] | None = None
     pruned: str | None = None
     """Why the trial is given up."""
+    given_up: bool = False
+    """It did not fit into the memory, and goes back to the queue."""
     end: End | None = None
     written: Future[str | None] | None = None
     """The note of the trial's end, or None if its lease was lost."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it takes a lane."""
+        return self.end is None and not self.given_up
 
     def heartbeat(self) -> Heartbeat:
         """What the lease is renewed with."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
@@ -19,7 +19,7 @@ from miiii_search.experiment.trainer import End
 from miiii_search.search.artifacts import Artifact
 from miiii_search.search.assignment import Assignment
 from miiii_search.search.patience import Away, Patience
-from miiii_search.search.reporting import Outcome, finish, retry
+from miiii_search.search.reporting import Ending, Outcome, finish, retry
 from miiii_search.search.saving import Saver
 from miiii_search.search.study import METRICS_KEY, Study, objective
 
@@ -60,7 +60,11 @@ class Ender:
                 f"Trial {lease.number} is tried again, {retries} of {spec.max_retries}: "
                 f"the loss was not finite at epoch {failed_epoch:,}."
             )
-            return note if self._insist(lambda: retry(database, heartbeat, retries, note)) else None
+            try:
+                retried = self._patience.insist(lambda: retry(database, heartbeat, retries, note), self._given_up)
+            except Away:
+                return None
+            return note if retried else None
         ended = outcome(
             lease.number,
             assignment.experiment,
@@ -71,17 +75,20 @@ class Ender:
             assignment.pruned,
             {"seconds": assignment.seconds, "resumed": assignment.resumed(), **self._attributes},
         )
-        if not self._insist(lambda: finish(database, self._study.study_id, heartbeat, ended)):
+        limit = spec.budget.solved
+        try:
+            ending = self._patience.insist(
+                lambda: finish(database, self._study.study_id, heartbeat, ended, limit), self._given_up
+            )
+        except Away:
+            return None  # it goes on from its last checkpoint, elsewhere or here
+        if ending == Ending.BEYOND:
+            return f"Trial {lease.number} went back to the queue: the budget of {limit} solved trials is spent"
+        if ending == Ending.LOST:
             return None
         if self._saver is not None:
             self._saver.remove(lease.trial_id)
         return ended.note
-
-    def _insist(self, write: Callable[[], bool]) -> bool:
-        try:
-            return self._patience.insist(write, self._given_up)
-        except Away:
-            return False  # it goes on from its last checkpoint, elsewhere or here
 
 
 def outcome(
@@ -121,7 +128,7 @@ def outcome(
         Artifact("learning-curves.png", learning_curves(experiment, record, note, progress.solved_epoch)),
         Artifact("record.npz", record.to_npz(moduli=np.asarray(experiment.moduli), **_arrays_of(spectra))),
     ]
-    return Outcome(state, value, note, own, artifacts)
+    return Outcome(state, value, note, own, artifacts, is_solved=progress.solved_epoch is not None)
 
 
 def _arrays_of(spectra: Mapping[int, Floats]) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:

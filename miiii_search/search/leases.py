@@ -49,12 +49,20 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def claim(database: Database, study_id: int, worker: str, seconds: float, shapes: Collection[str] = ()) -> Lease | None:
-    """Takes the first WAITING trial, by preference of one of the given shapes, and leases it.
+def claim(
+    database: Database,
+    study_id: int,
+    worker: str,
+    seconds: float,
+    shapes: Collection[str] = (),
+    unfit: Collection[str] = (),
+) -> Lease | None:
+    """Takes the first WAITING trial, by preference of one of the given shapes and none of an unfit one, and leases it.
 
     Returns None on an empty queue. Called twice, it takes two trials; two workers never get the same one.
     """
     preferred = [json.dumps(shape) for shape in shapes]
+    refused = [json.dumps(shape) for shape in unfit]
     preference = sa.case((trial_system_attributes.c.value_json.in_(preferred), 0), else_=1)
     first_waiting = (
         sa.select(trials.c.trial_id, trials.c.number)
@@ -63,6 +71,8 @@ def claim(database: Database, study_id: int, worker: str, seconds: float, shapes
             (trial_system_attributes.c.trial_id == trials.c.trial_id) & (trial_system_attributes.c.key == SHAPE_KEY),
         )
         .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
+        # A trial that Optuna's own enqueue_trial made has no shape.
+        .where(sa.func.coalesce(trial_system_attributes.c.value_json, "").not_in(refused))
         .order_by(preference, trials.c.number)
         .limit(1)
         .with_for_update(skip_locked=True, of=trials)
@@ -158,9 +168,7 @@ def requeue_overdue(database: Database, study_id: int) -> list[int]:
     """
     with database.transaction() as connection:
         # Coordinators take turns: the second would find its list of ownerless trials claimed anew.
-        connection.execute(
-            sa.select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id).with_for_update()
-        )
+        tables.lock_study(connection, study_id)
         # A lease whose row is locked is being renewed or ended: waiting for it here could be a deadlock.
         overdue = (
             sa.select(leases.c.trial_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from optuna.trial import TrialState
 
 from miiii_search.search import leases, notes, tables
 from miiii_search.search.artifacts import Artifact, attach
+from miiii_search.search.budget import count_solved
 from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.storage import Database
 
@@ -34,6 +36,17 @@ class Outcome:
     """In a sentence, how it ended; the dashboard shows it on the trial's page."""
     attributes: Mapping[str, Any]
     artifacts: Sequence[Artifact]
+    is_solved: bool = False
+
+
+class Ending(Enum):
+    """What became of writing a trial's end."""
+
+    WRITTEN = "written"
+    LOST = "lost"
+    """Its lease was lost; nothing was written."""
+    BEYOND = "beyond"
+    """It would have been one more solved trial than the budget asks for: it is in the queue again."""
 
 
 def report(
@@ -65,17 +78,30 @@ def report(
     return held
 
 
-def finish(database: Database, study_id: int, heartbeat: Heartbeat, outcome: Outcome) -> bool:
+def finish(
+    database: Database, study_id: int, heartbeat: Heartbeat, outcome: Outcome, solved_budget: int | None = None
+) -> Ending:
     """Writes all that is known of an ended trial, its artifacts included, and its state, in one transaction.
 
-    Returns False, and writes nothing, if the lease was lost. Called twice, since the first answer was lost on its
-    way, it returns True and does no more.
+    `solved_budget` is how many solved trials the study may have at most. Called twice, since the first answer was
+    lost on its way, it returns the same and does no more.
     """
     lease = heartbeat.lease
     with database.transaction() as connection:
+        counts = outcome.is_solved and solved_budget is not None
+        if counts:
+            tables.lock_study(connection, study_id)
         # For no time at all: the lease ends with this transaction.
         if not leases.renew(connection, [heartbeat], 0.0):
-            return _was_ended_by(connection, lease)
+            return Ending.WRITTEN if _was_ended_by(connection, lease) else Ending.LOST
+        if counts and count_solved(connection, study_id) >= (solved_budget or 0):
+            connection.execute(
+                sa.update(tables.trials)
+                .where(tables.trials.c.trial_id == lease.trial_id)
+                .values(state=TrialState.WAITING)
+            )
+            leases.release(connection, lease)
+            return Ending.BEYOND
         ended_by = {ENDED_BY_KEY: lease.token}
         _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, ended_by)
         links = dict(attach(connection, artifact) for artifact in outcome.artifacts)
@@ -95,7 +121,7 @@ def finish(database: Database, study_id: int, heartbeat: Heartbeat, outcome: Out
         )
         connection.execute(sa.delete(tables.checkpoints).where(tables.checkpoints.c.trial_id == lease.trial_id))
         leases.release(connection, lease)
-    return True
+    return Ending.WRITTEN
 
 
 def retry(database: Database, heartbeat: Heartbeat, retries: int, note: str) -> bool:

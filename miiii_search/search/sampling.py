@@ -115,11 +115,7 @@ class SampledQueue:
         """Writes the trial if the study still has as many trials as the sampler saw."""
         study = self._study
         with study.database.transaction() as connection:
-            connection.execute(
-                sa.select(tables.studies.c.study_id)
-                .where(tables.studies.c.study_id == study.study_id)
-                .with_for_update()
-            )
+            tables.lock_study(connection, study.study_id)
             count = connection.execute(
                 sa.select(sa.func.count()).select_from(tables.trials).where(tables.trials.c.study_id == study.study_id)
             ).scalar_one()

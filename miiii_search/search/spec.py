@@ -60,10 +60,21 @@ Dimension = Annotated[tuple[Value, ...], Field(strict=False, min_length=1)] | Ra
 
 
 class Budget(Spec):
-    """When the study is done, if the queue does not end first."""
+    """When the study is done, if the queue does not end first. What is running then goes back to the queue."""
 
     trials: Annotated[int, Field(gt=0)] | None = None
     """Unset: the whole grid."""
+    solved: Annotated[int, Field(gt=0)] | None = None
+    """So many trials whose run is solved; never more."""
+    device_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """GPU-hours, of all workers together: hours for which they hold devices, times devices; never more."""
+    wall_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Since the first trial was claimed; nothing is trained after them."""
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether anything but trials is counted."""
+        return (self.solved, self.device_hours, self.wall_hours) != (None, None, None)
 
 
 class Pruning(Spec):

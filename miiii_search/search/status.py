@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.search import tables
+from miiii_search.search.budget import read_usage, spent
 from miiii_search.search.study import Study
 
 
@@ -40,6 +42,10 @@ class Status:
     running: list[Running]
     best: FrozenTrial | None
     done: bool
+    budget: dict[str, tuple[float, float]]
+    """What of each limit of the budget is used, and how much it is; not of the trials."""
+    spent: str | None
+    """Which limit ended the study, or is about to, in words."""
 
     @property
     def epochs_per_second(self) -> float:
@@ -63,7 +69,8 @@ class Status:
         ahead = unstarted * expected + sum(
             (expected if trial.epoch < expected else self.epochs) - trial.epoch for trial in self.running
         )
-        return float(ahead / self.epochs_per_second)
+        hours, wall = self.budget.get("wall_hours", (0.0, math.inf))
+        return min(float(ahead / self.epochs_per_second), max(3600 * (wall - hours), 0.0))
 
     def to_json(self) -> dict[str, Any]:
         """What `status --json` prints."""
@@ -79,6 +86,7 @@ class Status:
                 "epochs_to_solve": best.user_attrs.get("epochs_to_solve"),
             },
             "done": self.done,
+            "budget": {name: {"used": round(used, 4), "limit": limit} for name, (used, limit) in self.budget.items()},
             "running": [
                 {
                     "number": trial.number,
@@ -99,6 +107,8 @@ def read_status(study: Study) -> Status:
     trials = study.trials()
     counts = {state.name.lower(): sum(t.state == state for t in trials) for state in TrialState}
     order = ("waiting", "running", "complete", "pruned", "fail")
+    budget, over = _read_budget(study)
+    ended = not counts["waiting"] and len(trials) >= study.spec.n_trials
     return Status(
         study=study.name,
         counts={name: counts[name] for name in order},
@@ -107,8 +117,25 @@ def read_status(study: Study) -> Status:
         trials=trials,
         running=_running(study, {trial._trial_id: trial for trial in trials}),
         best=best_trial(trials),
-        done=counts["waiting"] + counts["running"] == 0 and len(trials) >= study.spec.n_trials,
+        done=not counts["running"] and (ended or over is not None),
+        budget=budget,
+        spent=over,
     )
+
+
+def _read_budget(study: Study) -> tuple[dict[str, tuple[float, float]], str | None]:
+    limits = study.spec.budget
+    if not limits.has_limits:
+        return {}, None
+    with study.database.engine.connect() as connection:
+        usage = read_usage(connection, study.study_id)
+    used = {
+        "solved": usage.solved,
+        "device_hours": usage.device_seconds / 3600,
+        "wall_hours": usage.wall_seconds / 3600,
+    }
+    known = {name: getattr(limits, name) for name in used}
+    return {name: (used[name], limit) for name, limit in known.items() if limit is not None}, spent(limits, usage)
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from miiii_search.errors import UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.search import notes, tables
+from miiii_search.search.budget import spent_by_now
 from miiii_search.search.leases import SHAPE_KEY
 from miiii_search.search.settings import difference, to_tree, validate
 from miiii_search.search.spec import Point, Range, StudySpec, Value, nearest
@@ -68,10 +69,13 @@ class Study:
         return {state: found.get(state, 0) for state in TrialState}
 
     def is_done(self) -> bool:
-        """Whether every trial that the study is to have has ended."""
+        """Whether every trial that the study is to have has ended, or its budget is spent and none is running."""
         counts = self.counts()
-        unfinished = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
-        return unfinished == 0 and sum(counts.values()) >= self.spec.n_trials
+        if counts[TrialState.RUNNING]:
+            return False
+        if not counts[TrialState.WAITING] and sum(counts.values()) >= self.spec.n_trials:
+            return True
+        return spent_by_now(self.database, self.study_id, self.spec.budget) is not None
 
     def check_version(self, any_version: bool) -> dict[str, str]:
         """What is to be written on trials of a study of another version of this package: nothing if it is this one.
@@ -134,9 +138,7 @@ def create_study(database: Database, name: str, spec: StudySpec) -> Study:
     maximised = storage.get_study_directions(study_id) == [optuna.study.StudyDirection.MAXIMIZE]
     with database.transaction() as connection:
         # The study's row is the lock: of two coordinators at once, the second finds the first one's work.
-        connection.execute(
-            sa.select(tables.studies.c.study_id).where(tables.studies.c.study_id == study_id).with_for_update()
-        )
+        tables.lock_study(connection, study_id)
         stored = _read_spec(connection, study_id)
         if stored is None:
             if (

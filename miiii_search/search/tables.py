@@ -1,4 +1,4 @@
-"""The tables of a study's database: Optuna's, through its own models, and three of ours.
+"""The tables of a study's database: Optuna's, through its own models, and ours.
 
 The only file that knows Optuna's schema. It relies on Optuna 5.0, which `pyproject.toml` pins; the contract
 tests read everything that is written here back through Optuna's public interface.
@@ -22,11 +22,11 @@ trial_user_attributes: Any = models.TrialUserAttributeModel.__table__
 trial_system_attributes: Any = models.TrialSystemAttributeModel.__table__
 intermediate_values: Any = models.TrialIntermediateValueModel.__table__
 
-_OURS = sa.MetaData()
+OURS = sa.MetaData()
 
 leases = sa.Table(
     "miiii_leases",
-    _OURS,
+    OURS,
     sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
     sa.Column("token", sa.String(32), nullable=False, unique=True),
@@ -42,7 +42,7 @@ leases = sa.Table(
 
 artifacts = sa.Table(
     "miiii_artifacts",
-    _OURS,
+    OURS,
     sa.Column("artifact_id", sa.String(64), primary_key=True),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
@@ -50,7 +50,7 @@ artifacts = sa.Table(
 
 checkpoints = sa.Table(
     "miiii_checkpoints",
-    _OURS,
+    OURS,
     sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
@@ -58,10 +58,20 @@ checkpoints = sa.Table(
 """The newest shared checkpoint of each running trial; see `experiment.checkpoint`."""
 
 
+device_time = sa.Table(
+    "miiii_device_time",
+    OURS,
+    sa.Column("holder", sa.String(32), primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("seconds", sa.Double, nullable=False),
+)
+"""Seconds times devices that each worker has used or reserved; see `budget`."""
+
+
 def create_tables(engine: sa.Engine) -> None:
     """Makes our tables, and columns that earlier versions did not have, where they are not there yet."""
     with engine.begin() as connection:
-        _OURS.create_all(connection)
+        OURS.create_all(connection)
         if not _has_saved_epoch(connection):
             connection.execute(sa.text(f"ALTER TABLE {leases.name} ADD COLUMN saved_epoch INTEGER NOT NULL DEFAULT 0"))
 
@@ -70,7 +80,8 @@ def inspect(connection: sa.Connection) -> tuple[bool, bool]:
     """Whether there are tables of ours, and whether all of them are there as they should be."""
     found = sa.inspect(connection).get_table_names()
     has_tables = leases.name in found
-    return has_tables, has_tables and checkpoints.name in found and _has_saved_epoch(connection)
+    is_complete = has_tables and all(name in found for name in OURS.tables)
+    return has_tables, is_complete and _has_saved_epoch(connection)
 
 
 def _has_saved_epoch(connection: sa.Connection) -> bool:
@@ -84,6 +95,14 @@ def now(connection: sa.Connection) -> sa.ColumnElement[float]:
     if connection.dialect.name == "sqlite":
         return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
     return sa.literal_column("extract(epoch FROM clock_timestamp())::double precision", sa.Double)
+
+
+def lock_study(connection: sa.Connection, study_id: int) -> None:
+    """Waits until nobody else counts, adds or takes back trials of this study, for as long as the transaction.
+
+    To be called before any lease is locked. (On SQLite every transaction of ours excludes all others anyway.)
+    """
+    connection.execute(sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
 
 
 def up_since(connection: sa.Connection) -> sa.ColumnElement[float]:

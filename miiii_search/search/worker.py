@@ -15,36 +15,31 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.trial import TrialState
 
-from miiii_search.experiment.capacity import choose_lanes
 from miiii_search.experiment.checkpoint import Checkpoint
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
-from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.telemetry import Look, Record
-from miiii_search.experiment.trainer import Chunk, Posted, Run, Saved, Update
+from miiii_search.experiment.trainer import Chunk, OutOfMemory, Posted, Saved, Update
 from miiii_search.search import leases
 from miiii_search.search.assignment import Assignment
+from miiii_search.search.budget import Allowance
 from miiii_search.search.checkpoints import Policy
 from miiii_search.search.ending import Ender
+from miiii_search.search.intake import IDLE_SECONDS, Intake
 from miiii_search.search.leases import Lease
 from miiii_search.search.patience import Away, Patience
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.pruning import make_rule
 from miiii_search.search.renewal import Renewer
-from miiii_search.search.reporting import RETRIES_KEY, report
-from miiii_search.search.sampling import SampledQueue
+from miiii_search.search.reporting import report
 from miiii_search.search.saving import Saver
-from miiii_search.search.spec import rungs
-from miiii_search.search.study import Study, describe_point, shape_of
-
-IDLE_SECONDS = 1.0
-"""Between two looks at an empty queue, while others still train what may come back to it."""
+from miiii_search.search.study import Study
 
 LISTEN_SECONDS = 0.1
 """The longest that a worker does not notice that it was told to stop."""
@@ -76,7 +71,6 @@ class Worker:
     ) -> None:
         self._study = study
         self._database = study.database
-        self._capacity = lanes
         self._say = say
         self._snapshots = snapshots
         self._grace_seconds = grace_seconds
@@ -84,7 +78,6 @@ class Worker:
         self._rule = make_rule(study.spec, self._optuna_study)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         seed = int.from_bytes(os.urandom(4), "little")
-        self._sampled = SampledQueue(study, seed) if study.spec.sampler != "queue" else None
         self._attributes: dict[str, Any] = {
             "worker": self.name,
             "device": describe_device(),
@@ -95,14 +88,14 @@ class Worker:
         self._patience = Patience(say)
         self._policy = checkpoints
         self._saver = Saver(study, checkpoints, say) if checkpoints else None
-        self._crew = Crew(on_chunk=on_chunk, save_seconds=checkpoints.save_seconds if checkpoints else math.inf)
+        self._on_chunk = on_chunk
+        self._longest_chunk = 0.0
+        self._crew = Crew(on_chunk=self._time, save_seconds=checkpoints.save_seconds if checkpoints else math.inf)
+        self._intake = Intake(study, self.name, lanes, self._crew, self._saver, self._patience, say, seed)
+        self._allowance = Allowance(study.database, study.study_id, study.spec.budget, self._crew.devices)
         self._ender = Ender(study, self._attributes, self._saver)
         self._runs: dict[int, Assignment] = {}
         """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
-        self._started = 0
-        self._empty_until = 0.0
-        self._measuring: Future[tuple[int, str]] | None = None
-        self._held_back: list[Run] = []
 
     def run(self, stop: threading.Event) -> None:
         """Works until the study has no trial left to give, or `stop` is set; then saves its trials and hands them
@@ -112,9 +105,13 @@ class Worker:
         with Renewer(self._database, self._study.spec.lease_seconds) as renewer:
             try:
                 while not stop.is_set():
-                    self._fill()
+                    if (over := self._over_budget()) is not None:
+                        self._say(over)
+                        return
+                    if self._allowance.is_granted:
+                        self._runs |= self._intake.fill(sum(a.trains for a in self._runs.values()))
                     if not self._runs:
-                        if self._is_done():
+                        if self._rest():
                             return
                         stop.wait(IDLE_SECONDS)
                         continue
@@ -138,72 +135,44 @@ class Worker:
         if self._saver is not None:
             self._saver.close()
         held = [a.lease for a in self._runs.values() if a.written is None]
-        if held:
-            try:
-                numbers = self._patience.attempt(lambda: leases.hand_back(self._database, held))
-            except Away:
-                self._say(f"{len(held)} trials go back to the queue when their leases run out")
-            else:
-                self._say(f"handed back {len(numbers)} trials: {', '.join(map(str, numbers))}")
-
-    def _is_done(self) -> bool:
         try:
-            return self._patience.attempt(self._study.is_done)
+            if held:
+                numbers = self._patience.attempt(lambda: leases.hand_back(self._database, held))
+                self._say(f"handed back {len(numbers)} trials: {', '.join(map(str, numbers))}")
+            if self._allowance.over(self._margin) is None:
+                self._patience.attempt(self._allowance.pause)
         except Away:
-            return False
+            self._say(f"{len(held)} trials go back to the queue when their leases run out")
 
-    def _fill(self) -> None:
-        """Claims trials until all lanes are taken or the queue is empty."""
-        if self._measuring is not None and self._measuring.done():
-            self._capacity, why = self._measuring.result()
-            self._measuring = None
-            self._say(f"{self._capacity} lane{'s'[: self._capacity > 1]}: {why}")
-            self._crew.admit(self._held_back)
-        if self._measuring is not None or time.monotonic() < self._empty_until:
-            return
-        admitted: list[Run] = []
-        training = sum(a.end is None for a in self._runs.values())
-        while training + len(admitted) < (self._capacity or 1):
-            try:
-                run = self._patience.attempt(lambda: self._claim(admitted))
-            except Away:
-                break  # what was claimed in spite of it comes back when its lease runs out
-            if run is None:
-                self._empty_until = time.monotonic() + IDLE_SECONDS
-                break
-            admitted.append(run)
-        if admitted and self._capacity is None:
-            # In a thread: this compiles, which may take longer than a lease, and than anyone's patience.
-            [run], self._held_back = admitted, admitted
-            program = self._crew.program(ProgramKey.of(run.experiment, run.hyperparameters))
-            self._measuring = _in_thread(lambda: choose_lanes(program, run.experiment, run.hyperparameters))
-            return
-        self._crew.admit(admitted)
+    def _over_budget(self) -> str | None:
+        """Why training is to end, if it is; asks the database from time to time."""
+        if self._allowance.is_due():
+            with contextlib.suppress(Away):  # what was reserved may be used meanwhile
+                self._patience.attempt(self._allowance.ask)
+        return self._allowance.over(self._margin)
 
-    def _claim(self, admitted: list[Run]) -> Run | None:
-        seconds = self._study.spec.lease_seconds
-        keys = [*self._crew.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in admitted)]
-        compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
-        lease = leases.claim(self._database, self._study.study_id, self.name, seconds, compiled)
-        if lease is None and self._sampled is not None:
-            lease = self._sampled.claim(self.name, seconds)
-        if lease is None:
-            return None
-        trial = self._database.optuna.get_trial(lease.trial_id)
-        experiment, hyperparameters = self._study.run_of(trial)
-        assignment = Assignment(lease, experiment, hyperparameters, rungs(experiment))
-        assignment.retries = int(trial.user_attrs.get(RETRIES_KEY, 0))
-        saved = self._saver.load(assignment.lease.trial_id, experiment, hyperparameters) if self._saver else None
-        at = ""
-        if saved is not None:
-            assignment.resume(saved)
-            at = f" from epoch {saved.epoch:,}"
-        self._started += 1
-        self._runs[self._started] = assignment
-        self._say(f"Trial {lease.number} starts{at}: {describe_point(trial.params)}")
-        return Run(self._started, experiment, hyperparameters, saved.snapshot if saved else None)
+    @property
+    def _margin(self) -> float:
+        """Seconds before the end of a budget at which training is to end: chunks under way go on to their ends."""
+        return 1.0 + 2.0 * self._longest_chunk
 
-    def _listen(self) -> list[Update | Saved]:
+    def _time(self, chunk: Chunk) -> None:
+        self._longest_chunk = max(self._longest_chunk, chunk.end - chunk.start)
+        self._on_chunk(chunk)
+
+    def _rest(self) -> bool:
+        """Whether the study is done, where there is nothing to train. Raises `UserError` if what waits never fits."""
+        try:
+            self._patience.attempt(self._allowance.pause)
+            if self._patience.attempt(self._study.is_done):
+                return True
+            if not self._patience.attempt(self._study.counts)[TrialState.RUNNING]:
+                self._intake.check_fit()
+        except Away:
+            pass
+        return False
+
+    def _listen(self) -> list[Update | Saved | OutOfMemory]:
         """What the crew has posted, or nothing after a moment. Raises what made a trainer fail."""
         good = []
         for posted in self._posted(LISTEN_SECONDS):
@@ -219,9 +188,12 @@ class Worker:
             while True:
                 yield self._crew.posted.get_nowait()
 
-    def _sync(self, posted: list[Update | Saved], lost: set[Lease]) -> None:
+    def _sync(self, posted: list[Update | Saved | OutOfMemory], lost: set[Lease]) -> None:
         """Reports, prunes and ends trials; drops those whose lease was lost."""
         for one in posted:
+            if isinstance(one, OutOfMemory):
+                self._shrink(one)
+                continue
             if (assignment := self._runs.get(one.run)) is None:
                 continue
             if isinstance(one, Saved):
@@ -239,7 +211,9 @@ class Worker:
         if any(a.undecided for a in training.values()):
             self._prune()
         for number, assignment in list(self._runs.items()):
-            if assignment.end is not None and assignment.written is None and not assignment.reports:
+            if assignment.given_up and assignment.saving is None:
+                self._return(number)
+            elif assignment.end is not None and assignment.written is None and not assignment.reports:
                 self._crew.drop(number)
                 assignment.written = self._ender.end(assignment)
             elif assignment.written is not None and assignment.written.done():
@@ -283,6 +257,23 @@ class Worker:
         assignment.records = [checkpoint.record]
         assignment.saving = self._saver.save(assignment.heartbeat(), checkpoint)
 
+    def _shrink(self, event: OutOfMemory) -> None:
+        """Has runs that did not fit handed back, once what is left of them is saved."""
+        training = sum(a.trains for a in self._runs.values())
+        hit = [self._runs[number] for number in event.runs if number in self._runs]
+        self._intake.shrink(event, hit, training)
+        for number in event.runs:
+            self._crew.drop(number)
+        for assignment in hit:
+            assignment.given_up = True
+
+    def _return(self, number: int) -> None:
+        """Hands one trial back to the queue."""
+        with contextlib.suppress(Away):  # then at another time
+            lease = self._runs[number].lease
+            self._patience.attempt(lambda: leases.hand_back(self._database, [lease]))
+            del self._runs[number]
+
     def _keep_weights(self, assignment: Assignment, look: Look | None) -> None:
         if self._snapshots is not None and look is not None:
             folder = self._snapshots / f"trial-{assignment.lease.number}"
@@ -312,17 +303,3 @@ class Worker:
                     self._crew.stop(number)
         for assignment in self._runs.values():
             assignment.undecided = []
-
-
-def _in_thread(work: Callable[[], tuple[int, str]]) -> Future[tuple[int, str]]:
-    """What a thread comes to that may be left behind: compiling cannot be interrupted."""
-    future: Future[tuple[int, str]] = Future()
-
-    def main() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=main, name="measuring", daemon=True).start()
-    return future

@@ -55,13 +55,10 @@ def status_view(status: Status, rows: int = 16) -> RenderableType:
     parts: list[RenderableType] = [head, Text(headline(status))]
     if status.running:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("trial", "epoch", "", "accuracy", "epochs/s", "parameters", "worker"):
-            table.add_column(
-                name, justify="right" if name in ("trial", "epoch", "saved", "accuracy", "epochs/s") else "left"
-            )
+        for name in ("trial", "epoch", "saved", "", "accuracy", "epochs/s", "parameters", "worker", "heard"):
+            table.add_column(name, justify="left" if name in ("", "parameters", "worker") else "right")
         for trial in status.running[:rows]:
             accuracy = "" if trial.accuracy is None else f"{trial.accuracy:.3f}"
-            silent = "" if trial.silent_seconds < 30 else f", silent for {duration(trial.silent_seconds)}"
             table.add_row(
                 str(trial.number),
                 f"{trial.epoch:,}",
@@ -70,7 +67,8 @@ def status_view(status: Status, rows: int = 16) -> RenderableType:
                 accuracy,
                 f"{trial.epochs_per_second:.0f}",
                 _point(trial.params),
-                trial.worker + silent,
+                trial.worker,
+                f"{duration(trial.silent_seconds)} ago",
             )
         parts.append(table)
         if len(status.running) > rows:
@@ -85,9 +83,13 @@ def headline(status: Status) -> str:
         solved = status.best.user_attrs.get("epochs_to_solve")
         how = f"solved at epoch {solved:,}" if solved else f"accuracy {status.best.value:.3f}"
         best = f"best: trial {status.best.number}, {how} ({_point(status.best.params)})"
+    used = "".join(
+        f" · {used:.3g} of {limit:g} {name.replace('_', ' ')}" for name, (used, limit) in status.budget.items()
+    )
     if status.done:
-        return f"done · {best}"
-    return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {duration(status.seconds_left)}"
+        why = f": {status.spent}" if status.spent and status.counts["waiting"] else ""
+        return f"done{why} · {best}"
+    return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {duration(status.seconds_left)}{used}"
 
 
 def ranking(study: Study, rows: int = 20) -> Table:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.search import leases, tables
 from miiii_search.search.leases import Heartbeat, Lease
-from miiii_search.search.reporting import Outcome, finish
+from miiii_search.search.reporting import Ending, Outcome, finish
 from miiii_search.search.settings import to_tree, validate
 from miiii_search.search.spec import StudySpec
 from miiii_search.search.storage import Database
@@ -57,7 +57,7 @@ def read_back(study: Study) -> optuna.Study:
 def all_tables() -> list[sa.Table]:
     """Optuna's tables and ours, each after those that it refers to; without the version of the schema."""
     optunas = [t for t in models.BaseModel.metadata.sorted_tables if t.name != "version_info"]
-    return [*optunas, tables.leases, tables.artifacts, tables.checkpoints]
+    return [*optunas, *tables.OURS.sorted_tables]
 
 
 def everything(database: Database) -> dict[str, list[str]]:
@@ -93,7 +93,7 @@ def end(
     """Ends a claimed trial as a worker would, without having trained it."""
     known = {"device": "cpu", "worker": "worker", "seconds": 1.5, "metrics": metrics_of(study, value or 0.0)}
     outcome = Outcome(state, value, "ended.", known | attributes, [])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome)
+    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
 
 
 def together(*actions: Callable[[], Any]) -> list[Any]:

@@ -37,7 +37,7 @@ from miiii_search.search.artifacts import Artifact, DatabaseArtifactStore
 from miiii_search.search.checkpoints import share, shared_epoch
 from miiii_search.search.coordinator import supervise
 from miiii_search.search.leases import Heartbeat, Lease, hand_back, requeue_overdue
-from miiii_search.search.reporting import Outcome, finish, report, retry
+from miiii_search.search.reporting import Ending, Outcome, finish, report, retry
 from miiii_search.search.spec import Budget, Range
 from miiii_search.search.status import read_status
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database, open_database
@@ -339,8 +339,9 @@ def test_a_guessed_token_renews_nothing(study: Study) -> None:
     lease = claim(study)
     forged = Lease(lease.trial_id, lease.number, "0" * 32)
     assert report(study.database, [Heartbeat(forged, 1, 1.0)], {forged: {4: 0.5}}, SECONDS) == set()
-    assert not finish(
-        study.database, study.study_id, Heartbeat(forged, 1, 1.0), Outcome(TrialState.FAIL, None, "x", {}, [])
+    assert (
+        finish(study.database, study.study_id, Heartbeat(forged, 1, 1.0), Outcome(TrialState.FAIL, None, "x", {}, []))
+        == Ending.LOST
     )
     assert read_back(study).trials[lease.number].intermediate_values == {}
 
@@ -498,7 +499,7 @@ def test_finish_is_seen(study: Study, tmp_path: Path, state: TrialState, value: 
     attributes = {"epochs_to_solve": 7, "test_accuracy": {"7": 0.5}, "device": "cpu", "none": None}
     files = {"curve.png": b"\x89PNG" + bytes(300), "record.npz": random.Random(0).randbytes(200_000)}
     outcome = Outcome(state, value, note, attributes, [Artifact(*file) for file in files.items()])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome)
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.WRITTEN
 
     seen = read_back(study)
     trial = seen.trials[lease.number]
@@ -529,7 +530,7 @@ def test_finish_is_all_or_nothing(study: Study) -> None:
         with failing_at(study.database, statement):
             finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome)
         assert everything(study.database) == before
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome)
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.WRITTEN
 
 
 @pytest.mark.parametrize("thief", [True, False])
@@ -543,7 +544,7 @@ def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
     beat = Heartbeat(evicted, 8, 1.0)
     assert report(study.database, [beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
     outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
-    assert not finish(study.database, study.study_id, beat, outcome)
+    assert finish(study.database, study.study_id, beat, outcome) == Ending.LOST
     assert not retry(study.database, beat, 1, "went wrong")
     assert not share(study.database, beat, 8, b"checkpoint", SECONDS)
     assert hand_back(study.database, [evicted]) == []
@@ -553,10 +554,15 @@ def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
 def test_a_trial_is_ended_once(study: Study) -> None:
     lease = claim(study)
     beat = Heartbeat(lease, 7, 1.0)
-    assert finish(study.database, study.study_id, beat, Outcome(TrialState.COMPLETE, 1.0, "one.", {}, []))
+    assert (
+        finish(study.database, study.study_id, beat, Outcome(TrialState.COMPLETE, 1.0, "one.", {}, []))
+        == Ending.WRITTEN
+    )
     before = everything(study.database)
     # The same lease: its first answer may have been lost on its way.
-    assert finish(study.database, study.study_id, beat, Outcome(TrialState.FAIL, None, "two.", {}, []))
+    assert (
+        finish(study.database, study.study_id, beat, Outcome(TrialState.FAIL, None, "two.", {}, [])) == Ending.WRITTEN
+    )
     assert everything(study.database) == before
 
 
@@ -614,7 +620,7 @@ def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
     lease = claim(study)
     read_back(study).tell(lease.number, 0.125)
     outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
-    assert not finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome)
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.LOST
     trial = read_back(study).trials[lease.number]
     assert (trial.value, trial.user_attrs) == (0.125, {})
 

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from miiii_search.search import leases, tables
 from miiii_search.search.checkpoints import share, shared_epoch
 from miiii_search.search.leases import Heartbeat, Lease
-from miiii_search.search.reporting import Outcome, finish, report, retry
+from miiii_search.search.reporting import Ending, Outcome, finish, report, retry
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import create_study
 from tests.search.support import make_spec
@@ -110,8 +110,9 @@ class LeaseModel(RuleBasedStateMachine):
     def finish(self, lease: Lease, state: TrialState) -> None:
         trial = self.trials[lease.number]
         ended_by_it = trial.state.is_finished() and self.ended_by.get(lease.number) == lease
-        ok = finish(DATABASE[0], self.study.study_id, Heartbeat(lease, 1, 1.0), Outcome(state, 0.5, "ended.", {}, []))
-        assert ok == (self.held(lease) or ended_by_it)
+        outcome = Outcome(state, 0.5, "ended.", {}, [])
+        ending = finish(DATABASE[0], self.study.study_id, Heartbeat(lease, 1, 1.0), outcome)
+        assert (ending == Ending.WRITTEN) == (self.held(lease) or ended_by_it)
         if self.held(lease):
             trial.state, trial.holder, trial.saved = state, None, 0
             self.ended_by[lease.number] = lease

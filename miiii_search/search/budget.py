@@ -1,0 +1,221 @@
+"""Budgets of a study: solved trials, device time, wall time. Kept to exactly, whatever the number of workers.
+
+Device time is what workers hold devices for, compiling included, as a cloud or a batch system would bill it: seconds
+times devices. A worker reserves it ahead in a ledger, under a lock, and stops before its reservation ends; so what all
+of them use together never exceeds the budget. What a killed worker had reserved counts as used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.search import tables
+from miiii_search.search.spec import Budget
+from miiii_search.search.storage import Database
+
+STARTED_KEY = "miiii:started_at"
+"""The study attribute with the moment of the first claim, in seconds since 1970 by the database's clock."""
+
+ASK_SECONDS = 5.0
+"""Between two looks at what the other workers have used."""
+
+SHARE = 0.25
+"""A worker reserves at most so much of what is left, that others have a part."""
+SHORTEST_SECONDS = 10.0
+"""A shorter reservation is not worth beginning with: the last seconds of a budget of device time are not used."""
+LONGEST_SECONDS = 900.0
+"""So much device time is lost when a worker is killed; so long it trains on while the database is away."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a study has used of its budget."""
+
+    solved: int
+    """Trials in the state COMPLETE whose run was solved."""
+    device_seconds: float
+    """Used, or reserved by workers."""
+    wall_seconds: float
+    """Since the first claim; 0 before it."""
+
+
+def read_usage(connection: sa.Connection, study_id: int) -> Usage:
+    """What the study has used so far."""
+    ledger = tables.device_time
+    device_seconds = connection.execute(
+        sa.select(sa.func.coalesce(sa.func.sum(ledger.c.seconds), 0.0)).where(ledger.c.study_id == study_id)
+    ).scalar_one()
+    started = _started_at(connection, study_id)
+    wall_seconds = 0.0 if started is None else _now(connection) - started
+    return Usage(count_solved(connection, study_id), float(device_seconds), max(wall_seconds, 0.0))
+
+
+def count_solved(connection: sa.Connection, study_id: int) -> int:
+    """The COMPLETE trials whose run was solved."""
+    trials, attributes = tables.trials, tables.trial_user_attributes
+    query = (
+        sa.select(sa.func.count())
+        .select_from(trials.join(attributes, attributes.c.trial_id == trials.c.trial_id))
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
+        .where(attributes.c.key == "epochs_to_solve", attributes.c.value_json != "null")
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def spent(budget: Budget, usage: Usage) -> str | None:
+    """Which part of the budget is used up, in words, if one is."""
+    if budget.solved is not None and usage.solved >= budget.solved:
+        return f"{usage.solved} trials are solved, as many as the budget asks for"
+    if budget.wall_hours is not None and usage.wall_seconds >= 3600 * budget.wall_hours:
+        return f"the budget of {budget.wall_hours:g} hours is over"
+    if budget.device_hours is not None and 3600 * budget.device_hours - usage.device_seconds < SHORTEST_SECONDS:
+        return f"the budget of {budget.device_hours:g} device hours is used up"
+    return None
+
+
+def spent_by_now(database: Database, study_id: int, budget: Budget) -> str | None:
+    """`spent`, as the database knows it now; asks nothing where the budget is of trials alone."""
+    if not budget.has_limits:
+        return None
+    with database.engine.connect() as connection:
+        return spent(budget, read_usage(connection, study_id))
+
+
+class Allowance:
+    """What one worker may use of its study's budget. For its main thread.
+
+    `devices` is how many it holds. `attempt` makes a call to the database, and raises what a database that is away is
+    to raise.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        study_id: int,
+        budget: Budget,
+        devices: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._study_id = study_id
+        self._budget = budget
+        self._devices = devices
+        self._clock = clock
+        self._holder = uuid.uuid4().hex
+        self._since: float | None = None
+        """When devices were begun to be held; None while they are not."""
+        self._used = self._reserved = 0.0
+        """Seconds a device, of all times: held before `_since`, and written down in the ledger."""
+        self._wall_end = math.inf
+        self._ask_at = 0.0
+        self._spent: str | None = None
+
+    def over(self, margin: float) -> str | None:
+        """Why training is to end now, in words, where ending it takes so many seconds; None while it need not."""
+        if self._spent is not None or not self._budget.has_limits or self._since is None or self.seconds_left > margin:
+            return self._spent
+        if self._wall_end - self._clock() <= margin:
+            return f"the budget of {self._budget.wall_hours:g} hours is over"
+        return f"the budget of {self._budget.device_hours:g} device hours is used up, or other workers hold the rest"
+
+    @property
+    def seconds_left(self) -> float:
+        """How long training may go on before more has been reserved."""
+        now = self._clock()
+        held = self._used + (now - self._since if self._since is not None else 0.0)
+        reserved = self._reserved - held if self._budget.device_hours is not None else math.inf
+        return min(reserved, self._wall_end - now)
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether trials may be claimed: not before `ask` has been answered."""
+        return not self._budget.has_limits or self._since is not None
+
+    def is_due(self) -> bool:
+        """Whether the database is to be asked again."""
+        return self._budget.has_limits and self._spent is None and self._clock() >= self._ask_at
+
+    def ask(self) -> None:
+        """Looks at what all workers have used, and reserves more where that is due.
+
+        To be called before the first trial is claimed, and then whenever it `is_due`. Called twice, it does no more.
+        """
+        if not self._budget.has_limits:
+            return
+        with self._database.transaction() as connection:
+            tables.lock_study(connection, self._study_id)
+            if _started_at(connection, self._study_id) is None:
+                _start(connection, self._study_id)
+            usage = read_usage(connection, self._study_id)
+            reserved = self._reserve(connection, usage) if self._budget.device_hours is not None else 0.0
+        now = self._clock()
+        self._since = now if self._since is None else self._since
+        self._reserved = max(self._reserved, reserved)
+        if self._budget.wall_hours is not None:
+            self._wall_end = now + 3600 * self._budget.wall_hours - usage.wall_seconds
+        others = Usage(usage.solved, 0.0, usage.wall_seconds)  # of device time it knows by what it could reserve
+        self._spent = spent(self._budget, others)
+        self._ask_at = now + min(ASK_SECONDS, self.seconds_left / 2)
+
+    def _reserve(self, connection: sa.Connection, usage: Usage) -> float:
+        """Reserves more where less than half of a reservation is left; returns what is reserved in all."""
+        assert self._budget.device_hours is not None
+        left = 3600 * self._budget.device_hours - usage.device_seconds
+        seconds = min(max(SHARE * left / self._devices, SHORTEST_SECONDS), LONGEST_SECONDS, left / self._devices)
+        if seconds * self._devices < SHORTEST_SECONDS or 2 * self.seconds_left > seconds:
+            return self._reserved
+        # From the ledger, not from memory: an earlier answer may have been lost on its way.
+        written = self._written(connection)
+        if written > self._reserved + 1e-3:
+            return written
+        self._write(connection, written + seconds)
+        return written + seconds
+
+    def pause(self) -> None:
+        """Gives back what was reserved and is not needed, since nothing is trained for now. `ask` begins anew.
+
+        Not to be called when training ended because the budget was `over`: its last seconds would seem to be left.
+        """
+        if self._since is None:
+            return
+        if self._budget.device_hours is not None:
+            used = self._used + self._clock() - self._since
+            with self._database.transaction() as connection:
+                tables.lock_study(connection, self._study_id)
+                self._write(connection, used)
+            self._used = self._reserved = used
+        self._since, self._ask_at = None, 0.0
+
+    def _written(self, connection: sa.Connection) -> float:
+        ledger = tables.device_time
+        query = sa.select(ledger.c.seconds).where(ledger.c.holder == self._holder)
+        return (connection.execute(query).scalar_one_or_none() or 0.0) / self._devices
+
+    def _write(self, connection: sa.Connection, seconds: float) -> None:
+        row = {"holder": self._holder, "study_id": self._study_id, "seconds": seconds * self._devices}
+        tables.upsert(connection, tables.device_time, [row], ("holder",))
+
+
+def _now(connection: sa.Connection) -> float:
+    return float(connection.execute(sa.select(tables.now(connection))).scalar_one())
+
+
+def _started_at(connection: sa.Connection, study_id: int) -> float | None:
+    attributes = tables.study_system_attributes
+    text = connection.execute(
+        sa.select(attributes.c.value_json).where(attributes.c.study_id == study_id, attributes.c.key == STARTED_KEY)
+    ).scalar_one_or_none()
+    return None if text is None else float(json.loads(text))
+
+
+def _start(connection: sa.Connection, study_id: int) -> None:
+    row = {"study_id": study_id, "key": STARTED_KEY, "value_json": json.dumps(_now(connection))}
+    connection.execute(sa.insert(tables.study_system_attributes), [row])

@@ -1,0 +1,176 @@
+"""Which trials a worker takes from the queue, and how many at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from miiii_search.errors import UserError
+from miiii_search.experiment.capacity import choose_lanes
+from miiii_search.experiment.crew import Crew
+from miiii_search.experiment.device import is_out_of_memory
+from miiii_search.experiment.program import ProgramKey
+from miiii_search.experiment.stores import WIDTHS
+from miiii_search.experiment.trainer import OutOfMemory, Run
+from miiii_search.search import leases
+from miiii_search.search.assignment import Assignment
+from miiii_search.search.patience import Away, Patience
+from miiii_search.search.reporting import RETRIES_KEY
+from miiii_search.search.sampling import SampledQueue
+from miiii_search.search.saving import Saver
+from miiii_search.search.spec import rungs
+from miiii_search.search.study import Study, describe_point, shape_of
+
+IDLE_SECONDS = 1.0
+"""Between two looks at an empty queue, while others still train what may come back to it."""
+
+
+class Intake:
+    """Claims trials for one worker, resumes them, and gives them to its crew. For the worker's main thread.
+
+    `lanes` is how many are trained at once; None measures how many are best. What does not fit into the memory
+    lowers it.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        worker: str,
+        lanes: int | None,
+        crew: Crew,
+        saver: Saver | None,
+        patience: Patience,
+        say: Callable[[str], None],
+        seed: int,
+    ) -> None:
+        self._study = study
+        self._worker = worker
+        self._lanes = lanes
+        self._crew = crew
+        self._saver = saver
+        self._patience = patience
+        self._say = say
+        self._sampled = SampledQueue(study, seed) if study.spec.sampler != "queue" else None
+        self._started = 0
+        self._empty_until = 0.0
+        self._measuring: Future[tuple[int, str]] | None = None
+        self._held_back: list[Run] = []
+        self._unfit: dict[str, str] = {}
+        """Shapes of which not even one lane fits, and what it needs."""
+
+    def fill(self, training: int) -> dict[int, Assignment]:
+        """Claims trials until all lanes are taken or the queue is empty; `training` lanes are taken already.
+
+        Returns what was claimed, by the number that the crew knows a run by: a trial may come back to the worker that
+        lost it, as another run.
+        """
+        if self._measuring is not None and self._measuring.done():
+            self._end_measuring(self._measuring)
+        claimed: dict[int, Assignment] = {}
+        if self._measuring is not None or time.monotonic() < self._empty_until:
+            return claimed
+        runs: list[Run] = []
+        while training + len(runs) < (self._lanes or 1):
+            try:
+                found = self._patience.attempt(lambda: self._claim(runs))
+            except Away:
+                break  # what was claimed in spite of it comes back when its lease runs out
+            if found is None:
+                self._empty_until = time.monotonic() + IDLE_SECONDS
+                break
+            assignment, run = found
+            claimed[run.number] = assignment
+            runs.append(run)
+        if runs and self._lanes is None:
+            # In a thread: this compiles, which may take longer than a lease, and than anyone's patience.
+            [run], self._held_back = runs, runs
+            program = self._crew.program(ProgramKey.of(run.experiment, run.hyperparameters))
+            self._measuring = _in_thread(lambda: choose_lanes(program, run.experiment, run.hyperparameters))
+        else:
+            self._crew.admit(runs)
+        return claimed
+
+    def shrink(self, event: OutOfMemory, hit: Sequence[Assignment], training: int) -> None:
+        """Lowers the number of lanes, since of `training` ones those that were `hit` did not fit."""
+        if not hit:
+            return
+        if all(assignment.beside == 1 for assignment in hit):
+            self._exclude(hit[0], event.bytes_per_lane, event.reason)
+        elif self._lanes is None or any(assignment.beside == self._lanes for assignment in hit):  # not shrunk yet
+            lanes = max(assignment.beside for assignment in hit)
+            fewer = max((w for w in WIDTHS if w < len(hit)), default=0)
+            self._lanes = max(1, min(training - len(hit) + fewer, lanes - 1))
+            self._say(
+                f"out of memory with {lanes} lanes ({_first_line(event.reason)}): "
+                f"at most {self._lanes} from now on; {len(hit)} go back to the queue"
+            )
+
+    def check_fit(self) -> None:
+        """To be called when there is nothing to train here or elsewhere, though trials wait: says why."""
+        if self._unfit:
+            needs = "; ".join(f"{shape} {why}" for shape, why in self._unfit.items())
+            raise UserError(
+                f"not one lane fits into the memory of this machine: {needs}; give the worker a larger device, "
+                "or the study smaller experiments"
+            )
+
+    def _exclude(self, assignment: Assignment, bytes_per_lane: int | None, reason: str) -> None:
+        hyperparameters = assignment.hyperparameters
+        shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
+        size = f"needs {bytes_per_lane / 2**20:,.0f} MiB a lane" if bytes_per_lane else "does not fit"
+        self._unfit[shape] = f"{size} ({_first_line(reason)})"
+        self._say(f"Trial {assignment.lease.number} goes back to the queue: {shape} {self._unfit[shape]}")
+
+    def _end_measuring(self, measuring: Future[tuple[int, str]]) -> None:
+        self._measuring = None
+        try:
+            self._lanes, why = measuring.result()
+            self._say(f"{self._lanes} lane{'s'[: self._lanes > 1]}: {why}")
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._lanes = 1  # the one that waits finds out how much it needs
+        self._crew.admit(self._held_back)
+
+    def _claim(self, runs: Sequence[Run]) -> tuple[Assignment, Run] | None:
+        spec = self._study.spec
+        keys = [*self._crew.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in runs)]
+        compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
+        database, study_id = self._study.database, self._study.study_id
+        lease = leases.claim(database, study_id, self._worker, spec.lease_seconds, compiled, self._unfit)
+        if lease is None and self._sampled is not None:
+            lease = self._sampled.claim(self._worker, spec.lease_seconds)
+        if lease is None:
+            return None
+        trial = database.optuna.get_trial(lease.trial_id)
+        experiment, hyperparameters = self._study.run_of(trial)
+        assignment = Assignment(lease, experiment, hyperparameters, rungs(experiment), beside=self._lanes or 1)
+        assignment.retries = int(trial.user_attrs.get(RETRIES_KEY, 0))
+        saved = self._saver.load(lease.trial_id, experiment, hyperparameters) if self._saver else None
+        at = ""
+        if saved is not None:
+            assignment.resume(saved)
+            at = f" from epoch {saved.epoch:,}"
+        self._say(f"Trial {lease.number} starts{at}: {describe_point(trial.params)}")
+        self._started += 1
+        return assignment, Run(self._started, experiment, hyperparameters, saved.snapshot if saved else None)
+
+
+def _in_thread(work: Callable[[], tuple[int, str]]) -> Future[tuple[int, str]]:
+    """What a thread comes to that may be left behind: compiling cannot be interrupted."""
+    future: Future[tuple[int, str]] = Future()
+
+    def main() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=main, name="measuring", daemon=True).start()
+    return future
+
+
+def _first_line(reason: str) -> str:
+    return reason.strip().splitlines()[0][:200] if reason.strip() else "the device gave no reason"
