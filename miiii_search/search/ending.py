@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
 import numpy as np
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.analysis.curves import learning_curves
@@ -18,7 +20,8 @@ from miiii_search.experiment.telemetry import Floats, Record
 from miiii_search.experiment.trainer import End
 from miiii_search.search.artifacts import Artifact
 from miiii_search.search.assignment import Assignment
-from miiii_search.search.patience import Away, Patience
+from miiii_search.search.leases import Heartbeat
+from miiii_search.search.patience import Away, Patience, first_line
 from miiii_search.search.reporting import Ending, Outcome, finish, retry
 from miiii_search.search.saving import Saver
 from miiii_search.search.study import METRICS_KEY, Study, objective
@@ -77,9 +80,7 @@ class Ender:
         )
         limit = spec.budget.solved
         try:
-            ending = self._patience.insist(
-                lambda: finish(database, self._study.study_id, heartbeat, ended, limit), self._given_up
-            )
+            ending, ended = self._finish(heartbeat, ended)
         except Away:
             return None  # it goes on from its last checkpoint, elsewhere or here
         if ending == Ending.BEYOND:
@@ -89,6 +90,22 @@ class Ender:
         if self._saver is not None:
             self._saver.remove(lease.trial_id)
         return ended.note
+
+    def _finish(self, heartbeat: Heartbeat, ended: Outcome) -> tuple[Ending, Outcome]:
+        """Writes a trial's end; without its artifacts, if the database refuses to store those."""
+        spec = self._study.spec
+
+        def write() -> Ending:
+            return finish(self._study.database, self._study.study_id, heartbeat, ended, spec.budget.solved)
+
+        try:
+            return self._patience.insist(write, self._given_up), ended
+        except sa.exc.DBAPIError as error:
+            if not ended.artifacts:
+                raise
+            note = f"{ended.note} Its artifacts could not be stored: {first_line(error)}."
+            ended = replace(ended, note=note, artifacts=[], attributes={**ended.attributes, "artifacts": note})
+            return self._patience.insist(write, self._given_up), ended
 
 
 def outcome(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -57,6 +58,8 @@ class Intake:
         self._empty_until = 0.0
         self._measuring: Future[tuple[int, str]] | None = None
         self._held_back: list[Run] = []
+        self._failed: Counter[str] = Counter()
+        """How often in a row a lane of this shape did not fit, although it was the only one, and got nowhere."""
         self._unfit: dict[str, str] = {}
         """Shapes of which not even one lane fits, and what it needs."""
 
@@ -97,7 +100,7 @@ class Intake:
         if not hit:
             return
         if all(assignment.beside == 1 for assignment in hit):
-            self._exclude(hit[0], event.bytes_per_lane, event.reason)
+            self._count_failure(hit[0], event.bytes_per_lane, event.reason)
         elif self._lanes is None or any(assignment.beside == self._lanes for assignment in hit):  # not shrunk yet
             lanes = max(assignment.beside for assignment in hit)
             fewer = max((w for w in WIDTHS if w < len(hit)), default=0)
@@ -116,12 +119,17 @@ class Intake:
                 "or the study smaller experiments"
             )
 
-    def _exclude(self, assignment: Assignment, bytes_per_lane: int | None, reason: str) -> None:
+    def _count_failure(self, assignment: Assignment, bytes_per_lane: int | None, reason: str) -> None:
         hyperparameters = assignment.hyperparameters
         shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
-        size = f"needs {bytes_per_lane / 2**20:,.0f} MiB a lane" if bytes_per_lane else "does not fit"
-        self._unfit[shape] = f"{size} ({_first_line(reason)})"
-        self._say(f"Trial {assignment.lease.number} goes back to the queue: {shape} {self._unfit[shape]}")
+        needs = f"needs {bytes_per_lane / 2**20:,.0f} MiB a lane" if bytes_per_lane else "does not fit"
+        needs = f"{needs} ({_first_line(reason)})"
+        self._say(f"out of memory with 1 lane: trial {assignment.lease.number} goes back to the queue, {shape} {needs}")
+        # Once may be by chance: the lane before it was still there, or another process took the memory.
+        progressed = assignment.progress.epoch > assignment.origin.get("epoch", 0)
+        self._failed[shape] = 1 if progressed else self._failed[shape] + 1
+        if self._failed[shape] > 1:
+            self._unfit[shape] = needs
 
     def _end_measuring(self, measuring: Future[tuple[int, str]]) -> None:
         self._measuring = None

@@ -17,6 +17,10 @@ LONGEST_SECONDS = 30.0
 """Between two tries."""
 
 
+READ_ONLY = "25006"
+"""PostgreSQL's code for a server that takes no writes, such as a standby before it takes over."""
+
+
 class Away(Exception):
     """The database does not answer, or did not a moment ago; nothing was written, or it is not known whether."""
 
@@ -67,7 +71,7 @@ class Patience:
         now = time.monotonic()
         if not self._since:
             self._since = now
-            self._say(f"the database does not answer ({_reason(error)}); trying again until it does")
+            self._say(f"the database does not answer ({first_line(error)}); trying again until it does")
         self._again, self._wait = now + self._wait, min(2 * self._wait, LONGEST_SECONDS)
 
 
@@ -80,10 +84,13 @@ def is_lost(error: BaseException | None) -> bool:
     if error.connection_invalidated:
         return True
     mistake = "no such" in str(error.orig)  # a table or a column, on SQLite
+    if getattr(error.orig, "pgcode", None) == READ_ONLY:
+        return True
     return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not mistake
 
 
-def _reason(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The driver's own words, without SQL."""
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
     original = getattr(cause, "orig", None) or cause or error
     return (str(original).strip().splitlines() or [type(original).__name__])[0]

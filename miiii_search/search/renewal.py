@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from miiii_search.search import leases
 from miiii_search.search.leases import Heartbeat, Lease
+from miiii_search.search.patience import is_lost
 from miiii_search.search.storage import Database
 
 RENEW_SECONDS = 5.0
@@ -66,7 +67,9 @@ class Renewer:
         try:
             with self._database.transaction() as connection:
                 held = leases.renew(connection, heartbeats, self._seconds)
-        except sa.exc.OperationalError:
+        except sa.exc.DBAPIError as error:
+            if not is_lost(error):
+                raise
             # A lease outlasts several renewals, and the main thread meets the same database with its reports.
             return
         with self._lock:

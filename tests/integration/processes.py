@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,12 @@ class Processes:
         self.environment = {"XDG_STATE_HOME": str(folder / "state")}
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: str, storage: str) -> subprocess.Popen[str]:
-        """Starts a command; its output goes to a file each."""
+    def start(self, *arguments: str, storage: str, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Starts a command, by way of the command `within` if there is one; its output goes to a file each."""
         log = self.folder / f"{len(self._started)}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*within, *COMMAND, *arguments],
                 cwd=self.folder,
                 env=clean_environment(storage) | self.environment,
                 stdout=file,
