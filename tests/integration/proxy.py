@@ -6,17 +6,21 @@ import contextlib
 import selectors
 import socket
 import threading
+import time
 from types import TracebackType
 
 import sqlalchemy as sa
+
+DELAY_SECONDS = 1.0
 
 
 class Proxy:
     """Forwards connections to the server of a storage URL, as `fault` lets it.
 
     Of connections that are there when `break_connections` is called: "cut" ends them, "silence" keeps them and
-    forwards nothing, "half-closed" ends what the server says and goes on to take what it is told. New ones
-    are treated likewise; with no fault, all is well again and broken connections end.
+    forwards nothing, "half-closed" ends what the server says and goes on to take what it is told, "delay" forwards
+    everything a second late. New ones are treated likewise; with no fault, all is well again and broken connections
+    end.
     """
 
     def __init__(self, url: str) -> None:
@@ -34,6 +38,10 @@ class Proxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all connections, and takes no more."""
         self._listener.close()
         self.fault = ""
         self.break_connections()
@@ -61,7 +69,11 @@ class Proxy:
                 if self.fault == "cut":
                     client.close()
                     continue
-                server = socket.create_connection(self._server)
+                try:
+                    server = socket.create_connection(self._server)
+                except OSError:  # it is being restarted
+                    client.close()
+                    continue
                 with self._lock:
                     self._pairs.append((client, server))
                 threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
@@ -76,5 +88,7 @@ class Proxy:
                     data = source.recv(65536)
                     if not data:
                         return
-                    if not self.fault:
+                    if self.fault == "delay":
+                        time.sleep(DELAY_SECONDS)
+                    if self.fault in ("", "delay"):
                         key.data.sendall(data)
