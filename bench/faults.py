@@ -1,4 +1,4 @@
-"""Studies under faults of all kinds, for as long as you like: what was survived, what it cost, and that nothing is lost.
+"""Studies under faults of all kinds, for as long as you like: what was survived, what it cost, what was lost.
 
 Two workers with disks and networks of their own, two coordinators, one PostgreSQL; one study after the other, each
 struck at random moments: SIGKILL, SIGTERM, SIGSTOP, cut, silent, half-closed and slow connections, a database stopped

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,11 +131,12 @@ def share(database: Database, heartbeat: Heartbeat, epoch: int, data: bytes, sec
     return True
 
 
-def shared_epoch(database: Database, trial_id: int) -> int:
-    """The epoch of a trial's checkpoint in the database, 0 if there is none."""
+def shared_epochs(database: Database, trial_ids: Collection[int]) -> dict[int, int]:
+    """The epochs of the checkpoints in the database, of those trials that have one."""
+    table = tables.checkpoints
     with database.engine.connect() as connection:
-        query = sa.select(tables.checkpoints.c.epoch).where(tables.checkpoints.c.trial_id == trial_id)
-        return connection.execute(query).scalar_one_or_none() or 0
+        query = sa.select(table.c.trial_id, table.c.epoch).where(table.c.trial_id.in_(trial_ids))
+        return {row.trial_id: row.epoch for row in connection.execute(query)}
 
 
 def load_shared(database: Database, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters) -> Loaded:
@@ -157,10 +158,11 @@ def newest(
     trial_id: int,
     experiment: Experiment,
     hyperparameters: Hyperparameters,
+    shared_epoch: int,
 ) -> Loaded:
-    """The newest good checkpoint within reach."""
+    """The newest good checkpoint within reach; the one in the database is of `shared_epoch`, 0 if there is none."""
     here = local.load(trial_id, experiment, hyperparameters)
-    if shared_epoch(database, trial_id) <= (here.checkpoint.epoch if here.checkpoint else 0):
+    if shared_epoch <= (here.checkpoint.epoch if here.checkpoint else 0):
         return here
     there = load_shared(database, trial_id, experiment, hyperparameters)
     return Loaded(there.checkpoint or here.checkpoint, [*here.problems, *there.problems])

@@ -7,6 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
+
+from optuna.trial import FrozenTrial
 
 from miiii_search.errors import UserError
 from miiii_search.experiment.capacity import choose_lanes
@@ -17,6 +20,8 @@ from miiii_search.experiment.stores import WIDTHS
 from miiii_search.experiment.trainer import OutOfMemory, Run
 from miiii_search.search import leases
 from miiii_search.search.assignment import Assignment
+from miiii_search.search.checkpoints import shared_epochs
+from miiii_search.search.leases import Lease
 from miiii_search.search.patience import Away, Patience
 from miiii_search.search.reporting import RETRIES_KEY
 from miiii_search.search.sampling import SampledQueue
@@ -75,17 +80,16 @@ class Intake:
         if self._measuring is not None or time.monotonic() < self._empty_until:
             return claimed
         runs: list[Run] = []
-        while training + len(runs) < (self._lanes or 1):
+        while (free := (self._lanes or 1) - training - len(runs)) > 0:
             try:
-                found = self._patience.attempt(lambda: self._claim(runs))
+                found = self._patience.attempt(partial(self._claim, list(runs), free))
             except Away:
                 break  # what was claimed in spite of it comes back when its lease runs out
-            if found is None:
+            if not found:
                 self._empty_until = time.monotonic() + IDLE_SECONDS
                 break
-            assignment, run = found
-            claimed[run.number] = assignment
-            runs.append(run)
+            claimed |= {run.number: assignment for assignment, run in found}
+            runs += [run for _, run in found]
         if runs and self._lanes is None:
             # In a thread: this compiles, which may take longer than a lease, and than anyone's patience.
             [run], self._held_back = runs, runs
@@ -142,21 +146,28 @@ class Intake:
             self._lanes = 1  # the one that waits finds out how much it needs
         self._crew.admit(self._held_back)
 
-    def _claim(self, runs: Sequence[Run]) -> tuple[Assignment, Run] | None:
-        spec = self._study.spec
+    def _claim(self, runs: Sequence[Run], n: int) -> list[tuple[Assignment, Run]]:
+        """Claims up to `n` trials beside those that are about to begin; only one where nothing is compiled yet, so
+        that the others are of its shape."""
+        spec, database = self._study.spec, self._study.database
         keys = [*self._crew.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in runs)]
         compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
-        database, study_id = self._study.database, self._study.study_id
-        lease = leases.claim(database, study_id, self._worker, spec.lease_seconds, compiled, self._unfit)
-        if lease is None and self._sampled is not None:
-            lease = self._sampled.claim(self._worker, spec.lease_seconds)
-        if lease is None:
-            return None
-        trial = database.optuna.get_trial(lease.trial_id)
+        seconds, n = spec.lease_seconds, n if compiled else 1
+        claimed = leases.claim(database, self._study.study_id, self._worker, seconds, compiled, self._unfit, n)
+        if not claimed and self._sampled is not None:
+            lease = self._sampled.claim(self._worker, seconds)
+            claimed = [lease] if lease else []
+        ids = [lease.trial_id for lease in claimed]
+        trials = self._study.read(ids) if ids else {}
+        shared = shared_epochs(database, ids) if ids and self._saver else {}
+        return [self._begin(lease, trials[lease.trial_id], shared.get(lease.trial_id, 0)) for lease in claimed]
+
+    def _begin(self, lease: Lease, trial: FrozenTrial, shared_epoch: int) -> tuple[Assignment, Run]:
         experiment, hyperparameters = self._study.run_of(trial)
         assignment = Assignment(lease, experiment, hyperparameters, rungs(experiment), beside=self._lanes or 1)
         assignment.retries = int(trial.user_attrs.get(RETRIES_KEY, 0))
-        saved = self._saver.load(lease.trial_id, experiment, hyperparameters) if self._saver else None
+        load = self._saver.load if self._saver else lambda *_: None
+        saved = load(lease.trial_id, experiment, hyperparameters, shared_epoch)
         at = ""
         if saved is not None:
             assignment.resume(saved)

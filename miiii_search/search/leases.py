@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -56,10 +56,11 @@ def claim(
     seconds: float,
     shapes: Collection[str] = (),
     unfit: Collection[str] = (),
-) -> Lease | None:
-    """Takes the first WAITING trial, by preference of one of the given shapes and none of an unfit one, and leases it.
+    n: int = 1,
+) -> list[Lease]:
+    """Takes the first `n` WAITING trials, by preference of the given shapes and none of an unfit one, and leases them.
 
-    Returns None on an empty queue. Called twice, it takes two trials; two workers never get the same one.
+    Returns fewer where the queue holds fewer. Called twice, it takes others; two workers never get the same one.
     """
     preferred = [json.dumps(shape) for shape in shapes]
     refused = [json.dumps(shape) for shape in unfit]
@@ -74,38 +75,45 @@ def claim(
         # A trial that Optuna's own enqueue_trial made has no shape.
         .where(sa.func.coalesce(trial_system_attributes.c.value_json, "").not_in(refused))
         .order_by(preference, trials.c.number)
-        .limit(1)
+        .limit(n)
         .with_for_update(skip_locked=True, of=trials)
     )
     with database.transaction() as connection:
-        row = connection.execute(first_waiting).one_or_none()
-        if row is None:
-            return None
+        rows = connection.execute(first_waiting).all()
+        if not rows:
+            return []
         connection.execute(
             sa.update(trials)
-            .where(trials.c.trial_id == row.trial_id)
+            .where(trials.c.trial_id.in_([row.trial_id for row in rows]))
             .values(state=TrialState.RUNNING, datetime_start=utc_now())
         )
-        return grant(connection, study_id, row.trial_id, row.number, worker, seconds)
+        return grant(connection, study_id, [(row.trial_id, row.number) for row in rows], worker, seconds)
 
 
-def grant(connection: sa.Connection, study_id: int, trial_id: int, number: int, worker: str, seconds: float) -> Lease:
-    """Leases a trial that this transaction has just set RUNNING."""
-    lease = Lease(trial_id, number, uuid.uuid4().hex)
+def grant(
+    connection: sa.Connection, study_id: int, claimed: Sequence[tuple[int, int]], worker: str, seconds: float
+) -> list[Lease]:
+    """Leases trials (trial id, number) that this transaction has just set RUNNING."""
+    granted = [Lease(trial_id, number, uuid.uuid4().hex) for trial_id, number in claimed]
     clock = tables.now(connection)
     connection.execute(
         sa.insert(leases).values(
-            trial_id=trial_id,
-            study_id=study_id,
-            token=lease.token,
-            worker=worker[:256],
-            expires_at=clock + seconds,
-            renewed_at=clock,
-            epoch=0,
-            epochs_per_second=0.0,
+            [
+                {
+                    "trial_id": lease.trial_id,
+                    "study_id": study_id,
+                    "token": lease.token,
+                    "worker": worker[:256],
+                    "expires_at": clock + seconds,
+                    "renewed_at": clock,
+                    "epoch": 0,
+                    "epochs_per_second": 0.0,
+                }
+                for lease in granted
+            ]
         )
     )
-    return lease
+    return granted
 
 
 def renew(connection: sa.Connection, heartbeats: Iterable[Heartbeat], seconds: float) -> set[Lease]:
@@ -114,26 +122,47 @@ def renew(connection: sa.Connection, heartbeats: Iterable[Heartbeat], seconds: f
     A lease that is overdue but that nobody has taken back is renewed like any other. One whose trial someone
     else has ended (by the dashboard) is not held.
     """
-    held = set()
+    beats = {beat.lease.token: beat for beat in sorted(heartbeats, key=lambda beat: beat.lease.trial_id)}
+    if not beats:
+        return set()
     clock = tables.now(connection)
-    for beat in sorted(heartbeats, key=lambda beat: beat.lease.trial_id):  # one order: no deadlock
-        still_running = sa.exists().where(
-            trials.c.trial_id == beat.lease.trial_id, trials.c.state == TrialState.RUNNING
-        )
-        found = connection.execute(
-            sa.update(leases)
-            .where(leases.c.token == beat.lease.token, still_running)
-            .values(
-                expires_at=clock + seconds,
-                renewed_at=clock,
-                epoch=beat.epoch,
-                epochs_per_second=beat.epochs_per_second,
-                saved_epoch=beat.saved_epoch,
-            )
-        )
-        if found.rowcount:
-            held.add(beat.lease)
-    return held
+    times = {"expires_at": clock + seconds, "renewed_at": clock}
+    still_running = sa.exists().where(trials.c.trial_id == leases.c.trial_id, trials.c.state == TrialState.RUNNING)
+    if connection.dialect.name == "sqlite":  # which has no table of values with names, and where a statement is cheap
+        return {
+            beat.lease
+            for token, beat in beats.items()
+            if connection.execute(
+                sa.update(leases).where(leases.c.token == token, still_running).values(times | _told(beat))
+            ).rowcount
+        }
+    told = sa.values(
+        sa.column("token", sa.String),
+        *(sa.column(name, leases.c[name].type) for name in TOLD),
+        name="told",
+    ).data([(token, *_told(beat).values()) for token, beat in beats.items()])
+    # All rows are locked in one order, whoever else renews some of them: no deadlock.
+    locked = (
+        sa.select(leases.c.token)
+        .where(leases.c.token.in_(list(beats)))
+        .order_by(leases.c.trial_id)
+        .with_for_update()
+        .cte("locked")
+    )
+    renewed = connection.execute(
+        sa.update(leases)
+        .where(leases.c.token == locked.c.token, leases.c.token == told.c.token, still_running)
+        .values(times | {name: told.c[name] for name in TOLD})
+        .returning(leases.c.token)
+    )
+    return {beats[token].lease for token in renewed.scalars()}
+
+
+TOLD = ("epoch", "epochs_per_second", "saved_epoch")
+
+
+def _told(beat: Heartbeat) -> dict[str, float]:
+    return {"epoch": beat.epoch, "epochs_per_second": beat.epochs_per_second, "saved_epoch": beat.saved_epoch}
 
 
 def release(connection: sa.Connection, lease: Lease) -> None:

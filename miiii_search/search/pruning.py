@@ -20,10 +20,24 @@ from miiii_search.errors import UserError
 from miiii_search.search.spec import Pruning, StudySpec
 
 
+class Reported(Protocol):
+    """A trial as far as a rule looks at it, a `peers.Peer` or one of Optuna's."""
+
+    @property
+    def state(self) -> TrialState:
+        """Where it is."""
+        ...
+
+    @property
+    def intermediate_values(self) -> dict[int, float]:
+        """Its reports: at the rung that is decided on, and if it has ended its last one."""
+        ...
+
+
 class Rule(Protocol):
     """Decides on one trial, given all trials of the study as they were read once for all lanes."""
 
-    def decide(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], epoch: int) -> str | None:
+    def decide(self, trial: Any, trials: Sequence[Any], epoch: int) -> str | None:
         """Why the trial should be given up at the rung `epoch`, in words; None to let it go on."""
         ...
 
@@ -31,7 +45,7 @@ class Rule(Protocol):
 class Never:
     """The rule `none`."""
 
-    def decide(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], epoch: int) -> str | None:
+    def decide(self, trial: Reported, trials: Sequence[Reported], epoch: int) -> str | None:
         """Lets every trial go on."""
         return None
 
@@ -47,7 +61,7 @@ class Quantile:
     quantile: float
     min_trials: int
 
-    def decide(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], epoch: int) -> str | None:
+    def decide(self, trial: Reported, trials: Sequence[Reported], epoch: int) -> str | None:
         """Compares the trial's report at the rung with its peers'."""
         mine = trial.intermediate_values.get(epoch)
         if mine is None:
@@ -66,7 +80,7 @@ class Quantile:
 
 @dataclass(frozen=True)
 class OptunaRule:
-    """One of Optuna's pruners, on the reports at our rungs."""
+    """One of Optuna's pruners, on the reports at our rungs. Its trials are Optuna's own, read whole."""
 
     study: optuna.Study
     pruner: optuna.pruners.BasePruner
@@ -128,7 +142,7 @@ def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.Bas
         raise UserError(f"pruning.options for `{pruning.rule}`: {error}") from None
 
 
-def _value_at(trial: FrozenTrial, epoch: int) -> float | None:
+def _value_at(trial: Reported, epoch: int) -> float | None:
     """The trial's report at the rung; a finished one that ended before it, its last."""
     if epoch in trial.intermediate_values:
         return trial.intermediate_values[epoch]

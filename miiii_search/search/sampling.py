@@ -127,7 +127,8 @@ class SampledQueue:
             connection.execute(
                 sa.update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(datetime_start=utc_now())
             )
-            return grant(connection, study.study_id, trial_id, number, worker, seconds)
+            [lease] = grant(connection, study.study_id, [(trial_id, number)], worker, seconds)
+            return lease
 
 
 def _identity(params: dict[str, Any]) -> str:

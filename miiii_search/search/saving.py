@@ -36,9 +36,11 @@ class Saver:
         """Whether the last checkpoints are being written."""
         return self._deadline is not None
 
-    def load(self, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters) -> Checkpoint | None:
-        """The newest good checkpoint of a trial that this worker can reach."""
-        found = newest(self._local, self._study.database, trial_id, experiment, hyperparameters)
+    def load(
+        self, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters, shared_epoch: int
+    ) -> Checkpoint | None:
+        """The newest good checkpoint of a trial that this worker can reach; see `checkpoints.newest`."""
+        found = newest(self._local, self._study.database, trial_id, experiment, hyperparameters, shared_epoch)
         for problem in found.problems:
             self._say(f"a checkpoint was passed over: {problem}")
         return found.checkpoint

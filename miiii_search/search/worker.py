@@ -34,8 +34,9 @@ from miiii_search.search.ending import Ender
 from miiii_search.search.intake import IDLE_SECONDS, Intake
 from miiii_search.search.leases import Lease
 from miiii_search.search.patience import Away, Patience
+from miiii_search.search.peers import Peers
 from miiii_search.search.provenance import source_commit
-from miiii_search.search.pruning import make_rule
+from miiii_search.search.pruning import OptunaRule, make_rule
 from miiii_search.search.renewal import Renewer
 from miiii_search.search.reporting import report
 from miiii_search.search.saving import Saver
@@ -76,6 +77,7 @@ class Worker:
         self._grace_seconds = grace_seconds
         self._optuna_study = study.load()
         self._rule = make_rule(study.spec, self._optuna_study)
+        self._peers = Peers(study.database, study.study_id)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         seed = int.from_bytes(os.urandom(4), "little")
         self._attributes: dict[str, Any] = {
@@ -284,21 +286,27 @@ class Worker:
         self._crew.drop(number)
         self._say(f"Trial {self._runs.pop(number).lease.number} was taken from this worker")
 
+    def _read_peers(self, rungs: set[int]) -> dict[int, Any]:
+        """All trials by their ids, as the rule wants them."""
+        if isinstance(self._rule, OptunaRule):
+            return {trial._trial_id: trial for trial in self._optuna_study.get_trials(deepcopy=False)}
+        return {peer.trial_id: peer for peer in self._peers.read(rungs)}
+
     def _prune(self) -> None:
         """Asks the rule about every lane that has passed a rung at or above the floor."""
         asked = {a.lease.trial_id: (n, a) for n, a in self._runs.items() if a.undecided and a.end is None}
         if asked and self._study.spec.pruning.rule != "none":
+            rungs = {epoch for _, assignment in asked.values() for epoch in assignment.undecided}
             try:
-                trials = self._patience.attempt(lambda: self._optuna_study.get_trials(deepcopy=False))
+                trials = self._patience.attempt(lambda: self._read_peers(rungs))
             except Away:
                 return
-            for trial in trials:
-                if trial._trial_id not in asked:
-                    continue
-                number, assignment = asked[trial._trial_id]
+            for trial_id, (number, assignment) in asked.items():
+                if (trial := trials.get(trial_id)) is None:
+                    continue  # somebody deleted it
                 for epoch in assignment.undecided:
                     if assignment.pruned is None:
-                        assignment.pruned = self._rule.decide(trial, trials, epoch)
+                        assignment.pruned = self._rule.decide(trial, list(trials.values()), epoch)
                 if assignment.pruned is not None:
                     self._crew.stop(number)
         for assignment in self._runs.values():

@@ -68,8 +68,7 @@ def everything(database: Database) -> dict[str, list[str]]:
 
 def claim(study: Study, seconds: float = SECONDS, shapes: Sequence[str] = (), worker: str = "worker") -> Lease:
     """Claims a trial that must be there."""
-    lease = leases.claim(study.database, study.study_id, worker, seconds, shapes)
-    assert lease is not None
+    [lease] = leases.claim(study.database, study.study_id, worker, seconds, shapes)
     return lease
 
 

@@ -34,7 +34,7 @@ from optuna.trial import TrialState
 from miiii_search.errors import UserError
 from miiii_search.search import artifacts, leases, tables
 from miiii_search.search.artifacts import Artifact, DatabaseArtifactStore
-from miiii_search.search.checkpoints import share, shared_epoch
+from miiii_search.search.checkpoints import share, shared_epochs
 from miiii_search.search.coordinator import supervise
 from miiii_search.search.leases import Heartbeat, Lease, hand_back, requeue_overdue
 from miiii_search.search.reporting import Ending, Outcome, finish, report, retry
@@ -265,13 +265,15 @@ def test_processes_create_one_study_in_a_new_database(storage_url: str) -> None:
 # Claims
 
 
-def test_claims_are_unique(study: Study) -> None:
+@pytest.mark.parametrize("n", [1, 5])
+def test_claims_are_unique(study: Study, n: int) -> None:
     other = another(study.database)
 
     def work(database: Database) -> list[Lease]:
         mine = []
-        while (lease := leases.claim(database, study.study_id, "worker", SECONDS)) is not None:
-            mine.append(lease)
+        while claimed := leases.claim(database, study.study_id, "worker", SECONDS, n=n):
+            assert len(claimed) <= n
+            mine += claimed
         return mine
 
     found = together(*(lambda d=d: work(d) for d in [study.database, other] * 4))
@@ -289,7 +291,7 @@ def test_claim_takes_the_first_and_none_from_an_empty_queue(database: Database) 
     before = datetime.now() - timedelta(seconds=1)
     first, second = claim(study), claim(study)
     assert (first.number, second.number) == (0, 1)
-    assert leases.claim(database, study.study_id, "worker", SECONDS) is None
+    assert leases.claim(database, study.study_id, "worker", SECONDS) == []
     trials = read_back(study).trials
     assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2  # no third one was made
     for trial in trials:
@@ -578,14 +580,14 @@ def test_a_trial_that_went_wrong_is_tried_again_as_itself(study: Study) -> None:
 def test_a_checkpoint_lies_in_the_database_until_its_trial_ends(study: Study) -> None:
     lease = claim(study)
     beat = Heartbeat(lease, 8, 1.0)
-    assert shared_epoch(study.database, lease.trial_id) == 0
+    assert shared_epochs(study.database, [lease.trial_id]) == {}
     for epoch in (4, 8):
         assert share(study.database, beat, epoch, b"checkpoint", SECONDS)
-    assert shared_epoch(study.database, lease.trial_id) == 8
+    assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
     assert len(everything(study.database)["miiii_checkpoints"]) == 1
     assert hand_back(study.database, [lease]) == [lease.number]
     lease = claim(study)
-    assert shared_epoch(study.database, lease.trial_id) == 8
+    assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
     end(study, lease)
     assert everything(study.database)["miiii_checkpoints"] == []
 

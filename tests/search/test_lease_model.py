@@ -21,7 +21,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from optuna.trial import TrialState
 
 from miiii_search.search import leases, tables
-from miiii_search.search.checkpoints import share, shared_epoch
+from miiii_search.search.checkpoints import share, shared_epochs
 from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.reporting import Ending, Outcome, finish, report, retry
 from miiii_search.search.storage import Database, open_database
@@ -80,12 +80,13 @@ class LeaseModel(RuleBasedStateMachine):
 
     @rule(target=granted)
     def claim(self) -> Any:
-        lease = leases.claim(DATABASE[0], self.study.study_id, "worker", PERIOD)
+        claimed = leases.claim(DATABASE[0], self.study.study_id, "worker", PERIOD)
         waiting = [number for number, trial in self.trials.items() if trial.state == TrialState.WAITING]
         if not waiting:
-            assert lease is None
+            assert claimed == []
             return multiple()
-        assert lease is not None and lease.number == min(waiting)
+        [lease] = claimed
+        assert lease.number == min(waiting)
         trial = self.trials[lease.number]
         trial.state, trial.holder = TrialState.RUNNING, lease
         self.renewed(lease)
@@ -151,7 +152,7 @@ class LeaseModel(RuleBasedStateMachine):
             trial = self.trials[stored.number]
             assert stored.state == trial.state
             assert max(stored.intermediate_values, default=0) == trial.epoch
-            assert shared_epoch(DATABASE[0], stored._trial_id) == trial.saved
+            assert shared_epochs(DATABASE[0], [stored._trial_id]).get(stored._trial_id, 0) == trial.saved
             assert stored.user_attrs.get("retries", 0) == trial.retries
 
     @property

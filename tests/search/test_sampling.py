@@ -36,7 +36,8 @@ def claim_and_end(study: Study, seed: int) -> list[Lease]:
     """A worker that trains one trial after another, as long as there are any."""
     queue, claimed = SampledQueue(study, seed), []
     while not study.is_done():
-        lease = leases.claim(study.database, study.study_id, "worker", SECONDS) or queue.claim("worker", SECONDS)
+        queued = leases.claim(study.database, study.study_id, "worker", SECONDS)
+        lease = queued[0] if queued else queue.claim("worker", SECONDS)
         if lease is not None:
             claimed.append(lease)
             end(study, lease, value=0.25 + lease.number / 100)

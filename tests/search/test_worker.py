@@ -335,7 +335,7 @@ def test_a_stolen_lease(database: Database) -> None:
             # At once what a coordinator and another worker do one after the other: this one must not be the other.
             connection.execute(sa.delete(tables.leases))
             trial_id = study.trials()[0]._trial_id
-            thief = grant(connection, study.study_id, trial_id, 0, "thief", SECONDS)
+            [thief] = grant(connection, study.study_id, [(trial_id, 0)], "thief", SECONDS)
         before = everything(database)
         wait_until(lambda: "Trial 0 was taken from this worker" in said)
         assert everything(database) == before
