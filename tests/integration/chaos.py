@@ -169,7 +169,6 @@ class Chaos:
                     return True
             if machine.worker.poll() == 0:
                 return False  # there was nothing left for it
-            assert machine.worker.poll() is None, self.processes.log(machine.worker)
             self.look()
             time.sleep(0.2)
         return False
@@ -198,7 +197,17 @@ class Chaos:
         return result
 
     def look(self) -> None:
-        """Takes note of how far trials are, and of what workers said since."""
+        """Takes note of how far trials are, and of what workers said since; starts again who found no database.
+
+        That is for whoever started them, Compose for instance: at a start nobody knows yet whether a database will
+        ever be there.
+        """
+        for machine in self._machines:
+            if self._found_no_database(machine.worker):
+                self._restart(machine)
+        for k, coordinator in enumerate(self._coordinators):
+            if self._found_no_database(coordinator):
+                self._coordinators[k] = self._coordinate()
         with contextlib.suppress(sa.exc.DBAPIError), self._connect() as connection:
             query = sa.select(tables.trials.c.number, tables.leases.c.epoch).join(
                 tables.leases, tables.leases.c.trial_id == tables.trials.c.trial_id
@@ -212,6 +221,13 @@ class Chaos:
             for line in whole[self._read[index] :]:
                 self._note(line)
             self._read[index] = len(whole)
+
+    def _found_no_database(self, process: subprocess.Popen[str]) -> bool:
+        if process.poll() in (None, 0):
+            return False
+        last = self.processes.log(process).strip().splitlines()[-1]
+        assert re.match("error: (cannot reach|the database stopped answering)", last), self.processes.log(process)
+        return True
 
     def _note(self, line: str) -> None:
         if match := re.match(r"Trial (\d+) starts(?: from epoch ([\d,]+))?", line):

@@ -1,0 +1,339 @@
+"""What the database costs: statements and milliseconds a trial, beside the plain Optuna loop, on a real PostgreSQL.
+
+Both sides run the same trials, one after the other in one run: N trials in the study, K of them running, the others
+ended with all their reports. Ours does what a worker does: one claim for all lanes, at each rung one transaction of
+reports and, from the floor of pruning on, one look at the peers, one transaction at a trial's end with its artifacts, and the renewals in between.
+Optuna's is `ask`, six `suggest_`, `report` and `should_prune` at each rung, `tell`, a lane; at many lanes a sample of
+them is measured, with all others running.
+
+Example: python bench/storage.py --quick --json storage.json
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+import warnings
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from miiii_search.experiment.spec import Experiment
+from miiii_search.search import leases, tables
+from miiii_search.search.artifacts import Artifact
+from miiii_search.search.checkpoints import shared_epochs
+from miiii_search.search.leases import Heartbeat
+from miiii_search.search.peers import Peers
+from miiii_search.search.presets import TABLE_1
+from miiii_search.search.pruning import make_rule
+from miiii_search.search.renewal import RENEW_SECONDS
+from miiii_search.search.reporting import Outcome, finish, report
+from miiii_search.search.spec import Budget, StudySpec, rungs
+from miiii_search.search.storage import Database, open_database
+from miiii_search.search.study import Study, create_study
+from tests.postgres import PostgresServer
+
+EPOCHS = 2048
+"""Of a trial. Short, which is hard on us: one of the paper's 65,536 has 10 rungs more and trains 32 times as long."""
+
+MEASURED_RUNGS = 2
+SAMPLE = 8
+"""Lanes of Optuna's that are measured, at most."""
+ARTIFACTS = [Artifact("learning-curves.png", bytes(40_000)), Artifact("record.npz", bytes(60_000))]
+LEASE_SECONDS = 60.0
+START_TRIALS = 1000
+
+
+@dataclass
+class Cost:
+    """Of one trial."""
+
+    statements: float = 0.0
+    milliseconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.statements + other.statements, self.milliseconds + other.milliseconds)
+
+    def __mul__(self, factor: float) -> Cost:
+        return Cost(self.statements * factor, self.milliseconds * factor)
+
+
+class Counter:
+    """Statements of all engines of this process, and the time that passes."""
+
+    def __init__(self) -> None:
+        self._statements = 0
+        sa.event.listen(sa.engine.Engine, "before_cursor_execute", self._count)
+
+    def _count(self, *_: object) -> None:
+        self._statements += 1
+
+    @contextmanager
+    def of(self, trials: int) -> Iterator[Cost]:
+        """The cost a trial of what is done inside for so many."""
+        cost, statements, began = Cost(), self._statements, time.perf_counter()
+        yield cost
+        cost.milliseconds = 1e3 * (time.perf_counter() - began) / trials
+        cost.statements = (self._statements - statements) / trials
+
+
+def main() -> None:
+    options = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="100 and 1,000 trials, 1 and 32 lanes")
+    options.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = options.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    sizes, widths = ((100, 1000), (1, 32)) if arguments.quick else ((100, 1000, 5000), (1, 8, 32, 128))
+    epoch_ms = measure_epoch()
+    print(f"an epoch of d = 128 at p = 113 takes {epoch_ms:.1f} ms here; a trial here has {EPOCHS:,}")
+    print(f"{'trials':>7}{'lanes':>6} | {'ours':>22} | {'Optuna':>22} | {'ratio':>6} | of training")
+    print(f"{'':>13} | {'statements':>11}{'ms':>11} | {'statements':>11}{'ms':>11} | {'':>6} |")
+    rows: list[dict[str, Any]] = []
+    counter = Counter()
+    with PostgresServer() as server:
+        for size in sizes:
+            for width in (w for w in widths if w <= size):
+                rows.append(measure(server, counter, size, width, epoch_ms))
+                print(line(rows[-1]), flush=True)
+        start = measure_start(server)
+    at_32 = min(row["speedup"] for row in rows if row["lanes"] == 32)
+    print(f"at 32 lanes ours costs at most 1/{at_32:.0f} of Optuna's")
+    print(f"a worker's start on a study of {START_TRIALS:,} trials: {start:.2f} s of CPU for the storage")
+    if arguments.json:
+        figures = {"rows": rows, "speedup_at_32": at_32, "start_cpu_seconds": start, "epoch_ms": epoch_ms}
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def line(row: dict[str, Any]) -> str:
+    ours, plain = row["ours"], row["optuna"]
+    return (
+        f"{row['trials']:>7,}{row['lanes']:>6} | {ours['statements']:>11.1f}{ours['ms']:>11.1f} | "
+        f"{plain['statements']:>11.1f}{plain['ms']:>11,.0f} | {row['speedup']:>6.0f} | {row['of_training']:.3%}"
+    )
+
+
+def measure(server: PostgresServer, counter: Counter, size: int, width: int, epoch_ms: float) -> dict[str, Any]:
+    """Both sides of one row of the table."""
+    url = server.create_database()
+    database = open_database(url, create=True)
+    study = make_study(database, size, width)
+    seconds = EPOCHS * epoch_ms / 1e3
+    ours = cost_of_ours(counter, study, width, seconds)
+    twin = copy_study(database, study, width)
+    plain = cost_of_optuna(counter, database, twin, width)
+    database.close()
+    server.drop_database(url)
+    return {
+        "trials": size,
+        "lanes": width,
+        "ours": {"statements": ours.statements, "ms": ours.milliseconds},
+        "optuna": {"statements": plain.statements, "ms": plain.milliseconds},
+        "speedup": plain.milliseconds / ours.milliseconds,
+        "of_training": ours.milliseconds / 1e3 / seconds,
+    }
+
+
+def make_study(database: Database, size: int, width: int) -> Study:
+    """A study of Table 1's configurations, all but the last `width` of which have ended."""
+    spec = StudySpec(
+        experiment=Experiment(epochs=EPOCHS),
+        space=TABLE_1,
+        replicates=-(-size // 384),
+        budget=Budget(trials=size),
+    )
+    study = create_study(database, "ours", spec)
+    with database.transaction() as connection:
+        ids = list(connection.execute(sa.select(tables.trials.c.trial_id).order_by("number")).scalars())
+        fill(connection, ids[: size - width], rungs(spec.experiment))
+        end(connection, ids[: size - width])
+    return study
+
+
+def fill(connection: sa.Connection, trial_ids: Sequence[int], epochs: Sequence[int]) -> None:
+    """Reports at these rungs."""
+    chance = random.Random(0)
+    rows = [
+        {"trial_id": i, "step": e, "intermediate_value": chance.random(), "intermediate_value_type": "FINITE"}
+        for i in trial_ids
+        for e in epochs
+    ]
+    if rows:
+        connection.execute(sa.insert(tables.intermediate_values), rows)
+
+
+def end(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
+    """COMPLETE, with a value."""
+    now = leases.utc_now()
+    done = {"state": TrialState.COMPLETE, "datetime_start": now, "datetime_complete": now}
+    if trial_ids:
+        connection.execute(sa.update(tables.trials).where(tables.trials.c.trial_id.in_(trial_ids)).values(done))
+        rows = [{"trial_id": i, "objective": 0, "value": 0.5, "value_type": "FINITE"} for i in trial_ids]
+        connection.execute(sa.insert(tables.trial_values), rows)
+
+
+def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> Cost:
+    """What a worker of so many lanes does, a trial; `seconds` is how long one trains."""
+    database, experiment = study.database, study.spec.experiment
+    peers, rule = Peers(database, study.study_id), make_rule(study.spec, study.load())
+    peers.read({1})  # what a worker reads once, at its start
+    with counter.of(width) as claiming:
+        claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width)
+        ids = [lease.trial_id for lease in claimed]
+        study.read(ids)
+        shared_epochs(database, ids)
+    assert len(claimed) == width
+    known, measured = rungs(experiment)[:-MEASURED_RUNGS], rungs(experiment)[-MEASURED_RUNGS:]
+    with database.transaction() as connection:
+        fill(connection, ids, known)
+    beats = [Heartbeat(lease, 1, 1.0) for lease in claimed]
+    with counter.of(width * MEASURED_RUNGS) as reporting:
+        for epoch in measured:
+            report(database, beats, {lease: {epoch: 0.5} for lease in claimed}, LEASE_SECONDS)
+    with counter.of(width * MEASURED_RUNGS) as pruning:
+        for epoch in measured:
+            found = {peer.trial_id: peer for peer in peers.read({epoch})}
+            for trial_id in ids:
+                rule.decide(found[trial_id], list(found.values()), epoch)
+    with counter.of(width) as renewing, database.transaction() as connection:
+        leases.renew(connection, beats, LEASE_SECONDS)
+    attributes = {"epochs_to_solve": None, "metrics": {"validation_accuracy": [0.5] * 29}, "worker": "worker"}
+    with counter.of(width) as ending:
+        for beat in beats:
+            outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", attributes, ARTIFACTS)
+            finish(database, study.study_id, beat, outcome)
+    asked = sum(epoch >= study.spec.pruning_floor for epoch in rungs(experiment))
+    rest = ending + renewing * (seconds / RENEW_SECONDS)
+    return claiming + reporting * len(rungs(experiment)) + pruning * asked + rest
+
+
+def copy_study(database: Database, study: Study, width: int) -> optuna.Study:
+    """The same trials as a study of plain Optuna, without the `width` ones that are to run."""
+    twin = optuna.create_study(
+        storage=database.optuna,
+        study_name="plain",
+        direction="maximize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=optuna.pruners.PercentilePruner(25.0, n_startup_trials=4, n_warmup_steps=EPOCHS // 4),
+    )
+    with database.transaction() as connection:
+        ended = f"study_id = {study.study_id} AND number < (SELECT count(*) FROM trials) - {width}"
+        connection.execute(
+            sa.text(
+                "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) "
+                f"SELECT number, {twin._study_id}, state, datetime_start, datetime_complete FROM trials WHERE {ended}"
+            )
+        )
+        pair = (
+            f"FROM trials a JOIN trials b ON a.number = b.number AND a.study_id = {study.study_id} "
+            f"AND b.study_id = {twin._study_id}"
+        )
+        for table, columns in {
+            "trial_params": "param_name, param_value, distribution_json",
+            "trial_values": "objective, value, value_type",
+            "trial_intermediate_values": "step, intermediate_value, intermediate_value_type",
+        }.items():
+            connection.execute(
+                sa.text(
+                    f"INSERT INTO {table} (trial_id, {columns}) SELECT b.trial_id, {columns} {pair} "
+                    f"JOIN {table} c ON c.trial_id = a.trial_id"
+                )
+            )
+        connection.execute(sa.text("ANALYZE"))
+    return twin
+
+
+def cost_of_optuna(counter: Counter, database: Database, study: optuna.Study, width: int) -> Cost:
+    """The plain loop, a trial, of a process that has read the study before."""
+    study.get_trials(deepcopy=False)
+    experiment = Experiment(epochs=EPOCHS)
+    known, measured = rungs(experiment)[:-MEASURED_RUNGS], rungs(experiment)[-MEASURED_RUNGS:]
+    sample = min(width, SAMPLE)
+    others = [ask(study) for _ in range(width - sample)]
+    with counter.of(sample) as asking:
+        trials = [ask(study) for _ in range(sample)]
+    with database.transaction() as connection:
+        fill(connection, [t._trial_id for t in (*others, *trials)], known)
+    with counter.of(sample * MEASURED_RUNGS) as reporting:
+        for epoch in measured:
+            for trial in trials:
+                trial.report(0.5, epoch)
+                trial.should_prune()
+    with counter.of(sample) as ending:
+        for trial in trials:
+            study.tell(trial.number, 0.5)
+    return asking + reporting * len(rungs(experiment)) + ending
+
+
+def ask(study: optuna.Study) -> optuna.Trial:
+    trial = study.ask()
+    for name, values in TABLE_1.items():
+        trial.suggest_categorical(name, values)
+    return trial
+
+
+START = """
+import sys, time
+from miiii_search.search import leases
+from miiii_search.search.checkpoints import shared_epochs
+from miiii_search.search.peers import Peers
+from miiii_search.search.pruning import make_rule
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import open_study
+began = time.process_time()
+database = open_database(sys.argv[1])
+study = open_study(database, "ours")
+rule = make_rule(study.spec, study.load())
+claimed = leases.claim(database, study.study_id, "worker", 60.0, n=32)
+ids = [lease.trial_id for lease in claimed]
+study.read(ids)
+shared_epochs(database, ids)
+found = Peers(database, study.study_id).read({1024})
+assert len(claimed) == 32 and len(found) == int(sys.argv[2])
+print(time.process_time() - began)
+"""
+
+
+def measure_start(server: PostgresServer) -> float:
+    """Seconds of CPU that a worker's process spends on the storage until its 32 lanes train and it has pruned once."""
+    url = server.create_database()
+    database = open_database(url, create=True)
+    make_study(database, START_TRIALS, 32)
+    database.close()
+    done = subprocess.run(
+        [sys.executable, "-c", START, url, str(START_TRIALS)], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def measure_epoch() -> float:
+    """Milliseconds of an epoch of the paper's smaller network, of one lane."""
+    from miiii_search.experiment.device import use_compilation_cache
+    from miiii_search.experiment.lanes import Lanes
+    from miiii_search.experiment.program import ProgramKey
+    from miiii_search.experiment.spec import Hyperparameters
+
+    use_compilation_cache()
+    experiment, hyperparameters = Experiment(epochs=EPOCHS), Hyperparameters(d_model=128)
+    lanes = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)
+    lane = lanes.admit(experiment, hyperparameters)
+    lanes.train(1)
+    epoch, began = lanes.progress(lane).epoch, time.perf_counter()
+    lanes.train(2)
+    return 1e3 * (time.perf_counter() - began) / (lanes.progress(lane).epoch - epoch)
+
+
+if __name__ == "__main__":
+    main()
