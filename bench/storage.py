@@ -2,9 +2,9 @@
 
 Both sides run the same trials, one after the other in one run: N trials in the study, K of them running, the others
 ended with all their reports. Ours does what a worker does: one claim for all lanes, at each rung one transaction of
-reports and, from the floor of pruning on, one look at the peers, one transaction at a trial's end with its artifacts, and the renewals in between.
-Optuna's is `ask`, six `suggest_`, `report` and `should_prune` at each rung, `tell`, a lane; at many lanes a sample of
-them is measured, with all others running.
+reports and, from the floor of pruning on, one look at the peers, one transaction at a trial's end with its artifacts,
+and the renewals in between. Optuna's is `ask`, six `suggest_`, `report` and `should_prune` at each rung, `tell`, a
+lane; at many lanes a sample of them is measured, with all others running.
 
 Example: python bench/storage.py --quick --json storage.json
 """

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
+from sqlalchemy.dialects import postgresql
 
 from miiii_search.search import tables
 from miiii_search.search.storage import Database
@@ -136,11 +137,14 @@ def renew(connection: sa.Connection, heartbeats: Iterable[Heartbeat], seconds: f
                 sa.update(leases).where(leases.c.token == token, still_running).values(times | _told(beat))
             ).rowcount
         }
-    told = sa.values(
-        sa.column("token", sa.String),
-        *(sa.column(name, leases.c[name].type) for name in TOLD),
-        name="told",
-    ).data([(token, *_told(beat).values()) for token, beat in beats.items()])
+    # As one parameter: a table of values would be compiled anew for each number of lanes.
+    columns = (sa.column("token", sa.String), *(sa.column(name, leases.c[name].type) for name in TOLD))
+    rows = json.dumps([{"token": token, **_told(beat)} for token, beat in beats.items()])
+    told = (
+        sa.func.json_to_recordset(sa.cast(sa.literal(rows, sa.Text), postgresql.JSON))
+        .table_valued(*columns, name="told")
+        .render_derived(with_types=True)
+    )
     # All rows are locked in one order, whoever else renews some of them: no deadlock.
     locked = (
         sa.select(leases.c.token)

@@ -39,24 +39,21 @@ class Peers:
         self._last: dict[int, dict[int, float]] = {}
 
     def read(self, epochs: Collection[int]) -> list[Peer]:
-        """All trials of the study, with their reports at these epochs."""
+        """The trials that have ended, and those with a report at one of these epochs."""
         trials, values = tables.trials, tables.intermediate_values
+        of_study = sa.select(trials.c.trial_id, trials.c.state).where(trials.c.study_id == self._study_id)
         with self._database.engine.connect() as connection:
-            query = sa.select(trials.c.trial_id, trials.c.state).where(trials.c.study_id == self._study_id)
-            states: dict[int, TrialState] = {row.trial_id: row.state for row in connection.execute(query)}
-            new = [i for i, state in states.items() if state.is_finished() and i not in self._last]
+            ended = of_study.where(trials.c.state.not_in([TrialState.WAITING, TrialState.RUNNING]))
+            states: dict[int, TrialState] = {row.trial_id: row.state for row in connection.execute(ended)}
+            new = [trial_id for trial_id in states if trial_id not in self._last]
             for k in range(0, len(new), AT_ONCE):
                 self._read_last(connection, new[k : k + AT_ONCE])
-            at_epochs = (
-                sa.select(values)
-                .join(trials, trials.c.trial_id == values.c.trial_id)
-                .where(trials.c.study_id == self._study_id, values.c.step.in_(epochs))
-            )
-            found = {trial_id: dict(self._last.get(trial_id, {})) for trial_id in states}
-            for row in connection.execute(at_epochs):
-                if row.trial_id in found:
-                    found[row.trial_id][row.step] = _decode(row)
-        return [Peer(trial_id, states[trial_id], reports) for trial_id, reports in found.items()]
+            reports = {trial_id: dict(self._last[trial_id]) for trial_id in states}
+            at_epochs = of_study.add_columns(values).join(values, trials.c.trial_id == values.c.trial_id)
+            for row in connection.execute(at_epochs.where(values.c.step.in_(epochs))):
+                states.setdefault(row.trial_id, row.state)
+                reports.setdefault(row.trial_id, {})[row.step] = _decode(row)
+        return [Peer(trial_id, states[trial_id], found) for trial_id, found in reports.items()]
 
     def _read_last(self, connection: sa.Connection, trial_ids: list[int]) -> None:
         values = tables.intermediate_values

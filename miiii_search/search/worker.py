@@ -55,6 +55,7 @@ class Worker:
     `lanes` is how many at once; None measures how many are best. `checkpoints` says where and how often running
     trials are saved; None saves nothing, and a trial that is handed back begins anew. Snapshots of the weights at
     log-spaced epochs are kept in the folder `snapshots`, if there is one. `on_chunk` is told when devices computed.
+    `crew` trains; a simulation brings its own.
 
     Raises `UserError` if the study was created by another version of this package, unless `any_version`.
     """
@@ -69,6 +70,7 @@ class Worker:
         checkpoints: Policy | None = None,
         any_version: bool = False,
         grace_seconds: float = GRACE_SECONDS,
+        crew: Crew | None = None,
     ) -> None:
         self._study = study
         self._database = study.database
@@ -92,7 +94,8 @@ class Worker:
         self._saver = Saver(study, checkpoints, say) if checkpoints else None
         self._on_chunk = on_chunk
         self._longest_chunk = 0.0
-        self._crew = Crew(on_chunk=self._time, save_seconds=checkpoints.save_seconds if checkpoints else math.inf)
+        save_seconds = checkpoints.save_seconds if checkpoints else math.inf
+        self._crew = crew or Crew(on_chunk=self._time, save_seconds=save_seconds)
         self._intake = Intake(study, self.name, lanes, self._crew, self._saver, self._patience, say, seed)
         self._allowance = Allowance(study.database, study.study_id, study.spec.budget, self._crew.devices)
         self._ender = Ender(study, self._attributes, self._saver)

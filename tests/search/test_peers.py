@@ -38,8 +38,9 @@ def test_the_rule_decides_as_on_all_that_optuna_reads(database: Database) -> Non
         whole = {t._trial_id: t for t in read_back(study).trials}
         for rung in RUNGS:
             read = {peer.trial_id: peer for peer in peers.read({rung})}
-            assert read.keys() == whole.keys()
-            for trial_id, trial in whole.items():
+            known = {i for i, t in whole.items() if t.state.is_finished() or rung in t.intermediate_values}
+            assert read.keys() == known
+            for trial_id, trial in ((i, whole[i]) for i in known):
                 expected = rule.decide(trial, list(whole.values()), rung)
                 assert rule.decide(read[trial_id], list(read.values()), rung) == expected
                 decided += expected is not None

@@ -1,0 +1,346 @@
+"""A fleet in simulation: hundreds of workers of 32 lanes each against one PostgreSQL, on this machine.
+
+The workers are the real ones (`search.worker.Worker`), all but their training, which a clock replaces, and the pictures
+of their learning curves, which are of a fixed size. They run as threads of a few processes, whose connections are
+pooled, as PgBouncer would. Trials are met in the middle of their lives, so that from the start as many end as later.
+
+Example: python bench/fleet.py --quick --json fleet.json
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import queue
+import random
+import sys
+import threading
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import sqlalchemy as sa
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from miiii_search.experiment.crew import Crew
+from miiii_search.experiment.program import ProgramKey
+from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.stores import Progress, Rows
+from miiii_search.experiment.telemetry import Record
+from miiii_search.experiment.trainer import End, Run, Update
+from miiii_search.search import ending, leases, peers, renewal, worker
+from miiii_search.search.presets import TABLE_1
+from miiii_search.search.spec import Budget, StudySpec, rungs
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study, open_study
+from tests.postgres import PostgresServer
+
+LANES = 32
+PROCESSES = 4
+TRIAL_SECONDS = 1800.0
+"""Of a trial's life."""
+EPOCHS = 65_536
+WARM_SECONDS = 15.0
+"""After workers were added, until something is measured: their first claims come all at once."""
+PICTURE = bytes(40_000)
+
+
+class Clock(threading.Thread):
+    """Lets the lanes of all crews of a process pass their rungs when it is time."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+
+    def at(self, moment: float, act: Callable[[], None]) -> None:
+        with self._changed:
+            heapq.heappush(self._due, (moment, next(self._order), act))
+            self._changed.notify()
+
+    def run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._due or self._due[0][0] > time.monotonic():
+                    self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
+                _, _, act = heapq.heappop(self._due)
+            act()
+
+
+class ClockCrew(Crew):
+    """A crew whose lanes learn nothing and take `TRIAL_SECONDS` for it."""
+
+    def __init__(self, clock: Clock, chance: random.Random) -> None:
+        self.posted = queue.SimpleQueue()
+        self._clock = clock
+        self._chance = chance
+        self._known: dict[ProgramKey, None] = {}
+        self._lanes: dict[int, tuple[Run, float]] = {}
+        """The run, and when it began."""
+        self._first = True
+
+    @property
+    def devices(self) -> int:
+        return 1
+
+    @property
+    def keys(self) -> list[ProgramKey]:
+        return list(self._known)
+
+    def admit(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            self._known[ProgramKey.of(run.experiment, run.hyperparameters)] = None
+            age = self._chance.uniform(0.0, TRIAL_SECONDS) if len(self._lanes) < LANES and self._first else 0.0
+            self._lanes[run.number] = (run, time.monotonic() - age)
+            self._first = self._first and len(self._lanes) < LANES
+            self._wait(run.number)
+
+    def stop(self, number: int) -> None:
+        self._post(number, over=True)
+
+    def drop(self, number: int) -> None:
+        self._lanes.pop(number, None)
+
+    def close(self, seconds: float) -> None:
+        self._lanes.clear()
+
+    def _wait(self, number: int) -> None:
+        run, began = self._lanes[number]
+        epoch = self._epoch(number)
+        marks = RUNGS
+        ahead = marks[min(bisect.bisect_right(marks, epoch), len(marks) - 1)]
+        moment = began + TRIAL_SECONDS * ahead / EPOCHS
+        self._clock.at(moment, lambda: self._post(number, over=ahead >= run.experiment.epochs))
+
+    def _epoch(self, number: int) -> int:
+        run, began = self._lanes[number]
+        reached = EPOCHS * (time.monotonic() - began) / TRIAL_SECONDS
+        interval = run.experiment.evaluation_interval
+        return min(int(reached + 1e-3) // interval * interval, run.experiment.epochs)
+
+    def _post(self, number: int, over: bool) -> None:
+        if number not in self._lanes:
+            return
+        epoch = EPOCHS if over else self._epoch(number)
+        end = End(FINAL, WEIGHTS) if over else None
+        progress = Progress(epoch, None, None, ended=over)
+        self.posted.put(Update(number, progress, EPOCHS / TRIAL_SECONDS, end, None, OneRow(epoch, self._chance), 0))
+        if not over:
+            self._wait(number)
+
+
+class OneRow(Rows):
+    """What a lane recorded at one epoch."""
+
+    def __init__(self, epoch: int, chance: random.Random) -> None:
+        self._epoch = epoch
+        self._accuracy = chance.random()
+
+    def record(self, lane: int) -> Record:
+        row = {name: value for name, value in ROW.items() if name not in ("epoch", "validation_accuracy")}
+        accuracy = np.full((1, TASKS), self._accuracy, np.float32)
+        return Record(epoch=np.asarray([self._epoch], np.int32), validation_accuracy=accuracy, **row)
+
+
+TASKS = 29
+ROW: dict[str, Any] = {
+    **{name: np.zeros((1, TASKS), np.float32) for name in ("train_loss", "train_accuracy", "validation_loss")},
+    **{name: np.zeros((1, 9), np.float32) for name in ("gradient_norm", "weight_norm")},
+}
+FINAL = {name: np.zeros(TASKS, np.float32) for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")}
+WEIGHTS = {"w": np.zeros(4, np.float32)}
+RUNGS = rungs(Experiment(epochs=EPOCHS))
+
+
+class Timings:
+    """How long each kind of call took, and when."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[str, float, float]] = []
+        self.statements: list[float] = []
+        sa.event.listen(sa.engine.Engine, "before_cursor_execute", self._count)
+
+    def _count(self, *_: object) -> None:
+        self.statements.append(time.time())
+
+    def wrap(self, owner: Any, name: str, kind: str) -> None:
+        """Times every call of a function that the workers call."""
+        inner = getattr(owner, name)
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            began = time.perf_counter()
+            result = inner(*arguments, **keywords)
+            self.samples.append((kind, time.time(), time.perf_counter() - began))
+            return result
+
+        setattr(owner, name, timed)
+
+
+def simulate(url: str, steps: Sequence[int], seconds: float, began: float, results: Any, index: int) -> None:
+    """One process: adds its share of the workers at each step."""
+    timings = Timings()
+    timings.wrap(renewal.Renewer, "_renew", "lease round")
+    timings.wrap(leases, "claim", "claim")
+    timings.wrap(worker, "report", "report")
+    timings.wrap(ending, "finish", "end of a trial")
+    timings.wrap(peers.Peers, "read", "peers")
+    worker.LISTEN_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
+    vars(ending)["learning_curves"] = lambda *_: PICTURE
+    clock, stop = Clock(), threading.Event()
+    threads: list[threading.Thread] = []
+    clock.start()
+    study = open_study(open_database(url), None)
+    for k, target in enumerate(steps):
+        for n in range(len(threads) * PROCESSES + index, target, PROCESSES):
+            crew = ClockCrew(clock, random.Random(n))
+            one = worker.Worker(study, LANES, crew=crew)
+            threads.append(threading.Thread(target=one.run, args=(stop,), daemon=True))
+            threads[-1].start()
+        time.sleep(max(began + (k + 1) * seconds - time.time(), 0))
+    results.put((timings.samples, timings.statements))
+    results.close()
+    results.join_thread()
+    os._exit(0)  # the leases are left to themselves
+
+
+@dataclass
+class Usage:
+    """CPU seconds so far."""
+
+    server: float
+    clients: float
+
+
+def usage(server: psutil.Process, clients: Sequence[Any]) -> Usage:
+    def of(process: psutil.Process) -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+    return Usage(
+        sum(of(p) for p in [server, *server.children(recursive=True)]), sum(of(psutil.Process(c.pid)) for c in clients)
+    )
+
+
+def main() -> None:
+    options = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="up to 100 workers, for a minute")
+    options.add_argument("--workers", default="50,100,200,350,500", help="how many, step by step")
+    options.add_argument("--seconds", type=float, default=60.0, help="of each step")
+    options.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = options.parse_args()
+    steps = [50, 100] if arguments.quick else [int(n) for n in arguments.workers.split(",")]
+    seconds = 30.0 if arguments.quick else arguments.seconds
+    with PostgresServer() as server:
+        rows = run(server, steps, seconds)
+    print(f"\n{os.cpu_count()} cores; a lease of 60 s is renewed every {renewal.RENEW_SECONDS:g} s")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"rows": rows, "lanes": LANES, "cores": os.cpu_count()}, indent=2) + "\n")
+
+
+def run(server: PostgresServer, steps: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """All steps; prints a row each at the end."""
+    url = server.create_database()
+    database = open_database(url, create=True)
+    n_trials = int(steps[-1] * LANES * (1 + len(steps) * seconds / TRIAL_SECONDS) * 1.1)
+    spec = StudySpec(
+        experiment=Experiment(epochs=EPOCHS),
+        space=TABLE_1,
+        replicates=-(-n_trials // 384),
+        budget=Budget(trials=n_trials),
+    )
+    began = time.perf_counter()
+    create_study(database, "fleet", spec)
+    print(f"a study of {n_trials:,} trials was created in {time.perf_counter() - began:.0f} s", flush=True)
+    with database.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("ANALYZE"))
+    database.close()
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    start = time.time() + 15.0  # they import JAX first
+    clients = [
+        context.Process(target=simulate, args=(url, steps, seconds, start, results, k)) for k in range(PROCESSES)
+    ]
+    for client in clients:
+        client.start()
+    assert server._process is not None
+    postgres = psutil.Process(server._process.pid)
+    windows: list[tuple[float, float, Usage, Usage]] = []
+    for k in range(len(steps)):
+        opened = start + k * seconds + WARM_SECONDS
+        time.sleep(max(opened - time.time(), 0))
+        before = usage(postgres, clients)
+        time.sleep(max(start + (k + 1) * seconds - 2.0 - time.time(), 0))
+        windows.append((opened, time.time(), before, usage(postgres, clients)))
+    samples: list[tuple[str, float, float]] = []
+    statements: list[float] = []
+    for _ in clients:
+        some, times = results.get(timeout=120)
+        samples += some
+        statements += times
+    for client in clients:
+        client.join(30)
+    rows = [summarise(n, window, samples, statements) for n, window in zip(steps, windows, strict=True)]
+    kinds = ["lease round", "report", "peers", "claim", "end of a trial"]
+    print(f"{'workers':>8}{'lanes':>7}{'statements/s':>14}{'PostgreSQL':>12}{'clients':>9}   ", end="")
+    print("  ".join(f"{kind:>21}" for kind in kinds))
+    for row in rows:
+        print(
+            f"{row['workers']:>8}{row['workers'] * LANES:>7,}{row['statements_per_second']:>14,.0f}"
+            f"{row['server_cores']:>7.2f} cores{row['client_cores']:>6.2f}   "
+            + "  ".join(cell(row["latency"].get(kind)) for kind in kinds)
+        )
+    return rows
+
+
+def cell(latency: dict[str, float] | None) -> str:
+    if latency is None:
+        return f"{'–':>21}"
+    return f"{1e3 * latency['p50']:>7,.0f} {1e3 * latency['p95']:>6,.0f} {1e3 * latency['max']:>6,.0f}"
+
+
+def summarise(
+    workers: int,
+    window: tuple[float, float, Usage, Usage],
+    samples: Sequence[tuple[str, float, float]],
+    statements: Sequence[float],
+) -> dict[str, Any]:
+    """What happened between two moments. Latencies: median, 95th percentile, longest, in seconds."""
+    opened, closed, before, after = window
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for kind, moment, seconds in samples:
+        if opened <= moment <= closed:
+            by_kind[kind].append(seconds)
+    length = closed - opened
+    return {
+        "workers": workers,
+        "statements_per_second": sum(opened <= moment <= closed for moment in statements) / length,
+        "server_cores": (after.server - before.server) / length,
+        "client_cores": (after.clients - before.clients) / length,
+        "per_second": {kind: len(found) / length for kind, found in by_kind.items()},
+        "latency": {
+            kind: dict(zip(("p50", "p95", "max"), quantiles(found), strict=True)) for kind, found in by_kind.items()
+        },
+    }
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    at_95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
+    return {"p50": ordered[len(ordered) // 2], "p95": at_95, "max": ordered[-1]}
+
+
+if __name__ == "__main__":
+    main()
