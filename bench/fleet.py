@@ -40,7 +40,7 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.stores import Progress, Rows
 from miiii_search.experiment.telemetry import Record
 from miiii_search.experiment.trainer import End, Run, Update
-from miiii_search.search import ending, leases, peers, renewal, worker
+from miiii_search.search import ending, leases, peers, renewal, storage, worker
 from miiii_search.search.presets import TABLE_1
 from miiii_search.search.spec import Budget, StudySpec, rungs
 from miiii_search.search.storage import open_database
@@ -49,8 +49,8 @@ from tests.postgres import PostgresServer
 
 LANES = 32
 PROCESSES = 4
-TRIAL_SECONDS = 1800.0
-"""Of a trial's life."""
+CONNECTIONS = 10
+"""Of a process."""
 EPOCHS = 65_536
 WARM_SECONDS = 15.0
 """After workers were added, until something is measured: their first claims come all at once."""
@@ -81,9 +81,10 @@ class Clock(threading.Thread):
 
 
 class ClockCrew(Crew):
-    """A crew whose lanes learn nothing and take `TRIAL_SECONDS` for it."""
+    """A crew whose lanes learn nothing and take so many seconds a trial for it."""
 
-    def __init__(self, clock: Clock, chance: random.Random) -> None:
+    def __init__(self, clock: Clock, chance: random.Random, trial_seconds: float) -> None:
+        self._trial_seconds = trial_seconds
         self.posted = queue.SimpleQueue()
         self._clock = clock
         self._chance = chance
@@ -103,7 +104,7 @@ class ClockCrew(Crew):
     def admit(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self._known[ProgramKey.of(run.experiment, run.hyperparameters)] = None
-            age = self._chance.uniform(0.0, TRIAL_SECONDS) if len(self._lanes) < LANES and self._first else 0.0
+            age = self._chance.uniform(0.0, self._trial_seconds) if len(self._lanes) < LANES and self._first else 0.0
             self._lanes[run.number] = (run, time.monotonic() - age)
             self._first = self._first and len(self._lanes) < LANES
             self._wait(run.number)
@@ -122,12 +123,12 @@ class ClockCrew(Crew):
         epoch = self._epoch(number)
         marks = RUNGS
         ahead = marks[min(bisect.bisect_right(marks, epoch), len(marks) - 1)]
-        moment = began + TRIAL_SECONDS * ahead / EPOCHS
+        moment = began + self._trial_seconds * ahead / EPOCHS
         self._clock.at(moment, lambda: self._post(number, over=ahead >= run.experiment.epochs))
 
     def _epoch(self, number: int) -> int:
         run, began = self._lanes[number]
-        reached = EPOCHS * (time.monotonic() - began) / TRIAL_SECONDS
+        reached = EPOCHS * (time.monotonic() - began) / self._trial_seconds
         interval = run.experiment.evaluation_interval
         return min(int(reached + 1e-3) // interval * interval, run.experiment.epochs)
 
@@ -137,7 +138,9 @@ class ClockCrew(Crew):
         epoch = EPOCHS if over else self._epoch(number)
         end = End(FINAL, WEIGHTS) if over else None
         progress = Progress(epoch, None, None, ended=over)
-        self.posted.put(Update(number, progress, EPOCHS / TRIAL_SECONDS, end, None, OneRow(epoch, self._chance), 0))
+        self.posted.put(
+            Update(number, progress, EPOCHS / self._trial_seconds, end, None, OneRow(epoch, self._chance), 0)
+        )
         if not over:
             self._wait(number)
 
@@ -189,7 +192,9 @@ class Timings:
         setattr(owner, name, timed)
 
 
-def simulate(url: str, steps: Sequence[int], seconds: float, began: float, results: Any, index: int) -> None:
+def simulate(
+    url: str, steps: Sequence[int], seconds: float, trial_seconds: float, began: float, results: Any, index: int
+) -> None:
     """One process: adds its share of the workers at each step."""
     timings = Timings()
     timings.wrap(renewal.Renewer, "_renew", "lease round")
@@ -199,13 +204,16 @@ def simulate(url: str, steps: Sequence[int], seconds: float, began: float, resul
     timings.wrap(peers.Peers, "read", "peers")
     worker.LISTEN_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
     vars(ending)["learning_curves"] = lambda *_: PICTURE
+    pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 600}
+    arguments = storage._engine_arguments
+    vars(storage)["_engine_arguments"] = lambda url: arguments(url) | pool
     clock, stop = Clock(), threading.Event()
     threads: list[threading.Thread] = []
     clock.start()
     study = open_study(open_database(url), None)
     for k, target in enumerate(steps):
         for n in range(len(threads) * PROCESSES + index, target, PROCESSES):
-            crew = ClockCrew(clock, random.Random(n))
+            crew = ClockCrew(clock, random.Random(n), trial_seconds)
             one = worker.Worker(study, LANES, crew=crew)
             threads.append(threading.Thread(target=one.run, args=(stop,), daemon=True))
             threads[-1].start()
@@ -239,22 +247,29 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="up to 100 workers, for a minute")
     options.add_argument("--workers", default="50,100,200,350,500", help="how many, step by step")
     options.add_argument("--seconds", type=float, default=60.0, help="of each step")
+    options.add_argument("--trial-minutes", type=float, default=30.0, help="of a trial's life")
     options.add_argument("--json", type=Path, help="where to write the figures")
     arguments = options.parse_args()
     steps = [50, 100] if arguments.quick else [int(n) for n in arguments.workers.split(",")]
     seconds = 30.0 if arguments.quick else arguments.seconds
     with PostgresServer() as server:
-        rows = run(server, steps, seconds)
+        rows = run(server, steps, seconds, 60 * arguments.trial_minutes)
     print(f"\n{os.cpu_count()} cores; a lease of 60 s is renewed every {renewal.RENEW_SECONDS:g} s")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": rows, "lanes": LANES, "cores": os.cpu_count()}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps(
+                {"rows": rows, "lanes": LANES, "trial_minutes": arguments.trial_minutes, "cores": os.cpu_count()},
+                indent=2,
+            )
+            + "\n"
+        )
 
 
-def run(server: PostgresServer, steps: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+def run(server: PostgresServer, steps: Sequence[int], seconds: float, trial_seconds: float) -> list[dict[str, Any]]:
     """All steps; prints a row each at the end."""
     url = server.create_database()
     database = open_database(url, create=True)
-    n_trials = int(steps[-1] * LANES * (1 + len(steps) * seconds / TRIAL_SECONDS) * 1.1)
+    n_trials = int(steps[-1] * LANES * (1 + len(steps) * seconds / trial_seconds) * 1.1)
     spec = StudySpec(
         experiment=Experiment(epochs=EPOCHS),
         space=TABLE_1,
@@ -271,7 +286,8 @@ def run(server: PostgresServer, steps: Sequence[int], seconds: float) -> list[di
     results = context.Queue()
     start = time.time() + 15.0  # they import JAX first
     clients = [
-        context.Process(target=simulate, args=(url, steps, seconds, start, results, k)) for k in range(PROCESSES)
+        context.Process(target=simulate, args=(url, steps, seconds, trial_seconds, start, results, k))
+        for k in range(PROCESSES)
     ]
     for client in clients:
         client.start()
@@ -330,9 +346,7 @@ def summarise(
         "server_cores": (after.server - before.server) / length,
         "client_cores": (after.clients - before.clients) / length,
         "per_second": {kind: len(found) / length for kind, found in by_kind.items()},
-        "latency": {
-            kind: dict(zip(("p50", "p95", "max"), quantiles(found), strict=True)) for kind, found in by_kind.items()
-        },
+        "latency": {kind: quantiles(found) for kind, found in by_kind.items()},
     }
 
 

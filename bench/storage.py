@@ -3,8 +3,8 @@
 Both sides run the same trials, one after the other in one run: N trials in the study, K of them running, the others
 ended with all their reports. Ours does what a worker does: one claim for all lanes, at each rung one transaction of
 reports and, from the floor of pruning on, one look at the peers, one transaction at a trial's end with its artifacts,
-and the renewals in between. Optuna's is `ask`, six `suggest_`, `report` and `should_prune` at each rung, `tell`, a
-lane; at many lanes a sample of them is measured, with all others running.
+and the renewals in between; checkpoints have a table of their own. Optuna's is `ask`, six `suggest_`, `report` and
+`should_prune` at each rung, `tell`, a lane; at many lanes a sample of them is measured, with all others running.
 
 Example: python bench/storage.py --quick --json storage.json
 """
@@ -15,6 +15,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -30,10 +31,15 @@ from optuna.trial import TrialState
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.checkpoint import Checkpoint
+from miiii_search.experiment.device import use_compilation_cache
+from miiii_search.experiment.lanes import Lanes
+from miiii_search.experiment.program import ProgramKey
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.telemetry import Record
 from miiii_search.search import leases, tables
 from miiii_search.search.artifacts import Artifact
-from miiii_search.search.checkpoints import shared_epochs
+from miiii_search.search.checkpoints import KEPT, ByteBudget, LocalCheckpoints, Policy, share, shared_epochs
 from miiii_search.search.leases import Heartbeat
 from miiii_search.search.peers import Peers
 from miiii_search.search.presets import TABLE_1
@@ -112,8 +118,23 @@ def main() -> None:
     at_32 = min(row["speedup"] for row in rows if row["lanes"] == 32)
     print(f"at 32 lanes ours costs at most 1/{at_32:.0f} of Optuna's")
     print(f"a worker's start on a study of {START_TRIALS:,} trials: {start:.2f} s of CPU for the storage")
+    checkpoints = [measure_checkpoints(d_model, lanes) for d_model in (128, 256) for lanes in (1, 32)]
+    print("\ncheckpoints, MB a trial-hour, by the defaults of `miiii-search work`:")
+    heads = {"d": 4, "lanes": 7, "one": 8, "written": 10, "shared": 9, "stored": 9, "ms to disk": 16, "to database": 17}
+    print("".join(f"{head:>{width}}" for head, width in heads.items()))
+    for row in checkpoints:
+        print(
+            f"{row['d_model']:>4}{row['lanes']:>7}{row['megabytes']:>8.1f}{row['written']:>10.0f}{row['shared']:>9.0f}"
+            f"{row['stored']:>9.0f}{row['disk_ms']:>16.0f}{row['database_ms']:>17.0f}"
+        )
     if arguments.json:
-        figures = {"rows": rows, "speedup_at_32": at_32, "start_cpu_seconds": start, "epoch_ms": epoch_ms}
+        figures = {
+            "rows": rows,
+            "speedup_at_32": at_32,
+            "start_cpu_seconds": start,
+            "epoch_ms": epoch_ms,
+            "checkpoints": checkpoints,
+        }
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
@@ -301,7 +322,7 @@ ids = [lease.trial_id for lease in claimed]
 study.read(ids)
 shared_epochs(database, ids)
 found = Peers(database, study.study_id).read({1024})
-assert len(claimed) == 32 and len(found) == int(sys.argv[2])
+assert len(claimed) == 32 and len(found) == int(sys.argv[2]) - 32
 print(time.process_time() - began)
 """
 
@@ -318,13 +339,56 @@ def measure_start(server: PostgresServer) -> float:
     return float(done.stdout)
 
 
+def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
+    """Megabytes a trial-hour that a worker of so many lanes writes, shares and keeps, and how long one takes.
+
+    The checkpoint is of a real run; an hour of the real policy and byte budget passes by a clock of our own.
+    """
+    experiment, hyperparameters = Experiment(epochs=EPOCHS), Hyperparameters(d_model=d_model)
+    runs = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)
+    lane = runs.admit(experiment, hyperparameters)
+    record = runs.train(1)[lane]
+    whole = Record.concatenate([record] * (EPOCHS // experiment.evaluation_interval))  # as long as at the trial's end
+    snapshot, epoch = runs.snapshot(lane), runs.progress(lane).epoch
+    data = Checkpoint(experiment, hyperparameters, epoch, snapshot, whole, {}, {}).to_bytes()
+    with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
+        database = open_database(server.create_database(), create=True)
+        study = make_study(database, 1, 1)
+        [lease] = leases.claim(database, study.study_id, "worker", LEASE_SECONDS)
+        local = LocalCheckpoints(Path(folder), database, study.name)
+        began = time.perf_counter()
+        for n in range(1, 4):
+            local.save(lease.trial_id, n, data)
+        disk = (time.perf_counter() - began) / 3
+        began = time.perf_counter()
+        for n in range(1, 4):
+            assert share(database, Heartbeat(lease, n, 1.0), n, data, LEASE_SECONDS)
+        shared_in = (time.perf_counter() - began) / 3
+        database.close()
+    now = 0.0
+    policy = Policy(Path())
+    budget = ByteBudget(policy.share_bytes_per_second, lambda: now)
+    shared_at, written, shared = [0.0] * lanes, 0, 0
+    while now < 3600:
+        now += policy.save_seconds
+        for k in range(lanes):
+            written += len(data)
+            if now - shared_at[k] >= policy.share_seconds and budget.take(len(data)):
+                shared, shared_at[k] = shared + len(data), now
+    return {
+        "d_model": d_model,
+        "lanes": lanes,
+        "megabytes": len(data) / 1e6,
+        "written": written / lanes / 1e6,
+        "shared": shared / lanes / 1e6,
+        "stored": (KEPT + 1) * len(data) / 1e6,
+        "disk_ms": 1e3 * disk,
+        "database_ms": 1e3 * shared_in,
+    }
+
+
 def measure_epoch() -> float:
     """Milliseconds of an epoch of the paper's smaller network, of one lane."""
-    from miiii_search.experiment.device import use_compilation_cache
-    from miiii_search.experiment.lanes import Lanes
-    from miiii_search.experiment.program import ProgramKey
-    from miiii_search.experiment.spec import Hyperparameters
-
     use_compilation_cache()
     experiment, hyperparameters = Experiment(epochs=EPOCHS), Hyperparameters(d_model=128)
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -77,13 +78,14 @@ class Patience:
 
 def is_lost(error: BaseException | None) -> bool:
     """Whether an error is the database's absence, and not a mistake of ours."""
-    if isinstance(error, optuna.exceptions.StorageInternalError):
-        return is_lost(error.__cause__ or error.__context__)
+    if isinstance(error, optuna.exceptions.StorageInternalError | sa.exc.PendingRollbackError):
+        # Optuna wraps what it met; and it may have tried again on the connection that was lost.
+        return is_lost(error.__cause__) or is_lost(error.__context__)
     if not isinstance(error, sa.exc.DBAPIError):
         return False
     if error.connection_invalidated:
         return True
-    mistake = "no such" in str(error.orig)  # a table or a column, on SQLite
+    mistake = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR  # no such table, for instance
     if getattr(error.orig, "pgcode", None) == READ_ONLY:
         return True
     return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not mistake
@@ -91,6 +93,8 @@ def is_lost(error: BaseException | None) -> bool:
 
 def first_line(error: Exception) -> str:
     """The driver's own words, without SQL."""
-    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    cause: BaseException | None = error
+    while isinstance(cause, optuna.exceptions.StorageInternalError | sa.exc.PendingRollbackError):
+        cause = cause.__cause__ or cause.__context__
     original = getattr(cause, "orig", None) or cause or error
     return (str(original).strip().splitlines() or [type(original).__name__])[0]

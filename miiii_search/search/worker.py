@@ -211,8 +211,10 @@ class Worker:
                 assignment.saved_epoch = assignment.saving.result() or assignment.saved_epoch
                 assignment.saving = None
         training = {n: a for n, a in self._runs.items() if a.written is None}
-        if any(a.reports or a.end or a.lease in lost for a in training.values()):
-            self._report(training)
+        # The others' leases are renewed by the thread that does nothing else.
+        told = {n: a for n, a in training.items() if a.reports or a.end or a.lease in lost}
+        if told:
+            self._report(told)
         if any(a.undecided for a in training.values()):
             self._prune()
         for number, assignment in list(self._runs.items()):
@@ -226,17 +228,17 @@ class Worker:
                 if (note := assignment.written.result()) is not None:
                     self._say(note)
 
-    def _report(self, training: Mapping[int, Assignment]) -> None:
+    def _report(self, told: Mapping[int, Assignment]) -> None:
         """Writes what waits to be written, as soon as the database can be reached."""
-        reports = {a.lease: dict(a.reports) for a in training.values() if a.reports}
-        heartbeats = [a.heartbeat() for a in training.values()]
+        reports = {a.lease: dict(a.reports) for a in told.values() if a.reports}
+        heartbeats = [a.heartbeat() for a in told.values()]
         seconds = self._study.spec.lease_seconds
         try:
             held = self._patience.attempt(lambda: report(self._database, heartbeats, reports, seconds))
         except Away:
             return
         floor = self._study.spec.pruning_floor
-        for number, assignment in training.items():
+        for number, assignment in told.items():
             if assignment.lease not in held:
                 self._lose(number)
                 continue

@@ -1,0 +1,61 @@
+"""Which errors are a database's absence."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.search.patience import Away, Patience, first_line, is_lost
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study
+from tests.postgres import PostgresServer
+from tests.search.support import make_spec
+
+
+def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
+    """Optuna 5.0 repeats the query on the lost connection, and reports what comes of that. Found by a soak."""
+    with PostgresServer() as server:
+        database = open_database(server.create_database(), create=True)
+        study = create_study(database, "lost", make_spec())
+        [trial_id] = study.read([study.trials()[0]._trial_id])
+
+        def kill(_c: object, _d: object, statement: str, *_: object) -> None:
+            if "FROM trials" in statement:
+                server.stop("immediate")
+
+        sa.event.listen(database.optuna.engine, "before_cursor_execute", kill)
+        said: list[str] = []
+        patience = Patience(said.append)
+        with pytest.raises(Away):
+            patience.attempt(lambda: study.read([trial_id]))
+        sa.event.remove(database.optuna.engine, "before_cursor_execute", kill)
+        assert len(said) == 1 and "closed the connection" in said[0] and "\n" not in said[0]
+        server.start()
+        again = patience.insist(lambda: study.read([trial_id]), threading.Event())
+        assert again[trial_id].state == TrialState.WAITING and patience.is_away is False
+        database.close()
+
+
+def test_a_server_that_takes_no_writes_is_waited_for() -> None:
+    """As a standby before it takes over."""
+    with PostgresServer() as server:
+        url = server.create_database()
+        database = open_database(url, create=True)
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET default_transaction_read_only = on")
+            with pytest.raises(sa.exc.DBAPIError) as caught:
+                connection.exec_driver_sql("CREATE TABLE t (a int)")
+        assert is_lost(caught.value) and "read-only" in first_line(caught.value)
+        database.close()
+
+
+def test_a_mistake_of_ours_is_not_waited_for(tmp_path: object) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/a.db", create=True)
+    for statement in ("SELECT * FROM nothing", "SELECT nothing FROM trials", "INSERT INTO trials (state) VALUES ('x')"):
+        with database.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as caught:
+            connection.exec_driver_sql(statement)
+        assert not is_lost(caught.value)
+    database.close()
