@@ -20,8 +20,9 @@ demo: setup ## run a small search to its end and show the best configuration
 test: setup ## run the tests (some of them: make test ARGS="-k leases")
 	@.venv/bin/pytest $(ARGS)
 
-test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, about half an hour
-	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 .venv/bin/pytest -s tests/integration/test_faults.py $(ARGS)
+test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, outages of ten minutes; about 50 minutes
+	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 MIIII_OUTAGE_SECONDS=600 \
+		.venv/bin/pytest -s tests/integration/test_faults.py $(ARGS)
 
 lint: setup ## check style, formatting and types
 	@.venv/bin/ruff check
@@ -29,9 +30,9 @@ lint: setup ## check style, formatting and types
 	@.venv/bin/mypy
 
 bench: SHELL := bash
-bench: setup ## measure this machine, about half an hour; tables, JSON and pictures go to the folder bench-results
+bench: setup ## measure this machine, about 40 minutes; tables, JSON and pictures go to the folder bench-results
 	@mkdir -p $(BENCH_RESULTS)
-	@set -o pipefail; for name in training parts lanes refill telemetry scaling precision; do \
+	@set -o pipefail; for name in training parts lanes refill telemetry scaling precision storage fleet; do \
 		.venv/bin/python bench/$$name.py --json $(BENCH_RESULTS)/$$name.json $$( \
 			case $$name in lanes|refill) echo --figure $(BENCH_RESULTS)/$$name.png;; esac) $(ARGS) || exit; \
 	done | tee $(BENCH_RESULTS)/tables.txt

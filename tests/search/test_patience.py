@@ -54,7 +54,11 @@ def test_a_server_that_takes_no_writes_is_waited_for() -> None:
 
 def test_a_mistake_of_ours_is_not_waited_for(tmp_path: object) -> None:
     database = open_database(f"sqlite:///{tmp_path}/a.db", create=True)
-    for statement in ("SELECT * FROM nothing", "SELECT nothing FROM trials", "INSERT INTO trials (trial_id) VALUES (1), (1)"):
+    for statement in (
+        "SELECT * FROM nothing",
+        "SELECT nothing FROM trials",
+        "INSERT INTO trials (trial_id) VALUES (1), (1)",
+    ):
         with database.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as caught:
             connection.exec_driver_sql(statement)
         assert not is_lost(caught.value)

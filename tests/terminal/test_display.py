@@ -1,0 +1,55 @@
+"""What `status` says of running trials, as text."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from miiii_search.search.status import Running, Status
+from miiii_search.terminal.display import headline, status_view
+
+
+def status(**fields: object) -> Status:
+    running = [
+        Running(3, "box:17", 2048, 80.0, 12.0, 1984, 0.25, {"dropout": 0.1}),
+        Running(4, "box:18", 16, 80.0, 130.0, 0, None, {"dropout": 0.2}),
+    ]
+    values: dict[str, object] = {
+        "study": "s",
+        "counts": {"waiting": 1, "running": 2, "complete": 0, "pruned": 0, "fail": 0},
+        "n_trials": 3,
+        "epochs": 4096,
+        "trials": [],
+        "running": running,
+        "best": None,
+        "done": False,
+        "budget": {},
+        "spent": None,
+    }
+    return Status(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def text(shown: Status) -> list[str]:
+    console = Console(width=160, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(status_view(shown))
+    return captured.get().splitlines()
+
+
+def test_every_running_trial_has_its_worker_lease_epoch_and_checkpoint() -> None:
+    lines = text(status())
+    [head] = [line for line in lines if "saved" in line]
+    first, second = (next(line for line in lines if worker in line) for worker in ("box:17", "box:18"))
+    for line, epoch, saved, heard in ((first, "2,048", "1,984", "12 s ago"), (second, "16", "", "2 min ago")):
+        columns = {"epoch": epoch, "saved": saved, "heard": heard}
+        for name, value in columns.items():  # right below its head: all three are flush right
+            end = head.index(name) + len(name)
+            assert line[:end].endswith(value) and line[end : end + 1] in ("", " ")
+
+
+def test_budgets_are_shown() -> None:
+    budget = {"solved": (1.0, 3.0), "device_hours": (0.5, 2.0)}
+    assert headline(status(budget=budget)).endswith("1 of 3 solved · 0.5 of 2 device hours")
+    over = status(budget=budget, done=True, spent="3 trials are solved, as many as the budget asks for")
+    assert headline(over).startswith("done: 3 trials are solved")
