@@ -13,8 +13,8 @@ import jax
 
 from miiii_search.errors import UserError
 
-OUT_OF_MEMORY = "out of memory|RESOURCE_EXHAUSTED|OUT_OF_MEMORY|ALLOC_FAILED"
-"""How XLA, CUDA and its libraries say it. Where a computation was under way, XLA calls it an internal error."""
+OUT_OF_MEMORY = "out of memory|RESOURCE_EXHAUSTED|OUT_OF_MEMORY|ALLOC_FAILED|YNNPACK operation failed"
+"""How XLA, CUDA and their libraries say it. Where a computation was under way, XLA calls it an internal error."""
 
 PACKAGES = ("miiii-search", "jax", "jaxlib", "flax", "optax", "numpy")
 

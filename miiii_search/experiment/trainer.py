@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import queue
 import threading
@@ -166,7 +167,7 @@ class Trainer:
     def _main(self) -> None:
         try:
             while not self._closed.is_set():
-                inbox = self._read()
+                inbox, failure = self._read(), None
                 try:
                     self._obey(inbox)
                     if self._runs:
@@ -174,7 +175,9 @@ class Trainer:
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    self._give_up(str(error))
+                    failure = str(error)
+                if failure is not None:
+                    self._give_up(failure)
             self._save_all()
         except BaseException as error:
             self._post(error)
@@ -247,6 +250,7 @@ class Trainer:
         size = self._lanes.bytes_per_lane()
         self._runs, self._waiting = [], []
         self._lanes.clear()
+        gc.collect()  # the error's frames refer to each other, and to what was on the device
         self._post(OutOfMemory(numbers, size, reason))
 
     def _post_update(self, running: _Running, rows: Rows, stopped: bool) -> None:

@@ -13,7 +13,7 @@ from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Floats, Record
-from miiii_search.experiment.trainer import End, Update
+from miiii_search.experiment.trainer import End, Saved, Update
 from miiii_search.search.leases import Heartbeat, Lease
 
 
@@ -72,6 +72,20 @@ class Assignment:
             return []
         last = {key: value for key, value in self.origin.items() if key not in ("resumed", "seconds")}
         return [*self.origin.get("resumed", []), last]
+
+    def checkpoint(self, saved: Saved, where: Mapping[str, Any]) -> Checkpoint:
+        """All that the trial is, as the crew saved it; `where` it was trained is told to whoever resumes it."""
+        checkpoint = Checkpoint(
+            self.experiment,
+            self.hyperparameters,
+            saved.epoch,
+            saved.snapshot,
+            Record.concatenate(self.records),
+            dict(self.spectra),
+            {"epoch": saved.epoch, **where, "seconds": self.seconds, "resumed": self.resumed()},
+        )
+        self.records = [checkpoint.record]
+        return checkpoint
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint."""

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
-from miiii_search.experiment.checkpoint import Checkpoint
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
-from miiii_search.experiment.telemetry import Look, Record
+from miiii_search.experiment.telemetry import Look
 from miiii_search.experiment.trainer import Chunk, OutOfMemory, Posted, Saved, Update
 from miiii_search.search import leases
 from miiii_search.search.assignment import Assignment
@@ -32,11 +31,10 @@ from miiii_search.search.budget import Allowance
 from miiii_search.search.checkpoints import Policy
 from miiii_search.search.ending import Ender
 from miiii_search.search.intake import IDLE_SECONDS, Intake
+from miiii_search.search.judging import Judge
 from miiii_search.search.leases import Lease
 from miiii_search.search.patience import Away, Patience
-from miiii_search.search.peers import Peers
 from miiii_search.search.provenance import source_commit
-from miiii_search.search.pruning import OptunaRule, make_rule
 from miiii_search.search.renewal import Renewer
 from miiii_search.search.reporting import report
 from miiii_search.search.saving import Saver
@@ -77,9 +75,7 @@ class Worker:
         self._say = say
         self._snapshots = snapshots
         self._grace_seconds = grace_seconds
-        self._optuna_study = study.load()
-        self._rule = make_rule(study.spec, self._optuna_study)
-        self._peers = Peers(study.database, study.study_id)
+        self._judge = Judge(study)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         seed = int.from_bytes(os.urandom(4), "little")
         self._attributes: dict[str, Any] = {
@@ -251,17 +247,7 @@ class Worker:
             return
         if assignment.saving is not None and not self._saver.drains:
             return
-        origin = {"epoch": saved.epoch, **{name: self._attributes[name] for name in ("device", "versions")}}
-        checkpoint = Checkpoint(
-            assignment.experiment,
-            assignment.hyperparameters,
-            saved.epoch,
-            saved.snapshot,
-            Record.concatenate(assignment.records),
-            dict(assignment.spectra),
-            {**origin, "seconds": assignment.seconds, "resumed": assignment.resumed()},
-        )
-        assignment.records = [checkpoint.record]
+        checkpoint = assignment.checkpoint(saved, {name: self._attributes[name] for name in ("device", "versions")})
         assignment.saving = self._saver.save(assignment.heartbeat(), checkpoint)
 
     def _shrink(self, event: OutOfMemory) -> None:
@@ -291,28 +277,10 @@ class Worker:
         self._crew.drop(number)
         self._say(f"Trial {self._runs.pop(number).lease.number} was taken from this worker")
 
-    def _read_peers(self, rungs: set[int]) -> dict[int, Any]:
-        """All trials by their ids, as the rule wants them."""
-        if isinstance(self._rule, OptunaRule):
-            return {trial._trial_id: trial for trial in self._optuna_study.get_trials(deepcopy=False)}
-        return {peer.trial_id: peer for peer in self._peers.read(rungs)}
-
     def _prune(self) -> None:
-        """Asks the rule about every lane that has passed a rung at or above the floor."""
-        asked = {a.lease.trial_id: (n, a) for n, a in self._runs.items() if a.undecided and a.end is None}
-        if asked and self._study.spec.pruning.rule != "none":
-            rungs = {epoch for _, assignment in asked.values() for epoch in assignment.undecided}
-            try:
-                trials = self._patience.attempt(lambda: self._read_peers(rungs))
-            except Away:
-                return
-            for trial_id, (number, assignment) in asked.items():
-                if (trial := trials.get(trial_id)) is None:
-                    continue  # somebody deleted it
-                for epoch in assignment.undecided:
-                    if assignment.pruned is None:
-                        assignment.pruned = self._rule.decide(trial, list(trials.values()), epoch)
-                if assignment.pruned is not None:
-                    self._crew.stop(number)
-        for assignment in self._runs.values():
-            assignment.undecided = []
+        """Has the rule decide about every lane that has passed a rung at or above the floor."""
+        with contextlib.suppress(Away):  # then at another time
+            self._patience.attempt(lambda: self._judge.judge(self._runs.values()))
+        for number, assignment in self._runs.items():
+            if assignment.pruned is not None and assignment.end is None:
+                self._crew.stop(number)
