@@ -104,7 +104,7 @@ def test_interrupt_hands_back_and_the_same_command_continues(processes: Processe
     assert again.wait(60) == 0
     after = read_trials(storage, "demo")
     assert [trial.params for trial in after] == [trial.params for trial in before]
-    assert {trial.state for trial in after} == {TrialState.WAITING}
+    assert {trial.state for trial in after} == {TrialState.WAITING}, processes.log(again)
 
 
 def test_killed_parent_leaves_no_worker_and_its_trials_come_back(processes: Processes, tmp_path: Path) -> None:
