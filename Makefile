@@ -21,7 +21,7 @@ test: setup ## run the tests (some of them: make test ARGS="-k leases")
 	@.venv/bin/pytest $(ARGS)
 
 test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, outages of ten minutes; about 50 minutes
-	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 MIIII_OUTAGE_SECONDS=600 \
+	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 MIIII_FAULT_EPOCHS=100000 MIIII_OUTAGE_SECONDS=600 \
 		.venv/bin/pytest -s tests/integration/test_faults.py $(ARGS)
 
 lint: setup ## check style, formatting and types

@@ -85,7 +85,7 @@ class ClockCrew(Crew):
 
     def __init__(self, clock: Clock, chance: random.Random, trial_seconds: float) -> None:
         self._trial_seconds = trial_seconds
-        self.posted = queue.SimpleQueue()
+        self.posted = queue.Queue()
         self._clock = clock
         self._chance = chance
         self._known: dict[ProgramKey, None] = {}

@@ -447,14 +447,21 @@ def _lanes(lanes: str) -> int | None:
 def _stop_on_signals() -> threading.Event:
     """Set by the first SIGINT or SIGTERM; the second one ends the process at once."""
     stop = threading.Event()
+    asked, ask = os.pipe()
 
-    def on_signal(number: int, _frame: Any) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
+    def watch() -> None:
+        os.read(asked, 1)
         stop.set()
+        [number] = os.read(asked, 1)
+        os._exit(128 + number)
 
+    # Not in a handler: it would run in the main thread, only once that comes out of compiling, and would wait for
+    # ever for the event's lock where it interrupts the main thread with that lock in its hands.
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+    os.set_blocking(ask, False)
+    signal.set_wakeup_fd(ask)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda number, frame: None)
     return stop
 
 

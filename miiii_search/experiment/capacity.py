@@ -37,24 +37,19 @@ def choose_lanes(program: Program, experiment: Experiment, hyperparameters: Hype
     """How many lanes train fastest on this machine, and why, in words."""
     points: list[Point] = []
     limit, chosen, end = device_memory(), None, ""
-    measured = measure(program, experiment, hyperparameters)
-    while True:
-        try:
-            point = next(measured, None)
-        except Exception as error:
-            if chosen is None or not is_out_of_memory(error):
-                raise
-            end = "; more do not fit"
-            break
-        if point is None:
-            break
-        points.append(point)
-        if chosen is None or point.epochs_per_second >= WORTHWHILE * chosen.epochs_per_second:
-            chosen = point
-        elif point.lanes > 2 * chosen.lanes:
-            break  # twice in a row more lanes were not faster
-        if limit and point.bytes_per_lane and 2 * point.lanes * point.bytes_per_lane > MEMORY_SHARE * limit:
-            break
+    try:
+        for point in measure(program, experiment, hyperparameters):
+            points.append(point)
+            if chosen is None or point.epochs_per_second >= WORTHWHILE * chosen.epochs_per_second:
+                chosen = point
+            elif point.lanes > 2 * chosen.lanes:
+                break  # twice in a row more lanes were not faster
+            if limit and point.bytes_per_lane and 2 * point.lanes * point.bytes_per_lane > MEMORY_SHARE * limit:
+                break
+    except Exception as error:
+        if chosen is None or not is_out_of_memory(error):
+            raise
+        end = "; more do not fit"
     assert chosen is not None
     why = ", ".join(f"{p.lanes} train {p.epochs_per_second:,.4g} epochs/s" for p in points)
     if limit and points[-1].bytes_per_lane:

@@ -29,7 +29,8 @@ class Crew:
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
         save_seconds: float = math.inf,
     ) -> None:
-        self.posted: queue.SimpleQueue[Posted] = queue.SimpleQueue()
+        # Not a SimpleQueue, whose `get` may wait for ever where a signal comes as its timeout ends (CPython 3.11).
+        self.posted: queue.Queue[Posted] = queue.Queue()
         self._batched = jax.default_backend() != "cpu" if batched is None else batched
         self._on_chunk = on_chunk
         self._save_seconds = save_seconds

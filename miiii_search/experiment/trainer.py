@@ -77,6 +77,7 @@ class OutOfMemory:
     bytes_per_lane: int | None
     """What one of them takes while it trains, by the compiler's account."""
     reason: str
+    """What the device said, in a line."""
 
 
 Posted = Update | Saved | OutOfMemory | BaseException
@@ -175,7 +176,7 @@ class Trainer:
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    failure = str(error)
+                    failure = (str(error).strip().splitlines() or ["the host is out of memory"])[0]
                 if failure is not None:
                     self._give_up(failure)
             self._save_all()

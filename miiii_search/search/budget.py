@@ -90,11 +90,7 @@ def spent_by_now(database: Database, study_id: int, budget: Budget) -> str | Non
 
 
 class Allowance:
-    """What one worker may use of its study's budget. For its main thread.
-
-    `devices` is how many it holds. `attempt` makes a call to the database, and raises what a database that is away is
-    to raise.
-    """
+    """What one worker, which holds so many `devices`, may use of its study's budget. For its main thread."""
 
     def __init__(
         self,

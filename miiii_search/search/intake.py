@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.experiment.capacity import choose_lanes
@@ -110,13 +110,16 @@ class Intake:
             fewer = max((w for w in WIDTHS if w < len(hit)), default=0)
             self._lanes = max(1, min(training - len(hit) + fewer, lanes - 1))
             self._say(
-                f"out of memory with {lanes} lanes ({_first_line(event.reason)}): "
+                f"out of memory with {lanes} lanes ({event.reason}): "
                 f"at most {self._lanes} from now on; {len(hit)} go back to the queue"
             )
 
     def check_fit(self) -> None:
-        """To be called when there is nothing to train here or elsewhere, though trials wait: says why."""
-        if self._unfit:
+        """To be called when there is nothing to train here, though trials wait.
+
+        Raises `UserError` if they wait for a larger machine, and nobody else trains any.
+        """
+        if self._unfit and not self._study.counts()[TrialState.RUNNING]:
             needs = "; ".join(f"{shape} {why}" for shape, why in self._unfit.items())
             raise UserError(
                 f"not one lane fits into the memory of this machine: {needs}; give the worker a larger device, "
@@ -127,7 +130,7 @@ class Intake:
         hyperparameters = assignment.hyperparameters
         shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
         needs = f"needs {bytes_per_lane / 2**20:,.0f} MiB a lane" if bytes_per_lane else "does not fit"
-        needs = f"{needs} ({_first_line(reason)})"
+        needs = f"{needs} ({reason})"
         self._say(f"out of memory with 1 lane: trial {assignment.lease.number} goes back to the queue, {shape} {needs}")
         # Once may be by chance: the lane before it was still there, or another process took the memory.
         progressed = assignment.progress.epoch > assignment.origin.get("epoch", 0)
@@ -189,7 +192,3 @@ def _in_thread(work: Callable[[], tuple[int, str]]) -> Future[tuple[int, str]]:
 
     threading.Thread(target=main, name="measuring", daemon=True).start()
     return future
-
-
-def _first_line(reason: str) -> str:
-    return reason.strip().splitlines()[0][:200] if reason.strip() else "the device gave no reason"

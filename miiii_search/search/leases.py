@@ -169,6 +169,12 @@ def _told(beat: Heartbeat) -> dict[str, float]:
     return {"epoch": beat.epoch, "epochs_per_second": beat.epochs_per_second, "saved_epoch": beat.saved_epoch}
 
 
+def requeue(connection: sa.Connection, lease: Lease) -> None:
+    """Puts a trial back into the queue and ends its lease, in a transaction that has renewed it."""
+    _requeue(connection, [lease.trial_id])
+    release(connection, lease)
+
+
 def release(connection: sa.Connection, lease: Lease) -> None:
     """Ends a lease, in the transaction that ends its trial."""
     connection.execute(sa.delete(leases).where(leases.c.token == lease.token))

@@ -84,7 +84,7 @@ def finish(
     """Writes all that is known of an ended trial, its artifacts included, and its state, in one transaction.
 
     `solved_budget` is how many solved trials the study may have at most. Called twice, since the first answer was
-    lost on its way, it returns the same and does no more.
+    lost on its way, it does no more, and returns the same for a trial that has ended.
     """
     lease = heartbeat.lease
     with database.transaction() as connection:
@@ -95,12 +95,7 @@ def finish(
         if not leases.renew(connection, [heartbeat], 0.0):
             return Ending.WRITTEN if _was_ended_by(connection, lease) else Ending.LOST
         if counts and count_solved(connection, study_id) >= (solved_budget or 0):
-            connection.execute(
-                sa.update(tables.trials)
-                .where(tables.trials.c.trial_id == lease.trial_id)
-                .values(state=TrialState.WAITING)
-            )
-            leases.release(connection, lease)
+            leases.requeue(connection, lease)
             return Ending.BEYOND
         ended_by = {ENDED_BY_KEY: lease.token}
         _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, ended_by)
@@ -135,10 +130,7 @@ def retry(database: Database, heartbeat: Heartbeat, retries: int, note: str) -> 
             return False
         attributes = {RETRIES_KEY: retries, "last_failure": note}
         _write_attributes(connection, tables.trial_user_attributes, lease.trial_id, attributes)
-        connection.execute(
-            sa.update(tables.trials).where(tables.trials.c.trial_id == lease.trial_id).values(state=TrialState.WAITING)
-        )
-        leases.release(connection, lease)
+        leases.requeue(connection, lease)
     return True
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from miiii_search.errors import UserError
 from miiii_search.search import tables
+from miiii_search.search.patience import first_line
 
 BUSY_SECONDS = 60
 """How long a writer waits for another one of the same SQLite file."""
@@ -214,6 +215,6 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:
-    """The driver's own words in one line, without SQL and without the URL."""
-    lines = [line.strip() for line in str(error.orig).strip().splitlines()]
-    return lines[0].removesuffix("Is the server running on that host and accepting TCP/IP connections?").rstrip(": ")
+    """The driver's own words in one line, without SQL, without the URL, and without libpq's question."""
+    question = "Is the server running on that host and accepting TCP/IP connections?"
+    return first_line(error).removesuffix(question).rstrip(": ")

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.trial import TrialState
 
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
@@ -167,8 +166,7 @@ class Worker:
             self._patience.attempt(self._allowance.pause)
             if self._patience.attempt(self._study.is_done):
                 return True
-            if not self._patience.attempt(self._study.counts)[TrialState.RUNNING]:
-                self._intake.check_fit()
+            self._patience.attempt(self._intake.check_fit)
         except Away:
             pass
         return False

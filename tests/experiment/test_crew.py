@@ -2,6 +2,8 @@
 
 import math
 import queue
+import random
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import fields
@@ -127,6 +129,29 @@ def test_a_run_that_explodes(crew: Crew) -> None:
     updates = until_ended(crew, {1, 2})
     assert updates[1][-1].progress.failed_epoch == 2
     assert updates[2][-1].progress.epoch == 200
+
+
+def test_waiting_for_news_ends_whenever_a_signal_comes(crew: Crew) -> None:
+    """A signal at the very moment when the wait would end: a queue of the standard library waits for ever then."""
+    heard = 0
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        nonlocal heard
+        heard += 1
+        assert heard < 2, "still waiting two seconds later"
+
+    before = signal.signal(signal.SIGALRM, on_signal)
+    chance, until = random.Random(0), time.monotonic() + 5
+    try:
+        while time.monotonic() < until:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            heard = 0
+            signal.setitimer(signal.ITIMER_REAL, 0.001 + chance.uniform(0, 2e-4), 2)
+            with pytest.raises(queue.Empty):
+                crew.posted.get(timeout=0.001)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_what_ends_a_trainer_is_posted() -> None:

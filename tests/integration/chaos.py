@@ -7,6 +7,7 @@ own each), two coordinators, one PostgreSQL.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import re
 import signal
@@ -30,7 +31,7 @@ SHAPE = (
     *("--set", "experiment.p=13", "--set", "experiment.validation_samples=20", "--set", "hyperparameters.d_model=16"),
     *("--set", "experiment.target_accuracy=1.0", "--set", "experiment.evaluate_every=50"),
 )
-EPOCHS = 40_000
+EPOCHS = int(os.environ.get("MIIII_FAULT_EPOCHS", "40000"))
 """Of a trial: some seconds."""
 
 LEASE_SECONDS = 4.0

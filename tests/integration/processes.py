@@ -12,6 +12,10 @@ from typing import Any
 
 import optuna
 import psutil
+import sqlalchemy as sa
+
+from miiii_search.search import tables
+from tests.postgres import open_engine
 
 COMMAND = [sys.executable, "-m", "miiii_search"]
 
@@ -30,7 +34,9 @@ class Processes:
         self.environment = {"XDG_STATE_HOME": str(folder / "state")}
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: str, storage: str, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, storage: str, within: Sequence[str] = (), stdin: int | None = None
+    ) -> subprocess.Popen[str]:
         """Starts a command, by way of the command `within` if there is one; its output goes to a file each."""
         log = self.folder / f"{len(self._started)}.log"
         with log.open("w") as file:
@@ -38,6 +44,7 @@ class Processes:
                 [*within, *COMMAND, *arguments],
                 cwd=self.folder,
                 env=clean_environment(storage) | self.environment,
+                stdin=stdin,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -48,6 +55,10 @@ class Processes:
     def log(self, process: subprocess.Popen[str]) -> str:
         """What a command has said so far."""
         return (self.folder / f"{self._started.index(process)}.log").read_text()
+
+    def has_said(self, process: subprocess.Popen[str], words: str) -> bool:
+        """Whether these words are in what a command has said so far."""
+        return words in self.log(process)
 
     def run(self, *arguments: str, storage: str, code: int = 0) -> str:
         """Runs a command to its end and returns what it said on standard output."""
@@ -84,6 +95,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
         assert time.monotonic() < deadline, "the condition did not come about"
         time.sleep(0.1)
     return found
+
+
+def shared_trials(storage: str) -> list[int]:
+    """The trials that have a checkpoint in the database."""
+    with open_engine(storage).connect() as connection:
+        return list(connection.execute(sa.select(tables.checkpoints.c.trial_id)).scalars())
 
 
 def read_trials(storage: str, study: str) -> list[optuna.trial.FrozenTrial]:

@@ -1,6 +1,7 @@
 """Faults, for real: killed and stopped workers, a database that goes away, networks that break.
 
-`MIIII_KILLS`, `MIIII_FAULT_TRIALS` and `MIIII_OUTAGE_SECONDS` make them longer; `make test-faults` does.
+`MIIII_KILLS`, `MIIII_FAULT_TRIALS`, `MIIII_FAULT_EPOCHS` and `MIIII_OUTAGE_SECONDS` make them longer, as
+`make test-faults` does.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.search import tables
 from tests.integration import chaos
 from tests.integration.chaos import EPOCHS, FAULTS, Ended, create, ended
-from tests.integration.processes import Processes, read_trials, wait_for
+from tests.integration.processes import Processes, read_trials, shared_trials, wait_for
 from tests.integration.proxy import Proxy
-from tests.postgres import PostgresServer, open_engine
+from tests.postgres import PostgresServer
 
 KILLS = int(os.environ.get("MIIII_KILLS", "6"))
 TRIALS = int(os.environ.get("MIIII_FAULT_TRIALS", "12"))
@@ -38,16 +37,6 @@ WORK = ("work", "--study", "faults", "--lanes", "2", "--checkpoint-every", "0.5"
 def epochs_of(storage: str) -> list[int]:
     """The last report of each trial that is running or waits after it ran."""
     return [max(t.intermediate_values, default=0) for t in read_trials(storage, "faults") if not t.state.is_finished()]
-
-
-def has_said(processes: Processes, process: subprocess.Popen[str], words: str) -> bool:
-    return words in processes.log(process)
-
-
-def shared_trials(storage: str) -> list[int]:
-    """The trials that have a checkpoint in the database."""
-    with open_engine(storage).connect() as connection:
-        return list(connection.execute(sa.select(tables.checkpoints.c.trial_id)).scalars())
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +136,7 @@ def test_database_goes_away(processes: Processes, unbroken: dict[int, Ended], mo
         server.stop(mode)  # type: ignore[arg-type]
         everyone: list[subprocess.Popen[str]] = [coordinator, *workers]
         for process in everyone:
-            wait_for(partial(has_said, processes, process, "the database does not answer"))
+            wait_for(partial(processes.has_said, process, "the database does not answer"))
         assert answer(page) == 503
         time.sleep(OUTAGE_SECONDS)
         server.start()
@@ -182,7 +171,7 @@ def test_network_that_breaks(processes: Processes, postgres_url: str, unbroken: 
         wait_for(lambda: min(epochs_of(postgres_url), default=0) > 1000)
         proxy.fault = fault
         proxy.break_connections()
-        wait_for(partial(has_said, processes, worker, "the database does not answer"))
+        wait_for(partial(processes.has_said, worker, "the database does not answer"))
         proxy.fault = ""
         proxy.break_connections()
         for process in (worker, coordinator):
@@ -200,7 +189,7 @@ def test_disk_that_takes_nothing(processes: Processes, tmp_path: Path) -> None:
     processes.run(*create(2, lease=2), storage=storage)
     (tmp_path / "file").write_text("no folder")
     worker = processes.start(*WORK, "--checkpoints", "file/folder", storage=storage)
-    wait_for(partial(has_said, processes, worker, "cannot save trial"))
+    wait_for(partial(processes.has_said, worker, "cannot save trial"))
     wait_for(lambda: len(shared_trials(storage)) == 2)
     worker.kill()
     worker.wait()

@@ -22,7 +22,7 @@ from miiii_search.search.spec import StudySpec
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import create_study, open_study
 from miiii_search.search.worker import Worker
-from tests.integration.processes import Processes, read_trials, wait_for
+from tests.integration.processes import Processes, read_trials, shared_trials, wait_for
 from tests.postgres import open_engine
 from tests.search.support import claim, make_spec
 
@@ -66,10 +66,6 @@ def running(storage: str) -> list[int]:
         return list(connection.execute(sa.text("SELECT epoch FROM miiii_leases")).scalars())
 
 
-def has_said(processes: Processes, process: subprocess.Popen[str], words: str) -> bool:
-    return words in processes.log(process)
-
-
 def weights(storage: str) -> dict[int, str]:
     trials = read_trials(storage, "limits")
     return {t.user_attrs["seed"]: t.user_attrs["metrics"]["weights_sha256"] for t in trials}
@@ -105,7 +101,7 @@ def test_out_of_memory_shrinks_the_lanes(
     wait_for(lambda: max(running(storage), default=0) >= 16)
     limit_memory(worker, usual_memory(worker) + 2 * LANE // 3)
     enqueue_second()
-    wait_for(partial(has_said, processes, worker, "out of memory with 2 lanes"))
+    wait_for(partial(processes.has_said, worker, "out of memory with 2 lanes"))
     assert worker.wait(200) == 0, processes.log(worker)
     said = processes.log(worker)
     assert "at most 1 from now on" in said and "Traceback" not in said and "was taken" not in said
@@ -122,7 +118,7 @@ def test_a_single_lane_that_does_not_fit_says_what_it_needs(
     storage, enqueue_second = large
     work = ("work", "--study", "limits", "--lanes", "1", "--checkpoint-every", "1")
     worker = processes.start(*work, storage=storage)
-    wait_for(partial(has_said, processes, worker, "Trial 0 was not solved"))
+    wait_for(partial(processes.has_said, worker, "Trial 0 was not solved"))
     limit_memory(worker, usual_memory(worker) + 2 * LANE // 3)
     enqueue_second()
     assert worker.wait(120) == 2, processes.log(worker)
@@ -158,18 +154,13 @@ def test_a_full_disk_costs_no_more_than_its_checkpoints(
     )
     work = ("work", "--study", "limits", "--lanes", "1", "--checkpoint-every", "0.2")
     worker = processes.start(*work, "--checkpoints", str(tmp_path / "disk"), storage=storage, within=small_disk)
-    wait_for(partial(has_said, processes, worker, "No space left on device"))
+    wait_for(partial(processes.has_said, worker, "No space left on device"))
     held = Path(f"/proc/{worker.pid}/root{tmp_path}/disk")
-    wait_for(lambda: shared(storage))
+    wait_for(lambda: shared_trials(storage))
     assert not list(held.rglob("*.tmp"))
     assert worker.wait(200) == 0, processes.log(worker)
     assert "Traceback" not in processes.log(worker)
     assert {t.state for t in read_trials(storage, "limits")} == {TrialState.COMPLETE}
-
-
-def shared(storage: str) -> list[int]:
-    with open_engine(storage).connect() as connection:
-        return list(connection.execute(sa.text("SELECT trial_id FROM miiii_checkpoints")).scalars())
 
 
 def test_a_database_on_a_full_disk_is_waited_for(
@@ -187,14 +178,14 @@ def test_a_database_on_a_full_disk_is_waited_for(
         storage=f"sqlite:///{tmp_path}/disk/study.db",
         within=(*small_disk, "sh", "-c", script, "sh"),
     )
-    wait_for(partial(has_said, processes, worker, "Trial 0 starts"))
+    wait_for(partial(processes.has_said, worker, "Trial 0 starts"))
     rubbish = Path(f"/proc/{worker.pid}/root{tmp_path}/disk/rubbish")
     with pytest.raises(OSError, match="No space left"), rubbish.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(512))
-    wait_for(partial(has_said, processes, worker, "the database does not answer (database or disk is full)"))
+    wait_for(partial(processes.has_said, worker, "the database does not answer (database or disk is full)"))
     rubbish.unlink()
-    wait_for(partial(has_said, processes, worker, "the database is back"))
+    wait_for(partial(processes.has_said, worker, "the database is back"))
     assert worker.wait(120) == 0, processes.log(worker)
     [trial] = read_trials(outside, "limits")
     assert trial.state == TrialState.COMPLETE and max(trial.intermediate_values) == 40_000

@@ -120,6 +120,31 @@ def test_killed_parent_leaves_no_worker_and_its_trials_come_back(processes: Proc
     wait_for(lambda: {t.state for t in read_trials(storage, "demo")} == {TrialState.WAITING})
 
 
+def test_end_of_parent_and_a_signal_are_not_two_signals(processes: Processes, tmp_path: Path) -> None:
+    """A service manager that stops `up` tells both at once; the worker hands its trial back all the same."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    processes.run("create", *long_study()[1:], storage=storage)
+    worker = processes.start("work", "--study", "demo", "--with-parent", storage=storage, stdin=subprocess.PIPE)
+    wait_until_it_trains(processes, worker, storage)
+    assert worker.stdin is not None
+    worker.stdin.close()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0, processes.log(worker)
+    assert "handed back" in processes.log(worker)
+
+
+def test_second_signal_ends_a_worker_at_once(processes: Processes, tmp_path: Path) -> None:
+    """Even while it compiles; the database would have its trial back when the lease runs out."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    processes.run("create", *long_study()[1:], storage=storage)
+    worker = processes.start("work", "--study", "demo", storage=storage)
+    wait_for(lambda: processes.has_said(worker, "starts"))
+    worker.send_signal(signal.SIGINT)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 128 + signal.SIGTERM
+    assert "handed back" not in processes.log(worker)
+
+
 def test_killed_worker_s_trials_come_back(processes: Processes, storage_url: str) -> None:
     """SIGKILL leaves no time to hand anything back: the lease runs out, and the coordinator notices."""
     processes.run("create", *long_study()[1:], "--set", "lease_seconds=2", storage=storage_url)
