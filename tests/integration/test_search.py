@@ -141,7 +141,7 @@ def test_second_signal_ends_a_worker_at_once(processes: Processes, tmp_path: Pat
     wait_for(lambda: processes.has_said(worker, "starts"))
     worker.send_signal(signal.SIGINT)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) == 128 + signal.SIGTERM
+    assert worker.wait(60) in (128 + signal.SIGINT, 128 + signal.SIGTERM)  # two that wait come in any order
     assert "handed back" not in processes.log(worker)
 
 
