@@ -131,9 +131,9 @@ def test_a_run_that_explodes(crew: Crew) -> None:
     assert updates[2][-1].progress.epoch == 200
 
 
-def test_waiting_for_news_ends_whenever_a_signal_comes(crew: Crew) -> None:
+def test_waiting_for_news_ends_whenever_a_signal_comes() -> None:
     """A signal at the very moment when the wait would end: a queue of the standard library waits for ever then."""
-    heard = 0
+    posted, heard = Crew().posted, 0
 
     def on_signal(_number: int, _frame: Any) -> None:
         nonlocal heard
@@ -148,7 +148,7 @@ def test_waiting_for_news_ends_whenever_a_signal_comes(crew: Crew) -> None:
             heard = 0
             signal.setitimer(signal.ITIMER_REAL, 0.001 + chance.uniform(0, 2e-4), 2)
             with pytest.raises(queue.Empty):
-                crew.posted.get(timeout=0.001)
+                posted.get(timeout=0.001)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
