@@ -41,8 +41,11 @@ BENCH_RESULTS ?= bench-results
 
 lock: ## rewrite the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or its path: make lock UV=..." >&2; exit 2; }
-	@$(COMPILE) -o requirements.lock pyproject.toml
-	@$(COMPILE) -o requirements-dev.lock -c requirements.lock --extra dev pyproject.toml
+	@$(COMPILE) -o requirements/run.lock pyproject.toml
+	@$(COMPILE) -o requirements/dev.lock -c requirements/run.lock --extra dev pyproject.toml
+	@$(COMPILE) -o requirements/cuda.lock -c requirements/run.lock --extra cuda pyproject.toml
+	@$(COMPILE) -o requirements/coordinator.lock -c requirements/run.lock --group coordinator
+	@$(COMPILE) -o requirements/build.lock -c requirements/dev.lock --group build
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
@@ -51,11 +54,11 @@ clean: ## remove .venv, caches and build outputs (databases and results stay)
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.ready: requirements-dev.lock pyproject.toml
+.venv/.ready: requirements/dev.lock pyproject.toml
 	@python="$(PYTHON)"; "$${python:-false}" -c '$(USABLE)' 2>/dev/null || { echo "miiii-search needs Python 3.11 or newer with venv\
 	 (Debian, Ubuntu: apt install python3-venv); name one with: make setup PYTHON=/path/to/python3" >&2; exit 2; }
 	@echo "Setting up .venv (about a minute) ..."
 	@.venv/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements-dev.lock
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -27,23 +27,45 @@ app = typer.Typer(
     "Example: miiii-search up --preset demo",
 )
 
+
 # What each option falls back to is decided in `_database` and `_spec`, so that help shows it once.
+def _storage_of(value: str) -> str:
+    """A storage as given, or the one in the file that `MIIII_STORAGE_FILE` names. Raises `UserError`."""
+    path = os.environ.get("MIIII_STORAGE_FILE")
+    if value != DEFAULT_STORAGE or not path:
+        return value
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(f"cannot read the storage's URL from MIIII_STORAGE_FILE={path}: {error.strerror}") from None
+
+
 StorageOption = Annotated[
     str,
-    typer.Option("--storage", envvar="MIIII_STORAGE", help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DB"),
+    typer.Option(
+        "--storage",
+        envvar="MIIII_STORAGE",
+        callback=_storage_of,
+        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DB; MIIII_STORAGE_FILE names a file with it",
+    ),
 ]
 StudyOption = Annotated[
     str | None,
     typer.Option("--study", envvar="MIIII_STUDY", help="The study's name; needless where there is one"),
 ]
-PresetOption = Annotated[str | None, typer.Option(help="demo, narrow, paper or authors-code")]
+PresetOption = Annotated[str | None, typer.Option(envvar="MIIII_PRESET", help="demo, narrow, paper or authors-code")]
 SpecOption = Annotated[Path | None, typer.Option(help="A study's spec as a TOML or JSON file, instead of a preset")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any field of the spec; may be repeated"),
+    typer.Option("--set", metavar="KEY=VALUE", envvar="MIIII_SET", help="Any field of the spec; may be repeated"),
 ]
-TrialsOption = Annotated[int | None, typer.Option(help="The budget: the first so many of the queue", min=1)]
-LanesOption = Annotated[str, typer.Option(metavar="N|auto", help="Trials at once; auto: as many as train fastest here")]
+TrialsOption = Annotated[
+    int | None, typer.Option(envvar="MIIII_TRIALS", help="The budget: the first so many of the queue", min=1)
+]
+LanesOption = Annotated[
+    str,
+    typer.Option(metavar="N|auto", envvar="MIIII_LANES", help="Trials at once; auto: as many as train fastest here"),
+]
 SnapshotsOption = Annotated[
     Path | None, typer.Option(help="A folder for the weights of every trial at epochs 256, 512, 1024, …")
 ]
@@ -56,6 +78,17 @@ CheckpointsOption = Annotated[
 ]
 PortOption = Annotated[int, typer.Option(help="The dashboard's port; 0 is any free one", min=0, max=65535)]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
+StayOption = Annotated[bool, typer.Option(help="Stay when the study is done, for one that is extended")]
+PulseOption = Annotated[
+    Path | None, typer.Option("--pulse", envvar="MIIII_PULSE", help="A file to touch every second, for a healthcheck")
+]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option("--keys", envvar="MIIII_KEYS", help="The folder with the keys of an installation of containers"),
+]
+AccessOption = Annotated[
+    Path | None, typer.Option("--access", envvar="MIIII_ACCESS", help="The folder with what workers may read of them")
+]
 
 DEFAULT_STORAGE = "sqlite:///miiii-search.db"
 
@@ -146,16 +179,30 @@ def coordinate(
     settings: SetOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     trials: TrialsOption = None,
+    keep: Annotated[bool, typer.Option(help="Take a study that exists as it is, whatever the options say")] = False,
+    stay: StayOption = False,
+    pulse: PulseOption = None,
+    keys: KeysOption = None,
+    access: AccessOption = None,
 ) -> None:
     """Create a study if there is none, then supervise it until it is done.
 
     Example: miiii-search coordinate --study table-1 --storage postgresql://me:secret@db/miiii
     """
-    from miiii_search.search.coordinator import supervise
+    from miiii_search.search.coordinator import supervise, wait_for_more
+    from miiii_search.service.pulse import Pulse
 
-    opened = _create(study, storage, preset, spec, settings, trials)
-    done = supervise(opened, _stop_on_signals(), _say)
-    _say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
+    stop, beat = _stop_on_signals(), Pulse(pulse)
+    opened = _create(study, storage, preset, spec, settings, trials, keep)
+    if keys and access:
+        from miiii_search.service.roles import let_workers_in
+
+        let_workers_in(opened.database, _keys(keys, access))
+    while True:
+        done = supervise(opened, stop, _say, beat)
+        _say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
+        if not (done and stay and wait_for_more(opened, stop, _say, beat)):
+            return
 
 
 @app.command()
@@ -169,6 +216,11 @@ def work(
     share_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two copies in the database")] = 600,
     grace: Annotated[float, typer.Option(min=1, help="Seconds that saving may take once told to stop")] = 10,
     any_version: Annotated[bool, typer.Option(help="Train a study of another version of miiii-search")] = False,
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda", envvar="MIIII_DEVICE", help="cuda: refuse to train without a GPU")
+    ] = "auto",
+    stay: StayOption = False,
+    pulse: PulseOption = None,
     with_parent: WithParent = False,
 ) -> None:
     """Train trials of a study until none is left. Any number of workers may do so, on any machine.
@@ -183,14 +235,35 @@ def work(
     if with_parent:
         _at_parents_end(stop.set)
     opened = _open(study, storage)
-    from miiii_search.experiment.device import describe_device, use_compilation_cache
+    from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
     from miiii_search.search.checkpoints import Policy
+    from miiii_search.search.coordinator import wait_for_more
     from miiii_search.search.worker import Worker
+    from miiii_search.service.pulse import Pulse
 
+    choose_device(device)
     use_compilation_cache()
     _say(f"worker on {describe_device()}, lanes: {lanes}")
     policy = Policy(checkpoints or _state_folder() / "checkpoints", checkpoint_every, share_every)
-    Worker(opened, n_lanes, _say, snapshots, checkpoints=policy, any_version=any_version, grace_seconds=grace).run(stop)
+    beat = Pulse(pulse)
+    while True:
+        worker = Worker(
+            opened,
+            n_lanes,
+            _say,
+            snapshots,
+            checkpoints=policy,
+            any_version=any_version,
+            grace_seconds=grace,
+            on_turn=beat,
+        )
+        worker.run(stop)
+        if not stay or stop.is_set():
+            break
+        _say(f"study `{opened.name}` is done; waiting for more")
+        if not wait_for_more(opened, stop, _say, beat):
+            break
+        opened = _open(opened.name, storage)
     if stop.is_set():
         # Compiling cannot be interrupted, and the interpreter would wait for its thread.
         _opened.close()
@@ -306,6 +379,50 @@ def dashboard(
     serve(page, host, port, lambda url: _say(f"dashboard: {url}"))
 
 
+@app.command(hidden=True)
+def make_keys(keys: KeysOption = None, access: AccessOption = None) -> None:
+    """Make the passwords and certificates of an installation of containers, where there are none.
+
+    Example: miiii-search make-keys --keys /var/lib/miiii/keys --access /var/lib/miiii/access
+    """
+    _keys(keys, access).prepare()
+
+
+@app.command()
+def invite(
+    host: Annotated[
+        str | None, typer.Option(help="The name or address by which the other machine reaches this one")
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="What to call the other machine: a role of the database is named for it")
+    ] = "",
+    port: Annotated[int, typer.Option(help="The port at which this machine publishes the database")] = 5432,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Take the role away instead, and end its connections")
+    ] = False,
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    keys: KeysOption = None,
+    access: AccessOption = None,
+) -> None:
+    """Let another machine train: make its password and certificate, and print what to type there.
+
+    Example: docker compose exec coordinator miiii-search invite --host gpu1.lab --name gpu2
+    """
+    from miiii_search.service import invite as invitation
+    from miiii_search.service.roles import drop_worker, role_name
+
+    if not name:
+        raise UserError("say which machine is meant, with --name gpu2 for instance")
+    if revoke:
+        drop_worker(_database(storage), role_name(name))
+        _say(f"the role {role_name(name)} is gone; its trials go back to the queue when their leases run out")
+        return
+    if not host:
+        raise UserError("say by which name or address the other machine reaches this one, with --host gpu1.lab")
+    print(invitation.invite(_database(storage), _keys(keys, access), name, host, port, study), end="")
+
+
 @app.command()
 def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
     """Check Python, JAX and its devices, versions, and the storage; exit code 1 if something is wrong.
@@ -379,6 +496,14 @@ def _database(storage: str, create: bool = False) -> Any:
     return database
 
 
+def _keys(keys: Path | None, access: Path | None) -> Any:
+    from miiii_search.service.keys import Keys
+
+    if keys is None or access is None:
+        raise UserError("this is for an installation of containers: docker compose exec coordinator miiii-search ...")
+    return Keys(keys, access)
+
+
 def _open(study: str | None, storage: str) -> Study:
     from miiii_search.search.study import open_study
 
@@ -392,21 +517,25 @@ def _create(
     spec: Path | None,
     settings: list[str] | None,
     trials: int | None,
+    keep: bool = False,
 ) -> Study:
-    """The study of this name as it is, or a new one; with options, it must have just these."""
+    """The study of this name as it is, or a new one; with options, it must have just these unless `keep`."""
+    from miiii_search.search.settings import difference
     from miiii_search.search.study import create_study, open_study, study_names
 
     if preset and spec:
         raise UserError("--preset and --spec are two ways to say the same: choose one")
     wanted = _spec(preset, spec, settings, trials)
     name = study or wanted.preset or (spec.stem if spec else "study")
-    as_it_is = not (preset or spec or settings or trials)
+    as_it_is = keep or not (preset or spec or settings or trials)
     database = _database(storage, create=True)
     known = name in study_names(database)
     opened = open_study(database, name) if as_it_is and known else create_study(database, name, wanted)
     n_trials = opened.spec.n_trials
     counts = f"{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
     _say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")
+    if keep and (differences := difference(opened.spec, wanted)):
+        _say(f"it goes on as it is, though the settings are others: {'; '.join(differences)}")
     return opened
 
 

@@ -32,6 +32,26 @@ def use_compilation_cache() -> Path:
     return folder
 
 
+def choose_device(kind: str) -> None:
+    """Has JAX compute on this kind of device: `cpu`, `cuda`, or `auto` for what it finds. Before anything computes.
+
+    Raises `UserError` if there is none: what was made for a GPU is not to train on the CPU unnoticed.
+    """
+    if kind not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device must be auto, cpu or cuda, but is `{kind}`")
+    if kind == "auto":
+        return
+    config: Any = jax.config
+    config.update("jax_platforms", "cpu" if kind == "cpu" else "cuda,cpu")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        raise UserError(
+            "this worker is for CUDA, but sees no GPU: see that nvidia-smi works here, and that a container is given "
+            "the GPUs; or set MIIII_DEVICE=cpu to train on the CPU"
+        ) from None
+
+
 def describe_device() -> str:
     """The device that JAX computes on, in words. Raises `UserError` if there is none."""
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from miiii_search.search import leases
 from miiii_search.search.patience import Away, Patience
-from miiii_search.search.study import Study
+from miiii_search.search.study import Study, open_study
 
 POLL_SECONDS = 2.0
 
@@ -37,4 +37,22 @@ def supervise(
         except Away:
             pass
         stop.wait(poll)
+    return False
+
+
+def wait_for_more(
+    study: Study,
+    stop: threading.Event,
+    say: Callable[[str], None] = lambda line: None,
+    on_poll: Callable[[], None] = lambda: None,
+) -> bool:
+    """Waits until a study that was done is so no more (True), or `stop` is set (False)."""
+    patience = Patience(say)
+    while not stop.wait(POLL_SECONDS):
+        on_poll()
+        try:
+            if not patience.attempt(open_study(study.database, study.name).is_done):
+                return True
+        except Away:
+            pass
     return False

@@ -52,7 +52,7 @@ class Worker:
     `lanes` is how many at once; None measures how many are best. `checkpoints` says where and how often running
     trials are saved; None saves nothing, and a trial that is handed back begins anew. Snapshots of the weights at
     log-spaced epochs are kept in the folder `snapshots`, if there is one. `on_chunk` is told when devices computed.
-    `crew` trains; a simulation brings its own.
+    `crew` trains; a simulation brings its own. `on_turn` is called at each turn of the main loop.
 
     Raises `UserError` if the study was created by another version of this package, unless `any_version`.
     """
@@ -68,6 +68,7 @@ class Worker:
         any_version: bool = False,
         grace_seconds: float = GRACE_SECONDS,
         crew: Crew | None = None,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._study = study
         self._database = study.database
@@ -84,6 +85,7 @@ class Worker:
             "git_commit": source_commit(),
             **study.check_version(any_version),
         }
+        self._on_turn = on_turn
         self._patience = Patience(say)
         self._policy = checkpoints
         self._saver = Saver(study, checkpoints, say) if checkpoints else None
@@ -105,6 +107,7 @@ class Worker:
         with Renewer(self._database, self._study.spec.lease_seconds) as renewer:
             try:
                 while not stop.is_set():
+                    self._on_turn()
                     if (over := self._over_budget()) is not None:
                         self._say(over)
                         return

@@ -1,0 +1,57 @@
+"""What a second machine needs: a role, a certificate that names this host, and what to type there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from miiii_search.errors import UserError
+from miiii_search.search.storage import Database
+from miiii_search.service import roles
+from miiii_search.service.keys import Keys, check_host, new_password, storage_url
+
+AUTHORITY_AT = Path("/etc/miiii/ca.crt")
+"""Where the worker's container of another machine has the authority's certificate."""
+
+
+def invite(database: Database, keys: Keys, name: str, host: str, port: int, study: str | None) -> str:
+    """Makes the role and the certificate; returns what to do with them, for a terminal.
+
+    Invited again, a machine has another password, and the old one is void. Raises `UserError` if the database is no
+    PostgreSQL, or this is not where its keys are.
+    """
+    if database.url.drivername == "sqlite":
+        raise UserError(
+            "a SQLite file cannot be shared with another machine; use PostgreSQL, as docker compose up does"
+        )
+    if not keys.owner_url.exists():
+        raise UserError(
+            f"there are no keys in {keys.keys}; invite is for docker compose exec coordinator miiii-search invite"
+        )
+    role, password = roles.role_name(name), new_password()
+    keys.prepare([check_host(host)])
+    roles.grant_workers(database)
+    is_new = roles.set_worker(database, role, password)
+    url = storage_url(role, password, host, AUTHORITY_AT, port)
+    chosen = f"\nMIIII_STUDY={study}" if study else ""
+    return f"""\
+# The role {role} {"is there" if is_new else "has a new password"}, and the certificate names {host}.
+
+# 1. On this machine, unless it is done: let others reach the database, by TLS and with such a password alone.
+#    Put these lines into .env, type docker compose up --detach, and open port {port} in the firewall:
+#      MIIII_DATABASE=published
+#      MIIII_DATABASE_PORT={port}
+
+# 2. On the other machine, in a clone of this repository, type:
+
+cat > workers/ca.crt <<'END'
+{keys.authority.read_text().strip()}
+END
+(umask 077; cat > workers/.env <<'END'
+MIIII_STORAGE={url}{chosen}
+END
+)
+docker compose -f workers/docker-compose.yml up
+
+# A machine without a GPU adds the line MIIII_DEVICE=cpu to workers/.env first. The password stands here and nowhere
+# else; to take it back: miiii-search invite --revoke --name {name}
+"""
