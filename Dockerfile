@@ -38,8 +38,8 @@ RUN python3 -m pip --python /opt/miiii install --no-deps --no-index /dist/*.whl 
 # What both images are: an unprivileged user, a state folder for a volume, and a healthcheck by the sign of life.
 FROM ${PYTHON_IMAGE} AS base
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip && \
-    groupadd --gid 10001 miiii && useradd --uid 10001 --gid miiii --home-dir /var/lib/miiii --create-home miiii && \
-    install --directory --owner miiii --group miiii /run/miiii /run/miiii/keys /run/miiii/access
+    groupadd --gid 10001 miiii && useradd --uid 10001 --gid miiii --home-dir /var/lib/miiii --no-create-home miiii && \
+    install --directory --owner miiii --group miiii /var/lib/miiii /run/miiii/keys /run/miiii/access
 ENV PATH=/opt/miiii/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/var/lib/miiii XDG_STATE_HOME=/var/lib/miiii/state XDG_CACHE_HOME=/var/lib/miiii/cache \
     JAX_COMPILATION_CACHE_DIR=/var/lib/miiii/jax MIIII_PULSE=/tmp/pulse

@@ -1,22 +1,27 @@
 #!/bin/sh
-# PostgreSQL with TLS alone: by settings of the command line, so that a volume made before them has them, too.
+# PostgreSQL with the keys of this installation, which follow what is in the volume `keys`.
 set -eu
+from=/run/miiii/keys to=/run/postgresql-keys
 
-install_certificate() {
-  install -d -m 700 -o postgres /run/postgresql-tls
-  install -m 600 -o postgres /run/miiii/keys/server.key /run/postgresql-tls/server.key
-  install -m 600 -o postgres /run/miiii/keys/server.crt /run/postgresql-tls/server.crt
+copy_keys() {
+  install -d -m 700 -o postgres "$to"
+  for name in owner.password server.key server.crt; do install -m 600 -o postgres "$from/$name" "$to/$name"; done
 }
 
-# An invitation makes a new certificate; it is taken without a restart.
-watch_certificate() {
+# The password holds for a volume that is older than it, and the certificate that an invitation makes, at once.
+follow_keys() {
+  until pg_isready --quiet --username miiii --dbname miiii --host 127.0.0.1; do sleep 1; done
+  psql --quiet --username miiii --dbname miiii <<'SQL'
+\set password `cat /run/postgresql-keys/owner.password`
+SET log_statement = 'none';
+SET log_min_error_statement = 'panic';
+ALTER ROLE miiii PASSWORD :'password';
+SQL
   while sleep 2; do
-    cmp -s /run/miiii/keys/server.crt /run/postgresql-tls/server.crt || { install_certificate && kill -HUP 1; }
+    cmp -s "$from/server.crt" "$to/server.crt" || { copy_keys && kill -HUP 1; }
   done
 }
 
-install_certificate
-watch_certificate &
-exec docker-entrypoint.sh postgres \
-  -c ssl=on -c ssl_cert_file=/run/postgresql-tls/server.crt -c ssl_key_file=/run/postgresql-tls/server.key \
-  -c ssl_min_protocol_version=TLSv1.2 -c hba_file=/etc/miiii/pg_hba.conf -c password_encryption=scram-sha-256 "$@"
+copy_keys
+follow_keys &
+exec docker-entrypoint.sh postgres -c config_file=/etc/miiii/postgresql.conf

@@ -1,0 +1,240 @@
+"""The compose files, for real: images built, containers killed, a database restarted, a second machine.
+
+Needs an engine that `docker info` reaches; `make test-compose` runs these tests alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import yaml
+
+from miiii_search.service.keys import Keys
+from tests.integration.engine import ROOT, Project, has_compose, has_engine, inspect
+from tests.integration.processes import wait_for
+
+needs_compose = pytest.mark.skipif(not has_compose(), reason="there is no Docker Compose here")
+needs_engine = pytest.mark.skipif(not has_engine(), reason="there is no container engine here that docker info reaches")
+
+SHORT = {
+    "MIIII_DEVICE": "cpu",
+    "MIIII_PRESET": "demo",
+    "MIIII_STUDY": "short",
+    "MIIII_LANES": "1",
+    "MIIII_SET": "experiment.p=13 experiment.validation_samples=20 hyperparameters.d_model=16 experiment.epochs=60000 "
+    "experiment.target_accuracy=1.0 pruning.rule=none space.dropout=[0.5] space.weight_decay=[1.0] "
+    "space.grokfast_lambda=[0.0] replicates=12 lease_seconds=5",
+}
+"""Twelve trials of some seconds each, which do not end early."""
+
+
+@needs_compose
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("database", ["private", "published"])
+def test_every_file_is_valid(device: str, database: str, tmp_path: Path) -> None:
+    settings = {"MIIII_DEVICE": device, "MIIII_DATABASE": database}
+    services = yaml.safe_load(Project("valid", settings, tmp_path)("config"))["services"]
+    assert set(services) == {"keys", "database", "coordinator", "worker", "dashboard"}
+    assert ("ports" in services["database"]) == (database == "published")
+    assert [port["host_ip"] for port in services["dashboard"]["ports"]] == ["127.0.0.1"]
+    assert ("deploy" in services["worker"]) == (device == "cuda")
+    for name in ("keys", "coordinator", "worker", "dashboard"):
+        assert services[name]["read_only"]
+        assert services[name]["cap_drop"] == ["ALL"]
+
+
+@needs_compose
+def test_the_other_machine_s_file_is_valid(tmp_path: Path) -> None:
+    file = "workers/docker-compose.yml"
+    url = "postgresql://worker_a:b@c:5432/miiii?sslmode=verify-full&sslrootcert=%2Fetc%2Fmiiii%2Fca.crt"
+    services = yaml.safe_load(Project("valid", {"MIIII_STORAGE": url}, tmp_path, file)("config"))["services"]
+    assert services["worker"]["environment"]["MIIII_STORAGE"] == url
+    refused = Project("valid", {}, tmp_path, file).start("config")
+    assert refused.returncode != 0
+    assert "miiii-search invite" in refused.stderr
+
+
+@needs_compose
+def test_example_of_settings_sets_nothing(tmp_path: Path) -> None:
+    """Every line of `.env.example` is a comment, and what it names is a setting of the files."""
+    text = (ROOT / ".env.example").read_text()
+    assert not [line for line in text.splitlines() if line and not line.startswith("#")]
+    named = set(re.findall(r"^#([A-Z_]+)=", text, re.MULTILINE))
+    files = [*ROOT.glob("compose/*.yml"), ROOT / "docker-compose.yml"]
+    used = set(re.findall(r"\$\{([A-Z_]+)|^ +(CUDA_VISIBLE_DEVICES):", "".join(f.read_text() for f in files), re.M))
+    assert named == {a or b for a, b in used} - {"GIT_COMMIT"}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A search that runs, with its database published at a free port."""
+    with socket.socket() as free, socket.socket() as page:
+        free.bind(("", 0))
+        page.bind(("", 0))
+        ports = {
+            "MIIII_DATABASE": "published",
+            "MIIII_DATABASE_PORT": str(free.getsockname()[1]),
+            "MIIII_DASHBOARD": f"127.0.0.1:{page.getsockname()[1]}",
+        }
+    project = Project("miiii-test", SHORT | ports, tmp_path_factory.mktemp("compose"))
+    try:
+        project("build", seconds=1800)
+        began = time.monotonic()
+        project("up", "--detach", "--wait")
+        wait_for(lambda: project.status()["counts"]["running"])
+        print(f"first trial after {time.monotonic() - began:.1f} s")
+        yield project
+    finally:
+        print(project("logs", "--no-color", "--tail", "60"))
+        project.close()
+
+
+@needs_engine
+@pytest.mark.timeout(2400)
+def test_a_search_through_all_that_happens_to_it(stack: Project, tmp_path: Path) -> None:
+    """Scaled, a worker killed, the database restarted, taken down and up again: every trial ends once."""
+    stack("up", "--detach", "--wait", "--scale", "worker=3")
+    wait_for(lambda: stack.status()["counts"]["running"] == 3)
+    killed = stack.containers("worker")[0]["ID"]
+    subprocess.run(["docker", "kill", killed], check=True, capture_output=True)
+    wait_for(lambda: "went back to the queue" in stack("logs", "coordinator"))
+    stack("restart", "database")
+    wait_for(lambda: stack.start("exec", "--no-TTY", "coordinator", "miiii-search", "status").returncode == 0)
+    assert stack.status()["counts"]["running"] + stack.status()["counts"]["waiting"] > 0, "over before it was stopped"
+    said = stack("logs", "worker")
+    stack("down")
+    stack("up", "--detach", "--wait", "--scale", "worker=2")
+    assert stack.status()["study"] == "short"
+    wait_for(lambda: stack.status()["done"], seconds=900)
+    assert stack.status()["counts"] == {"waiting": 0, "running": 0, "complete": 12, "pruned": 0, "fail": 0}
+    said += stack("logs", "worker")
+    assert re.search(r"starts from epoch [1-9]", said), "no trial was resumed"
+    # The service stays when its study is done: what asks it finds it there.
+    assert {c["State"] for s in ("coordinator", "worker") for c in stack.containers(s)} == {"running"}
+    exported = json.loads(stack.search("best", "--format", "json"))
+    assert exported["provenance"]["study"] == "short"
+    retrain = "cat > /tmp/best.json && miiii-search train /tmp/best.json --out /tmp/run"
+    command = ("docker", "exec", "--interactive", stack.containers("worker")[0]["ID"], "sh", "-c", retrain)
+    done = subprocess.run(command, input=json.dumps(exported), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "identical" in done.stdout
+
+
+@needs_engine
+@pytest.mark.timeout(1200)
+def test_containers_may_do_little(stack: Project) -> None:
+    for service, image in (("coordinator", "miiii-search-coordinator"), ("worker", "miiii-search-worker:cpu")):
+        container = stack.containers(service)[0]["ID"]
+        found = inspect(container)
+        assert found["Config"]["User"] == "10001:10001"
+        assert found["HostConfig"]["ReadonlyRootfs"]
+        assert found["State"]["Health"]["Status"] == "healthy"
+        assert inspect(image)["Config"]["Labels"]["org.opencontainers.image.title"] == "miiii-search"
+        tools = "for tool in gcc cc make git; do command -v $tool; done; ls /opt/miiii/bin/pip* 2>/dev/null"
+        listed = subprocess.run(["docker", "exec", container, "sh", "-c", tools], capture_output=True, text=True)
+        assert listed.stdout == ""
+    jax = 'import importlib.util as u; print(*[n for n in ("jax", "flax", "optax", "scipy") if u.find_spec(n)])'
+    assert stack("exec", "--no-TTY", "coordinator", "python", "-c", jax).strip() == ""
+    # Nothing that could connect as the database's owner or sign certificates is within a worker's reach.
+    assert "keys" not in {mount["Destination"].rpartition("/")[2] for mount in found["Mounts"]}
+    logs = stack("logs")
+    owner = stack("exec", "--no-TTY", "coordinator", "cat", "/run/miiii/keys/owner.password")
+    assert len(owner) > 20
+    assert owner not in logs
+
+
+@needs_engine
+@pytest.mark.timeout(1200)
+def test_a_second_machine(stack: Project, tmp_path: Path) -> None:
+    """With what `invite` prints, another project on another network trains; without, the server refuses."""
+    host = gateway_address()
+    printed = stack.search(
+        "invite", "--host", host, "--name", "second", "--port", stack.settings["MIIII_DATABASE_PORT"]
+    )
+    [authority] = re.findall(r"-----BEGIN.*?END CERTIFICATE-----\n", printed, re.DOTALL)
+    [url] = re.findall(r"^MIIII_STORAGE=(.*)$", printed, re.MULTILINE)
+    certificate = tmp_path / "ca.crt"
+    certificate.write_text(authority)
+    certificate.chmod(0o644)
+
+    def connect(**changes: Any) -> psycopg2.extensions.connection:
+        return psycopg2.connect(url.replace("%2Fetc%2Fmiiii%2Fca.crt", str(certificate)), **changes)
+
+    wait_for(lambda: is_named(connect))
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        connect(password="wrong")
+    with pytest.raises(psycopg2.OperationalError, match="no encryption"):
+        connect(sslmode="disable")
+    other = Keys(tmp_path / "other-keys", tmp_path / "other-access")
+    other.prepare()
+    with pytest.raises(psycopg2.OperationalError, match="certificate verify failed"):
+        connect(sslrootcert=str(other.authority))
+    with pytest.raises(psycopg2.OperationalError, match="does not match host name"):
+        connect(host="host.invalid", hostaddr=host)
+    for forbidden in (
+        "DROP TABLE trials",
+        "ALTER TABLE trials ADD COLUMN x INT",
+        "TRUNCATE trials",
+        "DELETE FROM studies",
+        "CREATE TABLE mine (x INT)",
+        "CREATE ROLE another",
+        "COPY trials TO PROGRAM 'true'",
+    ):
+        connection = connect()
+        with connection.cursor() as cursor, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute(forbidden)
+        connection.close()
+
+    stack("stop", "worker")
+    stack.search("create", "--study", "second", "--preset", "demo", *second_settings())
+    second = Project(
+        "miiii-second",
+        {"MIIII_DEVICE": "cpu", "MIIII_STORAGE": url, "MIIII_STUDY": "second", "MIIII_CA": str(certificate)},
+        tmp_path,
+        "workers/docker-compose.yml",
+    )
+    try:
+        second("up", "--detach")
+        wait_for(lambda: json.loads(stack.search("status", "--study", "second", "--json"))["done"], seconds=300)
+        assert "was trained" not in second("logs", "worker")
+        assert url.split(":")[2].split("@")[0] not in second("logs", "worker")
+        began = time.monotonic()
+        second("stop", "worker")
+        assert time.monotonic() - began < 30
+        assert [c["ExitCode"] for c in second.containers("worker")] == [0]
+    finally:
+        second.close()
+    stack.search("invite", "--revoke", "--name", "second")
+    with pytest.raises(psycopg2.OperationalError):
+        connect()
+
+
+def second_settings() -> tuple[str, ...]:
+    settings = ("experiment.p=13", "experiment.validation_samples=20", "experiment.epochs=64", "budget.trials=2")
+    return tuple(part for setting in settings for part in ("--set", setting))
+
+
+def is_named(connect: Any) -> bool:
+    """Whether the server shows the certificate that names this host: it follows within seconds."""
+    try:
+        connect().close()
+    except psycopg2.OperationalError as error:
+        if "does not match host name" in str(error) or "certificate" in str(error):
+            return False
+        raise
+    return True
+
+
+def gateway_address() -> str:
+    """The engine's machine as containers of any network reach it."""
+    gateway: str = inspect("bridge")["IPAM"]["Config"][0]["Gateway"]
+    return gateway
