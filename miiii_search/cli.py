@@ -359,19 +359,24 @@ def dashboard(
     port: PortOption = 8080,
     host: Annotated[str, typer.Option(help="The address to listen on")] = "127.0.0.1",
     writable: Annotated[bool, typer.Option(help="Let visitors change studies")] = False,
+    published_on_loopback: Annotated[
+        bool, typer.Option("--published-on-loopback", help="In a container whose port only its own machine reaches")
+    ] = False,
     with_parent: WithParent = False,
 ) -> None:
     """Serve optuna-dashboard on the studies of a storage, read-only unless asked otherwise.
 
-    A host that others can reach needs a password in MIIII_DASHBOARD_PASSWORD.
+    A host that others can reach needs a password in MIIII_DASHBOARD_PASSWORD, or in the file that
+    MIIII_DASHBOARD_PASSWORD_FILE names.
 
     Example: miiii-search dashboard --port 8080
     """
+    from miiii_search.search.access import check_exposure, read_password
     from miiii_search.search.artifacts import DatabaseArtifactStore
-    from miiii_search.search.dashboard import application, check_exposure, serve
+    from miiii_search.search.dashboard import application, serve
 
-    password = os.environ.get("MIIII_DASHBOARD_PASSWORD") or None
-    check_exposure(host, password)
+    password = read_password()
+    check_exposure(host, password, published_on_loopback=published_on_loopback)
     if with_parent:
         _at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
     database = _database(storage)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import functools
-import hmac
-import ipaddress
 import json
 import logging
 import re
@@ -16,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import bottle  # type: ignore[import-untyped]
 import optuna
@@ -27,6 +23,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from miiii_search.errors import UserError
+from miiii_search.search import access
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -37,6 +34,17 @@ logger = logging.getLogger(__name__)
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 STORAGE_DOWN = "The study storage does not answer: check that its database runs and is reachable."
+SHOWN = frozenset(
+    {
+        *("image/png", "image/svg+xml", "text/csv", "text/plain"),
+        *("application/json", "application/jsonl", "application/x-ndjson"),
+    }
+)
+"""The kinds of artifacts that a browser may open; any other it saves."""
+CONTAINED = [
+    ("X-Content-Type-Options", "nosniff"),  # what an artifact is was said by whoever uploaded it
+    ("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'"),  # an SVG may hold a script
+]
 MAX_BODY = 128 * 2**20  # bytes; the dashboard's own limit for an upload (bottle's MEMFILE_MAX)
 
 
@@ -52,6 +60,7 @@ def application(
     Answers 403 to a write unless `writable`, to a foreign host name when there is no password and to a write
     from another site's page; 401 without the password (an empty one counts as none; `/healthz` needs none);
     503 when the storage fails; 404 for an artifact without bytes. Refusals are JSON: `{"reason": ...}`.
+    `GET /` leads to the note of the only study, or to the list of several. Artifacts are `SHOWN` or saved.
     """
     # The dashboard uses a storage object as it is, and a bare RDBStorage reads every trial again per refresh.
     storage = optuna.storages.get_storage(storage)
@@ -64,35 +73,31 @@ def application(
 
         host, reading = environ.get("HTTP_HOST", ""), environ["REQUEST_METHOD"] in READING
         # Against DNS rebinding: a page of another site that resolves its own name to this machine.
-        if not password and not _is_loopback(_hostname(host)):
+        if not password and not access.is_loopback(access.hostname(host)):
             reason = f"The host {host!r} is not this machine: use localhost, or set a password."
             return refuse(HTTPStatus.FORBIDDEN, reason)
         if environ.get("PATH_INFO") == "/healthz" and reading:
             if _is_up(storage):
                 return _answer(environ, start_response, HTTPStatus.OK, {"status": "ok"})
             return refuse(HTTPStatus.SERVICE_UNAVAILABLE, STORAGE_DOWN)
-        if password and not _knows(password, environ.get("HTTP_AUTHORIZATION", "")):
+        if password and not access.knows(password, environ.get("HTTP_AUTHORIZATION", "")):
             challenge = ("WWW-Authenticate", 'Basic realm="hyperparameter search", charset="UTF-8"')
             return refuse(HTTPStatus.UNAUTHORIZED, "The dashboard asks for its password.", challenge)
         if not reading and not writable:
             return refuse(HTTPStatus.FORBIDDEN, "The dashboard is read-only: restart it writable.")
-        if not reading and _is_cross_origin(environ):
+        if not reading and access.is_cross_origin(environ):
             return refuse(HTTPStatus.FORBIDDEN, "Another site's page may not write: use the dashboard's own.")
+        if (path := environ.get("PATH_INFO", "")) == "/" and reading:
+            start_response("302 Found", [("Location", _first_page(storage)), ("Content-Length", "0")])
+            return []
+        if path.startswith("/artifacts/"):
+            start_response = _contained(start_response)
         # The dashboard answers 500 for its script and icon to a client that sends no such header, as curl.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
         response: Iterable[bytes] = dashboard(environ, start_response)
         return response
 
     return guarded
-
-
-def check_exposure(host: str, password: str | None) -> None:
-    """Refuse to listen beyond this machine without a password; raises `UserError`."""
-    if not password and not _is_loopback(host):
-        raise UserError(
-            f"The dashboard would be open to the network on `{host}`: "
-            "set MIIII_DASHBOARD_PASSWORD, or use --host 127.0.0.1"
-        )
 
 
 def listen(app: WSGIApplication, host: str, port: int) -> tuple[Any, str]:
@@ -141,6 +146,28 @@ def serve(app: WSGIApplication, host: str, port: int, ready: Callable[[str], Non
         server.close()
         if in_main:
             signal.signal(signal.SIGTERM, before)
+
+
+def _first_page(storage: optuna.storages.BaseStorage) -> str:
+    try:
+        studies = storage.get_all_studies()
+    except Exception:  # the page itself says why
+        return "/dashboard"
+    return f"/dashboard/studies/{studies[0]._study_id}/note" if len(studies) == 1 else "/dashboard"
+
+
+def _contained(start_response: StartResponse) -> StartResponse:
+    """Answers with an artifact such that it cannot act as a page of the dashboard's own."""
+
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+        # Other sites' pages are nobody that the dashboard should share artifacts with.
+        kept = [header for header in headers if header[0].lower() != "access-control-allow-origin"]
+        kind = next((value for name, value in kept if name.lower() == "content-type"), "")
+        # A picture or table within a page is shown all the same: this only bears on what a tab opens.
+        saved = [] if kind.partition(";")[0].strip().lower() in SHOWN else [("Content-Disposition", "attachment")]
+        return start_response(status, [*kept, *CONTAINED, *saved], *exc_info)
+
+    return start
 
 
 def _explained(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -203,35 +230,3 @@ def _is_up(storage: optuna.storages.BaseStorage) -> bool:
 
 def _without_password(error: BaseException) -> str:
     return re.sub(r"://[^/\s]*@", "://***@", f"{type(error).__name__}: {error}")
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host.lower() == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _knows(password: str, authorization: str) -> bool:
-    scheme, _, token = authorization.partition(" ")
-    try:
-        _, _, given = base64.b64decode(token.strip(), validate=True).partition(b":")
-    except ValueError:
-        return False
-    return scheme.lower() == "basic" and hmac.compare_digest(given, password.encode())
-
-
-def _is_cross_origin(environ: WSGIEnvironment) -> bool:
-    """Whether a browser says that another site's page sends this (the rule of Go's CrossOriginProtection)."""
-    site = environ.get("HTTP_SEC_FETCH_SITE")
-    if site is not None:
-        return site not in ("same-origin", "none")
-    origin = environ.get("HTTP_ORIGIN")
-    return origin is not None and origin.partition("://")[2] != environ.get("HTTP_HOST")

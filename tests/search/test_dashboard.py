@@ -26,7 +26,8 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study._frozen import FrozenStudy
 
 from miiii_search.errors import UserError
-from miiii_search.search.dashboard import application, check_exposure, listen, serve
+from miiii_search.search.access import check_exposure, read_password
+from miiii_search.search.dashboard import application, listen, serve
 from tests.postgres import PostgresServer
 
 PNG = base64.b64decode(
@@ -140,7 +141,7 @@ def test_page_studies_and_trials(data: Fixture, start: Serve) -> None:
     call = start(data.storage, data.store)
     page = call("/dashboard")
     assert page.status == 200 and b"Optuna Dashboard" in page.body
-    assert call("/").headers["Location"].endswith("/dashboard")
+    assert call("/").headers["Location"] == "/dashboard/studies/1/note"
     # Without Accept-Encoding, the dashboard of itself answers 500 for these two.
     assert len(call("/static/bundle.js").body) > 10**6
     assert call("/favicon.ico").status == 200
@@ -157,6 +158,45 @@ def test_page_studies_and_trials(data: Fixture, start: Serve) -> None:
 def test_artifact(data: Fixture, start: Serve) -> None:
     image = start(data.storage, data.store)(data.artifact_path)
     assert (image.status, image.headers["Content-Type"], image.body) == (200, "image/png", PNG)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("image/png", True),
+        ("image/svg+xml", True),
+        ("text/csv", True),
+        ("text/plain; charset=utf-8", True),
+        ("application/json", True),
+        ("application/jsonl", True),
+        ("text/html", False),
+        ("Text/HTML; charset=utf-8", False),
+        ("application/xhtml+xml", False),
+        ("text/xml", False),
+        ("application/pdf", False),
+        ("application/octet-stream", False),
+        ("", False),
+    ],
+)
+def test_an_artifact_is_never_a_page(data: Fixture, start: Serve, tmp_path: Path, kind: str, shown: bool) -> None:
+    """Whatever it is said to be; of a trial and of the study."""
+    path = tmp_path / "page.html"
+    path.write_text("<script>alert(1)</script>")
+    call = start(data.storage, data.store)
+    trial = optuna.trial.Trial(data.study, data.study.trials[3]._trial_id)
+    for owner, prefix in ((trial, f"/artifacts/1/{trial._trial_id}"), (data.study, "/artifacts/1")):
+        key = upload_artifact(artifact_store=data.store, file_path=str(path), study_or_trial=owner, mimetype=kind)
+        answer = call(f"{prefix}/{key}")
+        assert (answer.status, answer.body) == (200, path.read_bytes())
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "sandbox" in answer.headers["Content-Security-Policy"].split(";")
+        assert answer.headers.get_all("Content-Disposition") == (None if shown else ["attachment"])
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_several_studies_open_with_their_list(data: Fixture, start: Serve) -> None:
+    optuna.create_study(storage=data.storage, study_name="another")
+    assert start(data.storage, data.store)("/").headers["Location"] == "/dashboard"
 
 
 def test_dangling_artifact_is_not_found(data: Fixture, start: Serve) -> None:
@@ -346,9 +386,40 @@ def test_exposure_needs_a_password(host: str) -> None:
             check_exposure(host, password)
         assert str(error.value) == (
             f"The dashboard would be open to the network on `{host}`: "
-            "set MIIII_DASHBOARD_PASSWORD, or use --host 127.0.0.1"
+            "set MIIII_DASHBOARD_PASSWORD or MIIII_DASHBOARD_PASSWORD_FILE, or use --host 127.0.0.1"
         )
     check_exposure(host, "secret")
+    check_exposure(host, None, published_on_loopback=True)
+
+
+def test_password_of_a_file(tmp_path: Path) -> None:
+    """As containers are given secrets; the line's end is not part of it, and spaces are."""
+    file = tmp_path / "password"
+    file.write_text(" grøk:1 \n", encoding="utf-8")
+    variable = "MIIII_DASHBOARD_PASSWORD"
+    assert read_password({f"{variable}_FILE": str(file)}) == " grøk:1 "
+    # Compose passes on what is not set as an empty variable.
+    assert read_password({variable: "", f"{variable}_FILE": str(file)}) == " grøk:1 "
+    assert read_password({variable: "other", f"{variable}_FILE": ""}) == "other"
+    assert read_password({}) is None and read_password({variable: "", f"{variable}_FILE": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "password", "message"),
+    [
+        (None, None, r"cannot be read from .* \(No such file or directory\): correct MIIII_DASHBOARD_PASSWORD_FILE"),
+        (b"\xff", None, r"\(not UTF-8\)"),
+        (b"\n", None, r"is empty: write the password into it$"),
+        (b"secret", "secret", r"two ways to say the same"),
+    ],
+)
+def test_password_that_cannot_be_had(tmp_path: Path, content: bytes | None, password: str | None, message: str) -> None:
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    variable = "MIIII_DASHBOARD_PASSWORD"
+    with pytest.raises(UserError, match=message):
+        read_password({variable: password or "", f"{variable}_FILE": str(file)})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "LocalHost", "::1", "[::1]"])

@@ -1,0 +1,90 @@
+"""Who may reach the dashboard, and what their browser may be made to do."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from miiii_search.errors import UserError
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+PASSWORD = "MIIII_DASHBOARD_PASSWORD"
+"""The environment variable with the password; with `_FILE` behind it, the one with the file that holds it."""
+
+
+def read_password(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The dashboard's password, from the environment or a file that it names; None where neither is set.
+
+    Raises `UserError` if both are set, or the file cannot be read or is empty.
+    """
+    password, name = environment.get(PASSWORD), environment.get(f"{PASSWORD}_FILE")
+    if not name:
+        return password or None
+    if password:
+        raise UserError(f"{PASSWORD} and {PASSWORD}_FILE are two ways to say the same: set one of them")
+    try:
+        text = Path(name).read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UserError(
+            f"the dashboard's password cannot be read from {name} ({cause}): correct {PASSWORD}_FILE, or the file"
+        ) from None
+    if not text:
+        raise UserError(f"the dashboard's password file {name} is empty: write the password into it")
+    return text
+
+
+def check_exposure(host: str, password: str | None, *, published_on_loopback: bool = False) -> None:
+    """Refuse to listen beyond this machine without a password; raises `UserError`.
+
+    In a container that is beyond the container, and `published_on_loopback` is the word of whoever started it that
+    nobody else's machine reaches the port.
+    """
+    if not (password or published_on_loopback or is_loopback(host)):
+        raise UserError(
+            f"The dashboard would be open to the network on `{host}`: set {PASSWORD} or {PASSWORD}_FILE, "
+            "or use --host 127.0.0.1"
+        )
+
+
+def hostname(host: str) -> str:
+    """Of a Host header, without its port; empty if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own, as seen from it alone."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def knows(password: str, authorization: str) -> bool:
+    """Whether an Authorization header holds the password, under any name."""
+    scheme, _, token = authorization.partition(" ")
+    try:
+        _, _, given = base64.b64decode(token.strip(), validate=True).partition(b":")
+    except ValueError:
+        return False
+    return scheme.lower() == "basic" and hmac.compare_digest(given, password.encode())
+
+
+def is_cross_origin(environ: WSGIEnvironment) -> bool:
+    """Whether a browser says that another site's page sends this (the rule of Go's CrossOriginProtection)."""
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = environ.get("HTTP_ORIGIN")
+    return origin is not None and origin.partition("://")[2] != environ.get("HTTP_HOST")
