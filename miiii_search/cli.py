@@ -359,9 +359,9 @@ def dashboard(
     port: PortOption = 8080,
     host: Annotated[str, typer.Option(help="The address to listen on")] = "127.0.0.1",
     writable: Annotated[bool, typer.Option(help="Let visitors change studies")] = False,
-    published_on_loopback: Annotated[
-        bool, typer.Option("--published-on-loopback", help="In a container whose port only its own machine reaches")
-    ] = False,
+    published: Annotated[
+        str | None, typer.Option(metavar="ADDRESS:PORT", help="In a container: where its machine publishes the port")
+    ] = None,
     with_parent: WithParent = False,
 ) -> None:
     """Serve optuna-dashboard on the studies of a storage, read-only unless asked otherwise.
@@ -376,12 +376,12 @@ def dashboard(
     from miiii_search.search.dashboard import application, serve
 
     password = read_password()
-    check_exposure(host, password, published_on_loopback=published_on_loopback)
+    check_exposure(host, password, published)
     if with_parent:
         _at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
     database = _database(storage)
     page = application(database.optuna, DatabaseArtifactStore(database), writable=writable, password=password)
-    serve(page, host, port, lambda url: _say(f"dashboard: {url}"))
+    serve(page, host, port, lambda url: _say(f"dashboard: {f'http://{published}/' if published else url}"))
 
 
 @app.command(hidden=True)

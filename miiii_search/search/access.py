@@ -42,16 +42,18 @@ def read_password(environment: Mapping[str, str] = os.environ) -> str | None:
     return text
 
 
-def check_exposure(host: str, password: str | None, *, published_on_loopback: bool = False) -> None:
+def check_exposure(host: str, password: str | None, published: str | None = None) -> None:
     """Refuse to listen beyond this machine without a password; raises `UserError`.
 
-    In a container that is beyond the container, and `published_on_loopback` is the word of whoever started it that
-    nobody else's machine reaches the port.
+    In a container everything is beyond; `published` is then the ADDRESS:PORT of the machine at which whoever started
+    it publishes the port.
     """
-    if not (password or published_on_loopback or is_loopback(host)):
+    address = host if published is None else published.rpartition(":")[0]
+    if not (password or is_loopback(address)):
+        where = f"`{address}`" if address else "every address of this machine"
+        way_out = "use --host 127.0.0.1" if published is None else "publish it at 127.0.0.1"
         raise UserError(
-            f"The dashboard would be open to the network on `{host}`: set {PASSWORD} or {PASSWORD}_FILE, "
-            "or use --host 127.0.0.1"
+            f"The dashboard would be open to the network on {where}: set {PASSWORD} or {PASSWORD}_FILE, or {way_out}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -36,7 +37,10 @@ def start(processes: Processes, storage: str, *arguments: str) -> str:
 
 def test_published_on_loopback(processes: Processes, storage: str) -> None:
     """Anyone's packets come in, but only requests for this machine by its own name are answered."""
-    port = start(processes, storage, "--host", "0.0.0.0", "--published-on-loopback")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    start(processes, storage, "--host", "0.0.0.0", "--port", port, "--published", f"127.0.0.1:{port}")
     url = f"http://127.0.0.1:{port}/api/studies"
     assert status_of(url) == 200
     assert status_of(url, Host=f"localhost:{port}") == 200

@@ -384,12 +384,18 @@ def test_exposure_needs_a_password(host: str) -> None:
     for password in (None, ""):
         with pytest.raises(UserError) as error:
             check_exposure(host, password)
+        where = f"`{host}`" if host else "every address of this machine"
         assert str(error.value) == (
-            f"The dashboard would be open to the network on `{host}`: "
+            f"The dashboard would be open to the network on {where}: "
             "set MIIII_DASHBOARD_PASSWORD or MIIII_DASHBOARD_PASSWORD_FILE, or use --host 127.0.0.1"
         )
     check_exposure(host, "secret")
-    check_exposure(host, None, published_on_loopback=True)
+    check_exposure(host, None, "127.0.0.1:8080")
+    check_exposure("0.0.0.0", None, "[::1]:8080")
+    for published in ("0.0.0.0:8080", "8080", "10.0.0.7:80", ":8080"):
+        with pytest.raises(UserError, match="publish it at"):
+            check_exposure(host, None, published)
+        check_exposure(host, "secret", published)
 
 
 def test_password_of_a_file(tmp_path: Path) -> None:
