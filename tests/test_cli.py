@@ -28,8 +28,8 @@ SPEC_WITH_TYPO = 'sampler = "queue"\n[space]\ndropout = [0.1]\n[experiment]\nepo
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test starts in a folder of its own, without our environment variables."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MIIII_STORAGE", raising=False)
-    monkeypatch.delenv("MIIII_STUDY", raising=False)
+    for name in [name for name in os.environ if name.startswith("MIIII_")]:
+        monkeypatch.delenv(name)
     # Signal handlers are the process's, and here the process is pytest.
     monkeypatch.setattr(cli, "_stop_on_signals", threading.Event)
     return tmp_path

@@ -44,12 +44,14 @@ def choose_device(kind: str) -> None:
     config: Any = jax.config
     config.update("jax_platforms", "cpu" if kind == "cpu" else "cuda,cpu")
     try:
-        jax.devices()
+        found = jax.default_backend()  # JAX passes over what is not installed
     except (RuntimeError, AssertionError):
+        found = "none"
+    if kind == "cuda" and found != "gpu":
         raise UserError(
             "this worker is for CUDA, but sees no GPU: see that nvidia-smi works here, and that a container is given "
             "the GPUs; or set MIIII_DEVICE=cpu to train on the CPU"
-        ) from None
+        )
 
 
 def describe_device() -> str:

@@ -24,6 +24,7 @@ WRITTEN = (
     tables.trial_user_attributes,
     tables.trial_system_attributes,
     tables.intermediate_values,
+    tables.study_system_attributes,  # notes are among them
 )
 """Optuna's tables that a worker inserts into and updates."""
 
@@ -95,11 +96,12 @@ def drop_worker(database: Database, role: str) -> None:
             known = ", ".join(f"`{name}`" for name in _workers(connection)) or "none"
             raise UserError(f"there is no worker's role `{role}`; there are: {known}")
         _execute(connection, sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
-        _execute(connection, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
-    with database.transaction() as connection:
+    with database.transaction() as connection:  # whoever came before the first had ended is seen now
         connection.execute(
-            sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = :role"), {"role": role}
+            sa.text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = :role"),
+            {"role": role},
         )
+        _execute(connection, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 def role_name(name: str) -> str:

@@ -1,0 +1,86 @@
+"""What a container does that a laptop does not: stay when a study is done, show that it lives, refuse the CPU."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from miiii_search.search import tables
+from tests.integration.processes import TINY, Processes, read_trials, wait_for
+from tests.postgres import open_engine
+
+
+def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> None:
+    """When the study is done; and train again what comes back to the queue."""
+    processes.run("create", "--study", "s", *TINY, "--trials", "2", storage=storage_url)
+    pulse = processes.folder / "pulse"
+    worker = processes.start("work", "--study", "s", "--stay", "--pulse", str(pulse), storage=storage_url)
+    coordinator = processes.start("coordinate", "--study", "s", "--stay", storage=storage_url)
+    wait_for(lambda: all(processes.has_said(process, "is done") for process in (worker, coordinator)))
+    beaten = pulse.stat().st_mtime
+    wait_for(lambda: pulse.stat().st_mtime > beaten)
+    first = read_trials(storage_url, "s")[0]
+    with open_engine(storage_url).begin() as connection:
+        connection.execute(sa.update(tables.trials).where(tables.trials.c.number == 0).values(state="WAITING"))
+    wait_for(lambda: read_trials(storage_url, "s")[0].datetime_complete != first.datetime_complete)
+    for process in (worker, coordinator):
+        process.send_signal(signal.SIGTERM)
+    for process in (worker, coordinator):
+        assert process.wait(30) == 0, processes.log(process)
+
+
+def test_pulse_of_a_worker_that_trains(processes: Processes, tmp_path: Path) -> None:
+    """It is touched again and again, and no more when the worker is stopped."""
+    storage, pulse = f"sqlite:///{tmp_path}/study.db", tmp_path / "pulse"
+    long = ("--set", "experiment.epochs=1000000", "--trials", "1")
+    processes.run("create", "--study", "s", *TINY, *long, storage=storage)
+    worker = processes.start("work", "--study", "s", "--pulse", str(pulse), storage=storage)
+    wait_for(lambda: any(trial.intermediate_values for trial in read_trials(storage, "s")))
+    beaten = pulse.stat().st_mtime
+    wait_for(lambda: pulse.stat().st_mtime > beaten + 1)
+    worker.send_signal(signal.SIGSTOP)
+    time.sleep(0.2)
+    stopped = pulse.stat().st_mtime
+    time.sleep(2.5)  # longer than between two beats
+    assert pulse.stat().st_mtime == stopped
+    worker.send_signal(signal.SIGCONT)
+    wait_for(lambda: pulse.stat().st_mtime > stopped)
+
+
+def test_study_is_kept_as_it_is(processes: Processes, storage_url: str) -> None:
+    """A container that starts again with other settings goes on with its study, and says so."""
+    create = ("--study", "s", *TINY, "--trials", "1")
+    processes.run("create", *create, storage=storage_url)
+    processes.run("work", "--study", "s", storage=storage_url)
+    other = ("coordinate", "--study", "s", *TINY, "--trials", "2")
+    refused = processes.start(*other, storage=storage_url)
+    assert refused.wait(60) == 2
+    said = processes.run(*other, "--keep", storage=storage_url)
+    assert "it goes on as it is" in said
+    assert "trials" in said
+    assert "is done" in said
+
+
+def test_worker_for_cuda_does_not_train_on_the_cpu(processes: Processes, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    processes.run("create", "--study", "s", *TINY, "--trials", "1", storage=storage)
+    worker = processes.start("work", "--study", "s", "--device", "cuda", storage=storage)
+    assert worker.wait(60) == 2
+    [line] = processes.log(worker).splitlines()
+    assert line.startswith("error: this worker is for CUDA, but sees no GPU")
+    assert "MIIII_DEVICE=cpu" in line
+
+
+def test_storage_of_a_file(processes: Processes, tmp_path: Path, storage_url: str) -> None:
+    """As containers are given secrets; what is said on the command line or in the environment comes first."""
+    processes.run("create", "--study", "there", *TINY, "--trials", "1", storage=storage_url)
+    (tmp_path / "url").write_text(storage_url + "\n")
+    processes.environment |= {"MIIII_STORAGE_FILE": str(tmp_path / "url"), "MIIII_STORAGE": ""}
+    assert "there" in processes.run("status", storage=storage_url)
+    (tmp_path / "url").unlink()
+    refused = processes.start("status", storage=storage_url)
+    assert refused.wait(60) == 2
+    assert "MIIII_STORAGE_FILE" in processes.log(refused)

@@ -1,0 +1,134 @@
+"""A worker's role: it can do all that a worker does, and can neither drop nor alter."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.errors import UserError
+from miiii_search.search.storage import Database, open_database
+from miiii_search.service import roles
+from miiii_search.service.invite import invite
+from miiii_search.service.keys import Keys
+from tests.integration.processes import TINY, Processes, read_trials
+from tests.postgres import open_engine
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    started = Processes(tmp_path)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def owned(postgres_url: str) -> Iterator[Database]:
+    database = open_database(postgres_url, create=True)
+    yield database
+    with database.transaction() as connection:  # roles are the server's, not the database's
+        for role in [*roles._workers(connection), roles.WORKERS]:
+            connection.execute(sa.text(f'DROP OWNED BY "{role}"'))
+            connection.execute(sa.text(f'DROP ROLE "{role}"'))
+    database.close()
+
+
+@pytest.fixture
+def role(owned: Database) -> str:
+    """The storage URL of a worker's role."""
+    roles.grant_workers(owned)
+    name, password = f"worker_{secrets.token_hex(4)}", secrets.token_hex(8)
+    assert roles.set_worker(owned, name, password)
+    return owned.url.set(drivername="postgresql", username=name, password=password).render_as_string(False)
+
+
+@pytest.mark.parametrize("sampler", ["queue", "random"])
+def test_worker_s_role_trains_a_study(
+    role: str, owned: Database, postgres_url: str, processes: Processes, sampler: str
+) -> None:
+    """With reports, checkpoints, artifacts, pruning, a budget, and trials that a sampler makes."""
+    settings = ("--set", f"sampler='{sampler}'", "--set", "budget.device_hours=1", "--trials", "4")
+    processes.run("create", "--study", "s", *TINY, *settings, storage=postgres_url)
+    roles.grant_workers(owned)
+    share = ("--checkpoint-every", "0.1", "--share-every", "0.1")
+    processes.run("work", "--study", "s", *share, storage=role)
+    assert processes.run("status", "--study", "s", storage=role)
+    trials = read_trials(postgres_url, "s")
+    assert len(trials) == 4
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    with open_engine(postgres_url).connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM miiii_artifacts")).scalar_one() >= 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE trials",
+        "ALTER TABLE miiii_leases ADD COLUMN x INT",
+        "TRUNCATE trials",
+        "DELETE FROM studies",
+        "DELETE FROM trials",
+        "UPDATE studies SET study_name = 'mine'",
+        "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, 'a', '1')",
+        "CREATE TABLE mine (x INT)",
+        "CREATE ROLE another",
+        "DROP DATABASE postgres",
+        "COPY trials TO PROGRAM 'true'",
+    ],
+)
+def test_what_a_worker_s_role_cannot(role: str, statement: str) -> None:
+    engine = open_engine(role).execution_options(isolation_level="AUTOCOMMIT")
+    with (
+        engine.connect() as connection,
+        pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"),
+    ):
+        connection.execute(sa.text(statement))
+
+
+def test_another_password_voids_the_first(role: str, owned: Database) -> None:
+    url = sa.make_url(role)
+    assert not roles.set_worker(owned, str(url.username), "another")
+    with pytest.raises(sa.exc.OperationalError, match="password authentication failed"):
+        open_engine(role).connect()
+    open_engine(url.set(password="another").render_as_string(False)).connect().close()
+
+
+def test_dropped_role_is_out_at_once(role: str, owned: Database) -> None:
+    engine = open_engine(role)
+    connection = engine.connect()
+    roles.drop_worker(owned, str(sa.make_url(role).username))
+    with pytest.raises(sa.exc.OperationalError):
+        connection.execute(sa.text("SELECT 1"))
+    connection.invalidate()
+    connection.close()
+    with pytest.raises(sa.exc.OperationalError):
+        engine.connect()
+
+
+def test_roles_that_are_no_worker_s_are_left_alone(role: str, owned: Database) -> None:
+    with pytest.raises(UserError, match="is no worker's"):
+        roles.set_worker(owned, str(owned.url.username), "mine")
+    with pytest.raises(UserError, match="there is no worker's role"):
+        roles.drop_worker(owned, str(owned.url.username))
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", 'a"b', "a;b", "-a", "x" * 42])
+def test_name_that_is_none(name: str) -> None:
+    with pytest.raises(UserError, match="--name"):
+        roles.role_name(name)
+
+
+def test_invitation_of_a_file(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
+    with pytest.raises(UserError, match="cannot be shared"):
+        invite(database, Keys(tmp_path, tmp_path), "gpu2", "gpu1.lab", 5432, None)
+    database.close()
+
+
+def test_invitation_without_keys(owned: Database, role: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no keys"):
+        invite(owned, Keys(tmp_path, tmp_path), "gpu2", "gpu1.lab", 5432, None)
