@@ -307,6 +307,79 @@ def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -
             pass
 
 
+@app.command("list")
+def list_(
+    storage: StorageOption = DEFAULT_STORAGE,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """List the studies of a storage: state, counts, the best value, when each was created.
+
+    Example: miiii-search list --storage sqlite:///miiii-search.db
+    """
+    import json
+
+    from miiii_search.search.listing import list_studies
+
+    database = _database(storage)
+    listed = list_studies(database)
+    if as_json:
+        print(json.dumps([study.to_json() for study in listed]))
+        return
+    from miiii_search.terminal.display import console
+    from miiii_search.terminal.studies import studies_table
+
+    console.print(studies_table(listed, str(database)))
+
+
+@app.command()
+def pause(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Pause a study: its workers save their trials, hand them back and wait; its wall time stands still.
+
+    Example: miiii-search pause --study table-1
+    """
+    from miiii_search.search.pausing import pause
+
+    opened = _open(study, storage)
+    was = "is paused now" if pause(opened) else "is paused already"
+    _say(f"study `{opened.name}` {was}; its workers hand back what they train and wait for miiii-search resume")
+
+
+@app.command()
+def resume(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Let a paused study go on; workers that wait notice by themselves.
+
+    Example: miiii-search resume --study table-1
+    """
+    from miiii_search.search.pausing import resume
+
+    opened = _open(study, storage)
+    _say(f"study `{opened.name}` {'goes on' if resume(opened) else 'is not paused'}")
+
+
+@app.command()
+def extend(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    trials: Annotated[int | None, typer.Option(help="The new budget: so many trials in all", min=1)] = None,
+    settings: SetOption = None,
+) -> None:
+    """Add trials to a study: a larger budget, a larger space, more replicates. Only new points are queued.
+
+    Workers that run see it by themselves; a study that was done goes on once a worker is started.
+
+    Example: miiii-search extend --study table-1 --set 'space.learning_rate=[3e-4, 1e-4, 1e-3]'
+    """
+    from miiii_search.search.extending import extend
+
+    wanted = [*(settings or []), *([f"budget.trials={trials}"] if trials else [])]
+    if not wanted:
+        raise UserError("extend by what? give --trials N, or --set 'space.NAME=[old values and new ones]'")
+    opened = _open(study, storage)
+    done = extend(opened, wanted)
+    what = f"{done.queued} trials are new in the queue" if done.changed else "has all this already"
+    _say(f"study `{opened.name}`: {what}, {done.n_trials} in all")
+
+
 @app.command()
 def best(
     study: StudyOption = None,

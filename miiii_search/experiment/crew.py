@@ -76,6 +76,12 @@ class Crew:
         if number in self._of_runs:
             self._of_runs[number].stop(number)
 
+    def suspend(self, number: int) -> bool:
+        """Saves a run and frees its lane, see `Trainer.suspend`. Returns whether there is such a run."""
+        if number in self._of_runs:
+            self._of_runs[number].suspend(number)
+        return number in self._of_runs
+
     def drop(self, number: int) -> None:
         """Forgets a run, which may have ended."""
         trainer = self._of_runs.pop(number, None)

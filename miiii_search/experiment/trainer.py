@@ -67,6 +67,13 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Suspended:
+    """A run that gave up its lane when told to; what it was then was posted as `Saved` before, if it had begun."""
+
+    run: int
+
+
+@dataclass(frozen=True)
 class OutOfMemory:
     """Runs that their device could not hold: nothing more will come of them.
 
@@ -80,8 +87,8 @@ class OutOfMemory:
     """What the device said, in a line."""
 
 
-Posted = Update | Saved | OutOfMemory | BaseException
-"""What a trainer posts: updates, snapshots, what did not fit, or the error that ended it."""
+Posted = Update | Saved | Suspended | OutOfMemory | BaseException
+"""What a trainer posts: updates, snapshots, what was suspended or did not fit, or the error that ended it."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,7 @@ class _Running:
 class _Inbox:
     admit: list[Run] = field(default_factory=list)
     stop: set[int] = field(default_factory=set)
+    suspend: set[int] = field(default_factory=set)
     drop: set[int] = field(default_factory=set)
 
 
@@ -151,6 +159,10 @@ class Trainer:
     def stop(self, run: int) -> None:
         """Ends a run where it stands; its last update has an end. Does nothing if it has ended by itself."""
         self._messages.put(lambda inbox: inbox.stop.add(run))
+
+    def suspend(self, run: int) -> None:
+        """Saves a run and frees its lane; a `Suspended` is posted last. Does nothing if it has ended."""
+        self._messages.put(lambda inbox: inbox.suspend.add(run))
 
     def drop(self, run: int) -> None:
         """Frees a run's lane; at most what is under way will come of it."""
@@ -194,6 +206,7 @@ class Trainer:
         for running in [running for running in self._runs if running.number in inbox.drop]:
             self._release(running)
         self._waiting = [run for run in self._waiting + inbox.admit if run.number not in inbox.drop]
+        self._suspend(inbox.suspend)
         # A wider program is compiled beside the lanes that run; those that need it wait.
         lanes = len(self._runs) + len(self._waiting)
         if self._waiting and self._lanes.prepare(lanes, wait=not self._runs):
@@ -206,6 +219,16 @@ class Trainer:
                 look_at = next_look(run.experiment, epoch)
                 self._runs.append(_Running(Run(run.number, run.experiment, run.hyperparameters), lane, look_at, epoch))
                 self._waiting.pop(0)
+
+    def _suspend(self, numbers: set[int]) -> None:
+        for running in [running for running in self._runs if running.number in numbers]:
+            if self._save_seconds < math.inf:
+                self._save(running)
+            self._release(running)
+            self._post(Suspended(running.number))
+        for run in [run for run in self._waiting if run.number in numbers]:
+            self._waiting.remove(run)
+            self._post(Suspended(run.number))
 
     def _train(self, stop: set[int]) -> None:
         # No further than to the next look of any lane.

@@ -46,8 +46,10 @@ class Assignment:
     saving: Future[int | None] | None = None
     pruned: str | None = None
     """Why the trial is given up."""
+    suspended: bool = False
+    """The crew was told to save it and to free its lane, since the study is paused."""
     given_up: bool = False
-    """It did not fit into the memory, and goes back to the queue."""
+    """It was suspended, or did not fit into the memory, and goes back to the queue."""
     end: End | None = None
     written: Future[str | None] | None = None
     """The note of the trial's end, or None if its lease was lost."""

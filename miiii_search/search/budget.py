@@ -7,7 +7,6 @@ of them use together never exceeds the budget. What a killed worker had reserved
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import uuid
@@ -17,12 +16,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.search import tables
+from miiii_search.search import attributes, tables
+from miiii_search.search.attributes import PAUSED_KEY, STARTED_KEY
 from miiii_search.search.spec import Budget
 from miiii_search.search.storage import Database
-
-STARTED_KEY = "miiii:started_at"
-"""The study attribute with the moment of the first claim, in seconds since 1970 by the database's clock."""
 
 ASK_SECONDS = 5.0
 """Between two looks at what the other workers have used."""
@@ -44,7 +41,7 @@ class Usage:
     device_seconds: float
     """Used, or reserved by workers."""
     wall_seconds: float
-    """Since the first claim; 0 before it."""
+    """Since the first claim, without pauses; 0 before it."""
 
 
 def read_usage(connection: sa.Connection, study_id: int) -> Usage:
@@ -53,9 +50,12 @@ def read_usage(connection: sa.Connection, study_id: int) -> Usage:
     device_seconds = connection.execute(
         sa.select(sa.func.coalesce(sa.func.sum(ledger.c.seconds), 0.0)).where(ledger.c.study_id == study_id)
     ).scalar_one()
-    started = _started_at(connection, study_id)
-    wall_seconds = 0.0 if started is None else _now(connection) - started
-    return Usage(count_solved(connection, study_id), float(device_seconds), max(wall_seconds, 0.0))
+    times = attributes.read(connection, study_id, STARTED_KEY, PAUSED_KEY)
+    wall_seconds = 0.0
+    if STARTED_KEY in times:
+        now = times[PAUSED_KEY] if PAUSED_KEY in times else attributes.now(connection)
+        wall_seconds = max(now - times[STARTED_KEY], 0.0)
+    return Usage(count_solved(connection, study_id), float(device_seconds), wall_seconds)
 
 
 def count_solved(connection: sa.Connection, study_id: int) -> int:
@@ -135,6 +135,11 @@ class Allowance:
         """Whether trials may be claimed: not before `ask` has been answered."""
         return not self._budget.has_limits or self._since is not None
 
+    def extend(self, budget: Budget) -> None:
+        """Goes by a larger budget from now on."""
+        if budget != self._budget:
+            self._budget, self._spent, self._ask_at = budget, None, 0.0
+
     def is_due(self) -> bool:
         """Whether the database is to be asked again."""
         return self._budget.has_limits and self._spent is None and self._clock() >= self._ask_at
@@ -147,9 +152,10 @@ class Allowance:
         if not self._budget.has_limits:
             return
         with self._database.transaction() as connection:
-            tables.lock_study(connection, self._study_id)
-            if _started_at(connection, self._study_id) is None:
-                _start(connection, self._study_id)
+            if not tables.lock_study(connection, self._study_id):
+                return  # somebody deleted it
+            if not attributes.read(connection, self._study_id, STARTED_KEY):
+                attributes.write(connection, self._study_id, {STARTED_KEY: attributes.now(connection)})
             usage = read_usage(connection, self._study_id)
             reserved = self._reserve(connection, usage) if self._budget.device_hours is not None else 0.0
         now = self._clock()
@@ -185,8 +191,8 @@ class Allowance:
         if self._budget.device_hours is not None:
             used = self._used + self._clock() - self._since
             with self._database.transaction() as connection:
-                tables.lock_study(connection, self._study_id)
-                self._write(connection, used)
+                if tables.lock_study(connection, self._study_id):
+                    self._write(connection, used)
             self._used = self._reserved = used
         self._since, self._ask_at = None, 0.0
 
@@ -198,20 +204,3 @@ class Allowance:
     def _write(self, connection: sa.Connection, seconds: float) -> None:
         row = {"holder": self._holder, "study_id": self._study_id, "seconds": seconds * self._devices}
         tables.upsert(connection, tables.device_time, [row], ("holder",))
-
-
-def _now(connection: sa.Connection) -> float:
-    return float(connection.execute(sa.select(tables.now(connection))).scalar_one())
-
-
-def _started_at(connection: sa.Connection, study_id: int) -> float | None:
-    attributes = tables.study_system_attributes
-    text = connection.execute(
-        sa.select(attributes.c.value_json).where(attributes.c.study_id == study_id, attributes.c.key == STARTED_KEY)
-    ).scalar_one_or_none()
-    return None if text is None else float(json.loads(text))
-
-
-def _start(connection: sa.Connection, study_id: int) -> None:
-    row = {"study_id": study_id, "key": STARTED_KEY, "value_json": json.dumps(_now(connection))}
-    connection.execute(sa.insert(tables.study_system_attributes), [row])

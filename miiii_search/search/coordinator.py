@@ -23,12 +23,18 @@ def supervise(
     Several may run at once: what one has done the others find done. While the database is away, it waits.
     """
     poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say)
+    paused = False
 
     def look() -> bool:
+        nonlocal paused
         for number in leases.requeue_overdue(study.database, study.study_id):
             say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
         on_poll()
-        return study.is_done()
+        done = study.is_done()
+        if study.paused != paused:
+            paused = study.paused
+            say(f"study `{study.name}` is paused" if paused else f"study `{study.name}` goes on")
+        return done
 
     while not stop.is_set():
         try:

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 from sqlalchemy.dialects import postgresql
 
-from miiii_search.search import tables
+from miiii_search.search import attributes, tables
+from miiii_search.search.attributes import PAUSED_KEY
 from miiii_search.search.storage import Database
 from miiii_search.search.tables import leases, trial_system_attributes, trials
 
@@ -61,7 +62,8 @@ def claim(
 ) -> list[Lease]:
     """Takes the first `n` WAITING trials, by preference of the given shapes and none of an unfit one, and leases them.
 
-    Returns fewer where the queue holds fewer. Called twice, it takes others; two workers never get the same one.
+    Returns fewer where the queue holds fewer, and none of a paused study. Called twice, it takes others; two workers
+    never get the same one.
     """
     preferred = [json.dumps(shape) for shape in shapes]
     refused = [json.dumps(shape) for shape in unfit]
@@ -80,6 +82,10 @@ def claim(
         .with_for_update(skip_locked=True, of=trials)
     )
     with database.transaction() as connection:
+        # Whoever pauses or deletes the study waits for claims under way, and later ones find what it did.
+        tables.lock_study(connection, study_id, shared=True)
+        if attributes.read(connection, study_id, PAUSED_KEY):
+            return []
         rows = connection.execute(first_waiting).all()
         if not rows:
             return []

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search import tables
+from miiii_search.search import attributes, tables
+from miiii_search.search.attributes import PAUSED_KEY
 from miiii_search.search.leases import Lease, grant, utc_now
 from miiii_search.search.spec import Point
 from miiii_search.search.study import Study, distributions, insert_trials
@@ -57,17 +58,16 @@ class SampledQueue:
         self._sampler = make_sampler(study.spec.sampler, seed)
         self._attributes: dict[str, Any] = {}
         self._random = random.Random(seed)
-        self._distributions = distributions(study.spec)
 
     def claim(self, worker: str, seconds: float) -> Lease | None:
-        """A new trial at a point that no trial has, RUNNING and leased; None once the budget is spent.
+        """A new trial at a point that no trial has, RUNNING and leased; None once the budget is spent, or in a pause.
 
         The sampler is asked on a copy of the study in memory, so that a point that is refused leaves no row.
         Two workers that draw the same point at once: the second draws again.
         """
         for _ in range(REDRAWS):
             trials = self._study.trials()
-            if len(trials) >= self._study.spec.n_trials:
+            if self._study.paused or len(trials) >= self._study.spec.n_trials:
                 return None
             visited = {_identity(trial.params) for trial in trials}
             point = self._draw(trials, visited)
@@ -82,8 +82,9 @@ class SampledQueue:
         storage, mirror_id = mirror._storage, mirror._study_id
         for key, value in self._attributes.items():
             storage.set_study_system_attr(mirror_id, key, value)
+        space = distributions(self._study.spec)
         for _ in range(REDRAWS):
-            point = dict(mirror.ask(self._distributions).params)
+            point = dict(mirror.ask(space).params)
             # The sampler `qmc` keeps there how far it has come.
             self._attributes = storage.get_study_system_attrs(mirror_id)
             if self._is_new(point, visited):
@@ -93,7 +94,7 @@ class SampledQueue:
             return self._random.choice([point for point in spec.points() if _identity(point) not in visited])
         fallback = optuna.create_study(sampler=optuna.samplers.RandomSampler(self._random.randrange(2**31)))
         for _ in range(LAST_REDRAWS):
-            point = dict(fallback.ask(self._distributions).params)
+            point = dict(fallback.ask(space).params)
             if self._is_new(point, visited):
                 return point
         raise UserError(
@@ -119,7 +120,7 @@ class SampledQueue:
             count = connection.execute(
                 sa.select(sa.func.count()).select_from(tables.trials).where(tables.trials.c.study_id == study.study_id)
             ).scalar_one()
-            if count != expected:
+            if count != expected or attributes.read(connection, study.study_id, PAUSED_KEY):
                 return None
             [(trial_id, number)] = insert_trials(
                 connection, study.study_id, study.spec, [(point, 0)], TrialState.RUNNING

@@ -45,12 +45,12 @@ class Saver:
             self._say(f"a checkpoint was passed over: {problem}")
         return found.checkpoint
 
-    def save(self, heartbeat: Heartbeat, checkpoint: Checkpoint) -> Future[int | None]:
-        """Writes a checkpoint to the disk and, if it is time, to the database.
+    def save(self, heartbeat: Heartbeat, checkpoint: Checkpoint, last: bool = False) -> Future[int | None]:
+        """Writes a checkpoint to the disk and to the database, if it is time or the `last` one before a pause.
 
         Comes to its epoch, or to None if the disk took nothing.
         """
-        return self._thread.submit(self._save, heartbeat, checkpoint)
+        return self._thread.submit(self._save, heartbeat, checkpoint, last)
 
     def remove(self, trial_id: int) -> None:
         """Removes the checkpoints of a trial that has ended."""
@@ -74,7 +74,7 @@ class Saver:
         wait([rest], max((self._deadline or 0.0) - time.monotonic(), 0.0))
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _save(self, heartbeat: Heartbeat, checkpoint: Checkpoint) -> int | None:
+    def _save(self, heartbeat: Heartbeat, checkpoint: Checkpoint, last: bool) -> int | None:
         lease, data, saved = heartbeat.lease, checkpoint.to_bytes(), None
         try:
             self._local.save(lease.trial_id, checkpoint.epoch, data)
@@ -84,7 +84,7 @@ class Saver:
         due = time.monotonic() - self._shared_at.setdefault(lease, time.monotonic()) >= self._policy.share_seconds
         if self.drains:
             self._unshared.append((heartbeat, checkpoint.epoch, data))
-        elif due or saved is None:  # a disk that takes nothing is a reason to share at once
+        elif due or last or saved is None:  # a disk that takes nothing is a reason to share at once
             self._share(heartbeat, checkpoint.epoch, data)
         return saved
 

@@ -167,9 +167,13 @@ class StudySpec(Spec):
         return [*self.first, *(point for point in self.grid() if point not in self.first)]
 
     def queue(self) -> list[tuple[Point, int]]:
-        """(point, replicate) in the order in which the study tries them: `first`, then the grid, shuffled.
+        """(point, replicate) in the order in which the study tries them. Cut to the budget."""
+        return self.order()[: self.budget.trials]
 
-        A replicate of the whole grid is done before the next begins. Cut to the budget.
+    def order(self) -> list[tuple[Point, int]]:
+        """(point, replicate) of the whole grid: `first`, then the rest, shuffled.
+
+        A replicate of the whole grid is done before the next begins.
         """
         generator = random.Random(self.experiment.seed)
         order: list[tuple[Point, int]] = []
@@ -177,7 +181,7 @@ class StudySpec(Spec):
             rest = self.points()[len(self.first) :]
             generator.shuffle(rest)
             order += [(point, replicate) for point in [*self.first, *rest]]
-        return order[: self.budget.trials]
+        return order
 
     def corners(self) -> list[Point]:
         """The extreme points of the space: if they are valid, so are the points between them."""

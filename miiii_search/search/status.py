@@ -42,6 +42,7 @@ class Status:
     running: list[Running]
     best: FrozenTrial | None
     done: bool
+    paused: bool
     budget: dict[str, tuple[float, float]]
     """What of each limit of the budget is used, and how much it is; not of the trials."""
     spent: str | None
@@ -86,6 +87,7 @@ class Status:
                 "epochs_to_solve": best.user_attrs.get("epochs_to_solve"),
             },
             "done": self.done,
+            "paused": self.paused,
             "budget": {name: {"used": round(used, 4), "limit": limit} for name, (used, limit) in self.budget.items()},
             "running": [
                 {
@@ -104,6 +106,7 @@ class Status:
 
 def read_status(study: Study) -> Status:
     """Reads the study as it is now."""
+    study.refresh()
     trials = study.trials()
     counts = {state.name.lower(): sum(t.state == state for t in trials) for state in TrialState}
     order = ("waiting", "running", "complete", "pruned", "fail")
@@ -118,6 +121,7 @@ def read_status(study: Study) -> Status:
         running=_running(study, {trial._trial_id: trial for trial in trials}),
         best=best_trial(trials),
         done=not counts["running"] and (ended or over is not None),
+        paused=study.paused,
         budget=budget,
         spent=over,
     )

@@ -21,26 +21,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.search import notes, tables
+from miiii_search.search import attributes, notes, tables
+from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, SPEC_KEY, VERSION_KEY
 from miiii_search.search.budget import spent_by_now
 from miiii_search.search.leases import SHAPE_KEY
 from miiii_search.search.settings import difference, to_tree, validate
 from miiii_search.search.spec import Point, Range, StudySpec, Value, nearest
 from miiii_search.search.storage import Database
 
-SPEC_KEY = "miiii:spec"
 REPLICATE_KEY = "miiii:replicate"
-VERSION_KEY = "miiii:version"
-"""The study attribute with the version of this package that created it."""
 METRICS_KEY = "metrics"
 """The trial attribute that holds `Metrics`."""
 METRIC = "accuracy + epochs saved"
 """The name of the objective in the dashboard; see `objective`."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Study:
-    """A study of ours in an open database."""
+    """A study of ours in an open database: its spec, and whether it is paused, as they were at the last look."""
 
     database: Database
     name: str
@@ -48,6 +46,20 @@ class Study:
     spec: StudySpec
     version: str | None = None
     """Of the package that created it, if it told."""
+    paused: bool = False
+
+    def refresh(self) -> None:
+        """Looks again at what others may have changed meanwhile: `extend` the spec, `pause` and `resume` the state.
+
+        Raises `UserError` if somebody deleted the study.
+        """
+        with self.database.engine.connect() as connection:
+            found = attributes.read(connection, self.study_id, SPEC_KEY, PAUSED_KEY)
+        if SPEC_KEY not in found:
+            raise UserError(f"study `{self.name}` was deleted; miiii-search list shows those that there are")
+        if found[SPEC_KEY] != to_tree(self.spec):
+            self.spec = parse_spec(found[SPEC_KEY])
+        self.paused = PAUSED_KEY in found
 
     def load(self, **arguments: Any) -> optuna.Study:
         """The study as Optuna's, with a cache of its own. `arguments`: sampler, pruner."""
@@ -76,7 +88,11 @@ class Study:
         return {state: found.get(state, 0) for state in TrialState}
 
     def is_done(self) -> bool:
-        """Whether every trial that the study is to have has ended, or its budget is spent and none is running."""
+        """Whether every trial that the study is to have has ended, or its budget is spent and none is running.
+
+        Looks at the study anew, see `refresh`.
+        """
+        self.refresh()
         counts = self.counts()
         if counts[TrialState.RUNNING]:
             return False
@@ -146,8 +162,10 @@ def create_study(database: Database, name: str, spec: StudySpec) -> Study:
     with database.transaction() as connection:
         # The study's row is the lock: of two coordinators at once, the second finds the first one's work.
         tables.lock_study(connection, study_id)
-        stored = _read_spec(connection, study_id)
-        if stored is None:
+        found = attributes.read(connection, study_id, SPEC_KEY)
+        if found:
+            stored = parse_spec(found[SPEC_KEY])
+        else:
             if (
                 not maximised
                 or connection.execute(
@@ -155,7 +173,7 @@ def create_study(database: Database, name: str, spec: StudySpec) -> Study:
                 ).first()
             ):
                 raise UserError(f"study `{name}` was not created by miiii-search; choose another name")
-            _write_study_attributes(connection, study_id, spec)
+            _describe_study(connection, study_id, spec)
             queue = spec.queue() if spec.sampler == "queue" else [(point, 0) for point in spec.first]
             if queue:
                 insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
@@ -165,8 +183,7 @@ def create_study(database: Database, name: str, spec: StudySpec) -> Study:
             f"study `{name}` exists with another spec: {'; '.join(differences)}; "
             "choose another --study, or leave the options out to go on with what it has"
         )
-    with database.engine.connect() as connection:
-        return Study(database, name, study_id, stored, _read(connection, study_id, VERSION_KEY))
+    return _open(database, name, study_id)
 
 
 def open_study(database: Database, name: str | None) -> Study:
@@ -180,11 +197,7 @@ def open_study(database: Database, name: str | None) -> Study:
         close = nearest(name, names) if names else "; there is none yet, create it with miiii-search create"
         raise UserError(f"there is no study `{name}` in {database}{close}")
     study_id = database.optuna.get_study_id_from_name(name)
-    with database.engine.connect() as connection:
-        spec, created_by = _read_spec(connection, study_id), _read(connection, study_id, VERSION_KEY)
-    if spec is None:
-        raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
-    return Study(database, name, study_id, spec, created_by)
+    return _open(database, name, study_id)
 
 
 def study_names(database: Database) -> list[str]:
@@ -227,7 +240,7 @@ def insert_trials(
             )
         )
     }
-    parameters, attributes = [], []
+    parameters, trial_attributes = [], []
     for k, (point, replicate) in enumerate(points):
         trial_id = ids[first + k]
         for name, value in point.items():
@@ -242,9 +255,9 @@ def insert_trials(
         hyperparameters = spec.run(point, replicate)[1]
         shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
         for key, attribute in [(SHAPE_KEY, shape), (REPLICATE_KEY, replicate)]:
-            attributes.append({"trial_id": trial_id, "key": key, "value_json": json.dumps(attribute)})
+            trial_attributes.append({"trial_id": trial_id, "key": key, "value_json": json.dumps(attribute)})
     connection.execute(sa.insert(tables.trial_params), parameters)
-    connection.execute(sa.insert(tables.trial_system_attributes), attributes)
+    connection.execute(sa.insert(tables.trial_system_attributes), trial_attributes)
     return [(ids[first + k], first + k) for k in range(len(points))]
 
 
@@ -262,10 +275,17 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
     return CategoricalDistribution(values)
 
 
-def _read_spec(connection: sa.Connection, study_id: int) -> StudySpec | None:
-    tree = _read(connection, study_id, SPEC_KEY)
-    if tree is None:
-        return None
+def _open(database: Database, name: str, study_id: int) -> Study:
+    with database.engine.connect() as connection:
+        found = attributes.read(connection, study_id, SPEC_KEY, VERSION_KEY, PAUSED_KEY)
+    if SPEC_KEY not in found:
+        raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
+    spec = parse_spec(found[SPEC_KEY])
+    return Study(database, name, study_id, spec, found.get(VERSION_KEY), paused=PAUSED_KEY in found)
+
+
+def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
+    """A spec as a study holds it. Raises `UserError` if it is of a format that this version does not read."""
     if tree.get("format") != 1:
         raise UserError(
             f"the study's spec has format {tree.get('format')}, this version of miiii-search reads format 1; "
@@ -274,25 +294,22 @@ def _read_spec(connection: sa.Connection, study_id: int) -> StudySpec | None:
     return validate(StudySpec, tree, "the study's spec")
 
 
-def _read(connection: sa.Connection, study_id: int, key: str) -> Any:
-    """An attribute of the study, or None."""
-    attributes = tables.study_system_attributes
-    query = sa.select(attributes.c.value_json).where(attributes.c.study_id == study_id, attributes.c.key == key)
-    text = connection.execute(query).scalar_one_or_none()
-    return None if text is None else json.loads(text)
-
-
-def _write_study_attributes(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
+def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
     values = {
-        SPEC_KEY: to_tree(spec),
         VERSION_KEY: version("miiii-search"),
+        CREATED_KEY: attributes.now(connection),
         "study:metric_names": [METRIC],
-        **notes.attributes(_describe(spec)),
     }
-    connection.execute(
-        sa.insert(tables.study_system_attributes),
-        [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()],
-    )
+    attributes.write(connection, study_id, values)
+    write_spec(connection, study_id, spec)
+
+
+def write_spec(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
+    """Stores the study's spec, and what a visitor of the dashboard reads of it, over what is there."""
+    table = tables.study_system_attributes
+    of_note = table.c.key.like("dashboard:note_str:%")
+    connection.execute(sa.delete(table).where(table.c.study_id == study_id, of_note))  # it may have been longer
+    attributes.write(connection, study_id, {SPEC_KEY: to_tree(spec), **notes.attributes(_describe(spec))})
 
 
 def _describe(spec: StudySpec) -> str:

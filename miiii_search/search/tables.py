@@ -13,6 +13,7 @@ from optuna.storages._rdb import models
 from sqlalchemy.dialects import postgresql, sqlite
 
 studies: Any = models.StudyModel.__table__
+study_directions: Any = models.StudyDirectionModel.__table__
 study_user_attributes: Any = models.StudyUserAttributeModel.__table__
 study_system_attributes: Any = models.StudySystemAttributeModel.__table__
 trials: Any = models.TrialModel.__table__
@@ -97,12 +98,15 @@ def now(connection: sa.Connection) -> sa.ColumnElement[float]:
     return sa.literal_column("extract(epoch FROM clock_timestamp())::double precision", sa.Double)
 
 
-def lock_study(connection: sa.Connection, study_id: int) -> None:
+def lock_study(connection: sa.Connection, study_id: int, *, shared: bool = False) -> bool:
     """Waits until nobody else counts, adds or takes back trials of this study, for as long as the transaction.
 
-    To be called before any lease is locked. (On SQLite every transaction of ours excludes all others anyway.)
+    Returns whether there still is such a study. Those who lock it `shared`, since they only claim what is there, do
+    not wait for each other. To be called before any lease is locked. (On SQLite every transaction of ours excludes
+    all others anyway.)
     """
-    connection.execute(sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
+    query = sa.select(studies.c.study_id).where(studies.c.study_id == study_id)
+    return connection.execute(query.with_for_update(read=shared, key_share=shared)).first() is not None
 
 
 def up_since(connection: sa.Connection) -> sa.ColumnElement[float]:

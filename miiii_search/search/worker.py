@@ -23,7 +23,7 @@ import numpy as np
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
 from miiii_search.experiment.telemetry import Look
-from miiii_search.experiment.trainer import Chunk, OutOfMemory, Posted, Saved, Update
+from miiii_search.experiment.trainer import Chunk, OutOfMemory, Posted, Saved, Suspended, Update
 from miiii_search.search import leases
 from miiii_search.search.assignment import Assignment
 from miiii_search.search.budget import Allowance
@@ -41,6 +41,11 @@ from miiii_search.search.study import Study
 
 LISTEN_SECONDS = 0.1
 """The longest that a worker does not notice that it was told to stop."""
+
+PAUSED = "the study is paused: this worker waits until it is resumed"
+
+LOOK_SECONDS = 5.0
+"""Between two looks at whether the study was paused or extended."""
 
 GRACE_SECONDS = 10.0
 """How long a worker that was told to stop may take to save what it has and hand it back."""
@@ -96,6 +101,8 @@ class Worker:
         self._intake = Intake(study, self.name, lanes, self._crew, self._saver, self._patience, say, seed)
         self._allowance = Allowance(study.database, study.study_id, study.spec.budget, self._crew.devices)
         self._ender = Ender(study, self._attributes, self._saver)
+        self._look_at = 0.0
+        self._was_paused = False
         self._runs: dict[int, Assignment] = {}
         """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
 
@@ -108,6 +115,7 @@ class Worker:
             try:
                 while not stop.is_set():
                     self._on_turn()
+                    self._look()
                     if (over := self._over_budget()) is not None:
                         self._say(over)
                         return
@@ -124,6 +132,22 @@ class Worker:
                     self._sync(posted, renewer.lost)
             finally:
                 self._drain(renewer)
+
+    def _look(self) -> None:
+        """Sees, from time to time, whether the study was paused or extended; while it is paused, has what is trained
+        saved and handed back. Raises `UserError` if it was deleted."""
+        if time.monotonic() >= self._look_at:
+            with contextlib.suppress(Away):  # then at another time
+                self._patience.attempt(self._study.refresh)
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._allowance.extend(self._study.spec.budget)
+        if self._study.paused != self._was_paused:
+            self._was_paused = self._study.paused
+            self._say(PAUSED if self._was_paused else "the study goes on")
+        if self._was_paused:
+            for number, assignment in self._runs.items():
+                if assignment.trains and not assignment.suspended:
+                    assignment.suspended = self._crew.suspend(number)
 
     def _drain(self, renewer: Renewer) -> None:
         """Ends training, saves what was trained, and puts it back into the queue, within the grace period."""
@@ -149,7 +173,7 @@ class Worker:
 
     def _over_budget(self) -> str | None:
         """Why training is to end, if it is; asks the database from time to time."""
-        if self._allowance.is_due():
+        if self._allowance.is_due() and (self._runs or not self._was_paused):
             with contextlib.suppress(Away):  # what was reserved may be used meanwhile
                 self._patience.attempt(self._allowance.ask)
         return self._allowance.over(self._margin)
@@ -174,7 +198,7 @@ class Worker:
             pass
         return False
 
-    def _listen(self) -> list[Update | Saved | OutOfMemory]:
+    def _listen(self) -> list[Update | Saved | Suspended | OutOfMemory]:
         """What the crew has posted, or nothing after a moment. Raises what made a trainer fail."""
         good = []
         for posted in self._posted(LISTEN_SECONDS):
@@ -190,7 +214,7 @@ class Worker:
             while True:
                 yield self._crew.posted.get_nowait()
 
-    def _sync(self, posted: list[Update | Saved | OutOfMemory], lost: set[Lease]) -> None:
+    def _sync(self, posted: list[Update | Saved | Suspended | OutOfMemory], lost: set[Lease]) -> None:
         """Reports, prunes and ends trials; drops those whose lease was lost."""
         for one in posted:
             if isinstance(one, OutOfMemory):
@@ -200,6 +224,9 @@ class Worker:
                 continue
             if isinstance(one, Saved):
                 self._save(assignment, one)
+            elif isinstance(one, Suspended):
+                self._crew.drop(one.run)
+                assignment.given_up = True
             else:
                 assignment.take(one)
                 self._keep_weights(assignment, one.look)
@@ -246,10 +273,11 @@ class Worker:
         """Hands a checkpoint to the thread that writes them, unless it is still at the last one of this trial."""
         if self._saver is None or self._policy is None or assignment.end is not None:
             return
-        if assignment.saving is not None and not self._saver.drains:
+        is_last = assignment.suspended or self._saver.drains
+        if assignment.saving is not None and not is_last:
             return
         checkpoint = assignment.checkpoint(saved, {name: self._attributes[name] for name in ("device", "versions")})
-        assignment.saving = self._saver.save(assignment.heartbeat(), checkpoint)
+        assignment.saving = self._saver.save(assignment.heartbeat(), checkpoint, is_last)
 
     def _shrink(self, event: OutOfMemory) -> None:
         """Has runs that did not fit handed back, once what is left of them is saved."""

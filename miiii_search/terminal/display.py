@@ -89,6 +89,9 @@ def headline(status: Status) -> str:
     if status.done:
         why = f": {status.spent}" if status.spent and status.counts["waiting"] else ""
         return f"done{why} · {best}"
+    if status.paused:
+        saving = f", {status.counts['running']} trials are being saved" if status.counts["running"] else ""
+        return f"paused{saving} · {best}{used}"
     return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {duration(status.seconds_left)}{used}"
 
 

@@ -1,0 +1,48 @@
+"""The attributes of a study in which we keep what workers, coordinators and commands must agree on.
+
+Optuna's system attributes: they need no table of our own, so that a worker's role in the database need not make one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from miiii_search.search import tables
+
+SPEC_KEY = "miiii:spec"
+VERSION_KEY = "miiii:version"
+"""The version of this package that created the study."""
+CREATED_KEY = "miiii:created_at"
+"""When it was created; this and the following in seconds since 1970 by the database's clock."""
+STARTED_KEY = "miiii:started_at"
+"""When its first trial was claimed, later by as long as it was paused since."""
+PAUSED_KEY = "miiii:paused_at"
+"""When it was paused; there while it is."""
+
+
+def read(connection: sa.Connection, study_id: int, *keys: str) -> dict[str, Any]:
+    """Those of the attributes that the study has."""
+    table = tables.study_system_attributes
+    query = sa.select(table.c.key, table.c.value_json).where(table.c.study_id == study_id, table.c.key.in_(keys))
+    return {row.key: json.loads(row.value_json) for row in connection.execute(query)}
+
+
+def write(connection: sa.Connection, study_id: int, values: Mapping[str, Any]) -> None:
+    """Sets attributes of the study."""
+    rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()]
+    tables.upsert(connection, tables.study_system_attributes, rows, ("study_id", "key"))
+
+
+def remove(connection: sa.Connection, study_id: int, keys: Collection[str]) -> None:
+    """Removes attributes of the study."""
+    table = tables.study_system_attributes
+    connection.execute(sa.delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys)))
+
+
+def now(connection: sa.Connection) -> float:
+    """The database's clock."""
+    return float(connection.execute(sa.select(tables.now(connection))).scalar_one())

@@ -1,0 +1,40 @@
+"""What the terminal shows of the studies of a storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from miiii_search.search.listing import ORDER, Listed
+from miiii_search.terminal.display import STATES, duration
+
+_STYLES = {"running": "cyan", "paused": "yellow", "done": "green"}
+
+
+def studies_table(listed: Sequence[Listed], storage: str) -> Table:
+    """The studies, one a row."""
+    title = f"{len(listed)} stud{'y' if len(listed) == 1 else 'ies'} in {storage}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("study", "state", "trials", *ORDER, "best", "created"):
+        left = name in ("study", "state", "created")
+        table.add_column(name, justify="left" if left else "right", overflow="fold" if name == "study" else "ellipsis")
+    for study in listed:
+        table.add_row(
+            Text(study.name),
+            Text(study.state, style=_STYLES.get(study.state, "dim")),
+            str(study.n_trials),
+            *(Text(str(n), style=STATES[name]) if (n := study.counts[name]) else "" for name in ORDER),
+            "" if study.best is None else f"{study.best:.3f}",
+            _ago(study.created),
+        )
+    return table
+
+
+def _ago(moment: datetime | None) -> str:
+    if moment is None:
+        return ""
+    return f"{duration(max((datetime.now(UTC) - moment).total_seconds(), 0.0))} ago"
