@@ -381,6 +381,87 @@ def extend(
 
 
 @app.command()
+def delete(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even while workers train trials of it")] = False,
+) -> None:
+    """Delete a study with its trials, artifacts and checkpoints. Asks first.
+
+    Example: miiii-search delete --study demo
+    """
+    from miiii_search.search.deleting import delete, holdings
+    from miiii_search.terminal.studies import describe_holdings
+
+    if study is None:
+        raise UserError("which study? name it with --study; miiii-search list shows those that there are")
+    opened = _open(study, storage)
+    _say(f"study `{opened.name}` in {opened.database}: {describe_holdings(holdings(opened))}")
+    _ask("Delete it for good?", yes)
+    delete(opened, force=force)
+    _say(f"study `{opened.name}` is deleted")
+
+
+@app.command()
+def tidy(
+    keep_records: Annotated[
+        int, typer.Option(help="Of how many of the best trials records and figures are kept", min=0)
+    ],
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Remove the records and figures of all ended trials but the best. Metrics, reports and notes stay. Asks first.
+
+    Example: miiii-search tidy --keep-records 20 --study table-1
+    """
+    from miiii_search.search.retention import tidy
+    from miiii_search.terminal.studies import megabytes
+
+    opened = _open(study, storage)
+    found = tidy(opened, keep_records, dry_run=True)
+    _say(f"study `{opened.name}`: {found.artifacts:,} artifacts of {found.trials:,} trials, {megabytes(found.size)}")
+    if found.artifacts:
+        _ask("Remove them for good?", yes)
+        _say(f"removed {megabytes(tidy(opened, keep_records).size)}")
+
+
+@app.command()
+def export_study(
+    file: Annotated[Path, typer.Argument(help="The file to write; one that is there is replaced")],
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Write a whole study into one file: trials, reports, notes, artifacts, checkpoints, what it used of its budget.
+
+    Example: miiii-search export-study table-1.zip --study table-1
+    """
+    from miiii_search.search.archive import export_study
+    from miiii_search.terminal.studies import megabytes
+
+    opened = _open(study, storage)
+    _say(f"study `{opened.name}` is in {file}: {megabytes(export_study(opened, file))}")
+
+
+@app.command()
+def import_study(
+    file: Annotated[Path, typer.Argument(help="A file that `export-study` wrote")],
+    study: Annotated[str | None, typer.Option(help="Another name for the study than the file's")] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Add the study in a file to a storage of any kind; its workers go on where it was.
+
+    Example: miiii-search import-study table-1.zip --storage postgresql://me:secret@db/miiii
+    """
+    from miiii_search.search.archive import import_study
+
+    database = _database(storage, create=True)
+    opened = import_study(database, file, study)
+    _say(f"study `{opened.name}` is in {database}: {len(opened.trials())} trials")
+
+
+@app.command()
 def best(
     study: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
@@ -564,6 +645,15 @@ def _say(line: str) -> None:
     from miiii_search.terminal.display import console
 
     console.print(line, soft_wrap=True, markup=False)
+
+
+def _ask(question: str, yes: bool) -> None:
+    """Goes on only if the answer is yes, or was given with the command."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("this asks first, and nobody is there to answer; add --yes")
+    typer.confirm(question, abort=True)
 
 
 def _database(storage: str, create: bool = False) -> Any:

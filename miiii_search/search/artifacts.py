@@ -52,6 +52,31 @@ class DatabaseArtifactStore:
                 raise ArtifactNotFound(f"there is no artifact {artifact_id}")
 
 
+TRIAL_PREFIX = "artifacts:"
+"""Optuna's attributes of trials and studies that name an artifact."""
+STUDY_PREFIX = "dashboard:artifacts:"
+"""The dashboard's attributes of a study, `dashboard:artifacts:<trial_id>:<artifact_id>`."""
+
+
+def linked(connection: sa.Connection, study_id: int) -> list[str]:
+    """The ids of the artifacts that attributes of a study or of its trials name."""
+    of_study, of_trials, trials = tables.study_system_attributes, tables.trial_system_attributes, tables.trials
+    keys = [
+        *connection.execute(
+            sa.select(of_study.c.key).where(
+                of_study.c.study_id == study_id,
+                of_study.c.key.like(f"{TRIAL_PREFIX}%") | of_study.c.key.like(f"{STUDY_PREFIX}%"),
+            )
+        ).scalars(),
+        *connection.execute(
+            sa.select(of_trials.c.key)
+            .join(trials, trials.c.trial_id == of_trials.c.trial_id)
+            .where(trials.c.study_id == study_id, of_trials.c.key.like(f"{TRIAL_PREFIX}%"))
+        ).scalars(),
+    ]
+    return sorted({key.rpartition(":")[2] for key in keys})
+
+
 def write_bytes(connection: sa.Connection, artifact_id: str, data: bytes) -> None:
     """Stores an artifact's bytes within a transaction. Raises `ValueError` above `ARTIFACT_LIMIT`."""
     if len(data) > ARTIFACT_LIMIT:
@@ -74,4 +99,4 @@ def attach(connection: sa.Connection, artifact: Artifact) -> tuple[str, str]:
         "mimetype": mimetype or "application/octet-stream",
         "encoding": encoding,
     }
-    return f"artifacts:{artifact_id}", json.dumps(meta)
+    return f"{TRIAL_PREFIX}{artifact_id}", json.dumps(meta)

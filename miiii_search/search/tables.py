@@ -23,6 +23,13 @@ trial_user_attributes: Any = models.TrialUserAttributeModel.__table__
 trial_system_attributes: Any = models.TrialSystemAttributeModel.__table__
 intermediate_values: Any = models.TrialIntermediateValueModel.__table__
 
+trial_heartbeats: Any = models.TrialHeartbeatModel.__table__
+
+OF_STUDIES = (study_directions, study_user_attributes, study_system_attributes)
+"""Optuna's tables of what a study has beside its trials."""
+OF_TRIALS = (trial_params, trial_values, trial_user_attributes, trial_system_attributes, intermediate_values)
+"""Optuna's tables of what a trial has."""
+
 OURS = sa.MetaData()
 
 leases = sa.Table(

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from miiii_search.search.deleting import Holdings
 from miiii_search.search.listing import ORDER, Listed
 from miiii_search.terminal.display import STATES, duration
 
@@ -32,6 +33,19 @@ def studies_table(listed: Sequence[Listed], storage: str) -> Table:
             _ago(study.created),
         )
     return table
+
+
+def describe_holdings(holdings: Holdings) -> str:
+    """What a study has in the database, in a line."""
+    return (
+        f"{holdings.trials:,} trials, {holdings.artifacts:,} artifacts, {holdings.checkpoints:,} checkpoints, "
+        f"{megabytes(holdings.size)}"
+    )
+
+
+def megabytes(size: int) -> str:
+    """Bytes as a person says them."""
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _ago(moment: datetime | None) -> str:

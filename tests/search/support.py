@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +14,12 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.search import leases, tables
+from miiii_search.search import attributes, leases, tables
+from miiii_search.search.artifacts import Artifact, attach
+from miiii_search.search.budget import Allowance
+from miiii_search.search.checkpoints import share
 from miiii_search.search.leases import Heartbeat, Lease
-from miiii_search.search.reporting import Ending, Outcome, finish
+from miiii_search.search.reporting import Ending, Outcome, finish, report
 from miiii_search.search.settings import to_tree, validate
 from miiii_search.search.spec import StudySpec
 from miiii_search.search.storage import Database
@@ -93,6 +97,32 @@ def end(
     known = {"device": "cpu", "worker": "worker", "seconds": 1.5, "metrics": metrics_of(study, value or 0.0)}
     outcome = Outcome(state, value, "ended.", known | attributes, [])
     assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
+
+
+def with_all(study: Study) -> list[Lease]:
+    """Gives a study of everything: three trials that ended, with artifacts, one of them attached later, and a
+    running one with reports, a lease, and a checkpoint (not a good one); returns the lease."""
+    for k, state in enumerate((TrialState.COMPLETE, TrialState.PRUNED)):
+        lease, value = claim(study), (0.25, 1e-300)[k]
+        beat = Heartbeat(lease, 8, 1.0)
+        report(study.database, [beat], {lease: {4: 1 / 3, 8: float("nan") if k else 0.5}}, SECONDS)
+        artifact = Artifact("curves.png", bytes([k]) * 1000)
+        known = {"metrics": metrics_of(study), "epochs_to_solve": None, "text": "ä\n\u2028"}
+        outcome = Outcome(state, value, f"note {k} " * 400, known, [artifact])
+        assert finish(study.database, study.study_id, beat, outcome) == Ending.WRITTEN
+    lease = claim(study)
+    outcome = Outcome(TrialState.FAIL, None, "failed.", {"reason": "nan"}, [])
+    assert finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), outcome) == Ending.WRITTEN
+    running = claim(study)
+    beat = Heartbeat(running, 16, 1.0)
+    report(study.database, [beat], {running: {4: 0.1}}, SECONDS)
+    assert share(study.database, beat, 16, bytes(range(256)) * 8, SECONDS)
+    with study.database.transaction() as connection:
+        later, meta = attach(connection, Artifact("late.csv", b"a,b" * 500))
+        key = f"dashboard:artifacts:{lease.trial_id}:{later.removeprefix('artifacts:')}"
+        attributes.write(connection, study.study_id, {key: json.loads(meta) | {"trial": "late"}})
+    Allowance(study.database, study.study_id, study.spec.budget, 1).ask()
+    return [running]
 
 
 def together(*actions: Callable[[], Any]) -> list[Any]:

@@ -156,9 +156,9 @@ def test_a_worker_that_runs_trains_what_is_new(database: Database, monkeypatch: 
     with working(open_study(database, "study"), 1) as (_, said):
         wait_until(lambda: said)
         extend(study, ["space.weight_decay=[0.0, 0.5]"])
-        wait_until(lambda: study.counts()[TrialState.COMPLETE] == 1)
+        wait_until(lambda: study.counts()[TrialState.COMPLETE] == 1, 240)
         end(study, held)
-        wait_until(study.is_done)
+        wait_until(study.is_done, 240)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -166,11 +166,11 @@ def test_a_sampler_goes_on_in_the_larger_space(database: Database, sampler: str)
     spec = make_spec(space=SPACE, sampler=sampler, budget={"trials": 6}, pruning=Pruning(rule="none"))
     study = create_study(database, "study", spec)
     with working(open_study(database, "study"), 2):
-        wait_until(study.is_done)
+        wait_until(study.is_done, 240)
     extend(study, ["budget.trials=12", LARGER])
     assert not study.is_done()
     with working(open_study(database, "study"), 2):
-        wait_until(study.is_done)
+        wait_until(study.is_done, 240)
     assert len(points(study)) == 12 and set(Counter(points(study)).values()) == {1}
 
 

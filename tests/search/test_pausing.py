@@ -186,7 +186,7 @@ def test_device_time_is_given_back_while_paused(database: Database, tmp_path: Pa
             return read_usage(connection, study.study_id).device_seconds
 
     with working(open_study(database, "study"), 1, checkpoints=Policy(tmp_path)):
-        wait_until(lambda: any(t.intermediate_values for t in read_back(study).trials))
+        wait_until(lambda: any(t.intermediate_values for t in read_back(study).trials), 240)
         assert ledger() >= 600  # a quarter of what there is, reserved
         before = ledger()
         pause(study)
@@ -194,7 +194,7 @@ def test_device_time_is_given_back_while_paused(database: Database, tmp_path: Pa
         wait_until(lambda: ledger() < before / 2)
         used = ledger()
         resume(study)
-        wait_until(lambda: ledger() > used)
+        wait_until(lambda: ledger() > used, 240)
 
 
 def test_a_worker_that_starts_in_a_pause_waits(database: Database) -> None:
@@ -204,7 +204,7 @@ def test_a_worker_that_starts_in_a_pause_waits(database: Database) -> None:
         wait_until(lambda: said)
         assert [line for line in said if "starts" in line] == []
         resume(study)
-        wait_until(study.is_done)
+        wait_until(study.is_done, 240)
 
 
 def test_a_coordinator_stays_with_a_paused_study(database: Database) -> None:

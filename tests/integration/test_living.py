@@ -1,0 +1,70 @@
+"""Living with a study, as a user does it: commands, workers and a coordinator in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from tests.integration.processes import TINY, Processes, read_trials, shared_trials, wait_for
+
+EPOCHS = 60_000
+
+
+def hashes(storage: str, study: str) -> list[str]:
+    return [t.user_attrs["metrics"]["weights_sha256"] for t in read_trials(storage, study)]
+
+
+def states(storage: str) -> set[TrialState]:
+    return {t.state for t in read_trials(storage, "one")}
+
+
+def test_from_the_first_day_to_the_last(processes: Processes, storage_url: str, tmp_path: Path) -> None:
+    """Pause, move to another database, go on there, extend, delete; what comes of it is what comes without."""
+    spec = (*TINY, "--set", f"experiment.epochs={EPOCHS}", "--set", "pruning.rule=none")
+    small = (*spec, "--set", "space.dropout=[0.0]", "--set", "space.weight_decay=[1.0]")
+    space = ("--set", "space.grokfast_lambda=[0.0, 0.5]")
+    create = ("create", "--preset", "demo", *small, *space)
+    processes.run(*create, "--study", "one", storage=storage_url)
+    worker = processes.start("work", "--study", "one", "--lanes", "1", "--checkpoints", "here", storage=storage_url)
+    coordinator = processes.start("coordinate", "--study", "one", storage=storage_url)
+    wait_for(lambda: any(t.intermediate_values for t in read_trials(storage_url, "one")), 300)
+
+    assert "is paused now" in processes.run("pause", "--study", "one", storage=storage_url)
+    wait_for(lambda: TrialState.RUNNING not in states(storage_url))
+    wait_for(lambda: "is paused" in processes.log(coordinator))
+    assert shared_trials(storage_url)
+    status = json.loads(processes.run("status", "--study", "one", "--json", storage=storage_url))
+    assert status["paused"] and not status["done"]
+    [listed] = json.loads(processes.run("list", "--json", storage=storage_url))
+    assert listed["state"] == "paused" and listed["counts"]["waiting"] > 0
+    assert "paused" in processes.run("list", storage=storage_url)
+    assert worker.poll() is None and coordinator.poll() is None
+
+    moved = f"sqlite:///{tmp_path}/moved.db"
+    processes.run("export-study", "one.zip", "--study", "one", storage=storage_url)
+    processes.run("import-study", "one.zip", storage=moved)
+    processes.run("resume", "--study", "one", storage=storage_url)
+    for process in (worker, coordinator):
+        assert process.wait(300) == 0, processes.log(process)
+    assert "the study goes on" in processes.log(worker)
+    assert states(storage_url) == {TrialState.COMPLETE}
+
+    assert "goes on" in processes.run("resume", "--study", "one", storage=moved)
+    elsewhere = processes.start("work", "--lanes", "1", "--checkpoints", "there", storage=moved)
+    assert elsewhere.wait(300) == 0, processes.log(elsewhere)
+    assert re.search(r"starts from epoch [\d,]+", processes.log(elsewhere))
+    assert hashes(moved, "one") == hashes(storage_url, "one")
+
+    larger = ("--set", "space.grokfast_lambda=[0.0, 0.5, 2.0]")
+    said = processes.run("extend", "--study", "one", *larger, storage=moved)
+    assert "1 trials are new in the queue, 3 in all" in said
+    processes.run("create", "--study", "one", "--preset", "demo", *small, *larger, storage=moved)
+    processes.run("create", "--study", "one", "--preset", "demo", *small, *space, storage=moved, code=2)
+    assert [t.state for t in read_trials(moved, "one")] == [*[TrialState.COMPLETE] * 2, TrialState.WAITING]
+
+    processes.run("delete", "--study", "one", storage=moved, code=2)  # nobody is there to answer
+    assert "is deleted" in processes.run("delete", "--study", "one", "--yes", storage=moved)
+    assert json.loads(processes.run("list", "--json", storage=moved)) == []

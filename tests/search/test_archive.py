@@ -1,0 +1,293 @@
+"""A study as a file: what comes out of it is what went in, from any database into any."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import urllib.parse
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna_dashboard
+import pytest
+from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import FrozenTrial, TrialState
+
+from miiii_search.errors import UserError
+from miiii_search.search import attributes
+from miiii_search.search.archive import export_study, import_study
+from miiii_search.search.artifacts import DatabaseArtifactStore
+from miiii_search.search.attributes import PAUSED_KEY, STARTED_KEY
+from miiii_search.search.budget import read_usage
+from miiii_search.search.checkpoints import Policy, shared_epochs
+from miiii_search.search.dashboard import application
+from miiii_search.search.pausing import pause, resume
+from miiii_search.search.spec import Pruning
+from miiii_search.search.storage import Database, open_database
+from miiii_search.search.study import Study, create_study, open_study
+from tests.search.support import everything, make_spec, read_back, wait_until, with_all
+from tests.search.test_pausing import LONG, TWO, hashes
+from tests.search.test_worker import note_of, work, working
+
+BUDGET = {"device_hours": 1.0, "wall_hours": 5.0}
+
+
+@pytest.fixture
+def elsewhere(storage_url: str) -> Iterator[Database]:
+    opened = open_database(storage_url, create=True)
+    yield opened
+    opened.close()
+
+
+def public(trial: FrozenTrial) -> dict[str, Any]:
+    """All that Optuna tells of a trial but its id; one that ran is one that waits."""
+    state = TrialState.WAITING if trial.state == TrialState.RUNNING else trial.state
+    told = {name: getattr(trial, name) for name in ("number", "params", "distributions", "user_attrs", "system_attrs")}
+    times = (trial.datetime_start, trial.datetime_complete)
+    return told | {"state": state, "values": trial.values, "times": times, "reports": repr(trial.intermediate_values)}
+
+
+def files_of(study: Study) -> dict[tuple[int, str], bytes]:
+    store, found = DatabaseArtifactStore(study.database), {}
+    for trial in read_back(study).trials:
+        for meta in get_all_artifact_meta(trial, storage=study.database.optuna):
+            found[trial.number, meta.filename] = store.open_reader(meta.artifact_id).read()
+    return found
+
+
+def late_artifact(study: Study) -> tuple[int, str]:
+    """The number of the trial, and the id, of the artifact that was attached once its trial had ended."""
+    system = study.database.optuna.get_study_system_attrs(study.study_id)
+    [key] = [key for key in system if key.startswith("dashboard:artifacts:")]
+    _, _, trial_id, artifact_id = key.split(":")
+    [number] = [t.number for t in read_back(study).trials if t._trial_id == int(trial_id)]
+    assert system[key]["artifact_id"] == artifact_id
+    return number, artifact_id
+
+
+def test_every_field_comes_back(database: Database, elsewhere: Database, tmp_path: Path) -> None:
+    """Between databases of either kind, four ways, and back again."""
+    create_study(elsewhere, "other", make_spec())  # so that ids differ
+    study = create_study(database, "study", make_spec(budget=BUDGET))
+    with_all(study)
+    attributes_before = database.optuna.get_study_system_attrs(study.study_id)
+    size = export_study(study, tmp_path / "study.zip")
+    assert size == (tmp_path / "study.zip").stat().st_size
+    there = import_study(elsewhere, tmp_path / "study.zip", None)
+    export_study(there, tmp_path / "again.zip")
+    back = import_study(database, tmp_path / "again.zip", "back")
+
+    for copy in (there, back):
+        assert copy.spec == study.spec and copy.version == study.version
+        assert read_back(copy).directions == read_back(study).directions
+        assert read_back(copy).user_attrs == read_back(study).user_attrs
+        trials, copied = read_back(study).trials, read_back(copy).trials
+        if copy is there:
+            assert [public(t) for t in copied] == [public(t) for t in trials]
+        assert files_of(copy) == files_of(study) and len(files_of(copy)) == 2
+        assert [note_of(copy, t) for t in copied[:3]] == [note_of(study, t) for t in trials[:3]]
+        assert "note 0" in note_of(copy, copied[0])
+        assert optuna_dashboard.get_note(read_back(copy)) == optuna_dashboard.get_note(read_back(study))
+        assert late_artifact(copy)[0] == late_artifact(study)[0]
+        late = DatabaseArtifactStore(copy.database).open_reader(late_artifact(copy)[1])
+        assert late.read() == b"a,b" * 500
+        assert copy.counts()[TrialState.RUNNING] == 0 and copied[3].state == TrialState.WAITING
+        assert shared_epochs(copy.database, [t._trial_id for t in copied]) == {copied[3]._trial_id: 16}
+        with copy.database.engine.connect() as connection:
+            used = read_usage(connection, copy.study_id)
+        with database.engine.connect() as connection:
+            before = read_usage(connection, study.study_id)
+        assert used.device_seconds == before.device_seconds > 0
+        assert used.wall_seconds <= before.wall_seconds
+    assert database.optuna.get_study_system_attrs(study.study_id) == attributes_before
+
+
+def test_the_dashboard_serves_the_copy(database: Database, elsewhere: Database, tmp_path: Path) -> None:
+    study = create_study(database, "study", make_spec(budget=BUDGET))
+    with_all(study)
+    export_study(study, tmp_path / "study.zip")
+    create_study(elsewhere, "other", make_spec())
+    copy = import_study(elsewhere, tmp_path / "study.zip", "copy")
+    page = application(elsewhere.optuna, DatabaseArtifactStore(elsewhere), writable=False, password=None)
+
+    def get(path: str) -> tuple[str, bytes]:
+        told: list[str] = []
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": urllib.parse.unquote(path),
+            "QUERY_STRING": "",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(),
+            "HTTP_HOST": "localhost",
+            "REMOTE_ADDR": "127.0.0.1",
+            "wsgi.errors": io.StringIO(),
+        }
+        body = b"".join(page(environ, lambda status, headers, *_: told.append(status)))  # type: ignore[arg-type]
+        return told[0], body
+
+    for trial in read_back(copy).trials[:2]:
+        [meta] = get_all_artifact_meta(trial, storage=elsewhere.optuna)
+        status, body = get(f"/artifacts/{copy.study_id}/{trial._trial_id}/{meta.artifact_id}")
+        assert status.startswith("200") and body == bytes([trial.number]) * 1000
+    number, artifact_id = late_artifact(copy)
+    trial_id = read_back(copy).trials[number]._trial_id
+    status, body = get(f"/artifacts/{copy.study_id}/{trial_id}/{artifact_id}")
+    assert status.startswith("200") and body == b"a,b" * 500
+
+
+def test_a_worker_goes_on_where_it_was(database: Database, elsewhere: Database, tmp_path: Path) -> None:
+    """To the same weights as without: the checkpoint comes along."""
+    spec = make_spec(experiment=LONG.model_copy(update={"epochs": 20000}), space=TWO, pruning=Pruning(rule="none"))
+    study = create_study(database, "study", spec)
+    with working(open_study(database, "study"), 2, checkpoints=Policy(tmp_path / "here")):
+        wait_until(lambda: any(t.intermediate_values for t in read_back(study).trials), 240)
+        pause(study)
+        wait_until(lambda: not study.counts()[TrialState.RUNNING], 240)
+    export_study(study, tmp_path / "study.zip")
+    copy = import_study(elsewhere, tmp_path / "study.zip", None)
+    assert copy.paused
+    resume(copy)
+    with working(open_study(elsewhere, "study"), 2, checkpoints=Policy(tmp_path / "there")) as (_, said):
+        wait_until(copy.is_done, 240)
+    assert any("starts from epoch" in line for line in said)
+    unbroken = create_study(elsewhere, "unbroken", spec)
+    work(unbroken)
+    assert hashes(copy) == hashes(unbroken)
+
+
+def test_a_name_that_is_taken(database: Database, tmp_path: Path) -> None:
+    study = create_study(database, "study", make_spec(budget=BUDGET))
+    with_all(study)
+    export_study(study, tmp_path / "study.zip")
+    before = everything(database)
+    with pytest.raises(UserError, match="--study"):
+        import_study(database, tmp_path / "study.zip", None)
+    assert everything(database) == before
+    copy = import_study(database, tmp_path / "study.zip", "copy")
+    assert files_of(copy) == files_of(study)
+    assert not {id_of(t) for t in read_back(copy).trials} & {id_of(t) for t in read_back(study).trials}
+
+
+def id_of(trial: FrozenTrial) -> int:
+    return trial._trial_id
+
+
+def test_time_stands_in_the_file(database: Database, elsewhere: Database, tmp_path: Path) -> None:
+    study = create_study(database, "study", make_spec(budget={"wall_hours": 1.0}))
+    with_all(study)
+    with database.transaction() as connection:
+        started = attributes.read(connection, study.study_id, STARTED_KEY)[STARTED_KEY] - 1800
+        attributes.write(connection, study.study_id, {STARTED_KEY: started})
+    pause(study)
+    path = tmp_path / "study.zip"
+    export_study(study, path)
+    rewrite(path, "study.json", lambda data: with_tree(data, lambda tree: aged(tree, 10_000)))
+    copy = import_study(elsewhere, path, None)
+    with elsewhere.engine.connect() as connection:
+        assert read_usage(connection, copy.study_id).wall_seconds == pytest.approx(1800, abs=60)
+
+
+def aged(tree: dict[str, Any], seconds: float) -> None:
+    tree["exported_at"] -= seconds
+    for row in tree["study"]["study_system_attributes"]:
+        if row["key"] in (STARTED_KEY, PAUSED_KEY):
+            row["value_json"] = json.dumps(json.loads(row["value_json"]) - seconds)
+
+
+def with_tree(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    tree = json.loads(data)
+    change(tree)
+    return json.dumps(tree).encode()
+
+
+def rewrite(path: Path, name: str, change: Callable[[bytes], bytes], *, with_checksum: bool = True) -> None:
+    """Changes one member of an archive, as somebody would who knows how it is made."""
+    with zipfile.ZipFile(path) as archive:
+        members = {n: archive.read(n) for n in archive.namelist()}
+    members[name] = change(members[name])
+    if with_checksum and name != "manifest.json":
+        manifest = json.loads(members["manifest.json"])
+        known = {"size": len(members[name]), "sha256": hashlib.sha256(members[name]).hexdigest()}
+        manifest["members"][name] = known
+        members["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for n, data in members.items():
+            archive.writestr(n, data)
+
+
+def set_in(*keys: Any) -> Callable[[bytes], bytes]:
+    """Sets what lies under all but the last of the keys to the last."""
+    *path, leaf, value = keys
+
+    def change(tree: dict[str, Any]) -> None:
+        node: Any = tree
+        for key in path:
+            node = node[key]
+        node[leaf] = value
+
+    return lambda data: with_tree(data, change)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "with_checksum"),
+    [
+        ("files/0", lambda data: data + b"x", False),
+        ("study.json", lambda data: data[:-10], True),
+        ("manifest.json", set_in("format", 2), True),
+        ("manifest.json", lambda _: b"[]", True),
+        ("study.json", set_in("trials", []), True),
+        ("study.json", set_in("trials", 0, "state", "GONE"), True),
+        ("study.json", set_in("trials", 0, "number", 7), True),
+        ("study.json", set_in("trials", 0, "datetime_complete", "yesterday"), True),
+        ("study.json", set_in("of_trials", "trial_params", 0, "trial_id", 10**6), True),
+        ("study.json", set_in("of_trials", "trial_params", 0, "param_value", "1; DROP TABLE trials"), True),
+        ("study.json", set_in("of_trials", "trial_params", 0, "distribution_json", "{}"), True),
+        ("study.json", set_in("of_trials", "trial_user_attributes", 0, "value_json", "no json"), True),
+        ("study.json", set_in("artifacts", 0, "file", "../../etc/passwd"), True),
+        ("study.json", set_in("artifacts", 0, "artifact_id", "../x"), True),
+        ("study.json", set_in("study", "study_system_attributes", []), True),
+        ("study.json", set_in("checkpoints", [{"trial_id": 1}]), True),
+    ],
+    ids=[
+        *("bytes", "truncated", "format", "list", "no-trials", "state", "number", "time", "stranger", "sql"),
+        *("distribution", "no-json", "path", "artifact-id", "no-spec", "checkpoint"),
+    ],
+)
+def test_a_damaged_or_forged_file_leaves_nothing(
+    database: Database, tmp_path: Path, name: str, change: Callable[[bytes], bytes], with_checksum: bool
+) -> None:
+    study = create_study(database, "study", make_spec(budget=BUDGET))
+    with_all(study)
+    path = tmp_path / "study.zip"
+    export_study(study, path)
+    rewrite(path, name, change, with_checksum=with_checksum)
+    before = everything(database)
+    with pytest.raises(UserError, match="nothing was imported") as refused:
+        import_study(database, path, "copy")
+    assert "\n" not in str(refused.value)
+    assert everything(database) == before
+
+
+def test_what_is_no_archive(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_text("hello")
+    with pytest.raises(UserError, match="damaged, or not a file of export-study"):
+        import_study(database, tmp_path / "text.zip", None)
+    with pytest.raises(UserError, match="cannot read"):
+        import_study(database, tmp_path / "none.zip", None)
+    study = create_study(database, "study", make_spec())
+    with pytest.raises(UserError, match="cannot write"):
+        export_study(study, tmp_path / "nowhere" / "study.zip")
+
+
+def test_no_more_is_read_than_the_limit(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = create_study(database, "study", make_spec(budget=BUDGET))
+    with_all(study)
+    export_study(study, tmp_path / "study.zip")
+    monkeypatch.setattr("miiii_search.search.archive.JSON_LIMIT", 1000)
+    with pytest.raises(UserError, match="more than 1,000 bytes"):
+        import_study(database, tmp_path / "study.zip", "copy")

@@ -1,0 +1,42 @@
+"""Tidying keeps the best trials' files, and of the others all that is not a file."""
+
+from __future__ import annotations
+
+from optuna.artifacts import get_all_artifact_meta
+
+from miiii_search.search.artifacts import DatabaseArtifactStore
+from miiii_search.search.retention import Removed, tidy
+from miiii_search.search.status import ranked
+from miiii_search.search.storage import Database
+from miiii_search.search.study import Study, create_study
+from tests.search.support import everything, make_spec, read_back, with_all
+
+
+def files(study: Study) -> dict[int, list[str]]:
+    """The artifacts of each trial that has some; each can be read."""
+    store, found = DatabaseArtifactStore(study.database), {}
+    for trial in read_back(study).trials:
+        metas = get_all_artifact_meta(trial, storage=study.database.optuna)
+        assert all(store.open_reader(meta.artifact_id).read() for meta in metas)
+        if metas:
+            found[trial.number] = [meta.filename for meta in metas]
+    return found
+
+
+def test_the_best_are_kept(database: Database) -> None:
+    study, other = create_study(database, "study", make_spec()), create_study(database, "other", make_spec())
+    with_all(study)
+    with_all(other)
+    assert files(study) == {0: ["curves.png"], 1: ["curves.png"]}  # complete, and pruned
+    assert [t.number for t in ranked(read_back(study).trials)][:2] == [0, 1]
+    before = everything(database)
+    assert tidy(study, 1, dry_run=True) == Removed(trials=1, artifacts=1, size=1000)
+    assert everything(database) == before
+    assert tidy(study, 1) == Removed(trials=1, artifacts=1, size=1000)
+    assert tidy(study, 1) == Removed(0, 0, 0)
+    assert files(study) == {0: ["curves.png"]} and len(files(other)) == 2
+    after = everything(database)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"miiii_artifacts", "trial_system_attributes"}
+    assert read_back(study).trials[1].user_attrs["metrics"]
+    assert tidy(study, 0).artifacts == 1 and files(study) == {}
