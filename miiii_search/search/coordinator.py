@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from miiii_search.search import leases
 from miiii_search.search.patience import Away, Patience
-from miiii_search.search.study import Study, open_study
+from miiii_search.search.study import Study
 
 POLL_SECONDS = 2.0
 
@@ -57,7 +57,7 @@ def wait_for_more(
     while not stop.wait(POLL_SECONDS):
         on_poll()
         try:
-            if not patience.attempt(open_study(study.database, study.name).is_done):
+            if not patience.attempt(study.is_done):
                 return True
         except Away:
             pass
