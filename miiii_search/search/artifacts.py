@@ -15,6 +15,9 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from miiii_search.search import tables
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database
 
+LEARNING_CURVES = "learning-curves.png"
+"""The picture that every trial has."""
+
 
 @dataclass(frozen=True)
 class Artifact:

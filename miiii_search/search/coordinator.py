@@ -1,4 +1,4 @@
-"""The coordinator: takes back overdue trials and decides that the study is done."""
+"""The coordinator: takes back overdue trials, keeps the study's note, and decides that the study is done."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from miiii_search.search import leases
 from miiii_search.search.patience import Away, Patience
 from miiii_search.search.study import Study
+from miiii_search.search.study_note import StudyNote
 
 POLL_SECONDS = 2.0
 
@@ -23,7 +24,7 @@ def supervise(
     Several may run at once: what one has done the others find done. While the database is away, it waits.
     """
     poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say)
-    paused = False
+    note, paused = StudyNote(study), False
 
     def look() -> bool:
         nonlocal paused
@@ -34,6 +35,7 @@ def supervise(
         if study.paused != paused:
             paused = study.paused
             say(f"study `{study.name}` is paused" if paused else f"study `{study.name}` goes on")
+        note.refresh(done)
         return done
 
     while not stop.is_set():

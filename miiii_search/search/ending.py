@@ -18,7 +18,7 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Floats, Record
 from miiii_search.experiment.trainer import End
-from miiii_search.search.artifacts import Artifact
+from miiii_search.search.artifacts import LEARNING_CURVES, Artifact
 from miiii_search.search.assignment import Assignment
 from miiii_search.search.leases import Heartbeat
 from miiii_search.search.patience import Away, Patience, first_line
@@ -142,7 +142,7 @@ def outcome(
         if pruned is not None:
             own["reason"] = pruned
     artifacts = [
-        Artifact("learning-curves.png", learning_curves(experiment, record, note, progress.solved_epoch)),
+        Artifact(LEARNING_CURVES, learning_curves(experiment, record, note, progress.solved_epoch)),
         Artifact("record.npz", record.to_npz(moduli=np.asarray(experiment.moduli), **_arrays_of(spectra))),
     ]
     return Outcome(state, value, note, own, artifacts, is_solved=progress.solved_epoch is not None)

@@ -147,6 +147,21 @@ def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
     return next(iter(ranked([trial for trial in trials if trial.state == TrialState.COMPLETE])), None)
 
 
+def read_best(study: Study) -> FrozenTrial | None:
+    """`best_trial` of the study as it is now; reads no other trial."""
+    trials, values = tables.trials, tables.trial_values
+    query = (
+        sa.select(trials.c.trial_id)
+        .join(values, values.c.trial_id == trials.c.trial_id)
+        .where(trials.c.study_id == study.study_id, trials.c.state == TrialState.COMPLETE)
+        .order_by(values.c.value.desc(), trials.c.number)
+        .limit(1)
+    )
+    with study.database.engine.connect() as connection:
+        best = connection.execute(query).scalar_one_or_none()
+    return None if best is None else study.read([best])[best]
+
+
 def ranked(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """Ended trials, best first: complete ones by their objective, then pruned ones by theirs, then failed ones."""
     order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.FAIL: 2}

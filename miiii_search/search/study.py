@@ -306,26 +306,8 @@ def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec) -
 
 def write_spec(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
     """Stores the study's spec, and what a visitor of the dashboard reads of it, over what is there."""
-    table = tables.study_system_attributes
-    of_note = table.c.key.like("dashboard:note_str:%")
-    connection.execute(sa.delete(table).where(table.c.study_id == study_id, of_note))  # it may have been longer
-    attributes.write(connection, study_id, {SPEC_KEY: to_tree(spec), **notes.attributes(_describe(spec))})
-
-
-def _describe(spec: StudySpec) -> str:
-    """What a visitor of the dashboard reads about the study, as Markdown."""
-    experiment = spec.experiment
-    dimensions = "".join(
-        f"| {name} | {', '.join(map(str, dimension)) if isinstance(dimension, tuple) else dimension} |\n"
-        for name, dimension in spec.space.items()
-    )
-    return (
-        f"Task `{experiment.task}` at p = {experiment.p}, up to {experiment.epochs:,} epochs, "
-        f"{spec.n_trials} trials.\n\n"
-        "The value of a trial is its mean validation accuracy while it is not solved, and 1 plus the share of "
-        "epochs that it saved once every task is at the target.\n\n"
-        f"| searched over | values |\n|---|---|\n{dimensions}"
-    )
+    attributes.write(connection, study_id, {SPEC_KEY: to_tree(spec)})
+    notes.rewrite(connection, study_id, notes.describe(spec))
 
 
 def _listed(names: list[str]) -> str:

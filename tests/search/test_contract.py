@@ -114,7 +114,7 @@ def test_create_makes_the_whole_queue(study: Study) -> None:
     assert seen.direction == StudyDirection.MAXIMIZE
     assert seen.metric_names == [METRIC]
     note = optuna_dashboard.get_note(seen)
-    assert "24 trials" in note and all(f"| {name} | " in note for name in SPACE)
+    assert "24 trials" in note and all(f"\n- {name}: " in note for name in SPACE)
 
 
 def test_order_is_the_seeds(database: Database) -> None:
