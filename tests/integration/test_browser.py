@@ -1,0 +1,144 @@
+"""The dashboard in a real browser: what a visitor sees, and what the page's own script may do."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.integration.processes import TINY, Processes, wait_for
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+WAIT_MS = 60_000
+"""For whatever is waited for: a browser beside training on two cores is slow."""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser here: none of {', '.join(NAMES)} is on the PATH")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Chromium's own sandbox does not start as root, nor in most containers.
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def started(folder: Path) -> Iterator[Processes]:
+    processes = Processes(folder)
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="module")
+def storage(started: Processes, folder: Path) -> str:
+    """A study that has ended, as `up` leaves it."""
+    storage = f"sqlite:///{folder}/study.db"
+    started.run("up", "--preset", "demo", "--no-dashboard", *TINY, "--trials", "2", storage=storage)
+    return storage
+
+
+def serve(processes: Processes, storage: str, password: str = "") -> str:
+    """The address of a dashboard of its own process."""
+    processes.environment["MIIII_DASHBOARD_PASSWORD"] = password
+    process = processes.start("dashboard", "--port", "0", storage=storage)
+    return str(wait_for(lambda: re.search(r"dashboard: (http://\S+)/", processes.log(process)))[1])
+
+
+@pytest.fixture(scope="module")
+def address(started: Processes, storage: str) -> str:
+    return serve(started, storage)
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    context = browser.new_context(base_url=address)
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not errors
+
+
+def test_a_visitor_comes_to_the_study_s_note(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("heading", name="Done").wait_for()
+    assert page.url.endswith("/dashboard/studies/1/note")
+    note = page.locator("body")
+    assert "of 2 trials." in note.inner_text()
+    assert "miiii-search best --study demo --out best.toml" in note.inner_text()
+    picture = page.get_by_alt_text("Its learning curves")
+    page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
+    assert picture.evaluate("picture => picture.naturalWidth") > 0
+    page.get_by_role("link", name=re.compile(r"^Trial \d+$")).click()
+    page.wait_for_url("**/dashboard/studies/1/trials?numbers=*")
+
+
+def test_the_list_leads_to_the_study_with_its_history(page: Page) -> None:
+    page.goto("/dashboard")
+    page.get_by_role("link", name=re.compile("demo")).click()
+    page.wait_for_url("**/dashboard/studies/1")
+    page.get_by_text("Hyperparameter Importance").wait_for()
+    page.locator(".js-plotly-plot .scatterlayer .point").first.wait_for(state="attached")
+
+
+def test_a_trial_has_its_note_and_its_picture(page: Page) -> None:
+    page.goto("/dashboard/studies/1/trials?numbers=1")
+    page.get_by_text(re.compile(r"^Trial 1 (was not solved|solved every task)")).wait_for()
+    picture = page.locator("img[src^='/artifacts/1/']").first
+    picture.wait_for(state="attached")
+    page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
+    assert picture.evaluate("picture => picture.naturalWidth") > 0
+
+
+def test_the_page_s_own_writes_are_refused(page: Page) -> None:
+    page.goto("/dashboard")
+    request = "([path, method]) => fetch(path, {method, body: '{}'}).then(a => a.json().then(b => [a.status, b]))"
+    for path, method in (("/api/studies/1/note", "PUT"), ("/api/trials/1/tell", "POST"), ("/api/studies/1", "DELETE")):
+        status, body = page.evaluate(request, [path, method])
+        assert status == 403 and "read-only" in body["reason"]
+
+
+def test_another_site_s_page_reads_nothing(page: Page, browser: Browser, address: str) -> None:
+    """Nor one that has its own name resolve to this machine."""
+    port = address.rpartition(":")[2]
+    page.goto("about:blank")
+    outcome = page.evaluate("url => fetch(url).then(() => 'read', () => 'refused')", f"{address}/api/studies")
+    assert outcome == "refused"
+    context = browser.new_context()
+    own = context.new_page()
+    answer = own.goto(f"http://127.0.0.1.attacker.localhost:{port}/api/studies", timeout=WAIT_MS)
+    assert answer is not None and answer.status == 403
+    context.close()
+
+
+def test_the_password_is_asked_for(browser: Browser, started: Processes, storage: str) -> None:
+    address = serve(started, storage, password="grøk:1")
+    stranger = browser.new_context(base_url=address)
+    assert stranger.request.get("/dashboard").status == 401
+    stranger.close()
+    for password, status in (("wrong", 401), ("grøk:1", 200)):
+        context = browser.new_context(base_url=address, http_credentials={"username": "any", "password": password})
+        context.set_default_timeout(WAIT_MS)
+        page = context.new_page()
+        answer = page.goto("/dashboard/studies/1/note")
+        assert answer is not None and answer.status == status
+        if status == 200:
+            # The page's own requests, and its pictures, bring the password along.
+            page.get_by_role("heading", name="Done").wait_for()
+        context.close()
