@@ -221,6 +221,9 @@ def work(
     ] = "auto",
     stay: StayOption = False,
     pulse: PulseOption = None,
+    stopped_code: Annotated[
+        int, typer.Option(min=0, max=255, help="Exit code once told to stop, for a scheduler that is to start another")
+    ] = 0,
     with_parent: WithParent = False,
 ) -> None:
     """Train trials of a study until none is left. Any number of workers may do so, on any machine.
@@ -268,7 +271,7 @@ def work(
         # Compiling cannot be interrupted, and the interpreter would wait for its thread.
         _opened.close()
         sys.stdout.flush()
-        os._exit(0)
+        os._exit(stopped_code)
 
 
 @app.command()

@@ -116,9 +116,10 @@ def open_database(text: str, *, create: bool = False) -> Database:
         return Database(url, engine, _open_optuna(url, engine, create=not is_complete))
     except sa.exc.OperationalError as error:
         engine.dispose()
-        way_out = "may its file be written?" if url.drivername == "sqlite" else "is the server there?"
-        raise UserError(f"cannot reach {redacted(url)}: {_reason(error)}; {way_out}") from None
-    except sa.exc.DatabaseError as error:
+        reason = _reason(error)
+        way_out = "may its file be written?" if url.drivername == "sqlite" else _way_out(reason)
+        raise UserError(f"cannot reach {redacted(url)}: {reason}; {way_out}") from None
+    except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
         engine.dispose()
         raise UserError(f"cannot use {redacted(url)}: {_reason(error)}") from None
 
@@ -214,7 +215,27 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.05)
 
 
-def _reason(error: sa.exc.DBAPIError) -> str:
+WAYS_OUT = {
+    "password authentication failed": "are role and password right, and its special characters percent-encoded?",
+    "no password supplied": "put it into the URL, postgresql://USER:PASSWORD@HOST/DATABASE",
+    "no encryption": "add ?sslmode=verify-full&sslrootcert=FILE to the URL",
+    "does not support SSL": "is it the right server? Ours speaks TLS",
+    "root certificate file": "copy the CA's certificate there, or name its place with sslrootcert=FILE",
+    "certificate verify failed": "is sslrootcert the CA of this server, and are clock and certificates in date?",
+    "does not match host name": "use the name that the certificate has",
+    "does not exist": "are the names of role and database right?",
+    "too many connections": "fewer workers, a larger max_connections, or PgBouncer",
+    "too many clients": "fewer workers, a larger max_connections, or PgBouncer",
+    "permission denied": "let the role connect to this database",
+}
+"""What to do, by what libpq and the server say (workers/README.md shows them all); without one, the server is away."""
+
+
+def _way_out(reason: str) -> str:
+    return next((way for words, way in WAYS_OUT.items() if words in reason), "is the server there?")
+
+
+def _reason(error: Exception) -> str:
     """The driver's own words in one line, without SQL, without the URL, and without libpq's question."""
     question = "Is the server running on that host and accepting TCP/IP connections?"
     return first_line(error).removesuffix(question).rstrip(": ")

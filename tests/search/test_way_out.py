@@ -1,0 +1,41 @@
+"""What a storage that cannot be opened is told to the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from miiii_search.errors import UserError
+from miiii_search.search.storage import open_database
+from tests.postgres import DatabaseServer, open_engine
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"password": "wrong"}, "are role and password right"),
+        ({"database": "nothing"}, "are the names of role and database right"),
+        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none.crt"}}, "name its place with sslrootcert"),
+        ({"port": 1}, "is the server there"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_refused_connection_tells_the_way_out(postgres_url: str, change: dict[str, Any], words: str) -> None:
+    url = sa.make_url(postgres_url).set(**change).render_as_string(hide_password=False)
+    with pytest.raises(UserError, match=words):
+        open_database(url)
+
+
+def test_a_role_without_rights_is_told_so(postgres_server: DatabaseServer, postgres_url: str) -> None:
+    open_database(postgres_url, create=True).close()
+    role = f"{sa.make_url(postgres_url).database}_guest"
+    with open_engine(postgres_server.url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'guest'")
+        try:
+            url = sa.make_url(postgres_url).set(username=role, password="guest")
+            with pytest.raises(UserError, match="permission denied for table"):
+                open_database(url.render_as_string(hide_password=False))
+        finally:
+            connection.exec_driver_sql(f"DROP ROLE {role}")
