@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -120,7 +119,7 @@ def with_all(study: Study) -> list[Lease]:
     with study.database.transaction() as connection:
         later, meta = attach(connection, Artifact("late.csv", b"a,b" * 500))
         key = f"dashboard:artifacts:{lease.trial_id}:{later.removeprefix('artifacts:')}"
-        attributes.write(connection, study.study_id, {key: json.loads(meta) | {"trial": "late"}})
+        attributes.write(connection, study.study_id, {key: meta})
     Allowance(study.database, study.study_id, study.spec.budget, 1).ask()
     return [running]
 

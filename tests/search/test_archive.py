@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import urllib.parse
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,12 +21,12 @@ from miiii_search.search.artifacts import DatabaseArtifactStore
 from miiii_search.search.attributes import PAUSED_KEY, STARTED_KEY
 from miiii_search.search.budget import read_usage
 from miiii_search.search.checkpoints import Policy, shared_epochs
-from miiii_search.search.dashboard import application
 from miiii_search.search.pausing import pause, resume
 from miiii_search.search.spec import Pruning
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study, open_study
 from tests.search.support import everything, make_spec, read_back, wait_until, with_all
+from tests.search.test_dashboard import Serve, start  # noqa: F401
 from tests.search.test_pausing import LONG, TWO, hashes
 from tests.search.test_worker import note_of, work, working
 
@@ -64,7 +62,7 @@ def late_artifact(study: Study) -> tuple[int, str]:
     [key] = [key for key in system if key.startswith("dashboard:artifacts:")]
     _, _, trial_id, artifact_id = key.split(":")
     [number] = [t.number for t in read_back(study).trials if t._trial_id == int(trial_id)]
-    assert system[key]["artifact_id"] == artifact_id
+    assert json.loads(system[key])["artifact_id"] == artifact_id
     return number, artifact_id
 
 
@@ -105,39 +103,26 @@ def test_every_field_comes_back(database: Database, elsewhere: Database, tmp_pat
     assert database.optuna.get_study_system_attrs(study.study_id) == attributes_before
 
 
-def test_the_dashboard_serves_the_copy(database: Database, elsewhere: Database, tmp_path: Path) -> None:
+def test_the_dashboard_serves_the_copy(
+    database: Database,
+    elsewhere: Database,
+    tmp_path: Path,
+    start: Serve,  # noqa: F811
+) -> None:
     study = create_study(database, "study", make_spec(budget=BUDGET))
     with_all(study)
     export_study(study, tmp_path / "study.zip")
     create_study(elsewhere, "other", make_spec())
     copy = import_study(elsewhere, tmp_path / "study.zip", "copy")
-    page = application(elsewhere.optuna, DatabaseArtifactStore(elsewhere), writable=False, password=None)
-
-    def get(path: str) -> tuple[str, bytes]:
-        told: list[str] = []
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": urllib.parse.unquote(path),
-            "QUERY_STRING": "",
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(),
-            "HTTP_HOST": "localhost",
-            "REMOTE_ADDR": "127.0.0.1",
-            "wsgi.errors": io.StringIO(),
-        }
-        body = b"".join(page(environ, lambda status, headers, *_: told.append(status)))  # type: ignore[arg-type]
-        return told[0], body
-
-    for trial in read_back(copy).trials[:2]:
+    get = start(elsewhere.optuna, DatabaseArtifactStore(elsewhere))
+    trials = read_back(copy).trials
+    for trial in trials[:2]:
         [meta] = get_all_artifact_meta(trial, storage=elsewhere.optuna)
-        status, body = get(f"/artifacts/{copy.study_id}/{trial._trial_id}/{meta.artifact_id}")
-        assert status.startswith("200") and body == bytes([trial.number]) * 1000
+        answer = get(f"/artifacts/{copy.study_id}/{trial._trial_id}/{meta.artifact_id}")
+        assert (answer.status, answer.body) == (200, bytes([trial.number]) * 1000)
     number, artifact_id = late_artifact(copy)
-    trial_id = read_back(copy).trials[number]._trial_id
-    status, body = get(f"/artifacts/{copy.study_id}/{trial_id}/{artifact_id}")
-    assert status.startswith("200") and body == b"a,b" * 500
+    answer = get(f"/artifacts/{copy.study_id}/{trials[number]._trial_id}/{artifact_id}")
+    assert (answer.status, answer.body) == (200, b"a,b" * 500)
 
 
 def test_a_worker_goes_on_where_it_was(database: Database, elsewhere: Database, tmp_path: Path) -> None:

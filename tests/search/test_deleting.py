@@ -62,7 +62,8 @@ def test_by_force_nobody_writes_afterwards(database: Database) -> None:
 
 def test_a_worker_of_a_deleted_study_ends(database: Database) -> None:
     study = create_study(database, "study", make_spec())
+    one = worker.Worker(study, 1)
     delete(study)
     with pytest.raises(UserError, match="study `study` was deleted"):
-        worker.Worker(study, 1).run(threading.Event())
+        one.run(threading.Event())
     assert all(rows == [] for rows in everything(database).values())
