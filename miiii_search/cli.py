@@ -77,6 +77,15 @@ CheckpointsOption = Annotated[
     ),
 ]
 PortOption = Annotated[int, typer.Option(help="The dashboard's port; 0 is any free one", min=0, max=65535)]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MIIII_METRICS_PORT", help="Serve metrics for Prometheus; 0 is any free port", min=0, max=65535
+    ),
+]
+MetricsHostOption = Annotated[
+    str, typer.Option(envvar="MIIII_METRICS_HOST", help="The address of the metrics; anyone who reaches it reads them")
+]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 StayOption = Annotated[bool, typer.Option(help="Stay when the study is done, for one that is extended")]
 PulseOption = Annotated[
@@ -184,11 +193,14 @@ def coordinate(
     pulse: PulseOption = None,
     keys: KeysOption = None,
     access: AccessOption = None,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = "127.0.0.1",
 ) -> None:
     """Create a study if there is none, then supervise it until it is done.
 
     Example: miiii-search coordinate --study table-1 --storage postgresql://me:secret@db/miiii
     """
+    from miiii_search.search import monitoring
     from miiii_search.search.coordinator import supervise, wait_for_more
     from miiii_search.service.pulse import Pulse
 
@@ -198,11 +210,13 @@ def coordinate(
         from miiii_search.service.roles import let_workers_in
 
         let_workers_in(opened.database, _keys(keys, access))
-    while True:
-        done = supervise(opened, stop, _say, beat)
-        _say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
-        if not (done and stay and wait_for_more(opened, stop, _say, beat)):
-            return
+    supervision = monitoring.Supervision()
+    with monitoring.serve(supervision.metrics, metrics_host, metrics_port, _say):
+        while True:
+            done = supervise(opened, stop, _say, beat, observe=supervision.observe)
+            _say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
+            if not (done and stay and wait_for_more(opened, stop, _say, beat)):
+                return
 
 
 @app.command()
@@ -224,6 +238,8 @@ def work(
     stopped_code: Annotated[
         int, typer.Option(min=0, max=255, help="Exit code once told to stop, for a scheduler that is to start another")
     ] = 0,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = "127.0.0.1",
     with_parent: WithParent = False,
 ) -> None:
     """Train trials of a study until none is left. Any number of workers may do so, on any machine.
@@ -239,6 +255,7 @@ def work(
         _at_parents_end(stop.set)
     opened = _open(study, storage)
     from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
+    from miiii_search.search import monitoring
     from miiii_search.search.checkpoints import Policy
     from miiii_search.search.coordinator import wait_for_more
     from miiii_search.search.worker import Worker
@@ -249,9 +266,10 @@ def work(
     _say(f"worker on {describe_device()}, lanes: {lanes}")
     policy = Policy(checkpoints or _state_folder() / "checkpoints", checkpoint_every, share_every)
     beat = Pulse(pulse)
-    while True:
-        worker = Worker(
-            opened,
+
+    def begin(study: Study) -> Worker:
+        return Worker(
+            study,
             n_lanes,
             _say,
             snapshots,
@@ -260,13 +278,16 @@ def work(
             grace_seconds=grace,
             on_turn=beat,
         )
+
+    worker = begin(opened)
+    with monitoring.serve(lambda: worker.metrics(), metrics_host, metrics_port, _say):
         worker.run(stop)
-        if not stay or stop.is_set():
-            break
-        _say(f"study `{opened.name}` is done; waiting for more")
-        if not wait_for_more(opened, stop, _say, beat):
-            break
-        opened = _open(opened.name, storage)
+        while stay and not stop.is_set():
+            _say(f"study `{opened.name}` is done; waiting for more")
+            if wait_for_more(opened, stop, _say, beat):
+                opened = _open(opened.name, storage)
+                worker = begin(opened)
+                worker.run(stop)
     if stop.is_set():
         # Compiling cannot be interrupted, and the interpreter would wait for its thread.
         _opened.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from miiii_search.search import leases
 from miiii_search.search.patience import Away, Patience
-from miiii_search.search.study import Study
+from miiii_search.search.study import Glance, Study
 from miiii_search.search.study_note import StudyNote
 
 POLL_SECONDS = 2.0
@@ -18,8 +18,10 @@ def supervise(
     stop: threading.Event,
     say: Callable[[str], None] = lambda line: None,
     on_poll: Callable[[], None] = lambda: None,
+    observe: Callable[[Glance], None] = lambda glance: None,
 ) -> bool:
-    """Supervises until the study is done (True) or `stop` is set (False). `on_poll` is called at each look.
+    """Supervises until the study is done (True) or `stop` is set (False). `on_poll` is called at each look, and
+    `observe` is told what it found.
 
     Several may run at once: what one has done the others find done. While the database is away, it waits.
     """
@@ -31,7 +33,9 @@ def supervise(
         for number in leases.requeue_overdue(study.database, study.study_id):
             say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
         on_poll()
-        done = study.is_done()
+        glance = study.glance()
+        observe(glance)
+        done = study.is_done(glance.counts)
         if study.paused != paused:
             paused = study.paused
             say(f"study `{study.name}` is paused" if paused else f"study `{study.name}` goes on")

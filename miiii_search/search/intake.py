@@ -80,7 +80,7 @@ class Intake:
         if self._measuring is not None or time.monotonic() < self._empty_until:
             return claimed
         runs: list[Run] = []
-        while (free := (self._lanes or 1) - training - len(runs)) > 0:
+        while (free := self.lanes - training - len(runs)) > 0:
             try:
                 found = self._patience.attempt(partial(self._claim, list(runs), free))
             except Away:
@@ -113,6 +113,11 @@ class Intake:
                 f"out of memory with {lanes} lanes ({event.reason}): "
                 f"at most {self._lanes} from now on; {len(hit)} go back to the queue"
             )
+
+    @property
+    def lanes(self) -> int:
+        """How many trials are trained at once at most; 1 until that has been measured."""
+        return self._lanes or 1
 
     def check_fit(self) -> None:
         """To be called when there is nothing to train here, though trials wait.

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from miiii_search.search import leases
 from miiii_search.search.leases import Heartbeat, Lease
+from miiii_search.search.monitoring import Tally
 from miiii_search.search.patience import is_lost
 from miiii_search.search.storage import Database
 
@@ -27,9 +28,10 @@ class Renewer:
     A context manager. Not a fence: that a lease is still held is made sure of where something is written.
     """
 
-    def __init__(self, database: Database, seconds: float) -> None:
+    def __init__(self, database: Database, seconds: float, tally: Tally | None = None) -> None:
         self._database = database
         self._seconds = seconds
+        self._tally = tally or Tally()
         self._lock = threading.Lock()
         self._heartbeats: list[Heartbeat] = []
         self._lost: set[Lease] = set()
@@ -74,3 +76,4 @@ class Renewer:
             return
         with self._lock:
             self._lost |= {beat.lease for beat in heartbeats} - held
+        self._tally.wrote_at = time.monotonic()

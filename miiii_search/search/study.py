@@ -36,6 +36,15 @@ METRIC = "accuracy + epochs saved"
 """The name of the objective in the dashboard; see `objective`."""
 
 
+@dataclass(frozen=True)
+class Glance:
+    """What a study is known by without reading its trials."""
+
+    counts: dict[TrialState, int]
+    oldest_lease_seconds: float
+    """Since the renewal that lies furthest back, by the database's clock; 0 where nothing is leased."""
+
+
 @dataclass(eq=False)
 class Study:
     """A study of ours in an open database: its spec, and whether it is paused, as they were at the last look."""
@@ -78,22 +87,30 @@ class Study:
 
     def counts(self) -> dict[TrialState, int]:
         """How many trials are in each state."""
-        query = (
-            sa.select(tables.trials.c.state, sa.func.count().label("n"))
-            .where(tables.trials.c.study_id == self.study_id)
-            .group_by(tables.trials.c.state)
-        )
-        with self.database.engine.connect() as connection:
-            found: dict[TrialState, int] = {row.state: row.n for row in connection.execute(query)}
-        return {state: found.get(state, 0) for state in TrialState}
+        return self.glance().counts
 
-    def is_done(self) -> bool:
+    def glance(self) -> Glance:
+        """The study in one statement."""
+        with self.database.engine.connect() as connection:
+            clock, leases = tables.now(connection), tables.leases
+            oldest = sa.select(clock - sa.func.min(leases.c.renewed_at)).where(leases.c.study_id == self.study_id)
+            query = (
+                sa.select(tables.trials.c.state, sa.func.count().label("n"), oldest.scalar_subquery().label("oldest"))
+                .where(tables.trials.c.study_id == self.study_id)
+                .group_by(tables.trials.c.state)
+            )
+            rows = connection.execute(query).all()
+        found: dict[TrialState, int] = {row.state: row.n for row in rows}
+        ages = [row.oldest for row in rows if row.oldest is not None]
+        return Glance({state: found.get(state, 0) for state in TrialState}, max([0.0, *ages]))
+
+    def is_done(self, counts: Mapping[TrialState, int] | None = None) -> bool:
         """Whether every trial that the study is to have has ended, or its budget is spent and none is running.
 
-        Looks at the study anew, see `refresh`.
+        Looks at the study anew, see `refresh`; counts its trials where they were not counted just now.
         """
         self.refresh()
-        counts = self.counts()
+        counts = self.counts() if counts is None else counts
         if counts[TrialState.RUNNING]:
             return False
         if not counts[TrialState.WAITING] and sum(counts.values()) >= self.spec.n_trials:

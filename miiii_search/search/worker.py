@@ -32,6 +32,7 @@ from miiii_search.search.ending import Ender
 from miiii_search.search.intake import IDLE_SECONDS, Intake
 from miiii_search.search.judging import Judge
 from miiii_search.search.leases import Lease
+from miiii_search.search.monitoring import Metric, Tally
 from miiii_search.search.patience import Away, Patience
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.renewal import Renewer
@@ -103,6 +104,7 @@ class Worker:
         self._ender = Ender(study, self._attributes, self._saver)
         self._look_at = 0.0
         self._was_paused = False
+        self._tally = Tally()
         self._runs: dict[int, Assignment] = {}
         """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
 
@@ -111,7 +113,7 @@ class Worker:
         back."""
         if self._saver is not None:
             self._saver.sweep()
-        with Renewer(self._database, self._study.spec.lease_seconds) as renewer:
+        with Renewer(self._database, self._study.spec.lease_seconds, self._tally) as renewer:
             try:
                 while not stop.is_set():
                     self._on_turn()
@@ -121,6 +123,7 @@ class Worker:
                         return
                     if self._allowance.is_granted:
                         self._runs |= self._intake.fill(sum(a.trains for a in self._runs.values()))
+                    self._tally.hold(self._crew.devices if self._runs else 0)
                     if not self._runs:
                         if self._rest():
                             return
@@ -148,6 +151,25 @@ class Worker:
             for number, assignment in self._runs.items():
                 if assignment.trains and not assignment.suspended:
                     assignment.suspended = self._crew.suspend(number)
+
+    def metrics(self) -> list[Metric]:
+        """What the worker is doing, for any thread to read."""
+        runs, tally = list(self._runs.values()), self._tally
+        training = [a for a in runs if a.trains]
+        seconds = time.monotonic() - tally.wrote_at
+        return [
+            Metric("miiii_lane_epochs", "Epochs that lanes have trained", tally.lane_epochs, is_total=True),
+            Metric(
+                "miiii_lane_epochs_per_second",
+                "Epochs that all lanes train a second",
+                sum(a.epochs_per_second for a in training),
+            ),
+            Metric("miiii_lanes", "Lanes that the worker fills at most", self._intake.lanes),
+            Metric("miiii_lanes_busy", "Lanes that hold a trial", len(training)),
+            Metric("miiii_reports_waiting", "Reports not written yet", sum(len(a.reports) for a in runs)),
+            Metric("miiii_database_silent_seconds", "Since the last write or look that succeeded", seconds),
+            Metric("miiii_device_seconds", "Seconds times devices held", tally.device_seconds, is_total=True),
+        ]
 
     def _drain(self, renewer: Renewer) -> None:
         """Ends training, saves what was trained, and puts it back into the queue, within the grace period."""
@@ -228,6 +250,7 @@ class Worker:
                 self._crew.drop(one.run)
                 assignment.given_up = True
             else:
+                self._tally.lane_epochs += max(one.progress.epoch - assignment.progress.epoch, 0)
                 assignment.take(one)
                 self._keep_weights(assignment, one.look)
         for assignment in self._runs.values():
@@ -261,6 +284,7 @@ class Worker:
             held = self._patience.attempt(lambda: report(self._database, heartbeats, reports, seconds))
         except Away:
             return
+        self._tally.wrote_at = time.monotonic()
         floor = self._study.spec.pruning_floor
         for number, assignment in told.items():
             if assignment.lease not in held:
