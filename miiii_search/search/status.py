@@ -26,7 +26,8 @@ class Running:
     """Since its lease was last renewed, by the database's clock."""
     saved_epoch: int
     """Of its last checkpoint, 0 before the first."""
-    accuracy: float | None
+    curve: tuple[float, ...]
+    """Validation accuracy at each rung so far."""
     params: dict[str, Any]
 
 
@@ -189,7 +190,7 @@ def _running(study: Study, trials: dict[int, FrozenTrial]) -> list[Running]:
                     epochs_per_second=row.epochs_per_second,
                     silent_seconds=max(row.silent, 0.0),
                     saved_epoch=row.saved_epoch,
-                    accuracy=reports[max(reports)] if reports else None,
+                    curve=tuple(reports[epoch] for epoch in sorted(reports)),
                     params=trial.params,
                 )
             )

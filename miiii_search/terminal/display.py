@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Where there is no terminal a table is read in a file, which is as wide as it needs to be.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+BARS = "▁▂▃▄▅▆▇█"
+ENDED = ("complete", "pruned", "fail")
 STATES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "dim"}
 
 
@@ -43,37 +46,93 @@ def duration(seconds: float | None) -> str:
 
 
 def status_view(status: Status, rows: int = 16) -> RenderableType:
-    """A study at one moment: counts, throughput, the best so far, and the trials in the lanes."""
-    ended = sum(status.counts[name] for name in ("complete", "pruned", "fail"))
-    head = Table.grid(padding=(0, 1))
+    """A study at one moment: counts, throughput, the best so far, the trials in the lanes, and the best that ended."""
+    ended = sum(status.counts[name] for name in ENDED)
+    head = Table.grid(padding=(0, 2))
     head.add_row(
         Text(status.study, style="bold"),
-        ProgressBar(total=max(status.n_trials, 1), completed=ended, width=24),
+        _shares(status),
         f"{ended} of {status.n_trials} trials",
-        Text.assemble(*((f"{count} {name}  ", STATES[name]) for name, count in status.counts.items() if count)),
+        Text("  ").join(Text(f"{count} {name}", STATES[name]) for name, count in status.counts.items() if count),
     )
     parts: list[RenderableType] = [head, Text(headline(status))]
     if status.running:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("trial", "epoch", "saved", "", "accuracy", "epochs/s", "parameters", "worker", "heard"):
-            table.add_column(name, justify="left" if name in ("", "parameters", "worker") else "right")
-        for trial in status.running[:rows]:
-            accuracy = "" if trial.accuracy is None else f"{trial.accuracy:.3f}"
-            table.add_row(
-                str(trial.number),
-                f"{trial.epoch:,}",
-                f"{trial.saved_epoch:,}" if trial.saved_epoch else "",
-                ProgressBar(total=status.epochs, completed=trial.epoch, width=12),
-                accuracy,
-                f"{trial.epochs_per_second:.0f}",
-                _point(trial.params),
-                trial.worker,
-                f"{duration(trial.silent_seconds)} ago",
-            )
-        parts.append(table)
-        if len(status.running) > rows:
-            parts.append(Text(f"… and {len(status.running) - rows} more", style="dim"))
+        parts += [Text(), _lanes(status, rows)]
+    if len(status.running) > rows:
+        parts.append(Text(f"… and {len(status.running) - rows} more", style="dim"))
+    if ended:
+        parts += [Text(), _leaders(status)]
     return Group(*parts)
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """Values between 0 and 1 as so many bars at most, the first and the last one among them."""
+    last = len(values) - 1
+    shown = values if last < width else [values[round(k * last / (width - 1))] for k in range(width)]
+    return "".join(BARS[min(max(int(value * len(BARS)), 0), len(BARS) - 1)] for value in shown)
+
+
+def _shares(status: Status, width: int = 36) -> Text:
+    """A bar of the whole study in the colours of its trials' states."""
+    total = max(status.n_trials, sum(status.counts.values()), 1)
+    bar, until, count = Text(), 0, 0
+    for name in (*ENDED, "running"):
+        count += status.counts[name]
+        # Whoever is there is seen, if only by one mark.
+        end = max(round(width * count / total), until + (status.counts[name] > 0))
+        bar.append("━" * (min(end, width) - until), STATES[name])
+        until = min(end, width)
+    return bar.append("━" * (width - until), "bright_black")
+
+
+def _lanes(status: Status, rows: int) -> Table:
+    """A row a running trial."""
+    table = _table("trial", "epoch", "saved", "", "accuracy", "by epoch", "epochs/s", "parameters", "worker", "heard")
+    for trial in status.running[:rows]:
+        table.add_row(
+            str(trial.number),
+            f"{trial.epoch:,}",
+            f"{trial.saved_epoch:,}" if trial.saved_epoch else "",
+            ProgressBar(total=status.epochs, completed=trial.epoch, width=12, complete_style=STATES["running"]),
+            f"{trial.curve[-1]:.3f}" if trial.curve else "",
+            Text(sparkline(trial.curve), STATES["running"]),
+            f"{trial.epochs_per_second:.0f}",
+            _point(trial.params),
+            trial.worker,
+            f"{duration(trial.silent_seconds)} ago",
+        )
+    return table
+
+
+def _leaders(status: Status, rows: int = 5) -> Table:
+    """The best of the trials that have ended."""
+    from miiii_search.search.status import ranked
+
+    table = _table("best", "state", "solved at", "accuracy", "by epoch", "epochs", "parameters")
+    for trial in ranked(status.trials)[:rows]:
+        attributes, state = trial.user_attrs, trial.state.name.lower()
+        solved = attributes.get("epochs_to_solve")
+        reports = trial.intermediate_values
+        curve = [reports[epoch] for epoch in sorted(reports)]
+        table.add_row(
+            str(trial.number),
+            Text("solved" if solved else state, STATES[state]),
+            f"{solved:,}" if solved else "",
+            f"{curve[-1]:.3f}" if curve else "",
+            Text(sparkline(curve), STATES[state]),
+            f"{attributes.get('epochs_trained', 0):,}",
+            _point(trial.params),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        left = name in ("", "state", "by epoch", "parameters", "worker")
+        # What may be long is cut where the terminal is narrow, so that a trial is a line.
+        table.add_column(name, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
+    return table
 
 
 def headline(status: Status) -> str:

@@ -751,7 +751,7 @@ def test_status_of_a_trial_in_a_lane(study: Study) -> None:
     lease = claim(study, worker="a-machine:7")
     report(study.database, [Heartbeat(lease, 8, 12.5)], {lease: {4: 0.25, 8: 0.5}}, SECONDS)
     [running] = read_status(study).running
-    assert (running.number, running.worker, running.epoch, running.accuracy) == (0, "a-machine:7", 8, 0.5)
+    assert (running.number, running.worker, running.epoch, running.curve) == (0, "a-machine:7", 8, (0.25, 0.5))
     assert running.params == read_back(study).trials[0].params
     assert 0 <= running.silent_seconds < 30
     status = read_status(study)

@@ -7,13 +7,13 @@ import io
 from rich.console import Console
 
 from miiii_search.search.status import Running, Status
-from miiii_search.terminal.display import headline, status_view
+from miiii_search.terminal.display import headline, sparkline, status_view
 
 
 def status(**fields: object) -> Status:
     running = [
-        Running(3, "box:17", 2048, 80.0, 12.0, 1984, 0.25, {"dropout": 0.1}),
-        Running(4, "box:18", 16, 80.0, 130.0, 0, None, {"dropout": 0.2}),
+        Running(3, "box:17", 2048, 80.0, 12.0, 1984, (0.0, 0.5, 0.25), {"dropout": 0.1}),
+        Running(4, "box:18", 16, 80.0, 130.0, 0, (), {"dropout": 0.2}),
     ]
     values: dict[str, object] = {
         "study": "s",
@@ -53,3 +53,23 @@ def test_budgets_are_shown() -> None:
     assert headline(status(budget=budget)).endswith("1 of 3 solved · 0.5 of 2 device hours")
     over = status(budget=budget, done=True, spent="3 trials are solved, as many as the budget asks for")
     assert headline(over).startswith("done: 3 trials are solved")
+
+
+def test_a_curve_is_a_bar_a_value_on_one_scale() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0.0, 0.5, 0.99, 1.0]) == "▁▅██"
+    assert sparkline([-0.1, 1.5]) == "▁█"
+    long = [k / 99 for k in range(100)]
+    assert len(sparkline(long, 8)) == 8 and sparkline(long, 8) == "▁▂▃▄▅▆▇█"
+
+
+def test_a_running_trial_has_its_curve() -> None:
+    lines = text(status())
+    assert sparkline((0.0, 0.5, 0.25)) in next(line for line in lines if "box:17" in line)
+
+
+def test_the_bar_has_a_mark_for_every_state_that_there_is() -> None:
+    counts = {"waiting": 380, "running": 1, "complete": 1, "pruned": 1, "fail": 1}
+    shown = status(counts=counts, n_trials=384)
+    [bar] = [line for line in text(shown) if "━" in line and "of 384 trials" in line]
+    assert bar.count("━") == 36 and "3 of 384 trials" in bar
