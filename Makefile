@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer. Another Python than the first that fits: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults lint bench lock clean
+.PHONY: help setup demo test test-compose test-faults lint bench lock clean
 
 # The first that runs (a version manager's shim may exist and fail), is new enough and can make a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -19,6 +19,10 @@ demo: setup ## run a small search to its end and show the best configuration
 
 test: setup ## run the tests (some of them: make test ARGS="-k leases")
 	@.venv/bin/pytest $(ARGS)
+
+test-compose: setup ## the tests of the images and the compose files alone; they need a container engine
+	@docker info >/dev/null || { echo "make test-compose needs a container engine that docker info reaches" >&2; exit 2; }
+	@.venv/bin/pytest tests/integration/test_compose.py $(ARGS)
 
 test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, outages of ten minutes; about 50 minutes
 	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 MIIII_FAULT_EPOCHS=100000 MIIII_OUTAGE_SECONDS=600 \
