@@ -43,11 +43,11 @@ class Status:
     running: list[Running]
     best: FrozenTrial | None
     done: bool
-    paused: bool
     budget: dict[str, tuple[float, float]]
     """What of each limit of the budget is used, and how much it is; not of the trials."""
     spent: str | None
     """Which limit ended the study, or is about to, in words."""
+    paused: bool = False
 
     @property
     def epochs_per_second(self) -> float:

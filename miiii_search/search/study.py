@@ -45,7 +45,7 @@ class Glance:
     """Since the renewal that lies furthest back, by the database's clock; 0 where nothing is leased."""
 
 
-@dataclass(eq=False)
+@dataclass
 class Study:
     """A study of ours in an open database: its spec, and whether it is paused, as they were at the last look."""
 
