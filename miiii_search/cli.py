@@ -66,6 +66,15 @@ LanesOption = Annotated[
     str,
     typer.Option(metavar="N|auto", envvar="MIIII_LANES", help="Trials at once; auto: as many as train fastest here"),
 ]
+ArtifactsOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MIIII_ARTIFACTS",
+        metavar="URL",
+        help="Where a new study keeps its artifacts: /FOLDER or s3://BUCKET/PREFIX; unset: its database",
+        show_default=False,
+    ),
+]
 SnapshotsOption = Annotated[
     Path | None, typer.Option(help="A folder for the weights of every trial at epochs 256, 512, 1024, …")
 ]
@@ -111,6 +120,7 @@ def up(
     study: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     trials: TrialsOption = None,
+    artifacts: ArtifactsOption = None,
     settings: SetOption = None,
     spec: SpecOption = None,
     lanes: LanesOption = "auto",
@@ -129,7 +139,7 @@ def up(
     from miiii_search.terminal.display import command_name, console, ranking
 
     n_lanes = _lanes(lanes)
-    opened = _create(study, storage, preset, spec, settings, trials)
+    opened = _create(study, storage, preset, spec, settings, trials, artifacts)
     stop = _stop_on_signals()
     arguments = ["dashboard", "--port", str(port)]
     page = Child(storage, arguments, _say) if dashboard else nullcontext()
@@ -162,6 +172,7 @@ def create(
     settings: SetOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     trials: TrialsOption = None,
+    artifacts: ArtifactsOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the spec, as a file that --spec takes")
     ] = False,
@@ -177,7 +188,7 @@ def create(
 
         print(tomli_w.dumps(to_tree(_spec(preset, spec, settings, trials))), end="")
         return
-    _create(study, storage, preset, spec, settings, trials)
+    _create(study, storage, preset, spec, settings, trials, artifacts)
 
 
 @app.command()
@@ -188,6 +199,7 @@ def coordinate(
     settings: SetOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     trials: TrialsOption = None,
+    artifacts: ArtifactsOption = None,
     keep: Annotated[bool, typer.Option(help="Take a study that exists as it is, whatever the options say")] = False,
     stay: StayOption = False,
     pulse: PulseOption = None,
@@ -205,7 +217,7 @@ def coordinate(
     from miiii_search.service.pulse import Pulse
 
     stop, beat = _stop_on_signals(), Pulse(pulse)
-    opened = _create(study, storage, preset, spec, settings, trials, keep)
+    opened = _create(study, storage, preset, spec, settings, trials, artifacts, keep)
     if keys and access:
         from miiii_search.service.roles import let_workers_in
 
@@ -550,15 +562,15 @@ def dashboard(
     Example: miiii-search dashboard --port 8080
     """
     from miiii_search.search.access import check_exposure, read_password
-    from miiii_search.search.artifacts import DatabaseArtifactStore
     from miiii_search.search.dashboard import application, serve
+    from miiii_search.search.places import AllPlaces
 
     password = read_password()
     check_exposure(host, password, published)
     if with_parent:
         _at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
     database = _database(storage)
-    page = application(database.optuna, DatabaseArtifactStore(database), writable=writable, password=password)
+    page = application(database.optuna, AllPlaces(database), writable=writable, password=password)
     serve(page, host, port, lambda url: _say(f"dashboard: {f'http://{published}/' if published else url}"))
 
 
@@ -709,9 +721,11 @@ def _create(
     spec: Path | None,
     settings: list[str] | None,
     trials: int | None,
+    artifacts: str | None,
     keep: bool = False,
 ) -> Study:
     """The study of this name as it is, or a new one; with options, it must have just these unless `keep`."""
+    from miiii_search.search.places import parse_place, prepare_place
     from miiii_search.search.settings import difference
     from miiii_search.search.study import create_study, open_study, study_names
 
@@ -722,7 +736,13 @@ def _create(
     as_it_is = keep or not (preset or spec or settings or trials)
     database = _database(storage, create=True)
     known = name in study_names(database)
-    opened = open_study(database, name) if as_it_is and known else create_study(database, name, wanted)
+    place = parse_place(artifacts) if artifacts else None
+    if place and not known:
+        prepare_place(place)
+    opened = open_study(database, name) if as_it_is and known else create_study(database, name, wanted, place)
+    if place and opened.place != place and not keep:
+        kept = opened.place or "its database"
+        raise UserError(f"study `{name}` keeps its artifacts in {kept}, not in {place}; leave --artifacts out")
     n_trials = opened.spec.n_trials
     counts = f"{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
     _say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")

@@ -95,10 +95,15 @@ def attach(connection: sa.Connection, artifact: Artifact) -> tuple[str, str]:
     """
     artifact_id = str(uuid.uuid4())
     write_bytes(connection, artifact_id, artifact.data)
-    mimetype, encoding = mimetypes.guess_type(artifact.filename)
+    return link(artifact_id, artifact.filename)
+
+
+def link(artifact_id: str, filename: str) -> tuple[str, str]:
+    """The trial attribute, key and value, that makes Optuna know of an artifact that is stored."""
+    mimetype, encoding = mimetypes.guess_type(filename)
     meta: dict[str, Any] = {
         "artifact_id": artifact_id,
-        "filename": artifact.filename,
+        "filename": filename,
         "mimetype": mimetype or "application/octet-stream",
         "encoding": encoding,
     }

@@ -24,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 
 from miiii_search.errors import UserError
 from miiii_search.search import access
+from miiii_search.search.places import StoreDown
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -45,6 +46,7 @@ CONTAINED = [
     ("X-Content-Type-Options", "nosniff"),  # what an artifact is was said by whoever uploaded it
     ("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'"),  # an SVG may hold a script
 ]
+STORE_DOWN = "The place where the study keeps its artifacts does not answer, or refuses."
 MAX_BODY = 128 * 2**20  # bytes; the dashboard's own limit for an upload (bottle's MEMFILE_MAX)
 
 
@@ -194,6 +196,9 @@ def _explained(view: Callable[..., Any]) -> Callable[..., Any]:
             artifact = bottle.request.path.startswith("/artifacts/")
             if isinstance(error, ArtifactNotFound) and artifact:
                 status, reason = 404, "The artifact is listed, but its bytes are not in the artifact store."
+            elif isinstance(error, StoreDown) and artifact:
+                logger.error("%s (%s)", STORE_DOWN, error)
+                status, reason = 503, STORE_DOWN
             elif isinstance(error, KeyError) and artifact:
                 status, reason = 404, "There is no such study or trial."
             else:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import numpy as np
 import sqlalchemy as sa
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 
 from miiii_search.analysis.curves import learning_curves
@@ -18,10 +22,11 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Floats, Record
 from miiii_search.experiment.trainer import End
-from miiii_search.search.artifacts import LEARNING_CURVES, Artifact
+from miiii_search.search.artifacts import LEARNING_CURVES, Artifact, link
 from miiii_search.search.assignment import Assignment
 from miiii_search.search.leases import Heartbeat
 from miiii_search.search.patience import Away, Patience, first_line
+from miiii_search.search.places import StoreDown, open_place
 from miiii_search.search.reporting import Ending, Outcome, finish, retry
 from miiii_search.search.saving import Saver
 from miiii_search.search.study import METRICS_KEY, Study, objective
@@ -37,6 +42,7 @@ class Ender:
         self._study = study
         self._attributes = attributes
         self._saver = saver
+        self._store = open_place(study.place) if study.place else None
         self._patience = Patience()
         self._given_up = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ender")
@@ -78,11 +84,14 @@ class Ender:
             assignment.pruned,
             {"seconds": assignment.seconds, "resumed": assignment.resumed(), **self._attributes},
         )
-        limit = spec.budget.solved
+        limit, uploaded = spec.budget.solved, list[str]()
         try:
+            ended = self._upload(ended, uploaded)
             ending, ended = self._finish(heartbeat, ended)
         except Away:
             return None  # it goes on from its last checkpoint, elsewhere or here
+        if ending != Ending.WRITTEN:
+            self._remove(uploaded)
         if ending == Ending.BEYOND:
             return f"Trial {lease.number} went back to the queue: the budget of {limit} solved trials is spent"
         if ending == Ending.LOST:
@@ -103,9 +112,38 @@ class Ender:
         except sa.exc.DBAPIError as error:
             if not ended.artifacts:
                 raise
-            note = f"{ended.note} Its artifacts could not be stored: {first_line(error)}."
-            ended = replace(ended, note=note, artifacts=[], attributes={**ended.attributes, "artifacts": note})
+            ended = _without_artifacts(ended, first_line(error))
             return self._patience.insist(write, self._given_up), ended
+
+    def _upload(self, ended: Outcome, uploaded: list[str]) -> Outcome:
+        """The outcome with its artifacts stored where the study keeps them, if that is not the database.
+
+        Before anything points to them; their ids are added to `uploaded`. What cannot be stored is done without.
+        """
+        if self._store is None:
+            return ended
+        links: dict[str, str] = {}
+        try:
+            for artifact in ended.artifacts:
+                uploaded.append(str(uuid.uuid4()))
+                self._store.write(uploaded[-1], io.BytesIO(artifact.data))
+                links |= [link(uploaded[-1], artifact.filename)]
+        except StoreDown as error:
+            self._remove(uploaded)
+            return _without_artifacts(ended, f"{self._study.place}: {error}")
+        return replace(ended, artifacts=[], links=links)
+
+    def _remove(self, uploaded: list[str]) -> None:
+        """Removes artifacts that nothing will point to."""
+        for artifact_id in uploaded:
+            if self._store is not None:
+                with contextlib.suppress(ArtifactNotFound, StoreDown):
+                    self._store.remove(artifact_id)
+
+
+def _without_artifacts(ended: Outcome, why: str) -> Outcome:
+    note = f"{ended.note} Its artifacts could not be stored: {why}."
+    return replace(ended, note=note, artifacts=[], attributes={**ended.attributes, "artifacts": note})
 
 
 def outcome(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -36,7 +36,10 @@ class Outcome:
     """In a sentence, how it ended; the dashboard shows it on the trial's page."""
     attributes: Mapping[str, Any]
     artifacts: Sequence[Artifact]
+    """To be stored in the database."""
     is_solved: bool = False
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Attributes that tell of artifacts that are stored elsewhere already; see `artifacts.link`."""
 
 
 class Ending(Enum):
@@ -99,7 +102,7 @@ def finish(
             return Ending.BEYOND
         ended_by = {ENDED_BY_KEY: lease.token}
         _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, ended_by)
-        links = dict(attach(connection, artifact) for artifact in outcome.artifacts)
+        links = {**outcome.links, **dict(attach(connection, artifact) for artifact in outcome.artifacts)}
         _write_attributes(connection, tables.trial_system_attributes, lease.trial_id, links)
         _write_attributes(connection, tables.trial_user_attributes, lease.trial_id, outcome.attributes)
         note = notes.attributes(outcome.note, lease.trial_id)

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from miiii_search.errors import UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.search import attributes, notes, tables
-from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, SPEC_KEY, VERSION_KEY
+from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PLACE_KEY, SPEC_KEY, VERSION_KEY
 from miiii_search.search.budget import spent_by_now
 from miiii_search.search.leases import SHAPE_KEY
 from miiii_search.search.settings import difference, to_tree, validate
@@ -56,6 +56,8 @@ class Study:
     version: str | None = None
     """Of the package that created it, if it told."""
     paused: bool = False
+    place: str | None = None
+    """Of its artifacts; None is the database."""
 
     def refresh(self) -> None:
         """Looks again at what others may have changed meanwhile: `extend` the spec, `pause` and `resume` the state.
@@ -163,9 +165,10 @@ def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
     return {name: _distribution(spec, name) for name in spec.space}
 
 
-def create_study(database: Database, name: str, spec: StudySpec) -> Study:
+def create_study(database: Database, name: str, spec: StudySpec, place: str | None = None) -> Study:
     """Creates the study and its queue in one transaction; with the same spec, the second time does nothing.
 
+    `place` is where a new study keeps its artifacts; see `places.parse_place`. One that exists keeps its own.
     Raises `UserError` if a study of this name has another spec (naming every difference), or is not ours.
     """
     if not name or len(name) > 200 or any(ord(c) < 32 for c in name):
@@ -190,7 +193,7 @@ def create_study(database: Database, name: str, spec: StudySpec) -> Study:
                 ).first()
             ):
                 raise UserError(f"study `{name}` was not created by miiii-search; choose another name")
-            _describe_study(connection, study_id, spec)
+            _describe_study(connection, study_id, spec, place)
             queue = spec.queue() if spec.sampler == "queue" else [(point, 0) for point in spec.first]
             if queue:
                 insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
@@ -294,11 +297,11 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
 
 def _open(database: Database, name: str, study_id: int) -> Study:
     with database.engine.connect() as connection:
-        found = attributes.read(connection, study_id, SPEC_KEY, VERSION_KEY, PAUSED_KEY)
+        found = attributes.read(connection, study_id, SPEC_KEY, VERSION_KEY, PAUSED_KEY, PLACE_KEY)
     if SPEC_KEY not in found:
         raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
-    spec = parse_spec(found[SPEC_KEY])
-    return Study(database, name, study_id, spec, found.get(VERSION_KEY), paused=PAUSED_KEY in found)
+    spec, paused = parse_spec(found[SPEC_KEY]), PAUSED_KEY in found
+    return Study(database, name, study_id, spec, found.get(VERSION_KEY), paused, found.get(PLACE_KEY))
 
 
 def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
@@ -311,11 +314,12 @@ def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
     return validate(StudySpec, tree, "the study's spec")
 
 
-def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
+def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec, place: str | None) -> None:
     values = {
         VERSION_KEY: version("miiii-search"),
         CREATED_KEY: attributes.now(connection),
         "study:metric_names": [METRIC],
+        **({PLACE_KEY: place} if place else {}),
     }
     attributes.write(connection, study_id, values)
     write_spec(connection, study_id, spec)

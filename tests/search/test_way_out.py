@@ -17,7 +17,7 @@ from tests.postgres import DatabaseServer, open_engine
     [
         ({"password": "wrong"}, "are role and password right"),
         ({"database": "nothing"}, "are the names of role and database right"),
-        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none.crt"}}, "name its place with sslrootcert"),
+        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none.crt"}}, "Ours speaks TLS"),
         ({"port": 1}, "is the server there"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

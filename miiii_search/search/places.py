@@ -1,0 +1,186 @@
+"""Places for artifacts outside of the study's database: a folder that all machines share, or a bucket of S3's kind.
+
+The place is a property of the study, so a worker needs the storage's URL and nothing else. Credentials for S3 come
+from where boto3 looks for them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, a profile, a role); they are stored nowhere.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
+from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from miiii_search.errors import UserError
+from miiii_search.search import tables
+from miiii_search.search.artifacts import DatabaseArtifactStore
+from miiii_search.search.attributes import PLACE_KEY
+from miiii_search.search.patience import first_line
+from miiii_search.search.storage import Database
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
+
+CONNECT_SECONDS, READ_SECONDS, TRIES = 5, 30, 3
+"""A store that does not answer keeps a trial's end waiting for two minutes at most, and costs artifacts."""
+
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What we and Optuna name artifacts. Nothing else is looked for outside of the database: no name leaves its folder."""
+
+
+class StoreDown(Exception):
+    """A place of artifacts does not answer, or refuses."""
+
+
+def parse_place(text: str) -> str:
+    """`file:///FOLDER` or `s3://BUCKET/PREFIX`, in one way of writing. Raises `UserError` for anything else."""
+    if text.startswith("/"):
+        return Path(os.path.normpath(text)).as_uri()
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        url = urlsplit("")
+    plain = not (url.query or url.fragment)
+    if url.scheme == "file" and not url.netloc and url.path.startswith("/") and plain:
+        return Path(os.path.normpath(unquote(url.path))).as_uri()
+    if url.scheme == "s3" and "@" in url.netloc:
+        raise UserError("--artifacts must have no credentials; boto3 finds them in AWS_ACCESS_KEY_ID and the like")
+    if url.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", url.netloc) and plain:
+        return f"s3://{url.netloc}{url.path.rstrip('/')}"
+    raise UserError("--artifacts must be a folder's whole path, file:///FOLDER or s3://BUCKET/PREFIX")
+
+
+def prepare_place(place: str) -> None:
+    """Makes a folder if there is none, and tries to write. Raises `UserError` if that fails."""
+    try:
+        if place.startswith("file:"):
+            _folder(place).mkdir(parents=True, exist_ok=True)
+        store, name = open_place(place), str(uuid.uuid4())
+        store.write(name, io.BytesIO(b"a try of miiii-search's"))
+        store.remove(name)
+    except StoreDown as error:
+        raise UserError(f"cannot keep artifacts in {place}: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot keep artifacts in {place}: {error.strerror}") from None
+
+
+@cache
+def open_place(place: str) -> ArtifactStore:
+    """The store at a place, as Optuna's with checked names. Raises `UserError` where boto3 is missing."""
+    return Place(place)
+
+
+class Place:
+    """Optuna's `ArtifactStore` protocol on a folder or a bucket. Whatever goes wrong there is a `StoreDown`."""
+
+    def __init__(self, place: str) -> None:
+        self._prefix = ""
+        self._store: Any
+        if place.startswith("file:"):
+            self._store = FileSystemArtifactStore(_folder(place))
+            return
+        url = urlsplit(place)
+        self._prefix = f"{url.path.strip('/')}/".lstrip("/")
+        self._store = Boto3ArtifactStore(url.netloc, _s3_client(), avoid_buf_copy=True)
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """The artifact's bytes. Raises `ArtifactNotFound`, `StoreDown`."""
+
+        def read() -> bytes:
+            with self._store.open_reader(self._prefix + artifact_id) as reader:
+                return bytes(reader.read())
+
+        return io.BytesIO(self._attempt(artifact_id, read))
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Stores the bytes. A folder that is not there, since nothing is mounted, is not made. Raises `StoreDown`."""
+        self._attempt(artifact_id, lambda: self._store.write(self._prefix + artifact_id, content_body))
+
+    def remove(self, artifact_id: str) -> None:
+        """Deletes the bytes. Raises `ArtifactNotFound` (of a folder), `StoreDown`."""
+        self._attempt(artifact_id, lambda: self._store.remove(self._prefix + artifact_id))
+
+    def _attempt(self, artifact_id: str, action: Callable[[], Any]) -> Any:
+        if not ID.fullmatch(artifact_id):
+            raise ArtifactNotFound(f"there is no artifact {artifact_id}")
+        try:
+            return action()
+        except ArtifactNotFound:
+            raise
+        except OSError as error:
+            raise StoreDown(error.strerror or first_line(error)) from error
+        except Exception as error:  # boto3's exceptions have no common base
+            raise StoreDown(first_line(error)) from error
+
+
+class AllPlaces:
+    """For the dashboard: the artifacts of all studies of a database, wherever each study keeps them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._inside = DatabaseArtifactStore(database)
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """The artifact's bytes. Raises `ArtifactNotFound`, or `StoreDown` if it may be in a place that is down."""
+        reader: BinaryIO = self._find(lambda store: store.open_reader(artifact_id), artifact_id)
+        return reader
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Stores what a visitor uploads, in the database: of which study it is to be is not told."""
+        self._inside.write(artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        """Deletes the bytes, where they are. Raises like `open_reader`."""
+
+        def remove(store: ArtifactStore) -> None:
+            store.open_reader(artifact_id).close()  # S3 removes what is not there, and says nothing
+            store.remove(artifact_id)
+
+        self._find(remove, artifact_id)
+
+    def _find(self, use: Callable[[ArtifactStore], Any], artifact_id: str) -> Any:
+        down: Exception | None = None
+        try:
+            return use(self._inside)
+        except ArtifactNotFound:
+            pass
+        for place in self._places():
+            try:
+                return use(open_place(place))
+            except ArtifactNotFound:
+                continue
+            except (StoreDown, UserError) as error:
+                down = StoreDown(f"{place}: {error}")
+        raise down or ArtifactNotFound(f"there is no artifact {artifact_id}")
+
+    def _places(self) -> list[str]:
+        attributes = tables.study_system_attributes
+        query = sa.select(attributes.c.value_json).where(attributes.c.key == PLACE_KEY).distinct()
+        with self._database.engine.connect() as connection:
+            return sorted(parse_place(json.loads(text)) for text in connection.execute(query).scalars())
+
+
+def _folder(place: str) -> Path:
+    return Path(unquote(urlsplit(place).path))
+
+
+def _s3_client() -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise UserError("artifacts in S3 need boto3; pip install 'miiii-search[s3]'") from None
+    retries: Any = {"total_max_attempts": TRIES}
+    return boto3.client(
+        "s3", config=Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries)
+    )

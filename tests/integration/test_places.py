@@ -1,0 +1,233 @@
+"""Artifacts outside of the database: in a folder, and on an S3 server that is a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import TrialState
+
+from miiii_search.errors import UserError
+from miiii_search.search.places import AllPlaces, Place, StoreDown, parse_place, prepare_place
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study
+from tests.integration.processes import TINY, Processes, read_trials, wait_for
+from tests.search.support import make_spec
+
+SECRET = "s3cret-of-the-bucket"
+CREATE = ("create", "--study", "s", "--preset", "demo", *TINY, "--trials", "1")
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment with which boto3 reaches an S3 server that holds the bucket `bucket`."""
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("w") as file:
+        command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", "0"]
+        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        url = wait_for(lambda: re.search(r"Running on (http://\S+)", log.read_text()))[1]
+        environment = {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            boto3.client("s3").create_bucket(Bucket="bucket")
+            yield environment
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, s3: dict[str, str]) -> str:
+    return f"{tmp_path}/shared" if request.param == "folder" else f"s3://bucket/{uuid.uuid4()}"
+
+
+def objects(place: str) -> list[str]:
+    """The names of what a place holds."""
+    if place.startswith("/"):
+        return os.listdir(place)
+    prefix = place.removeprefix("s3://bucket/")
+    listed = boto3.client("s3").list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
+    return [entry["Key"].removeprefix(f"{prefix}/") for entry in listed]
+
+
+def get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url), timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def links(trial: Any) -> list[dict[str, str]]:
+    return [json.loads(value) for key, value in trial.system_attrs.items() if key.startswith("artifacts:")]
+
+
+def test_a_worker_stores_where_the_study_says(processes: Processes, storage_url: str, place: str) -> None:
+    """A worker is told nothing but the storage; the dashboard shows this study's artifacts and another one's."""
+    said = processes.run(*CREATE, "--artifacts", place, storage=storage_url)
+    said += processes.run(*("create", "--study", "inside", *CREATE[3:]), storage=storage_url)
+    said += processes.run("work", "--study", "s", "--lanes", "1", storage=storage_url)
+    said += processes.run("work", "--study", "inside", "--lanes", "1", storage=storage_url)
+    [outside], [inside] = read_trials(storage_url, "s"), read_trials(storage_url, "inside")
+    assert sorted(link["filename"] for link in links(outside)) == ["learning-curves.png", "record.npz"]
+    assert sorted(objects(place)) == sorted(link["artifact_id"] for link in links(outside))
+    assert not {link["artifact_id"] for link in links(inside)} & set(objects(place))
+    assert "validation" in processes.run("best", "--study", "s", storage=storage_url)
+    page = processes.start("dashboard", "--port", "0", storage=storage_url)
+    address = wait_for(lambda: re.search(r"dashboard: (http://\S+)/", processes.log(page)))[1]
+    for study, trial in enumerate([outside, inside], 1):
+        for link in links(trial):
+            status, body = get(f"{address}/artifacts/{study}/{trial._trial_id}/{link['artifact_id']}")
+            assert status == 200 and body.startswith(b"\x89PNG" if link["filename"].endswith("png") else b"PK")
+    rows = repr([outside.system_attrs, outside.user_attrs]) + said + processes.log(page)
+    assert SECRET not in rows
+
+
+def test_a_place_that_is_down_costs_no_result(processes: Processes, storage_url: str, place: str) -> None:
+    """The trial ends with its result, its note says what is missing, and nothing points to what is not there."""
+    processes.run(*CREATE, "--artifacts", place, storage=storage_url)
+    if place.startswith("/"):
+        Path(place).rmdir()  # as where nothing is mounted
+    else:
+        processes.environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+    said = processes.run("work", "--study", "s", "--lanes", "1", storage=storage_url)
+    assert "Its artifacts could not be stored" in said
+    [trial] = read_trials(storage_url, "s")
+    assert trial.state == TrialState.COMPLETE and links(trial) == []
+    assert "could not be stored" in trial.user_attrs["artifacts"]
+    assert not place.startswith("/") or not Path(place).exists()
+
+
+def test_the_dashboard_tells_down_from_missing(processes: Processes, tmp_path: Path, s3: dict[str, str]) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    processes.run(*CREATE, "--artifacts", "s3://bucket/down", storage=storage)
+    processes.run("work", "--study", "s", "--lanes", "1", storage=storage)
+    [trial] = read_trials(storage, "s")
+    artifact = links(trial)[0]["artifact_id"]
+    path = f"/artifacts/1/{trial._trial_id}/{artifact}"
+    processes.environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+    down = processes.start("dashboard", "--port", "0", storage=storage)
+    address = wait_for(lambda: re.search(r"dashboard: (http://\S+)/", processes.log(down)))[1]
+    status, body = get(address + path)
+    assert status == 503 and b"does not answer" in body
+    del processes.environment["AWS_ENDPOINT_URL"]
+    boto3.client("s3").delete_object(Bucket="bucket", Key=f"down/{artifact}")
+    page = processes.start("dashboard", "--port", "0", storage=storage)
+    address = wait_for(lambda: re.search(r"dashboard: (http://\S+)/", processes.log(page)))[1]
+    assert get(address + path)[0] == 404
+
+
+def test_no_name_leaves_its_folder(tmp_path: Path, s3: dict[str, str]) -> None:
+    """Neither a path nor a name that is no artifact's, though the file is there."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (folder / "passwd").write_text("secret")
+    database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
+    create_study(database, "s", make_spec(), parse_place(str(folder)))
+    for store in (Place(folder.as_uri()), Place("s3://bucket"), AllPlaces(database)):
+        for name in ("../secret", str(tmp_path / "secret"), "passwd", "", ".", f"../{uuid.uuid4()}"):
+            with pytest.raises(ArtifactNotFound):
+                store.open_reader(name)
+            with pytest.raises(ArtifactNotFound):
+                store.remove(name)
+    with pytest.raises(ArtifactNotFound):
+        Place(folder.as_uri()).write("../out", io.BytesIO(b""))
+    assert not (tmp_path / "out").exists()
+    database.close()
+
+
+def test_a_stored_artifact_can_be_removed(tmp_path: Path, place: str) -> None:
+    prepare_place(parse_place(place))
+    assert objects(place) == []
+    database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
+    create_study(database, "s", make_spec(), parse_place(place))
+    name = str(uuid.uuid4())
+    Place(parse_place(place)).write(name, io.BytesIO(b"bytes"))
+    everywhere = AllPlaces(database)
+    with everywhere.open_reader(name) as reader:
+        assert reader.read() == b"bytes"
+    everywhere.remove(name)
+    assert objects(place) == []
+    for use in (everywhere.open_reader, everywhere.remove):
+        with pytest.raises(ArtifactNotFound):
+            use(name)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("/shared/a b", "file:///shared/a%20b"),
+        ("file:///shared/x/", "file:///shared/x"),
+        ("/shared/../x", "file:///x"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/a/b/", "s3://bucket/a/b"),
+    ],
+)
+def test_places_are_written_in_one_way(text: str, place: str) -> None:
+    assert parse_place(text) == place == parse_place(place)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shared",
+        "file://host/x",
+        "s3://",
+        "s3://key:secret@bucket/x",
+        "s3://bucket?x=1",
+        "http://x/y",
+        "s3://[",
+        "gs://b",
+    ],
+)
+def test_other_places_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--artifacts must") as refused:
+        parse_place(text)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, s3: dict[str, str]) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (f"{tmp_path}/file/x", "s3://no-such-bucket/x"):
+        with pytest.raises(UserError, match="cannot keep artifacts in"):
+            prepare_place(parse_place(place))
+    with pytest.raises(StoreDown):
+        Place("s3://no-such-bucket").write(str(uuid.uuid4()), io.BytesIO(b""))
+
+
+def test_a_study_keeps_its_place(processes: Processes, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    processes.run(*CREATE, "--artifacts", f"{tmp_path}/a", storage=storage)
+    processes.run(*CREATE, "--artifacts", f"{tmp_path}/a/", storage=storage)
+    processes.run(*CREATE, storage=storage)  # goes on where it is
+    refused = processes.start(*CREATE, "--artifacts", f"{tmp_path}/b", storage=storage)
+    assert refused.wait(60) == 2 and "leave --artifacts out" in processes.log(refused)
+    assert not (tmp_path / "b").exists()
+
+
+def test_without_boto3_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(UserError, match=r"pip install 'miiii-search\[s3\]'"):
+        prepare_place("s3://other-bucket/without")
