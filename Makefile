@@ -45,9 +45,9 @@ BENCH_RESULTS ?= bench-results
 
 lock: ## rewrite the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or its path: make lock UV=..." >&2; exit 2; }
-	@$(COMPILE) -o requirements/run.lock pyproject.toml
+	@$(COMPILE) -o requirements/run.lock --extra s3 pyproject.toml
 	@$(COMPILE) -o requirements/dev.lock -c requirements/run.lock --extra dev pyproject.toml
-	@$(COMPILE) -o requirements/cuda.lock -c requirements/run.lock --extra cuda pyproject.toml
+	@$(COMPILE) -o requirements/cuda.lock -c requirements/run.lock --extra cuda --extra s3 pyproject.toml
 	@$(COMPILE) -o requirements/coordinator.lock -c requirements/run.lock --group coordinator
 	@$(COMPILE) -o requirements/build.lock -c requirements/dev.lock --group build
 

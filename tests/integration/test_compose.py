@@ -68,9 +68,9 @@ def test_example_of_settings_sets_nothing(tmp_path: Path) -> None:
     """Every line of `.env.example` is a comment, and what it names is a setting of the files."""
     text = (ROOT / ".env.example").read_text()
     assert not [line for line in text.splitlines() if line and not line.startswith("#")]
-    named = set(re.findall(r"^#([A-Z_]+)=", text, re.MULTILINE))
+    named = set(re.findall(r"^#([A-Z0-9_]+)=", text, re.MULTILINE))
     files = [*ROOT.glob("compose/*.yml"), ROOT / "docker-compose.yml"]
-    used = set(re.findall(r"\$\{([A-Z_]+)|^ +(CUDA_VISIBLE_DEVICES):", "".join(f.read_text() for f in files), re.M))
+    used = set(re.findall(r"\$\{([A-Z0-9_]+)|^ +(CUDA_VISIBLE_DEVICES):", "".join(f.read_text() for f in files), re.M))
     assert named == {a or b for a, b in used} - {"GIT_COMMIT"}
 
 
