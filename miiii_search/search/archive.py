@@ -25,13 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.search import attributes, tables
 from miiii_search.search.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
-from miiii_search.search.attributes import PAUSED_KEY, SPEC_KEY, STARTED_KEY
+from miiii_search.search.attributes import PAUSED_KEY, PLACE_KEY, SPEC_KEY, STARTED_KEY
+from miiii_search.search.places import StoreDown, open_place
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database
 from miiii_search.search.study import Study, open_study, parse_spec
 
@@ -156,7 +158,10 @@ def _write(connection: sa.Connection, study: Study, writer: _Writer) -> None:
     artifacts, checkpoints = tables.artifacts, tables.checkpoints
     for artifact_id in linked(connection, study_id):
         query = sa.select(artifacts.c.data).where(artifacts.c.artifact_id == artifact_id)
-        if (data := connection.execute(query).scalar_one_or_none()) is not None:
+        data = connection.execute(query).scalar_one_or_none()
+        if data is None and study.place is not None:
+            data = _read_from(study.place, artifact_id)
+        if data is not None:
             tree["artifacts"].append({"artifact_id": artifact_id, "file": writer.add_file(data)})
     saved = connection.execute(
         sa.select(checkpoints.c.trial_id, checkpoints.c.epoch).where(checkpoints.c.trial_id.in_(ids))
@@ -169,6 +174,17 @@ def _write(connection: sa.Connection, study: Study, writer: _Writer) -> None:
     writer.add(STUDY, text, zipfile.ZIP_DEFLATED)
     manifest = {"format": FORMAT, "members": writer.members}
     writer.add(MANIFEST, json.dumps(manifest).encode(), zipfile.ZIP_DEFLATED)
+
+
+def _read_from(place: str, artifact_id: str) -> bytes | None:
+    """An artifact outside of the database; None if nobody has it. Raises `UserError` if the place is down."""
+    try:
+        with open_place(place).open_reader(artifact_id) as reader:
+            return bytes(reader.read())
+    except ArtifactNotFound:
+        return None
+    except StoreDown as error:
+        raise UserError(f"cannot read artifacts of the study from {place}: {error}; is it reachable?") from None
 
 
 def _rows(connection: sa.Connection, table: Any, where: Any, keep: str = "") -> list[dict[str, Any]]:
@@ -237,7 +253,8 @@ def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reade
     ids = {old: found[number] for old, number in numbers.items()}
     renamed = _insert_artifacts(connection, tree, reader)
     for table in tables.OF_STUDIES:
-        rows = [_rewritten(row, ids, renamed) for row in tree["study"][table.name]]
+        kept = [row for row in tree["study"][table.name] if row.get("key") != PLACE_KEY]  # they are in the database now
+        rows = [_rewritten(row, ids, renamed) for row in kept]
         _insert_rows(connection, table, rows, lambda row: {"study_id": study_id})
     for table in tables.OF_TRIALS:
         rows = [{**_rewritten(row, {}, renamed), "trial_id": row["trial_id"]} for row in tree["of_trials"][table.name]]

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.artifacts import linked
+from miiii_search.search.places import remove_from
 from miiii_search.search.study import Study
 
 
@@ -35,7 +36,7 @@ def holdings(study: Study) -> Holdings:
 def delete(study: Study, *, force: bool = False) -> Holdings:
     """Deletes a study in one transaction; returns what went. Its workers find that it is gone, and end.
 
-    Raises `UserError` while a worker trains trials of it, unless `force`.
+    Raises `UserError` while a worker trains trials of it, unless `force`; and if the place of its artifacts is down.
     """
     with study.database.transaction() as connection:
         if not tables.lock_study(connection, study.study_id):
@@ -46,7 +47,8 @@ def delete(study: Study, *, force: bool = False) -> Holdings:
                 f"workers train {found.leases} trials of study `{study.name}`: stop or pause them first, "
                 "or delete it all the same with --force"
             )
-        _delete(connection, study.study_id)
+        files = _delete(connection, study.study_id)
+    remove_from(study.place, files)
     return found
 
 
@@ -73,7 +75,8 @@ def _holdings(connection: sa.Connection, study_id: int) -> Holdings:
     )
 
 
-def _delete(connection: sa.Connection, study_id: int) -> None:
+def _delete(connection: sa.Connection, study_id: int) -> list[str]:
+    """Deletes the rows; returns the ids of the artifacts."""
     leases = tables.leases
     # First, and in the order in which they are renewed: whoever is writing about a trial is waited for, and later
     # ones find that they hold nothing. Nobody claims meanwhile, since the study's row is locked.
@@ -89,3 +92,4 @@ def _delete(connection: sa.Connection, study_id: int) -> None:
         connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
     for table in (tables.device_time, tables.trials, *tables.OF_STUDIES, tables.studies):
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+    return files

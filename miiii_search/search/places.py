@@ -11,7 +11,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -121,6 +121,23 @@ class Place:
             raise StoreDown(error.strerror or first_line(error)) from error
         except Exception as error:  # boto3's exceptions have no common base
             raise StoreDown(first_line(error)) from error
+
+
+def remove_from(place: str | None, artifact_ids: Iterable[str]) -> None:
+    """Deletes the bytes of artifacts whose links are gone, where they do not lie in the database.
+
+    Raises `UserError` if the place is down: what is left there then, nothing points to.
+    """
+    if place is None:
+        return
+    store = open_place(place)
+    for artifact_id in artifact_ids:
+        try:
+            store.remove(artifact_id)
+        except ArtifactNotFound:
+            continue
+        except StoreDown as error:
+            raise UserError(f"the database has forgotten them, but artifacts are left in {place}: {error}") from None
 
 
 class AllPlaces:

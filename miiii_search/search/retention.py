@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from miiii_search.search import tables
 from miiii_search.search.artifacts import TRIAL_PREFIX
+from miiii_search.search.places import remove_from
 from miiii_search.search.study import Study
 
 
@@ -19,7 +20,7 @@ class Removed:
     trials: int
     artifacts: int
     size: int
-    """Bytes."""
+    """Bytes of those in the database."""
 
 
 def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
@@ -33,12 +34,15 @@ def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
         ids = _ended(connection, study.study_id)[keep_records:]
         of_rest = attributes.c.trial_id.in_(ids) & attributes.c.key.like(f"{TRIAL_PREFIX}%")
         links = connection.execute(sa.select(attributes.c.trial_id, attributes.c.key).where(of_rest)).all()
-        files = artifacts.c.artifact_id.in_([row.key.removeprefix(TRIAL_PREFIX) for row in links])
+        names = [row.key.removeprefix(TRIAL_PREFIX) for row in links]
+        files = artifacts.c.artifact_id.in_(names)
         size = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(artifacts.c.data)), 0)).where(files)
         removed = Removed(len({row.trial_id for row in links}), len(links), int(connection.execute(size).scalar_one()))
         if not dry_run:
             connection.execute(sa.delete(attributes).where(of_rest))
             connection.execute(sa.delete(artifacts).where(files))
+    if not dry_run:
+        remove_from(study.place, names)
     return removed
 
 

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from miiii_search.errors import UserError
 from miiii_search.search.places import AllPlaces, Place, StoreDown, parse_place, prepare_place
 from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study
+from miiii_search.search.study import create_study, open_study
 from tests.integration.processes import TINY, Processes, read_trials, wait_for
 from tests.search.support import make_spec
 
@@ -231,3 +231,25 @@ def test_without_boto3_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(UserError, match=r"pip install 'miiii-search\[s3\]'"):
         prepare_place("s3://other-bucket/without")
+
+
+def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Path) -> None:
+    """An export takes the bytes along, an import has them in its database; tidying and deleting empty the place."""
+    storage, copy = f"sqlite:///{tmp_path}/study.db", f"sqlite:///{tmp_path}/copy.db"
+    processes.run(*CREATE, "--trials", "2", "--artifacts", place, storage=storage)
+    processes.run("work", "--study", "s", storage=storage)
+    before = {name: Place(parse_place(place)).open_reader(name).read() for name in objects(place)}
+    assert len(before) >= 4
+    processes.run("export-study", "study.zip", storage=storage)
+    processes.run("tidy", "--keep-records", "1", "--yes", storage=storage)
+    kept = objects(place)
+    assert 0 < len(kept) < len(before)
+    processes.run("delete", "--study", "s", "--yes", storage=storage)
+    assert objects(place) == []
+    processes.run("import-study", "study.zip", storage=copy)
+    database = open_database(copy)
+    try:
+        assert {name: AllPlaces(database).open_reader(name).read() for name in before} == before
+        assert open_study(database, "s").place is None
+    finally:
+        database.close()
