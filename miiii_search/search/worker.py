@@ -46,7 +46,7 @@ LISTEN_SECONDS = 0.1
 PAUSED = "the study is paused: this worker waits until it is resumed"
 
 LOOK_SECONDS = 5.0
-"""Between two looks at whether the study was paused or extended."""
+"""At most, and a quarter of a lease, between two looks at whether the study was paused or extended."""
 
 GRACE_SECONDS = 10.0
 """How long a worker that was told to stop may take to save what it has and hand it back."""
@@ -142,7 +142,7 @@ class Worker:
         if time.monotonic() >= self._look_at:
             with contextlib.suppress(Away):  # then at another time
                 self._patience.attempt(self._study.refresh)
-            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._look_at = time.monotonic() + min(LOOK_SECONDS, self._study.spec.lease_seconds / 4)
             self._allowance.extend(self._study.spec.budget)
         if self._study.paused != self._was_paused:
             self._was_paused = self._study.paused

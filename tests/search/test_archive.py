@@ -15,7 +15,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search import attributes
+from miiii_search.search import attributes, worker
 from miiii_search.search.archive import export_study, import_study
 from miiii_search.search.artifacts import DatabaseArtifactStore
 from miiii_search.search.attributes import PAUSED_KEY, STARTED_KEY
@@ -125,9 +125,12 @@ def test_the_dashboard_serves_the_copy(
     assert (answer.status, answer.body) == (200, b"a,b" * 500)
 
 
-def test_a_worker_goes_on_where_it_was(database: Database, elsewhere: Database, tmp_path: Path) -> None:
+def test_a_worker_goes_on_where_it_was(
+    database: Database, elsewhere: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To the same weights as without: the checkpoint comes along."""
-    spec = make_spec(experiment=LONG.model_copy(update={"epochs": 20000}), space=TWO, pruning=Pruning(rule="none"))
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.2)  # or the trials would end before the pause is noticed
+    spec = make_spec(experiment=LONG, space=TWO, pruning=Pruning(rule="none"))
     study = create_study(database, "study", spec)
     with working(open_study(database, "study"), 2, checkpoints=Policy(tmp_path / "here")):
         wait_until(lambda: any(t.intermediate_values for t in read_back(study).trials), 240)
