@@ -153,8 +153,7 @@ def test_a_worker_that_runs_trains_what_is_new(database: Database, monkeypatch: 
     spec = make_spec(space={"weight_decay": (0.0,)}, pruning=Pruning(rule="none"))
     study = create_study(database, "study", spec)
     held = claim(study, worker="other")  # so that the worker does not find the study done
-    with working(open_study(database, "study"), 1) as (_, said):
-        wait_until(lambda: said)
+    with working(open_study(database, "study"), 1):  # which has the old spec, and says nothing while it waits
         extend(study, ["space.weight_decay=[0.0, 0.5]"])
         wait_until(lambda: study.counts()[TrialState.COMPLETE] == 1, 240)
         end(study, held)
