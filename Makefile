@@ -24,7 +24,7 @@ test-compose: setup ## the tests of the images and the compose files alone; they
 	@docker info >/dev/null || { echo "make test-compose needs a container engine that docker info reaches" >&2; exit 2; }
 	@.venv/bin/pytest tests/integration/test_compose.py $(ARGS)
 
-test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, outages of ten minutes; about 50 minutes
+test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, outages of ten minutes; about an hour
 	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 MIIII_FAULT_EPOCHS=100000 MIIII_OUTAGE_SECONDS=600 \
 		.venv/bin/pytest -s tests/integration/test_faults.py $(ARGS)
 
