@@ -18,7 +18,7 @@ demo: setup ## run a small search to its end and show the best configuration
 	@.venv/bin/miiii-search up --preset demo --no-dashboard
 
 test: setup ## run the tests (some of them: make test ARGS="-k leases")
-	@.venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 test-compose: setup ## the tests of the images and the compose files alone; they need a container engine
 	@docker info >/dev/null || { echo "make test-compose needs a container engine that docker info reaches" >&2; exit 2; }
@@ -42,6 +42,9 @@ bench: setup ## measure this machine, about 40 minutes; tables, JSON and picture
 	done | tee $(BENCH_RESULTS)/tables.txt
 
 BENCH_RESULTS ?= bench-results
+
+# Much of what the tests do is waiting for processes.
+PROCESSES ?= 3
 
 lock: ## rewrite the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or its path: make lock UV=..." >&2; exit 2; }

