@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -43,14 +44,20 @@ def choose_device(kind: str) -> None:
         return
     config: Any = jax.config
     config.update("jax_platforms", "cpu" if kind == "cpu" else "cuda,cpu")
+    # What JAX tells of its plugin is a traceback that ends in a library's name; `doctor` shows it.
+    logger = logging.getLogger("jax._src.xla_bridge")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         found = jax.default_backend()  # JAX passes over what is not installed
     except (RuntimeError, AssertionError):
         found = "none"
+    finally:
+        logger.setLevel(level)
     if kind == "cuda" and found != "gpu":
         raise UserError(
             "this worker is for CUDA, but sees no GPU: see that nvidia-smi works here, and that a container is given "
-            "the GPUs; or set MIIII_DEVICE=cpu to train on the CPU"
+            "the GPUs; or set MIIII_DEVICE=cpu to train on the CPU; miiii-search doctor tells more"
         )
 
 

@@ -24,6 +24,9 @@ BARS = "▁▂▃▄▅▆▇█"
 ENDED = ("complete", "pruned", "fail")
 STATES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "dim"}
 
+WIDE = 120
+"""Columns of a terminal that has room for pictures beside the figures."""
+
 
 def command_name() -> str:
     """How the user types our command, as they just did."""
@@ -87,18 +90,20 @@ def _shares(status: Status, width: int = 36) -> Text:
 
 def _lanes(status: Status, rows: int) -> Table:
     """A row a running trial."""
-    table = _table("trial", "epoch", "saved", "", "accuracy", "by epoch", "epochs/s", "parameters", "worker", "heard")
+    wide = console.width >= WIDE
+    pictures = ("", "by epoch") if wide else ()
+    table = _table("trial", "epoch", "saved", *pictures, "accuracy", "epochs/s", "parameters", "worker", "heard")
     for trial in status.running[:rows]:
+        bar = ProgressBar(total=status.epochs, completed=trial.epoch, width=12, complete_style=STATES["running"])
         table.add_row(
             str(trial.number),
             f"{trial.epoch:,}",
             f"{trial.saved_epoch:,}" if trial.saved_epoch else "",
-            ProgressBar(total=status.epochs, completed=trial.epoch, width=12, complete_style=STATES["running"]),
+            *((bar, Text(sparkline(trial.curve), STATES["running"])) if wide else ()),
             f"{trial.curve[-1]:.3f}" if trial.curve else "",
-            Text(sparkline(trial.curve), STATES["running"]),
             f"{trial.epochs_per_second:.0f}",
-            _point(trial.params),
-            trial.worker,
+            _cut(_point(trial.params)),
+            _cut(trial.worker),
             f"{duration(trial.silent_seconds)} ago",
         )
     return table
@@ -121,17 +126,23 @@ def _leaders(status: Status, rows: int = 5) -> Table:
             f"{curve[-1]:.3f}" if curve else "",
             Text(sparkline(curve), STATES[state]),
             f"{attributes.get('epochs_trained', 0):,}",
-            _point(trial.params),
+            _cut(_point(trial.params)),
         )
     return table
+
+
+def _cut(text: str) -> Text:
+    """Cut where the terminal is narrow, so that a trial is a line."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in columns:
         left = name in ("", "state", "by epoch", "parameters", "worker")
-        # What may be long is cut where the terminal is narrow, so that a trial is a line.
-        table.add_column(name, justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
+        # Rich makes narrower what may be wrapped, before all else; see `_cut`.
+        is_long = name in ("parameters", "worker")
+        table.add_column(name, justify="left" if left else "right", no_wrap=not is_long, overflow="ellipsis")
     return table
 
 
