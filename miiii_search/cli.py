@@ -444,6 +444,9 @@ def tidy(
     keep_records: Annotated[
         int, typer.Option(help="Of how many of the best trials records and figures are kept", min=0)
     ],
+    snapshots: Annotated[
+        Path | None, typer.Option(help="The folder of `work --snapshots`, to keep weights of the same trials alone")
+    ] = None,
     study: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
@@ -452,15 +455,20 @@ def tidy(
 
     Example: miiii-search tidy --keep-records 20 --study table-1
     """
-    from miiii_search.search.retention import tidy
+    from miiii_search.search.retention import old_snapshots, remove_snapshots, tidy
     from miiii_search.terminal.studies import megabytes
 
     opened = _open(study, storage)
     found = tidy(opened, keep_records, dry_run=True)
     _say(f"study `{opened.name}`: {found.artifacts:,} artifacts of {found.trials:,} trials, {megabytes(found.size)}")
-    if found.artifacts:
+    weights = old_snapshots(opened, snapshots, keep_records) if snapshots else []
+    size = sum(path.stat().st_size for path in weights)
+    if snapshots:
+        _say(f"{snapshots}: {len(weights):,} snapshots, {megabytes(size)}")
+    if found.artifacts or weights:
         _ask("Remove them for good?", yes)
-        _say(f"removed {megabytes(tidy(opened, keep_records).size)}")
+        remove_snapshots(weights)
+        _say(f"removed {megabytes(tidy(opened, keep_records).size + size)}")
 
 
 @app.command()

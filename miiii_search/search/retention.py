@@ -1,12 +1,15 @@
-"""What a study need not keep: the records and figures of trials that are not among the best."""
+"""What a study need not keep: records, figures and snapshots of trials that are not among the best."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.artifacts import TRIAL_PREFIX
 from miiii_search.search.places import remove_from
@@ -44,6 +47,28 @@ def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
     if not dry_run:
         remove_from(study.place, names)
     return removed
+
+
+def old_snapshots(study: Study, folder: Path, keep: int) -> list[Path]:
+    """The weights that workers of this study have left in `folder`, of all ended trials but the best so many."""
+    with study.database.engine.connect() as connection:
+        ids = _ended(connection, study.study_id)[keep:]
+        query = sa.select(tables.trials.c.number).where(tables.trials.c.trial_id.in_(ids))
+        numbers = sorted(connection.execute(query).scalars())
+    folders = [folder / f"trial-{number}" for number in numbers]
+    return [path for trial in folders if not trial.is_symlink() for path in sorted(trial.glob("epoch-*.npz"))]
+
+
+def remove_snapshots(paths: Sequence[Path]) -> None:
+    """Removes them, and the folders of trials that are empty then. Raises `UserError` if that may not be."""
+    try:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for trial in {path.parent for path in paths}:
+            if not any(trial.iterdir()):
+                trial.rmdir()
+    except OSError as error:
+        raise UserError(f"cannot remove {error.filename}: {error.strerror}") from None
 
 
 def _ended(connection: sa.Connection, study_id: int) -> list[int]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from optuna.artifacts import get_all_artifact_meta
 
+from miiii_search.errors import UserError
 from miiii_search.search.artifacts import DatabaseArtifactStore
-from miiii_search.search.retention import Removed, tidy
+from miiii_search.search.retention import Removed, old_snapshots, remove_snapshots, tidy
 from miiii_search.search.status import ranked
 from miiii_search.search.storage import Database
 from miiii_search.search.study import Study, create_study
@@ -40,3 +44,30 @@ def test_the_best_are_kept(database: Database) -> None:
     assert changed == {"miiii_artifacts", "trial_system_attributes"}
     assert read_back(study).trials[1].user_attrs["metrics"]
     assert tidy(study, 0).artifacts == 1 and files(study) == {}
+
+
+def test_the_best_trials_weights_are_kept(database: Database, tmp_path: Path) -> None:
+    """And what others, or the user, have put beside them."""
+    study = create_study(database, "study", make_spec())
+    with_all(study)
+    ended = {trial.number for trial in read_back(study).trials if trial.state.is_finished()}
+    running = next(trial.number for trial in read_back(study).trials if not trial.state.is_finished())
+    for number in (*ended, running):
+        (tmp_path / f"trial-{number}").mkdir()
+        (tmp_path / f"trial-{number}" / "epoch-256.npz").write_bytes(b"weights")
+    (tmp_path / "trial-1" / "mine.txt").write_text("mine")
+    (tmp_path / "epoch-256.npz").write_bytes(b"another's")
+    old = old_snapshots(study, tmp_path, 1)
+    assert {path.parent.name for path in old} == {f"trial-{number}" for number in ended - {0}}
+    remove_snapshots(old)
+    assert old_snapshots(study, tmp_path, 1) == []
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    running_s = f"trial-{running}/epoch-256.npz"
+    assert kept == {"trial-0/epoch-256.npz", running_s, "trial-1/mine.txt", "epoch-256.npz"}
+    assert [path.parent.name for path in old_snapshots(study, tmp_path, 0)] == ["trial-0"]
+
+
+def test_snapshots_that_may_not_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "epoch-1.npz").mkdir()
+    with pytest.raises(UserError, match="cannot remove"):
+        remove_snapshots([tmp_path / "epoch-1.npz"])
