@@ -18,7 +18,7 @@ demo: setup ## run a small search to its end and show the best configuration
 	@.venv/bin/miiii-search up --preset demo --no-dashboard
 
 test: setup ## run the tests (some of them: make test ARGS="-k leases")
-	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-compose: setup ## the tests of the images and the compose files alone; they need a container engine
 	@docker info >/dev/null || { echo "make test-compose needs a container engine that docker info reaches" >&2; exit 2; }
