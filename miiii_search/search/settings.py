@@ -133,15 +133,11 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     # A union reports a mistake for each member; an unknown key is the clearest of what can be said.
     mistake = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
     names = [str(part) for part in mistake["loc"]]
-    location = [
-        part
-        for part in names
-        if not part.startswith("function-") and part not in ("Range", "tuple[union[float,int,str], ...]")
-    ]
-    key = ".".join(location)
     if mistake["type"] == "extra_forbidden":
-        *parents, name = location
-        return f"unknown key `{key}`{_nearest_field(model, parents, name)}"
+        # The last is the user's own, whatever it looks like.
+        parents, name = _fields(names[:-1]), names[-1]
+        return f"unknown key `{'.'.join([*parents, name])}`{_nearest_field(model, parents, name)}"
+    key = ".".join(_fields(names))
     if mistake["type"] == "missing":
         return f"`{key}` is missing"
     message = (
@@ -150,6 +146,15 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     if mistake["type"] == "value_error":
         return message
     return f"{key} {message}, but is {json.dumps(mistake['input'], default=str)}"
+
+
+def _fields(names: Sequence[str]) -> list[str]:
+    """The fields on the way to a mistake, without pydantic's names of validators and of a union's members."""
+    return [
+        name
+        for name in names
+        if not name.startswith("function-") and name not in ("Range", "tuple[union[float,int,str], ...]")
+    ]
 
 
 def _nearest_field(model: type[BaseModel], parents: Sequence[str], name: str) -> str:

@@ -308,6 +308,8 @@ def test_settings_make_a_range() -> None:
         ("experiment.p=9", r"p must be a prime of at least 5, but p = 9; the nearest is 7"),
         ("epochs", r"needs key=value, but got `epochs`; for example"),
         ("=5", r"unknown key"),
+        ("function-=5", r"unknown key `function-`"),
+        ("experiment.Range=5", r"unknown key `experiment\.Range`"),
         ("format=2", r"format must be 1, but is 2"),
     ],
 )
