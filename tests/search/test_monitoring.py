@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from prometheus_client.parser import text_string_to_metric_families
 
 from miiii_search.errors import UserError
+from miiii_search.experiment.trainer import Chunk
 from miiii_search.search import monitoring, tables
 from miiii_search.search.coordinator import supervise
 from miiii_search.search.monitoring import Metric, Supervision, Tally
@@ -45,7 +46,13 @@ def test_a_worker_tells_what_it_does(database: Database) -> None:
     study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 3}))
     seen: list[dict[str, float]] = []
     said: list[str] = []
-    worker = Worker(study, 2, on_chunk=lambda chunk: seen.append(scrape(address(said))))
+    one_at_a_time = threading.Lock()
+
+    def look(chunk: Chunk) -> None:
+        with one_at_a_time:  # each lane's thread calls
+            seen.append(scrape(address(said)))
+
+    worker = Worker(study, 2, on_chunk=look)
     with monitoring.serve(worker.metrics, "127.0.0.1", 0, said.append):
         before = scrape(address(said))
         worker.run(threading.Event())
