@@ -279,9 +279,9 @@ def work(
     policy = Policy(checkpoints or _state_folder() / "checkpoints", checkpoint_every, share_every)
     beat = Pulse(pulse)
 
-    def begin(study: Study) -> Worker:
+    def begin() -> Worker:
         return Worker(
-            study,
+            opened,
             n_lanes,
             _say,
             snapshots,
@@ -291,14 +291,13 @@ def work(
             on_turn=beat,
         )
 
-    worker = begin(opened)
+    worker = begin()
     with monitoring.serve(lambda: worker.metrics(), metrics_host, metrics_port, _say):
         worker.run(stop)
         while stay and not stop.is_set():
             _say(f"study `{opened.name}` is done; waiting for more")
             if wait_for_more(opened, stop, _say, beat):
-                opened = _open(opened.name, storage)
-                worker = begin(opened)
+                worker = begin()
                 worker.run(stop)
     if stop.is_set():
         # Compiling cannot be interrupted, and the interpreter would wait for its thread.

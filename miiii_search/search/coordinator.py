@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from miiii_search.search import leases
+from miiii_search.search.budget import spent_by_now
 from miiii_search.search.patience import Away, Patience
 from miiii_search.search.study import Glance, Study
 from miiii_search.search.study_note import StudyNote
@@ -58,12 +59,17 @@ def wait_for_more(
     say: Callable[[str], None] = lambda line: None,
     on_poll: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Waits until a study that was done is so no more (True), or `stop` is set (False)."""
+    """Waits until there is something to train in a study where there was nothing (True), or `stop` is set (False)."""
     patience = Patience(say)
+
+    def has_more() -> bool:
+        # What still runs where the budget is spent is others' to end.
+        return not study.is_done() and spent_by_now(study.database, study.study_id, study.spec.budget) is None
+
     while not stop.wait(POLL_SECONDS):
         on_poll()
         try:
-            if not patience.attempt(study.is_done):
+            if patience.attempt(has_more):
                 return True
         except Away:
             pass

@@ -32,6 +32,22 @@ def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> 
         assert process.wait(30) == 0, processes.log(process)
 
 
+def test_worker_stays_quietly_while_others_end(processes: Processes, storage_url: str) -> None:
+    """The budget is spent, and somebody's trial still runs: there is nothing to do but to wait."""
+    pulse = processes.folder / "pulse"
+    budget = ("--set", "budget.wall_hours=1e-9", "--trials", "2")
+    processes.run("create", "--study", "s", *TINY, *budget, storage=storage_url)
+    with open_engine(storage_url).begin() as connection:
+        connection.execute(sa.update(tables.trials).where(tables.trials.c.number == 0).values(state="RUNNING"))
+    worker = processes.start("work", "--study", "s", "--stay", "--pulse", str(pulse), storage=storage_url)
+    wait_for(lambda: processes.has_said(worker, "waiting for more"))
+    first = pulse.stat().st_mtime
+    wait_for(lambda: pulse.stat().st_mtime > first + 7)
+    assert processes.log(worker).count("waiting for more") == 1, processes.log(worker)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+
 def test_pulse_of_a_worker_that_trains(processes: Processes, tmp_path: Path) -> None:
     """It is touched again and again, and no more when the worker is stopped."""
     storage, pulse = f"sqlite:///{tmp_path}/study.db", tmp_path / "pulse"
