@@ -11,7 +11,7 @@ from miiii_search.experiment.pace import Pace
 from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.stores import Progress
-from miiii_search.experiment.telemetry import Record
+from miiii_search.experiment.telemetry import Look, Record, next_look
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,28 @@ def train(
     experiment: Experiment,
     hyperparameters: Hyperparameters,
     on_progress: Callable[[Progress, Record], None] = lambda progress, record: None,
+    on_look: Callable[[Look], None] = lambda look: None,
 ) -> Result:
-    """Trains one run in one lane. `on_progress` is called about once a second with what is new.
+    """Trains one run in one lane. `on_progress` is called about once a second with what is new, `on_look` at
+    log-spaced epochs and at the end.
 
     Raises `NotFinite`.
     """
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
     lane = lanes.admit(experiment, hyperparameters)
-    pace, records = Pace(), []
-    while not lanes.progress(lane).ended:
-        with pace.measure(pace.evaluations):
-            new = lanes.train(pace.evaluations)[lane]
+    pace, records, look_at = Pace(), [], next_look(experiment, 0)
+    while not (progress := lanes.progress(lane)).ended:
+        until = int(min(look_at, experiment.epochs))
+        evaluations = min(pace.evaluations, (until - progress.epoch) // experiment.evaluation_interval)
+        with pace.measure(evaluations):
+            new = lanes.train(evaluations)[lane]
         records.append(new)
-        on_progress(lanes.progress(lane), new)
-    record, weights, progress = Record.concatenate(records), lanes.weights(lane), lanes.progress(lane)
+        progress = lanes.progress(lane)
+        on_progress(progress, new)
+        if (progress.ended or progress.epoch >= look_at) and progress.failed_epoch is None:
+            on_look(Look(progress.epoch, lanes.spectrum(lane), lanes.weights(lane)))
+            look_at = next_look(experiment, progress.epoch)
+    record, weights = Record.concatenate(records), lanes.weights(lane)
     if progress.failed_epoch is not None:
         raise NotFinite(progress.failed_epoch)
     metrics = summarize(experiment, record, progress.solved_epoch, lanes.final(lane), weights)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,18 @@ class Look:
     epoch: int
     spectrum: Floats  # [p, p // 2 + 1], see Program.spectrum
     weights: dict[str, NDArray[Any]]
+
+
+def write_snapshot(folder: Path, look: Look) -> None:
+    """The weights of a look as `epoch-N.npz` in a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / f"epoch-{look.epoch}.npz", allow_pickle=False, **look.weights)
+
+
+def snapshots_in(folder: Path) -> dict[int, Path]:
+    """The files that `write_snapshot` wrote, by epoch, ascending."""
+    epochs = {int(path.stem.removeprefix("epoch-")): path for path in folder.glob("epoch-*.npz")}
+    return dict(sorted(epochs.items()))
 
 
 def next_look(experiment: Experiment, epoch: int) -> float:
@@ -67,10 +81,16 @@ class Record:
         """One record of several consecutive ones."""
         return Record(**{f.name: np.concatenate([getattr(r, f.name) for r in parts]) for f in fields(Record)})
 
-    def to_npz(self, **extra: NDArray[np.generic]) -> bytes:
-        """The record as a compressed NumPy archive, without pickle; `extra` arrays lie beside it."""
+    def to_npz(self, spectra: Mapping[int, Floats] | None = None, **extra: NDArray[np.generic]) -> bytes:
+        """The record as a compressed NumPy archive, without pickle.
+
+        Beside it lie the spectra of looks, by epoch, as `spectrum_epoch` `[looks]` and `spectrum`
+        `[looks, p, p // 2 + 1]`, and `extra` arrays.
+        """
         file = io.BytesIO()
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays: dict[str, NDArray[Any]] = {f.name: getattr(self, f.name) for f in fields(self)}
+        if spectra:
+            arrays |= {"spectrum_epoch": np.asarray(list(spectra), np.int32), "spectrum": np.stack([*spectra.values()])}
         np.savez_compressed(file, allow_pickle=False, **arrays, **extra)
         return file.getvalue()
 
@@ -79,3 +99,11 @@ class Record:
         """The inverse of `to_npz`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return Record(**{f.name: arrays[f.name] for f in fields(Record)})
+
+
+def spectra_from_npz(data: bytes) -> dict[int, Floats]:
+    """The spectra that lie beside a record, by epoch; none if a run ended before its first look."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        if "spectrum" not in arrays:
+            return {}
+        return dict(zip(arrays["spectrum_epoch"].tolist(), arrays["spectrum"], strict=True))

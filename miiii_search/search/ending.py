@@ -181,19 +181,9 @@ def outcome(
             own["reason"] = pruned
     artifacts = [
         Artifact(LEARNING_CURVES, learning_curves(experiment, record, note, progress.solved_epoch)),
-        Artifact("record.npz", record.to_npz(moduli=np.asarray(experiment.moduli), **_arrays_of(spectra))),
+        Artifact("record.npz", record.to_npz(spectra, moduli=np.asarray(experiment.moduli))),
     ]
     return Outcome(state, value, note, own, artifacts, is_solved=progress.solved_epoch is not None)
-
-
-def _arrays_of(spectra: Mapping[int, Floats]) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
-    """Epochs `[looks]` and spectra `[looks, p, p // 2 + 1]`, for the record's file."""
-    if not spectra:
-        return {}
-    return {
-        "spectrum_epoch": np.asarray(list(spectra), np.int32),
-        "spectrum": np.stack(list(spectra.values())),
-    }
 
 
 def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tuple[TrialState, float, str]:

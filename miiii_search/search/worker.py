@@ -18,11 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
-from miiii_search.experiment.telemetry import Look
+from miiii_search.experiment.telemetry import Look, write_snapshot
 from miiii_search.experiment.trainer import Chunk, OutOfMemory, Posted, Saved, Suspended, Update
 from miiii_search.search import leases
 from miiii_search.search.assignment import Assignment
@@ -322,9 +320,7 @@ class Worker:
 
     def _keep_weights(self, assignment: Assignment, look: Look | None) -> None:
         if self._snapshots is not None and look is not None:
-            folder = self._snapshots / f"trial-{assignment.lease.number}"
-            folder.mkdir(parents=True, exist_ok=True)
-            np.savez(folder / f"epoch-{look.epoch}.npz", allow_pickle=False, **look.weights)
+            write_snapshot(self._snapshots / f"trial-{assignment.lease.number}", look)
 
     def _lose(self, number: int) -> None:
         self._crew.drop(number)

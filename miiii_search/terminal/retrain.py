@@ -28,6 +28,9 @@ from miiii_search.search.provenance import source_commit
 from miiii_search.search.settings import to_tree, with_settings
 from miiii_search.terminal.display import console
 
+SNAPSHOTS = "snapshots"
+"""The folder in a run's folder that holds its weights at log-spaced epochs."""
+
 
 class Run(Spec):
     """What `--set` edits."""
@@ -53,7 +56,7 @@ def choose(file: Path | None, preset: str | None, config: str | None, settings: 
 
 
 def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) -> None:
-    """Trains with a progress bar and writes config.toml, metrics.json, record.npz, weights and curves to `out`.
+    """Trains with a progress bar and writes its configuration, metrics, record, weights, snapshots and curves to `out`.
 
     Raises `UserError` if `out` cannot be written, before training, or if the loss stops being finite.
     """
@@ -65,11 +68,19 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
     from miiii_search.experiment import run
     from miiii_search.experiment.device import describe_device, package_versions, use_compilation_cache
     from miiii_search.experiment.stores import Progress as RunProgress
-    from miiii_search.experiment.telemetry import Record
+    from miiii_search.experiment.telemetry import Floats, Look, Record, snapshots_in, write_snapshot
 
     use_compilation_cache()
     experiment, hyperparameters = chosen.experiment, chosen.hyperparameters
     device, started = describe_device(), time.monotonic()
+    spectra: dict[int, Floats] = {}
+    for old in snapshots_in(out / SNAPSHOTS).values():
+        old.unlink()  # of another run
+
+    def keep(look: Look) -> None:
+        spectra[look.epoch] = look.spectrum
+        write_snapshot(out / SNAPSHOTS, look)
+
     with _progress_bar() as bar:
         task = bar.add_task("compiling", total=experiment.epochs, accuracy="")
 
@@ -86,7 +97,7 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
             )
 
         try:
-            result = run.train(experiment, hyperparameters, show)
+            result = run.train(experiment, hyperparameters, show, keep)
         except run.NotFinite as error:
             raise UserError(
                 f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"
@@ -104,7 +115,7 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
     title = f"{experiment.task}, p = {experiment.p}"
     solved = result.progress.solved_epoch
     save_file(result.weights, out / "weights.safetensors")
-    (out / "record.npz").write_bytes(result.record.to_npz(moduli=np.asarray(experiment.moduli)))
+    (out / "record.npz").write_bytes(result.record.to_npz(spectra, moduli=np.asarray(experiment.moduli)))
     (out / "learning-curves.png").write_bytes(learning_curves(experiment, result.record, title, solved))
     (out / "metrics.json").write_text(result.metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
     (out / "config.toml").write_text(trained.to_toml(), encoding="utf-8")

@@ -1,0 +1,57 @@
+"""What the embeddings hold (4.3): positions, singular values, periods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from miiii_search.analysis.fourier import Frequencies, find_frequencies
+from miiii_search.analysis.network import Weights
+
+MARKS = (0.5, 0.9)
+"""Shares of the squared singular values at which Fig. 9 has its ticks."""
+
+
+@dataclass(frozen=True)
+class SingularValues:
+    """Of the embedding of the p digits, largest first."""
+
+    values: NDArray[np.float64]  # [min(p, d)]
+    vectors: NDArray[np.float64]  # [p, min(p, d)], a column a singular vector over the digits
+    marks: dict[float, int]
+    """How many values it takes to pass each of `MARKS`."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Figures 8 to 14 in numbers."""
+
+    position_correlation: float
+    """Pearson's, between the positions of x0 and x1 (Fig. 8)."""
+    singular: SingularValues
+    frequencies: Frequencies
+
+
+def analyze_embeddings(weights: Weights) -> Embeddings:
+    """Of the digits' tokens; that of ŷ is not among them."""
+    position = weights["position_embedding"].astype(np.float64)
+    digits = weights["token_embedding"][:-1].astype(np.float64)  # [p, d]
+    return Embeddings(pearson(position[0], position[1]), singular_values(digits), find_frequencies(digits))
+
+
+def pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """The correlation coefficient; 0 where one of them does not vary."""
+    a, b = a - a.mean(), b - b.mean()
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norms) if norms else 0.0
+
+
+def singular_values(table: NDArray[np.float64]) -> SingularValues:
+    """Of a table over the digits `[p, d]`, as it is: not centred."""
+    vectors, values, _ = np.linalg.svd(table, full_matrices=False)
+    squares = np.cumsum(values**2)
+    whole = squares[-1] or 1.0
+    marks = {mark: int(np.searchsorted(squares / whole, mark) + 1) for mark in MARKS}
+    return SingularValues(values, vectors, marks)

@@ -1,0 +1,68 @@
+"""Accuracy and loss of every task from logits, as training measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from miiii_search.analysis.network import Floats, Weights, forward, grid
+from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.tasks import labels, make_splits
+
+Labels = NDArray[np.integer[Any]]
+
+
+def grid_labels(experiment: Experiment) -> Labels:
+    """The class of every task `[tasks, p, p]`, x0 by x1."""
+    p = experiment.p
+    # By n = x0 + x1·p, so that x1 is the slower.
+    return labels(experiment).reshape(p, p, -1).transpose(2, 1, 0)
+
+
+def training_mask(experiment: Experiment) -> NDArray[np.bool_]:
+    """Which samples of the grid `[p, p]` were trained on."""
+    mask = np.zeros((experiment.p, experiment.p), bool)
+    x = make_splits(experiment).train.x
+    mask[x[:, 0], x[:, 1]] = True
+    return mask
+
+
+def slices(moduli: Sequence[int]) -> Iterator[slice]:
+    """The rows of the logits that belong to each task."""
+    start = 0
+    for q in moduli:
+        yield slice(start, start + q)
+        start += q
+
+
+def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float64]:
+    """The share of samples whose largest logit is the label's, a task `[tasks]`; a tie is wrong.
+
+    Logits are `[Σq, n]`, labels `[tasks, n]`.
+    """
+    found = []
+    for rows, of_task in zip(slices(moduli), y, strict=True):
+        own = np.take_along_axis(logits[rows], of_task[None], axis=0)[0]
+        found.append(np.mean((logits[rows] >= own).sum(axis=0) == 1))
+    return np.asarray(found, np.float64)
+
+
+def losses(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float64]:
+    """The mean cross-entropy of each task in nats `[tasks]`, summed in float64."""
+    found = []
+    for rows, of_task in zip(slices(moduli), y, strict=True):
+        z = logits[rows].astype(np.float64)
+        z -= z.max(axis=0)
+        own = np.take_along_axis(z, of_task[None], axis=0)[0]
+        found.append(np.mean(np.log(np.exp(z).sum(axis=0)) - own))
+    return np.asarray(found, np.float64)
+
+
+def grid_accuracies(experiment: Experiment, weights: Weights) -> NDArray[np.float64]:
+    """Accuracy of each task on what was not trained on `[tasks]`, without dropout."""
+    held_out = ~training_mask(experiment).ravel()
+    y = grid_labels(experiment).reshape(len(experiment.moduli), -1)[:, held_out]
+    return accuracies(forward(weights, grid(experiment.p)[held_out]).logits, y, experiment.moduli)
