@@ -33,7 +33,7 @@ class Activity:
     def counts(self, sigmas: float = SIGMAS) -> NDArray[np.intp]:
         """How many frequencies of each digit are active at each look `[looks, 2]`."""
         active: NDArray[np.bool_] = self.activation > self.threshold(sigmas)[None, :, None]
-        return np.count_nonzero(active, axis=2)
+        return np.asarray(np.count_nonzero(active, axis=2))
 
     def smoothed(self) -> Activity:
         """Smoothed over the looks, as the public code does before it counts."""

@@ -1,0 +1,72 @@
+"""One look for all figures: sizes, type, colours, how they are saved."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+COLUMN, PAGE = 3.4, 7.0
+"""Inches: a column and a page of a paper. Type is 8 points and stays readable when printed at this size."""
+
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
+"""Both are safe for the colour-blind."""
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""For things that have no order (Okabe and Ito, 2008); yellow is left out, it is too faint on white."""
+
+SETTINGS: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.0,
+    "image.cmap": SEQUENTIAL,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "miiii-search",
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches. Not through pyplot: its state is global, and workers draw beside one another."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, kind: str) -> bytes:
+    """The figure as `png` (220 dots an inch) or `svg`; the same bytes for the same figure."""
+    file = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with mpl.rc_context(SETTINGS):
+        figure.savefig(file, format=kind, dpi=220, metadata=metadata)
+    return file.getvalue()
+
+
+def task_colours(moduli: Sequence[int]) -> tuple[list[Any], ScalarMappable]:
+    """A colour a modulus, by its logarithm, and what a colour bar is made of."""
+    normalize = LogNorm(moduli[0], max(moduli[-1], moduli[0] + 1))
+    return [colormaps[SEQUENTIAL](normalize(q)) for q in moduli], ScalarMappable(normalize, colormaps[SEQUENTIAL])
+
+
+def log_epochs(axes: Axes) -> None:
+    """A logarithmic axis of epochs, with whole numbers at powers of two."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:,.0f}"))
+    axes.set_xlabel("epoch")

@@ -1,0 +1,44 @@
+"""A trained run as the analyses take it: any part of it may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from miiii_search.analysis.network import Floats, Weights
+from miiii_search.experiment.metrics import Metrics
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.telemetry import Record
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What is known of one run."""
+
+    name: str
+    """How figures and tables call it."""
+    experiment: Experiment
+    hyperparameters: Hyperparameters
+    metrics: Metrics | None = None
+    record: Record | None = None
+    spectra: Mapping[int, Floats] = field(default_factory=dict)
+    """By epoch, see `experiment.program.Program.spectrum`."""
+    weights: Weights | None = None
+    """At its end."""
+    snapshots: Mapping[int, Path] = field(default_factory=dict)
+    """Files of weights by epoch, ascending; read one at a time, since together they may be hundreds of megabytes."""
+
+    @property
+    def last_epoch(self) -> int:
+        """At which training ended, as far as is known."""
+        if self.metrics is not None:
+            return self.metrics.epochs_trained
+        return int(self.record.epoch[-1]) if self.record is not None and len(self.record) else self.experiment.epochs
+
+    def read_snapshot(self, epoch: int) -> Weights:
+        """The weights at one of the epochs of `snapshots`."""
+        with np.load(self.snapshots[epoch], allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
