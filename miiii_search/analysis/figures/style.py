@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
@@ -24,7 +25,7 @@ SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """For things that have no order (Okabe and Ito, 2008); yellow is left out, it is too faint on white."""
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -41,11 +42,15 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def styled() -> AbstractContextManager[None]:
+    """What all drawing is to happen in. Not for several threads at once."""
+    return mpl.rc_context(SETTINGS)
+
+
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in inches. Not through pyplot: its state is global, and workers draw beside one another."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
+    """An empty figure in inches. Not through pyplot, whose state is global."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
     return figure
 
 
@@ -53,7 +58,7 @@ def save(figure: Figure, kind: str) -> bytes:
     """The figure as `png` (220 dots an inch) or `svg`; the same bytes for the same figure."""
     file = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with mpl.rc_context(SETTINGS):
+    with styled():
         figure.savefig(file, format=kind, dpi=220, metadata=metadata)
     return file.getvalue()
 
