@@ -6,6 +6,7 @@ import io
 import json
 import mimetypes
 import uuid
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -78,6 +79,22 @@ def linked(connection: sa.Connection, study_id: int) -> list[str]:
         ).scalars(),
     ]
     return sorted({key.rpartition(":")[2] for key in keys})
+
+
+def attached(connection: sa.Connection, study_id: int, trial_ids: Collection[int]) -> dict[str, str]:
+    """The ids of artifacts that were added to trials after their ends, by the study's attribute that names each."""
+    table = tables.study_system_attributes
+    query = sa.select(table.c.key).where(table.c.study_id == study_id, table.c.key.like(f"{STUDY_PREFIX}%"))
+    wanted = set(map(str, trial_ids))
+    parts = {key: key.removeprefix(STUDY_PREFIX).partition(":") for key in connection.execute(query).scalars()}
+    return {key: artifact_id for key, (trial_id, _, artifact_id) in parts.items() if trial_id in wanted}
+
+
+def detach(connection: sa.Connection, study_id: int, links: Mapping[str, str]) -> None:
+    """Removes what `attached` returned: attributes, and bytes in the database."""
+    table, artifacts = tables.study_system_attributes, tables.artifacts
+    connection.execute(sa.delete(table).where(table.c.study_id == study_id, table.c.key.in_(links)))
+    connection.execute(sa.delete(artifacts).where(artifacts.c.artifact_id.in_(links.values())))
 
 
 def write_bytes(connection: sa.Connection, artifact_id: str, data: bytes) -> None:

@@ -10,11 +10,13 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
+from safetensors.numpy import save
 
 from miiii_search.analysis.curves import learning_curves
 from miiii_search.experiment.metrics import Metrics, summarize
@@ -22,13 +24,16 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Floats, Record
 from miiii_search.experiment.trainer import End
+from miiii_search.search import tables
 from miiii_search.search.artifacts import LEARNING_CURVES, Artifact, link
 from miiii_search.search.assignment import Assignment
 from miiii_search.search.leases import Heartbeat
 from miiii_search.search.patience import Away, Patience, first_line
 from miiii_search.search.places import StoreDown, open_place
 from miiii_search.search.reporting import Ending, Outcome, finish, retry
+from miiii_search.search.run_folder import RECORD, WEIGHTS
 from miiii_search.search.saving import Saver
+from miiii_search.search.storage import ARTIFACT_LIMIT
 from miiii_search.search.study import METRICS_KEY, Study, objective
 
 
@@ -86,6 +91,8 @@ class Ender:
         )
         limit, uploaded = spec.budget.solved, list[str]()
         try:
+            if self._is_among_the_best(ended):
+                ended = _with_weights(ended, assignment.end.weights)
             ended = self._upload(ended, uploaded)
             ending, ended = self._finish(heartbeat, ended)
         except Away:
@@ -99,6 +106,24 @@ class Ender:
         if self._saver is not None:
             self._saver.remove(lease.trial_id)
         return ended.note
+
+    def _is_among_the_best(self, ended: Outcome) -> bool:
+        """Whether fewer than `keep_weights` completed trials of the study are better, as of now."""
+        if ended.state != TrialState.COMPLETE or self._study.spec.keep_weights == 0:
+            return False
+        trials, values = tables.trials, tables.trial_values
+        query = (
+            sa.select(sa.func.count())
+            .select_from(trials.join(values, values.c.trial_id == trials.c.trial_id))
+            .where(trials.c.study_id == self._study.study_id, trials.c.state == TrialState.COMPLETE)
+            .where(values.c.value > ended.value)
+        )
+
+        def count() -> int:
+            with self._study.database.engine.connect() as connection:
+                return int(connection.execute(query).scalar_one())
+
+        return self._patience.insist(count, self._given_up) < self._study.spec.keep_weights
 
     def _finish(self, heartbeat: Heartbeat, ended: Outcome) -> tuple[Ending, Outcome]:
         """Writes a trial's end; without its artifacts, if the database refuses to store those."""
@@ -146,6 +171,14 @@ def _without_artifacts(ended: Outcome, why: str) -> Outcome:
     return replace(ended, note=note, artifacts=[], attributes={**ended.attributes, "artifacts": note})
 
 
+def _with_weights(ended: Outcome, weights: Mapping[str, np.ndarray[Any, Any]]) -> Outcome:
+    """Unless they are too large for a database."""
+    data = save(dict(weights))
+    if len(data) > ARTIFACT_LIMIT:
+        return ended
+    return replace(ended, artifacts=[*ended.artifacts, Artifact(WEIGHTS, data)])
+
+
 def outcome(
     number: int,
     experiment: Experiment,
@@ -181,7 +214,7 @@ def outcome(
             own["reason"] = pruned
     artifacts = [
         Artifact(LEARNING_CURVES, learning_curves(experiment, record, note, progress.solved_epoch)),
-        Artifact("record.npz", record.to_npz(spectra, moduli=np.asarray(experiment.moduli))),
+        Artifact(RECORD, record.to_npz(spectra, moduli=np.asarray(experiment.moduli))),
     ]
     return Outcome(state, value, note, own, artifacts, is_solved=progress.solved_epoch is not None)
 

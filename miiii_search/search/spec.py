@@ -112,6 +112,8 @@ class StudySpec(Spec):
     """A worker that has been silent for so long loses its trials."""
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial whose loss was not finite is trained again before it has failed."""
+    keep_weights: Annotated[int, Field(ge=0)] = 10
+    """A completed trial that is among so many best ones when it ends keeps its weights, for `analyze`."""
 
     @model_validator(mode="after")
     def _is_searchable(self) -> StudySpec:

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import compare
@@ -25,11 +25,9 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 from miiii_search.search.export import Configuration, read_configuration
 from miiii_search.search.presets import get_configuration
 from miiii_search.search.provenance import source_commit
+from miiii_search.search.run_folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.search.settings import to_tree, with_settings
 from miiii_search.terminal.display import console
-
-SNAPSHOTS = "snapshots"
-"""The folder in a run's folder that holds its weights at log-spaced epochs."""
 
 
 class Run(Spec):
@@ -114,11 +112,11 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
     trained = replace(chosen, metrics=result.metrics, provenance=provenance)
     title = f"{experiment.task}, p = {experiment.p}"
     solved = result.progress.solved_epoch
-    save_file(result.weights, out / "weights.safetensors")
-    (out / "record.npz").write_bytes(result.record.to_npz(spectra, moduli=np.asarray(experiment.moduli)))
+    (out / WEIGHTS).write_bytes(save(result.weights))
+    (out / RECORD).write_bytes(result.record.to_npz(spectra, moduli=np.asarray(experiment.moduli)))
     (out / "learning-curves.png").write_bytes(learning_curves(experiment, result.record, title, solved))
-    (out / "metrics.json").write_text(result.metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
-    (out / "config.toml").write_text(trained.to_toml(), encoding="utf-8")
+    (out / METRICS).write_text(result.metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
+    (out / CONFIG).write_text(trained.to_toml(), encoding="utf-8")
     how = f"solved at epoch {solved:,}" if solved else f"not solved in {experiment.epochs:,} epochs"
     _print_tasks(trained)
     console.print(f"{how}; metrics, weights and curves are in {out}", soft_wrap=True)

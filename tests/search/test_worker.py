@@ -21,6 +21,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
+from safetensors.numpy import load
 
 from miiii_search.errors import UserError
 from miiii_search.experiment import run
@@ -122,7 +123,8 @@ def test_a_study_to_its_end(database: Database) -> None:
         assert trial.value == pytest.approx(attributes["validation_accuracy"]["7"], abs=1e-7)
 
         files = artifacts_of(study, trial)
-        assert files.keys() == {"learning-curves.png", "record.npz"}
+        assert files.keys() == {"learning-curves.png", "record.npz", "weights.safetensors"}
+        assert digest(load(files["weights.safetensors"])) == attributes["metrics"]["weights_sha256"]
         assert files["learning-curves.png"].startswith(b"\x89PNG\r\n\x1a\n")
         record = Record.from_npz(files["record.npz"])
         assert record.epoch.tolist() == list(range(4, 49, 4))
@@ -377,6 +379,19 @@ def test_looks_are_kept(sqlite: Database, tmp_path: Path) -> None:
         assert sorted(path.name for path in folder.iterdir()) == ["epoch-256.npz", "epoch-320.npz"]
         with np.load(folder / "epoch-320.npz", allow_pickle=False) as weights:
             assert digest(dict(weights)) == trial.user_attrs["metrics"]["weights_sha256"]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_weights_of_the_best_are_kept(database: Database, keep: int) -> None:
+    """Of those that were among so many best ones when they ended: the best at the end surely were."""
+    spec = make_spec(space={"weight_decay": (0.0, 0.5, 1.0), "dropout": (0.0, 0.1)}, pruning=NEVER, keep_weights=keep)
+    study = create_study(database, "weights", spec)
+    work(study, lanes=1)
+    trials = sorted(read_back(study).trials, key=lambda trial: trial.datetime_complete)
+    values = [trial.value for trial in trials]
+    for k, trial in enumerate(trials):
+        kept = "weights.safetensors" in artifacts_of(study, trial)
+        assert kept == (sum(value > trial.value for value in values[:k]) < keep)
 
 
 def test_sampled_trials_are_trained(sqlite: Database) -> None:

@@ -1,0 +1,141 @@
+"""Findings as plain data: what numbers.json holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from miiii_search.analysis.activity import SIGMAS, Activity
+from miiii_search.analysis.circuits import Ablations, transient_frequencies
+from miiii_search.analysis.findings import Findings, OfWeights
+from miiii_search.analysis.milestones import REACHED, Milestones
+
+FORMAT = 1
+
+DIGITS = 6
+"""Significant: more than any of these is known to."""
+
+
+def to_numbers(findings: Findings) -> dict[str, Any]:
+    """A tree of names, numbers and lists. Tasks are by modulus, frequencies count from 1; the rest is left out."""
+    run = findings.run
+    tree: dict[str, Any] = {
+        "kind": "miiii-search analysis",
+        "format": FORMAT,
+        "run": run.name,
+        "experiment": run.experiment.model_dump(mode="json", exclude_none=True),
+        "hyperparameters": run.hyperparameters.model_dump(mode="json"),
+        "epochs_trained": run.last_epoch,
+        "missing": findings.missing,
+    }
+    if run.metrics is not None:
+        tree["epochs_to_solve"] = run.metrics.epochs_to_solve
+        tree["accuracy"] = {
+            str(q): {"training": train, "validation": validation, "test": test}
+            for q, train, validation, test in zip(
+                run.metrics.moduli,
+                run.metrics.train_accuracy,
+                run.metrics.validation_accuracy,
+                run.metrics.test_accuracy,
+                strict=True,
+            )
+        }
+    if findings.milestones is not None:
+        tree["milestones"] = _milestones(findings.milestones)
+    if run.record is not None and len(run.record):
+        names = sorted(run.weights) if run.weights else None
+        tree["gradient_norm_at_end"] = _listed(run.record.gradient_norm[-1], names)
+    if findings.network is not None:
+        tree |= _of_weights(findings.network)
+    if findings.activity is not None:
+        tree["activity"] = _activity(findings.activity)
+    if findings.ablations:
+        moduli = [str(q) for q in run.experiment.moduli]
+        tree["circuits"] = [_ablations(at, moduli) for at in findings.ablations]
+        tree["transient_frequencies"] = {
+            str(k): epoch for k, epoch in transient_frequencies(findings.ablations, run.experiment.scored).items()
+        }
+    if findings.progress:
+        tree["key_frequencies"] = list(findings.key_frequencies)
+        tree["progress_measures"] = [
+            {name: _round(value) for name, value in vars(measures).items()} for measures in findings.progress
+        ]
+    return tree
+
+
+def _milestones(milestones: Milestones) -> dict[str, Any]:
+    return {
+        "accuracy": REACHED,
+        "memorised": {str(q): epoch for q, epoch in milestones.memorised.items()},
+        "generalised": {str(q): epoch for q, epoch in milestones.generalised.items()},
+        "order": milestones.order,
+        "delay": {str(q): epochs for q, epochs in milestones.delay.items()},
+    }
+
+
+def _of_weights(found: OfWeights) -> dict[str, Any]:
+    embeddings, neurons, frequencies = found.embeddings, found.neurons, found.embeddings.frequencies
+    return {
+        "embeddings": {
+            "position_correlation": _round(embeddings.position_correlation),
+            "singular_values": _rounded(embeddings.singular.values),
+            "singular_values_to": {str(mark): count for mark, count in embeddings.singular.marks.items()},
+            "frequency_energy": _rounded(frequencies.energies),
+            "noise_threshold": _round(frequencies.threshold),
+            "active_frequencies": frequencies.active.tolist(),
+            "participation": _round(frequencies.participation),
+        },
+        "neurons": {
+            "alive": int(neurons.alive.sum()),
+            "explained_median": _round(neurons.median(neurons.explained)),
+            "single_explained_median": _round(neurons.median(neurons.single_explained)),
+            "variance": _rounded(neurons.variance),
+            "frequency": neurons.frequency.tolist(),
+            "explained": _rounded(neurons.explained),
+            "single_frequency": neurons.single.tolist(),
+            "single_explained": _rounded(neurons.single_explained),
+        },
+    }
+
+
+def _activity(activity: Activity) -> dict[str, Any]:
+    """The paper's count, and beside it both variants of the public code; `[x0, x1]` a look."""
+    return {
+        "epochs": activity.epochs.tolist(),
+        "sigmas": SIGMAS,
+        "active": activity.counts().tolist(),
+        "active_above_one_sigma": activity.counts(1.0).tolist(),
+        "active_smoothed_above_one_sigma": activity.smoothed().counts(1.0).tolist(),
+        "activation": _rounded(activity.activation),
+    }
+
+
+def _ablations(at: Ablations, moduli: list[str]) -> dict[str, Any]:
+    """Changes of accuracy: a row a part, a column a task."""
+    return {
+        "epoch": at.epoch,
+        "accuracy": _listed(at.accuracy, moduli),
+        "without_frequency": _rounded(at.frequencies),
+        "without_head": _rounded(at.heads),
+        "without_neurons_of_frequency": _rounded(at.groups),
+        "neurons_of_frequency": at.group_sizes.tolist(),
+    }
+
+
+def _listed(values: NDArray[Any], names: list[str] | None) -> Any:
+    rounded = _rounded(values)
+    return dict(zip(names, rounded, strict=True)) if names else rounded
+
+
+def _rounded(values: NDArray[Any]) -> Any:
+    """Nested lists of numbers that JSON can hold."""
+    return np.vectorize(_round, otypes=[object])(values).tolist() if values.size else []
+
+
+def _round(value: float) -> float | int | None:
+    """None where it is not finite, since JSON knows neither infinity nor NaN."""
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None

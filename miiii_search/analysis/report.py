@@ -1,0 +1,132 @@
+"""Everything about a run in a folder: figures, numbers, and a page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from miiii_search.analysis.figures.style import save, styled
+
+NUMBERS, PAGE = "numbers.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is to be drawn."""
+
+    name: str
+    """Of its files."""
+    section: str
+    title: str
+    caption: str
+    source: str
+    """The figure of the paper, or why it is here."""
+    draw: Callable[[], Figure | None]
+    """None if what it needs is missing. Called within `styled()`."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as files hold it."""
+
+    picture: Picture
+    png: bytes
+    svg: bytes
+
+
+def draw(pictures: Iterable[Picture], on_step: Callable[[str], None] = lambda what: None) -> list[Drawn]:
+    """Those of the pictures that can be drawn."""
+    drawn = []
+    for picture in pictures:
+        on_step(picture.title)
+        with styled():
+            figure = picture.draw()
+            if figure is not None:
+                drawn.append(Drawn(picture, save(figure, "png"), save(figure, "svg")))
+    return drawn
+
+
+@dataclass(frozen=True)
+class Page:
+    """What stands around the figures."""
+
+    title: str
+    summary: str
+    """A sentence."""
+    table: Sequence[tuple[str, str]]
+    """Names and values."""
+    remarks: Sequence[str]
+    """What is missing, or is to be known."""
+    made_by: str
+
+
+def write(out: Path, page: Page, drawn: Sequence[Drawn], numbers: object) -> list[Path]:
+    """Writes NAME.png, NAME.svg, numbers.json and report.html. Raises `OSError`."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = {NUMBERS: (json.dumps(numbers, allow_nan=False) + "\n").encode(), PAGE: to_html(page, drawn).encode()}
+    for one in drawn:
+        files[f"{one.picture.name}.png"] = one.png
+        files[f"{one.picture.name}.svg"] = one.svg
+    for name, data in files.items():
+        (out / name).write_bytes(data)
+    return [out / name for name in files]
+
+
+STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; padding: 2rem 1rem 5rem;
+  max-width: 56rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { margin: 3rem 0 0; border-bottom: 1px solid #ccc; }
+nav { margin: 1.5rem 0; } nav a { margin-right: 1.2rem; white-space: nowrap; } a { color: #0b57a4; }
+table { border-collapse: collapse; margin: 1.5rem 0; } td, th { padding: .25rem 1.2rem .25rem 0; text-align: left;
+  vertical-align: top; border-bottom: 1px solid #e4e4e4; font-variant-numeric: tabular-nums; }
+figure { margin: 2rem 0; } figure h3 { margin: 0 0 .5rem; font-size: 1.05rem; }
+figure img { max-width: 100%; height: auto; } figcaption { color: #444; font-size: .92rem; max-width: 46rem; }
+.wide { overflow-x: auto; } .source { color: #777; font-weight: normal; }
+.remarks { background: #fff8e1; padding: .8rem 1rem .8rem 2.2rem; }
+footer { margin-top: 4rem; color: #777; font-size: .85rem; }
+@media print { body { max-width: none; } figure { break-inside: avoid; } }
+"""
+
+
+def to_html(page: Page, drawn: Sequence[Drawn]) -> str:
+    """One file that needs no other, no network and no script."""
+    sections = list(dict.fromkeys(one.picture.section for one in drawn))
+    links = "".join(f'<a href="#{_id(section)}">{html.escape(section)}</a>' for section in sections)
+    rows = "".join(f"<tr><th>{html.escape(n)}</th><td>{html.escape(v)}</td></tr>" for n, v in page.table)
+    remarks = "".join(f"<li>{html.escape(line)}</li>" for line in page.remarks)
+    body = "".join(
+        f'<h2 id="{_id(section)}">{html.escape(section)}</h2>'
+        + "".join(_figure(one) for one in drawn if one.picture.section == section)
+        for section in sections
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">"
+        f"<title>{html.escape(page.title)}</title><style>{STYLE}</style></head><body>"
+        f"<h1>{html.escape(page.title)}</h1><p>{html.escape(page.summary)}</p><nav>{links}</nav>"
+        f"<div class=wide><table>{rows}</table></div>"
+        + (f'<ul class="remarks">{remarks}</ul>' if remarks else "")
+        + f"{body}<footer>{html.escape(page.made_by)}</footer></body></html>\n"
+    )
+
+
+def _figure(one: Drawn) -> str:
+    picture, data = one.picture, base64.b64encode(one.png).decode()
+    return (
+        f'<figure id="{picture.name}"><h3>{html.escape(picture.title)} '
+        f'<span class="source">{html.escape(picture.source)}</span></h3>'
+        f'<img alt="{html.escape(picture.title)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
+    )
+
+
+def _id(section: str) -> str:
+    return "section-" + "".join(c if c.isalnum() else "-" for c in section.lower())

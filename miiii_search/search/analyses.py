@@ -1,0 +1,110 @@
+"""Trials as the analyses take them, and what came out of it attached to them: long after they have ended."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial
+
+from miiii_search.analysis.run import TrainedRun
+from miiii_search.errors import UserError
+from miiii_search.experiment.telemetry import snapshots_in
+from miiii_search.search import attributes, tables
+from miiii_search.search.artifacts import (
+    STUDY_PREFIX,
+    TRIAL_PREFIX,
+    Artifact,
+    attached,
+    detach,
+    link,
+    write_bytes,
+)
+from miiii_search.search.export import Configuration, export_trial
+from miiii_search.search.places import AllPlaces, StoreDown, open_place, remove_from
+from miiii_search.search.run_folder import assemble
+from miiii_search.search.study import METRICS_KEY, Study
+
+
+def find_ended(study: Study, number: int) -> FrozenTrial:
+    """The trial of this number. Raises `UserError` if there is none, or if it has not ended."""
+    trials = study.trials()
+    trial = next((trial for trial in trials if trial.number == number), None)
+    if trial is None:
+        raise UserError(f"study `{study.name}` has no trial {number}; its trials are 0 to {len(trials) - 1}")
+    if not trial.state.is_finished():
+        raise UserError(
+            f"trial {number} of study `{study.name}` is {trial.state.name.lower()}; only trials that have ended are "
+            f"analyzed: see miiii-search status --study {study.name}"
+        )
+    return trial
+
+
+def configuration_of(study: Study, trial: FrozenTrial) -> Configuration:
+    """What the trial trained; with its metrics unless it failed."""
+    if METRICS_KEY in trial.user_attrs:
+        return export_trial(study, trial)
+    return Configuration(*study.run_of(trial), metrics=None, provenance={})
+
+
+def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) -> tuple[TrainedRun, list[str]]:
+    """What is kept of a trial that has ended, and a line about each file that cannot be read.
+
+    `snapshots` is the folder of `work --snapshots`, if this machine has it.
+    """
+    places = AllPlaces(study.database)
+    names = {
+        meta["filename"]: meta["artifact_id"]
+        for key, value in trial.system_attrs.items()
+        if key.startswith(TRIAL_PREFIX)
+        for meta in [json.loads(value)]
+    }
+
+    def fetch(filename: str) -> bytes | None:
+        if filename not in names:
+            return None
+        try:
+            with places.open_reader(names[filename]) as reader:
+                return reader.read()
+        except ArtifactNotFound:
+            return None
+        except StoreDown as error:
+            raise UserError(f"cannot read {filename} of trial {trial.number}: {error}") from None
+
+    return assemble(
+        f"{study.name} {trial.number}",
+        configuration_of(study, trial),
+        fetch,
+        snapshots_in(snapshots / f"trial-{trial.number}") if snapshots else {},
+    )
+
+
+def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
+    """Puts files onto the page of a trial that has ended, in place of those that an earlier call put there.
+
+    Optuna lets nobody add to an ended trial; the dashboard also looks for a trial's artifacts in an attribute of the
+    study. Raises `UserError` if the place of the study's artifacts is down.
+    """
+    by_id = {str(uuid.uuid4()): file for file in files}
+    if study.place is not None:
+        try:
+            for artifact_id, file in by_id.items():
+                open_place(study.place).write(artifact_id, io.BytesIO(file.data))
+        except StoreDown as error:
+            raise UserError(f"cannot keep figures in {study.place}: {error}") from None
+    with study.database.transaction() as connection:
+        if not tables.lock_study(connection, study.study_id):
+            raise UserError(f"study `{study.name}` was deleted meanwhile")
+        old = attached(connection, study.study_id, [trial._trial_id])
+        detach(connection, study.study_id, old)
+        if study.place is None:
+            for artifact_id, file in by_id.items():
+                write_bytes(connection, artifact_id, file.data)
+        prefix = f"{STUDY_PREFIX}{trial._trial_id}:"
+        new = {prefix + artifact_id: link(artifact_id, file.filename)[1] for artifact_id, file in by_id.items()}
+        attributes.write(connection, study.study_id, new)
+    remove_from(study.place, old.values())
