@@ -568,7 +568,7 @@ def dashboard(
 
     Example: miiii-search dashboard --port 8080
     """
-    from miiii_search.search.access import check_exposure, read_password
+    from miiii_search.search.exposure import check_exposure, read_password
     from miiii_search.search.dashboard import application, serve
     from miiii_search.search.places import AllPlaces
 

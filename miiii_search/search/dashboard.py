@@ -23,7 +23,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from miiii_search.errors import UserError
-from miiii_search.search import access
+from miiii_search.search import exposure
 from miiii_search.search.places import StoreDown
 
 if TYPE_CHECKING:
@@ -75,19 +75,19 @@ def application(
 
         host, reading = environ.get("HTTP_HOST", ""), environ["REQUEST_METHOD"] in READING
         # Against DNS rebinding: a page of another site that resolves its own name to this machine.
-        if not password and not access.is_loopback(access.hostname(host)):
+        if not password and not exposure.is_loopback(exposure.hostname(host)):
             reason = f"The host {host!r} is not this machine: use localhost, or set a password."
             return refuse(HTTPStatus.FORBIDDEN, reason)
         if environ.get("PATH_INFO") == "/healthz" and reading:
             if _is_up(storage):
                 return _answer(environ, start_response, HTTPStatus.OK, {"status": "ok"})
             return refuse(HTTPStatus.SERVICE_UNAVAILABLE, STORAGE_DOWN)
-        if password and not access.knows(password, environ.get("HTTP_AUTHORIZATION", "")):
+        if password and not exposure.knows(password, environ.get("HTTP_AUTHORIZATION", "")):
             challenge = ("WWW-Authenticate", 'Basic realm="hyperparameter search", charset="UTF-8"')
             return refuse(HTTPStatus.UNAUTHORIZED, "The dashboard asks for its password.", challenge)
         if not reading and not writable:
             return refuse(HTTPStatus.FORBIDDEN, "The dashboard is read-only: restart it writable.")
-        if not reading and access.is_cross_origin(environ):
+        if not reading and exposure.is_cross_origin(environ):
             return refuse(HTTPStatus.FORBIDDEN, "Another site's page may not write: use the dashboard's own.")
         if (path := environ.get("PATH_INFO", "")) == "/" and reading:
             start_response("302 Found", [("Location", _first_page(storage)), ("Content-Length", "0")])

@@ -26,8 +26,8 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study._frozen import FrozenStudy
 
 from miiii_search.errors import UserError
-from miiii_search.search.access import check_exposure, read_password
 from miiii_search.search.dashboard import application, listen, serve
+from miiii_search.search.exposure import check_exposure, read_password
 from tests.postgres import PostgresServer
 
 PNG = base64.b64decode(
