@@ -14,8 +14,7 @@ import pytest
 import typer
 from sqlalchemy import NullPool
 
-from miiii_search import cli
-from miiii_search.cli import app, main
+from miiii_search.cli import app, main, processes
 
 COMMANDS = typer.main.get_command(app)
 NOT_OURS = 'title = "something else"\n'
@@ -31,7 +30,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("MIIII_")]:
         monkeypatch.delenv(name)
     # Signal handlers are the process's, and here the process is pytest.
-    monkeypatch.setattr(cli, "_stop_on_signals", threading.Event)
+    monkeypatch.setattr(processes, "stop_on_signals", threading.Event)
     return tmp_path
 
 

@@ -103,6 +103,13 @@ def test_spec_of_an_experiment_without_jax(tmp_path: Path) -> None:
     assert "jax" not in loaded_by(code, tmp_path)
 
 
+def test_the_command_line_alone_is_light(tmp_path: Path) -> None:
+    """What a command needs it imports when it is called, so that help and mistakes answer at once."""
+    loaded = loaded_by("import sys, miiii_search.cli; print('LOADED', *sys.modules)", tmp_path)
+    assert "miiii_search.cli.running" in loaded
+    assert not loaded & {"jax", "numpy", "optuna", "pydantic", "rich", "sqlalchemy"}
+
+
 def test_help_answers_within_half_a_second_of_cpu() -> None:
     def cpu_seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

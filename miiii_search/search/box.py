@@ -79,7 +79,7 @@ def run_study(
     lanes: int | None,
     stop: threading.Event,
     say: Callable[[str], None],
-    on_poll: Callable[[], None],
+    on_poll: Callable[[], object],
 ) -> bool:
     """Coordinates a study and trains it with one worker; True once it is done, False if stopped.
 

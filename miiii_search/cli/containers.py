@@ -1,0 +1,54 @@
+"""Commands for an installation of containers, and for the machines that are added to it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from miiii_search.cli.opening import installation_keys, open_storage
+from miiii_search.cli.options import DEFAULT_STORAGE, AccessOption, KeysOption, StorageOption, StudyOption
+from miiii_search.cli.talking import say
+from miiii_search.errors import UserError
+
+
+def make_keys(keys: KeysOption = None, access: AccessOption = None) -> None:
+    """Make the passwords and certificates of an installation of containers, where there are none.
+
+    Example: miiii-search make-keys --keys /var/lib/miiii/keys --access /var/lib/miiii/access
+    """
+    installation_keys(keys, access).prepare()
+
+
+def invite(
+    host: Annotated[
+        str | None, typer.Option(help="The name or address by which the other machine reaches this one")
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="What to call the other machine: a role of the database is named for it")
+    ] = "",
+    port: Annotated[int, typer.Option(help="The port at which this machine publishes the database")] = 5432,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Take the role away instead, and end its connections")
+    ] = False,
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    keys: KeysOption = None,
+    access: AccessOption = None,
+) -> None:
+    """Let another machine train: make its password and certificate, and print what to type there.
+
+    Example: docker compose exec coordinator miiii-search invite --host gpu1.lab --name gpu2
+    """
+    from miiii_search.service import invite as invitation
+    from miiii_search.service.roles import drop_worker, role_name
+
+    if not name:
+        raise UserError("say which machine is meant, with --name gpu2 for instance")
+    if revoke:
+        drop_worker(open_storage(storage), role_name(name))
+        say(f"the role {role_name(name)} is gone; its trials go back to the queue when their leases run out")
+        return
+    if not host:
+        raise UserError("say by which name or address the other machine reaches this one, with --host gpu1.lab")
+    print(invitation.invite(open_storage(storage), installation_keys(keys, access), name, host, port, study), end="")

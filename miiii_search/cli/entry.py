@@ -1,0 +1,60 @@
+"""The entry point: what a mistake looks like, and which exit codes there are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+
+from miiii_search.cli.commands import app
+from miiii_search.cli.opening import to_close
+from miiii_search.errors import UserError
+
+
+def main() -> None:
+    """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
+    try:
+        with to_close:
+            code: Any = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except typer._click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(2)
+    except typer._click.exceptions.UsageError as error:
+        command = f"miiii-search {error.ctx.info_name}" if error.ctx and error.ctx.parent else "miiii-search"
+        _fail(f"{error.format_message().rstrip('.')}; see {command} --help")
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if not _is_lost_database(error):
+            raise
+        print(
+            "error: the database stopped answering; once it is back, the same command continues, and trials that "
+            "were running go back to the queue when their leases run out",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_lost_database(error: Exception) -> bool:
+    """Whether an open database went away; what could not be opened is a `UserError`."""
+    if "sqlalchemy" not in sys.modules:
+        return False
+    from miiii_search.search.patience import is_lost
+
+    return is_lost(error)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,144 @@
+"""Commands for a study that is there: pause it, extend it, delete it, move it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from miiii_search.cli.opening import open_storage, open_study
+from miiii_search.cli.options import DEFAULT_STORAGE, SetOption, StorageOption, StudyOption
+from miiii_search.cli.talking import ask, say
+from miiii_search.errors import UserError
+
+
+def pause(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Pause a study: its workers save their trials, hand them back and wait; its wall time stands still.
+
+    Example: miiii-search pause --study table-1
+    """
+    from miiii_search.search.pausing import pause
+
+    opened = open_study(study, storage)
+    was = "is paused now" if pause(opened) else "is paused already"
+    say(f"study `{opened.name}` {was}; its workers hand back what they train and wait for miiii-search resume")
+
+
+def resume(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Let a paused study go on; workers that wait notice by themselves.
+
+    Example: miiii-search resume --study table-1
+    """
+    from miiii_search.search.pausing import resume
+
+    opened = open_study(study, storage)
+    say(f"study `{opened.name}` {'goes on' if resume(opened) else 'is not paused'}")
+
+
+def extend(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    trials: Annotated[int | None, typer.Option(help="The new budget: so many trials in all", min=1)] = None,
+    settings: SetOption = None,
+) -> None:
+    """Add trials to a study: a larger budget, a larger space, more replicates. Only new points are queued.
+
+    Workers that run see it by themselves; a study that was done goes on once a worker is started.
+
+    Example: miiii-search extend --study table-1 --set 'space.learning_rate=[3e-4, 1e-4, 1e-3]'
+    """
+    from miiii_search.search.extending import extend
+
+    wanted = [*(settings or []), *([f"budget.trials={trials}"] if trials else [])]
+    if not wanted:
+        raise UserError("extend by what? give --trials N, or --set 'space.NAME=[old values and new ones]'")
+    opened = open_study(study, storage)
+    done = extend(opened, wanted)
+    what = f"{done.queued} trials are new in the queue" if done.changed else "has all this already"
+    say(f"study `{opened.name}`: {what}, {done.n_trials} in all")
+
+
+def delete(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even while workers train trials of it")] = False,
+) -> None:
+    """Delete a study with its trials, artifacts and checkpoints. Asks first.
+
+    Example: miiii-search delete --study demo
+    """
+    from miiii_search.search.deleting import delete, holdings
+    from miiii_search.terminal.studies import describe_holdings
+
+    if study is None:
+        raise UserError("which study? name it with --study; miiii-search list shows those that there are")
+    opened = open_study(study, storage)
+    say(f"study `{opened.name}` in {opened.database}: {describe_holdings(holdings(opened))}")
+    ask("Delete it for good?", yes)
+    delete(opened, force=force)
+    say(f"study `{opened.name}` is deleted")
+
+
+def tidy(
+    keep_records: Annotated[
+        int, typer.Option(help="Of how many of the best trials records and figures are kept", min=0)
+    ],
+    snapshots: Annotated[
+        Path | None, typer.Option(help="The folder of `work --snapshots`, to keep weights of the same trials alone")
+    ] = None,
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Remove the records and figures of all ended trials but the best. Metrics, reports and notes stay. Asks first.
+
+    Example: miiii-search tidy --keep-records 20 --study table-1
+    """
+    from miiii_search.search.retention import old_snapshots, remove_snapshots, tidy
+    from miiii_search.terminal.studies import megabytes
+
+    opened = open_study(study, storage)
+    found = tidy(opened, keep_records, dry_run=True)
+    say(f"study `{opened.name}`: {found.artifacts:,} artifacts of {found.trials:,} trials, {megabytes(found.size)}")
+    weights = old_snapshots(opened, snapshots, keep_records) if snapshots else []
+    size = sum(path.stat().st_size for path in weights)
+    if snapshots:
+        say(f"{snapshots}: {len(weights):,} snapshots, {megabytes(size)}")
+    if found.artifacts or weights:
+        ask("Remove them for good?", yes)
+        remove_snapshots(weights)
+        say(f"removed {megabytes(tidy(opened, keep_records).size + size)}")
+
+
+def export_study(
+    file: Annotated[Path, typer.Argument(help="The file to write; one that is there is replaced")],
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Write a whole study into one file: trials, reports, notes, artifacts, checkpoints, what it used of its budget.
+
+    Example: miiii-search export-study table-1.zip --study table-1
+    """
+    from miiii_search.search.archive import export_study
+    from miiii_search.terminal.studies import megabytes
+
+    opened = open_study(study, storage)
+    say(f"study `{opened.name}` is in {file}: {megabytes(export_study(opened, file))}")
+
+
+def import_study(
+    file: Annotated[Path, typer.Argument(help="A file that `export-study` wrote")],
+    study: Annotated[str | None, typer.Option(help="Another name for the study than the file's")] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Add the study in a file to a storage of any kind; its workers go on where it was.
+
+    Example: miiii-search import-study table-1.zip --storage postgresql://me:secret@db/miiii
+    """
+    from miiii_search.search.archive import import_study
+
+    database = open_storage(storage, create=True)
+    opened = import_study(database, file, study)
+    say(f"study `{opened.name}` is in {database}: {len(opened.trials())} trials")

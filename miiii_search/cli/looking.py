@@ -1,0 +1,114 @@
+"""Commands that show what is there: studies, and what keeps them from running."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Annotated
+
+import typer
+
+from miiii_search.cli import processes
+from miiii_search.cli.opening import open_storage, open_study
+from miiii_search.cli.options import DEFAULT_STORAGE, PortOption, StorageOption, StudyOption, WithParent
+from miiii_search.cli.talking import say
+
+
+def status(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Show where a study stands: counts, the best so far, throughput, time left.
+
+    Example: miiii-search status --study demo --json
+    """
+    import json
+
+    from miiii_search.search.status import read_status
+
+    now = read_status(open_study(study, storage))
+    if as_json:
+        print(json.dumps(now.to_json()))
+        return
+    from miiii_search.terminal.display import console, status_view
+
+    console.print(status_view(now))
+
+
+def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Show the same as `status`, live, until the study is done.
+
+    Example: miiii-search watch --study demo
+    """
+    from miiii_search.terminal.live import live
+
+    opened = open_study(study, storage)
+    stop = processes.stop_on_signals()
+    with live(opened) as refresh:
+        while not (refresh() or stop.wait(1.0)):
+            pass
+
+
+def list_(
+    storage: StorageOption = DEFAULT_STORAGE,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """List the studies of a storage: state, counts, the best value, when each was created.
+
+    Example: miiii-search list --storage sqlite:///miiii-search.db
+    """
+    import json
+
+    from miiii_search.search.listing import list_studies
+
+    database = open_storage(storage)
+    listed = list_studies(database)
+    if as_json:
+        print(json.dumps([study.to_json() for study in listed]))
+        return
+    from miiii_search.terminal.display import console
+    from miiii_search.terminal.studies import studies_table
+
+    console.print(studies_table(listed, str(database)))
+
+
+def dashboard(
+    storage: StorageOption = DEFAULT_STORAGE,
+    port: PortOption = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on")] = "127.0.0.1",
+    writable: Annotated[bool, typer.Option(help="Let visitors change studies")] = False,
+    published: Annotated[
+        str | None, typer.Option(metavar="ADDRESS:PORT", help="In a container: where its machine publishes the port")
+    ] = None,
+    with_parent: WithParent = False,
+) -> None:
+    """Serve optuna-dashboard on the studies of a storage, read-only unless asked otherwise.
+
+    A host that others can reach needs a password in MIIII_DASHBOARD_PASSWORD, or in the file that
+    MIIII_DASHBOARD_PASSWORD_FILE names.
+
+    Example: miiii-search dashboard --port 8080
+    """
+    from miiii_search.search.dashboard import application, serve
+    from miiii_search.search.exposure import check_exposure, read_password
+    from miiii_search.search.places import AllPlaces
+
+    password = read_password()
+    check_exposure(host, password, published)
+    if with_parent:
+        processes.at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    database = open_storage(storage)
+    page = application(database.optuna, AllPlaces(database), writable=writable, password=password)
+    serve(page, host, port, lambda url: say(f"dashboard: {f'http://{published}/' if published else url}"))
+
+
+def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Check Python, JAX and its devices, versions, and the storage; exit code 1 if something is wrong.
+
+    Example: miiii-search doctor --storage postgresql://me:secret@db/miiii
+    """
+    from miiii_search.terminal.doctor import examine
+
+    if not examine(storage, study):
+        raise typer.Exit(1)

@@ -1,0 +1,99 @@
+"""From a command's options to what they name: storage, study, spec, keys."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miiii_search.cli.talking import say
+from miiii_search.errors import UserError
+
+if TYPE_CHECKING:
+    from miiii_search.search.spec import StudySpec
+    from miiii_search.search.storage import Database
+    from miiii_search.search.study import Study
+    from miiii_search.service.keys import Keys
+
+to_close = ExitStack()
+"""What is closed at a command's end."""
+
+
+def open_storage(storage: str, create: bool = False) -> Database:
+    """A storage that is closed at the command's end. Raises `UserError` where there is none, unless `create`."""
+    from miiii_search.search.storage import open_database
+
+    database = open_database(storage, create=create)
+    to_close.callback(database.close)
+    return database
+
+
+def open_study(study: str | None, storage: str) -> Study:
+    """The study of this name, or the only one that there is. Raises `UserError`."""
+    from miiii_search.search import study as studies
+
+    return studies.open_study(open_storage(storage), study)
+
+
+def open_or_create(
+    study: str | None,
+    storage: str,
+    preset: str | None,
+    spec: Path | None,
+    settings: list[str] | None,
+    trials: int | None,
+    artifacts: str | None,
+    keep: bool = False,
+) -> Study:
+    """The study of this name as it is, or a new one; with options, it must have just these unless `keep`."""
+    from miiii_search.search import study as studies
+    from miiii_search.search.places import parse_place, prepare_place
+    from miiii_search.search.settings import difference
+
+    if preset and spec:
+        raise UserError("--preset and --spec are two ways to say the same: choose one")
+    wanted = wanted_spec(preset, spec, settings, trials)
+    name = study or wanted.preset or (spec.stem if spec else "study")
+    as_it_is = keep or not (preset or spec or settings or trials)
+    database = open_storage(storage, create=True)
+    known = name in studies.study_names(database)
+    place = parse_place(artifacts) if artifacts else None
+    if place and not known:
+        prepare_place(place)
+    if as_it_is and known:
+        opened = studies.open_study(database, name)
+    else:
+        opened = studies.create_study(database, name, wanted, place)
+    if place and opened.place != place and not keep:
+        kept = opened.place or "its database"
+        raise UserError(f"study `{name}` keeps its artifacts in {kept}, not in {place}; leave --artifacts out")
+    n_trials = opened.spec.n_trials
+    counts = f"{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
+    say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")
+    if keep and (differences := difference(opened.spec, wanted)):
+        say(f"it goes on as it is, though the settings are others: {'; '.join(differences)}")
+    return opened
+
+
+def wanted_spec(preset: str | None, spec: Path | None, settings: list[str] | None, trials: int | None) -> StudySpec:
+    """A file's spec, or a preset's, or `demo`, with the settings. Raises `UserError` where that makes no study."""
+    from miiii_search.search.presets import get_preset
+    from miiii_search.search.pruning import check_pruning
+    from miiii_search.search.settings import read_toml, to_tree, validate, with_settings
+    from miiii_search.search.spec import StudySpec
+
+    tree = read_toml(spec) if spec else to_tree(get_preset(preset or "demo").spec)
+    if spec:
+        validate(StudySpec, tree, str(spec))
+    wanted = with_settings(StudySpec, tree, [*(settings or []), *([f"budget.trials={trials}"] if trials else [])])
+    check_pruning(wanted)
+    return wanted
+
+
+def installation_keys(keys: Path | None, access: Path | None) -> Keys:
+    """Raises `UserError` outside of an installation of containers."""
+    from miiii_search.service.keys import Keys
+
+    if keys is None or access is None:
+        raise UserError("this is for an installation of containers: docker compose exec coordinator miiii-search ...")
+    return Keys(keys, access)

@@ -1,0 +1,41 @@
+"""How a process is told to end: by signals, or by the end of the one that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+
+def stop_on_signals() -> threading.Event:
+    """Set by the first SIGINT or SIGTERM; the second one ends the process at once."""
+    stop = threading.Event()
+    asked, ask = os.pipe()
+
+    def watch() -> None:
+        os.read(asked, 1)
+        stop.set()
+        [number] = os.read(asked, 1)
+        os._exit(128 + number)
+
+    # Not in a handler: it would run in the main thread, only once that comes out of compiling, and would wait for
+    # ever for the event's lock where it interrupts the main thread with that lock in its hands.
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+    os.set_blocking(ask, False)
+    signal.set_wakeup_fd(ask)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
+    return stop
+
+
+def at_parents_end(act: Callable[[], object]) -> None:
+    """Acts when the process that started this one is gone: its end of our standard input closes."""
+
+    def watch() -> None:
+        # Not through sys.stdin, whose lock a thread that waits would hold at the interpreter's end.
+        while os.read(0, 1024):
+            pass
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()

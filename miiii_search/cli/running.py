@@ -1,0 +1,240 @@
+"""Commands that make a study and train it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from miiii_search.cli import processes
+from miiii_search.cli.opening import installation_keys, open_or_create, open_study, to_close, wanted_spec
+from miiii_search.cli.options import (
+    DEFAULT_STORAGE,
+    AccessOption,
+    ArtifactsOption,
+    CheckpointsOption,
+    KeysOption,
+    LanesOption,
+    MetricsHostOption,
+    MetricsPortOption,
+    PortOption,
+    PresetOption,
+    PulseOption,
+    SetOption,
+    SnapshotsOption,
+    SpecOption,
+    StayOption,
+    StorageOption,
+    StudyOption,
+    TrialsOption,
+    WithParent,
+)
+from miiii_search.cli.talking import say
+from miiii_search.errors import UserError
+
+
+def up(
+    preset: PresetOption = None,
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    trials: TrialsOption = None,
+    artifacts: ArtifactsOption = None,
+    settings: SetOption = None,
+    spec: SpecOption = None,
+    lanes: LanesOption = "auto",
+    port: PortOption = 8080,
+    dashboard: Annotated[bool, typer.Option(help="Show the study in optuna-dashboard meanwhile")] = True,
+) -> None:
+    """Run a study on this box to its end: coordinator, one worker and the dashboard.
+
+    Ctrl-C stops cleanly; the same command continues.
+
+    Example: miiii-search up --preset demo --set experiment.p=23
+    """
+    from miiii_search.search.box import Child, WorkerDied, run_study
+    from miiii_search.search.export import export_best
+    from miiii_search.search.status import best_trial
+    from miiii_search.terminal.display import command_name, console, ranking
+    from miiii_search.terminal.live import live
+
+    n_lanes = _lanes(lanes)
+    opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts)
+    stop = processes.stop_on_signals()
+    arguments = ["dashboard", "--port", str(port)]
+    page = Child(storage, arguments, say) if dashboard else nullcontext()
+    try:
+        with page, live(opened) as refresh:
+            done = run_study(opened, storage, lanes=n_lanes, stop=stop, say=say, on_poll=refresh)
+    except WorkerDied as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    if not done:
+        say("stopped; the same command continues")
+        return
+    console.print(ranking(opened))
+    if best_trial(opened.trials()) is None:
+        raise UserError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
+    path = Path(f"{opened.name}-best.toml".replace(os.sep, "_"))
+    path.write_text(export_best(opened).to_toml(), encoding="utf-8")
+    known = storage == DEFAULT_STORAGE or "MIIII_STORAGE" in os.environ
+    suffix = "" if known else f" --storage '{opened.database}'"
+    console.print(f"\nThe best configuration is in {path}. Next:")
+    console.print(f"  {command_name()} dashboard{suffix}", soft_wrap=True)
+    console.print(f"  {command_name()} train {path} --out runs/best", soft_wrap=True)
+
+
+def create(
+    study: StudyOption = None,
+    preset: PresetOption = None,
+    spec: SpecOption = None,
+    settings: SetOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    trials: TrialsOption = None,
+    artifacts: ArtifactsOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the spec, as a file that --spec takes")
+    ] = False,
+) -> None:
+    """Create a study and its queue. The second time, with the same spec, this does nothing.
+
+    Example: miiii-search create --study table-1 --preset paper --set experiment.epochs=4096
+    """
+    if dry_run:
+        import tomli_w
+
+        from miiii_search.search.settings import to_tree
+
+        print(tomli_w.dumps(to_tree(wanted_spec(preset, spec, settings, trials))), end="")
+        return
+    open_or_create(study, storage, preset, spec, settings, trials, artifacts)
+
+
+def coordinate(
+    study: StudyOption = None,
+    preset: PresetOption = None,
+    spec: SpecOption = None,
+    settings: SetOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    trials: TrialsOption = None,
+    artifacts: ArtifactsOption = None,
+    keep: Annotated[bool, typer.Option(help="Take a study that exists as it is, whatever the options say")] = False,
+    stay: StayOption = False,
+    pulse: PulseOption = None,
+    keys: KeysOption = None,
+    access: AccessOption = None,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = "127.0.0.1",
+) -> None:
+    """Create a study if there is none, then supervise it until it is done.
+
+    Example: miiii-search coordinate --study table-1 --storage postgresql://me:secret@db/miiii
+    """
+    from miiii_search.search import monitoring
+    from miiii_search.search.coordinator import supervise, wait_for_more
+    from miiii_search.service.pulse import Pulse
+
+    stop, beat = processes.stop_on_signals(), Pulse(pulse)
+    opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts, keep)
+    if keys and access:
+        from miiii_search.service.roles import let_workers_in
+
+        let_workers_in(opened.database, installation_keys(keys, access))
+    supervision = monitoring.Supervision()
+    with monitoring.serve(supervision.metrics, metrics_host, metrics_port, say):
+        while True:
+            done = supervise(opened, stop, say, beat, observe=supervision.observe)
+            say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
+            if not (done and stay and wait_for_more(opened, stop, say, beat)):
+                return
+
+
+def work(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    lanes: LanesOption = "auto",
+    snapshots: SnapshotsOption = None,
+    checkpoints: CheckpointsOption = None,
+    checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two files of a trial")] = 60,
+    share_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two copies in the database")] = 600,
+    grace: Annotated[float, typer.Option(min=1, help="Seconds that saving may take once told to stop")] = 10,
+    any_version: Annotated[bool, typer.Option(help="Train a study of another version of miiii-search")] = False,
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda", envvar="MIIII_DEVICE", help="cuda: refuse to train without a GPU")
+    ] = "auto",
+    stay: StayOption = False,
+    pulse: PulseOption = None,
+    stopped_code: Annotated[
+        int, typer.Option(min=0, max=255, help="Exit code once told to stop, for a scheduler that is to start another")
+    ] = 0,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = "127.0.0.1",
+    with_parent: WithParent = False,
+) -> None:
+    """Train trials of a study until none is left. Any number of workers may do so, on any machine.
+
+    Told to stop (Ctrl-C or SIGTERM), it saves its trials and hands them back; whoever claims one goes on from
+    there. A second signal ends it at once.
+
+    Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
+    """
+    n_lanes = _lanes(lanes)
+    stop = processes.stop_on_signals()
+    if with_parent:
+        processes.at_parents_end(stop.set)
+    opened = open_study(study, storage)
+    from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
+    from miiii_search.search import monitoring
+    from miiii_search.search.checkpoints import Policy
+    from miiii_search.search.coordinator import wait_for_more
+    from miiii_search.search.worker import Worker
+    from miiii_search.service.pulse import Pulse
+
+    choose_device(device)
+    use_compilation_cache()
+    say(f"worker on {describe_device()}, lanes: {lanes}")
+    policy = Policy(checkpoints or _state_folder() / "checkpoints", checkpoint_every, share_every)
+    beat = Pulse(pulse)
+
+    def begin() -> Worker:
+        return Worker(
+            opened,
+            n_lanes,
+            say,
+            snapshots,
+            checkpoints=policy,
+            any_version=any_version,
+            grace_seconds=grace,
+            on_turn=beat,
+        )
+
+    worker = begin()
+    with monitoring.serve(lambda: worker.metrics(), metrics_host, metrics_port, say):
+        worker.run(stop)
+        while stay and not stop.is_set():
+            say(f"study `{opened.name}` is done; waiting for more")
+            if wait_for_more(opened, stop, say, beat):
+                worker = begin()
+                worker.run(stop)
+    if stop.is_set():
+        # Compiling cannot be interrupted, and the interpreter would wait for its thread.
+        to_close.close()
+        sys.stdout.flush()
+        os._exit(stopped_code)
+
+
+def _lanes(lanes: str) -> int | None:
+    """A number of lanes, or None for as many as train fastest. Raises `UserError`."""
+    if lanes == "auto":
+        return None
+    if not lanes.isdecimal() or int(lanes) < 1:
+        raise UserError(f"--lanes must be a number of at least 1, or auto, but is `{lanes}`")
+    return int(lanes)
+
+
+def _state_folder() -> Path:
+    """Where what outlives a process lies on this machine."""
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "miiii-search"
