@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer. Another Python than the first that fits: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-compose test-faults lint bench lock clean
+.PHONY: help setup demo test test-compose test-faults test-transformer-lens lint bench lock clean
 
 # The first that runs (a version manager's shim may exist and fail), is new enough and can make a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -8,9 +8,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 UV ?= uv
+LENS := .venv-transformer-lens
+# On Linux plain torch would be the build for GPUs, gigabytes of it.
+TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## create .venv with the locked packages and miiii-search itself
 
@@ -27,6 +30,18 @@ test-compose: setup ## the tests of the images and the compose files alone; they
 test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, outages of ten minutes; about an hour
 	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 MIIII_FAULT_EPOCHS=100000 MIIII_OUTAGE_SECONDS=600 \
 		.venv/bin/pytest -s tests/integration/test_faults.py $(ARGS)
+
+test-transformer-lens: setup $(LENS)/.ready ## load exported weights in TransformerLens, installed apart (1.6 GB)
+	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && .venv/bin/python tests/outside/export_runs.py "$$runs" && \
+		$(LENS)/bin/python -W ignore::DeprecationWarning tests/outside/load_in_transformer_lens.py "$$runs"
+
+$(LENS)/.ready: tests/outside/requirements.txt
+	@echo "Setting up $(LENS) (some minutes) ..."
+	@.venv/bin/python -m venv --clear $(LENS)
+	@$(LENS)/bin/python -m pip --quiet --disable-pip-version-check install '$(TORCH)' --requirement $< || { \
+		echo "if it is $(TORCH) that was not found: add PyTorch's own index of CPU builds to pip's (PIP_EXTRA_INDEX_URL),\
+	 or take another build: make test-transformer-lens TORCH=torch" >&2; exit 2; }
+	@touch $@
 
 lint: setup ## check style, formatting and types
 	@.venv/bin/ruff check
@@ -58,7 +73,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
 clean: ## remove .venv, caches and build outputs (databases and results stay)
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv $(LENS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ready: requirements/dev.lock pyproject.toml

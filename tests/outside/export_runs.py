@@ -1,0 +1,35 @@
+"""Trains two small runs as `train` does, exports them for TransformerLens, and writes our own logits beside.
+
+.venv/bin/python tests/outside/export_runs.py FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from miiii_search.experiment.model import with_weights
+from miiii_search.experiment.tasks import digits
+from miiii_search.terminal.export_weights import export_weights, read_run
+from miiii_search.terminal.retrain import choose, retrain
+
+RUNS = {
+    "nanda": ["experiment.p=31"],  # the demo's best, which groks
+    "miiii": ["experiment.task=miiii", "experiment.p=13", "experiment.validation_samples=30", "experiment.epochs=1024"],
+}
+
+
+def main(folder: Path) -> None:
+    for name, settings in RUNS.items():
+        run = folder / name
+        retrain(choose(None, "demo", "demo-best", settings), run, compare_with_recorded=False)
+        export_weights(run, "transformer-lens", run / "network.safetensors")
+        configuration, weights = read_run(run)
+        x = digits(configuration.experiment.p)
+        logits = jax.jit(lambda weights, x: with_weights(weights)(x)["logits"])(weights, x)  # [Σq, p²]
+        np.save(run / "logits.npy", np.asarray(logits).T)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
