@@ -28,6 +28,8 @@ class TrainedRun:
     """By epoch, see `experiment.program.Program.spectrum`."""
     weights: Weights | None = None
     """At its end."""
+    folder: Path | None = None
+    """Where `train` wrote it, if it did."""
     snapshots: Mapping[int, Path] = field(default_factory=dict)
     """Files of weights by epoch, ascending; read one at a time, since together they may be hundreds of megabytes."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,12 @@ from miiii_search.cli.opening import open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, PresetOption, SetOption, StorageOption, StudyOption
 from miiii_search.cli.talking import say
 from miiii_search.errors import UserError
+
+if TYPE_CHECKING:
+    from miiii_search.analysis.run import TrainedRun
+
+RunFolderArgument = Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A folder that `train` wrote")]
+TrialOption = Annotated[int | None, typer.Option(help="A trial's number, instead of a folder", min=0)]
 
 
 def best(
@@ -38,6 +44,93 @@ def best(
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     say(f"trial {exported.provenance['trial']} of study `{exported.provenance['study']}` is in {out}")
+
+
+def analyze(
+    run_folder: RunFolderArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where figures and report.html go; unset: RUN_DIR/analysis", show_default=False)
+    ] = None,
+    trial: TrialOption = None,
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    snapshots: Annotated[
+        Path | None, typer.Option(help="The folder of `work --snapshots`, for a trial's circuits through training")
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train a trial again if its weights were not kept")
+    ] = False,
+    attach: Annotated[bool, typer.Option(help="Show a trial's figures on its page in the dashboard")] = True,
+) -> None:
+    """Take apart what a network learned: the paper's figures, numbers.json and report.html.
+
+    Of a folder that `train` wrote, of a trial (--trial), or, with neither, of a whole study.
+
+    Example: miiii-search analyze runs/best
+
+    Example: miiii-search analyze --study table-1 --trial 17
+    """
+    from miiii_search.terminal.analyze import analyze_folder, analyze_study, analyze_trial
+
+    if run_folder is not None:
+        if trial is not None:
+            raise UserError("name a run's folder, or a trial of a study with --trial N, one of the two")
+        analyze_folder(run_folder, out)
+    elif trial is not None:
+        analyze_trial(open_study(study, storage), trial, out, snapshots, retrain=retrain, attach=attach)
+    else:
+        analyze_study(open_study(study, storage), out)
+
+
+def compare(
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders that `train` wrote")],
+    out: Annotated[Path, typer.Option(help="The folder for figures, numbers.json and report.html")] = Path(
+        "comparison"
+    ),
+) -> None:
+    """Put several runs side by side: one table, and one figure for each of the paper's findings.
+
+    Example: miiii-search compare runs/nanda runs/miiii runs/basis runs/masked --out comparison
+    """
+    from miiii_search.terminal.analyze import compare_folders
+
+    compare_folders(run_folders, out)
+
+
+def export_weights(
+    run_folder: RunFolderArgument = None,
+    out: Annotated[Path, typer.Option(help="The file to write")] = Path("weights.safetensors"),
+    format: Annotated[str, typer.Option(help="transformer-lens, or safetensors with our names")] = "safetensors",
+    trial: TrialOption = None,
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Write a trained network's weights for other tools; docs/weights.md says how to load them.
+
+    Example: miiii-search export-weights runs/best --format transformer-lens --out network.safetensors
+    """
+    from miiii_search.terminal.export_weights import export_weights
+
+    run, problems = chosen_run(run_folder, trial, study, storage)
+    export_weights(run, problems, format, out)
+    say(f"the weights are in {out}")
+
+
+def chosen_run(
+    folder: Path | None, trial: int | None, study: str | None, storage: str, snapshots: Path | None = None
+) -> tuple[TrainedRun, list[str]]:
+    """A folder's run, or a trial's; and a line about each file of it that cannot be read."""
+    if (folder is None) == (trial is None):
+        raise UserError("name a run's folder, or a trial of a study with --trial N, one of the two")
+    if folder is not None:
+        from miiii_search.search.run_folder import read_run
+
+        return read_run(folder)
+    from miiii_search.search.analyses import find_ended, read_trial
+
+    assert trial is not None
+    opened = open_study(study, storage)
+    return read_trial(opened, find_ended(opened, trial), snapshots)
 
 
 def train(

@@ -37,24 +37,26 @@ def train(
     hyperparameters: Hyperparameters,
     on_progress: Callable[[Progress, Record], None] = lambda progress, record: None,
     on_look: Callable[[Look], None] = lambda look: None,
+    until: int | None = None,
 ) -> Result:
     """Trains one run in one lane. `on_progress` is called about once a second with what is new, `on_look` at
-    log-spaced epochs and at the end.
+    log-spaced epochs and at the end. A run that was given up is repeated to the epoch `until`, one of its evaluations.
 
     Raises `NotFinite`.
     """
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
     lane = lanes.admit(experiment, hyperparameters)
     pace, records, look_at = Pace(), [], next_look(experiment, 0)
-    while not (progress := lanes.progress(lane)).ended:
-        until = int(min(look_at, experiment.epochs))
-        evaluations = min(pace.evaluations, (until - progress.epoch) // experiment.evaluation_interval)
+    last = min(until or experiment.epochs, experiment.epochs)
+    while not ((progress := lanes.progress(lane)).ended or progress.epoch >= last):
+        ahead = int(min(look_at, last)) - progress.epoch
+        evaluations = min(pace.evaluations, ahead // experiment.evaluation_interval)
         with pace.measure(evaluations):
             new = lanes.train(evaluations)[lane]
         records.append(new)
         progress = lanes.progress(lane)
         on_progress(progress, new)
-        if (progress.ended or progress.epoch >= look_at) and progress.failed_epoch is None:
+        if (progress.ended or progress.epoch >= min(look_at, last)) and progress.failed_epoch is None:
             on_look(Look(progress.epoch, lanes.spectrum(lane), lanes.weights(lane)))
             look_at = next_look(experiment, progress.epoch)
     record, weights = Record.concatenate(records), lanes.weights(lane)

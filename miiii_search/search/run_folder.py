@@ -45,6 +45,7 @@ def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
         read_configuration(folder / CONFIG),
         lambda name: (folder / name).read_bytes() if (folder / name).is_file() else None,
         snapshots_in(folder / SNAPSHOTS),
+        folder,
     )
 
 
@@ -53,6 +54,7 @@ def assemble(
     configuration: Configuration,
     fetch: Callable[[str], bytes | None],
     snapshots: Mapping[int, Path],
+    folder: Path | None = None,
 ) -> tuple[TrainedRun, list[str]]:
     """A run of files that `fetch` gets by their names (None: there is no such file), as `read_run` returns it."""
     problems: list[str] = []
@@ -73,10 +75,8 @@ def assemble(
     weights = attempt(WEIGHTS, lambda data: _checked_weights(load(data), experiment, hyperparameters))
     if weights and configuration.metrics and digest(weights) != configuration.metrics.weights_sha256:
         problems.append(f"{WEIGHTS} of {name} are not the weights that its metrics were measured with")
-    run = TrainedRun(
-        name, experiment, hyperparameters, configuration.metrics, record, spectra or {}, weights, snapshots
-    )
-    return run, problems
+    metrics, spectra = configuration.metrics, spectra or {}
+    return TrainedRun(name, experiment, hyperparameters, metrics, record, spectra, weights, folder, snapshots), problems
 
 
 def _checked_record(record: Record, experiment: Experiment) -> Record:
@@ -115,9 +115,12 @@ def weight_shapes(experiment: Experiment, hyperparameters: Hyperparameters) -> d
 def _checked_weights(
     weights: dict[str, np.ndarray[Any, Any]], experiment: Experiment, hyperparameters: Hyperparameters
 ) -> dict[str, np.ndarray[Any, Any]]:
-    for name, shape in weight_shapes(experiment, hyperparameters).items():
-        if name not in weights:
-            raise ValueError(f"it has no {name}")
-        if weights[name].shape != shape:
-            raise ValueError(f"its {name} is {list(weights[name].shape)}, not {list(shape)}")
+    expected = {n: f"float32 {list(shape)}" for n, shape in weight_shapes(experiment, hyperparameters).items()}
+    found = {name: f"{array.dtype} {list(array.shape)}" for name, array in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"`{name}` must be {expected.get(name, 'absent')} for the run in {CONFIG}, but is "
+                f"{found.get(name, 'absent')}; keep the files of one run together"
+            )
     return weights

@@ -5,17 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from miiii_search.analysis.catalogue import page_of, pictures
 from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import to_numbers
-from miiii_search.analysis.report import PAGE, Drawn, draw, write
+from miiii_search.analysis.report import NUMBERS, PAGE, Drawn, draw, write
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.errors import UserError
-from miiii_search.search.run_folder import read_run
+from miiii_search.experiment.metrics import compare
+from miiii_search.experiment.telemetry import snapshots_in
+from miiii_search.search.analyses import attach as attach_files
+from miiii_search.search.analyses import find_ended, read_trial
+from miiii_search.search.artifacts import Artifact
+from miiii_search.search.run_folder import SNAPSHOTS, read_run
+from miiii_search.search.study import Study
 from miiii_search.terminal.display import console, duration
+from miiii_search.terminal.retrain import train_visibly
 
 
 def analyze_folder(folder: Path, out: Path | None) -> None:
@@ -41,6 +49,42 @@ def analyze_run(run: TrainedRun, problems: Sequence[str], out: Path) -> list[Dra
     seconds = duration(time.monotonic() - started)
     console.print(f"{len(drawn)} figures, numbers.json and the page {out / PAGE} in {seconds}", soft_wrap=True)
     return drawn
+
+
+def analyze_trial(
+    study: Study, number: int, out: Path | None, snapshots: Path | None, *, retrain: bool, attach: bool
+) -> None:
+    """Analyzes an ended trial of a study, and puts the figures onto its page in the dashboard.
+
+    Where its weights were not kept it is trained again, to the same epoch, if `retrain`. Raises `UserError`.
+    """
+    trial = find_ended(study, number)
+    run, problems = read_trial(study, trial, snapshots)
+    folder = out or Path("analysis") / f"{study.name}-{number}".replace("/", "_")
+    if run.weights is None and retrain:
+        run = _trained_again(run, folder)
+    elif run.weights is None:
+        seconds = trial.user_attrs.get("seconds")
+        took = f", which took {duration(float(seconds))}" if seconds else ""
+        problems.append(f"the weights of trial {number} were not kept: add --retrain to train it again{took}")
+    analyze_run(run, problems, folder)
+    if attach:
+        names = [PAGE, NUMBERS, *sorted(path.name for path in folder.glob("*.png"))]
+        attach_files(study, trial, [Artifact(name, (folder / name).read_bytes()) for name in names])
+        console.print(f"they are on the page of trial {number} in the dashboard, too", soft_wrap=True)
+
+
+def _trained_again(run: TrainedRun, folder: Path) -> TrainedRun:
+    """The run with its weights, and with snapshots in `folder`."""
+    snapshots = folder / SNAPSHOTS
+    result, spectra = train_visibly(run.experiment, run.hyperparameters, snapshots, until=run.last_epoch)
+    if run.metrics is not None:
+        verdict, why = compare(run.metrics, result.metrics)
+        console.print(f"trained again, {verdict}: {why}", soft_wrap=True)
+    again = snapshots_in(snapshots)
+    return replace(
+        run, weights=result.weights, snapshots=again, spectra=run.spectra or spectra, record=run.record or result.record
+    )
 
 
 def findings_of(folders: Sequence[Path]) -> list[Findings]:

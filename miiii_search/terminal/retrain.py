@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.progress import (
@@ -22,12 +23,17 @@ from safetensors.numpy import save
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import compare
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
+from miiii_search.experiment.telemetry import Floats, Look, Record, snapshots_in, write_snapshot
 from miiii_search.search.export import Configuration, read_configuration
 from miiii_search.search.presets import get_configuration
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.run_folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.search.settings import to_tree, with_settings
 from miiii_search.terminal.display import console
+
+if TYPE_CHECKING:
+    from miiii_search.experiment.run import Result
+    from miiii_search.experiment.stores import Progress as RunProgress
 
 
 class Run(Spec):
@@ -63,44 +69,11 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
     except OSError as error:
         raise UserError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from None
     from miiii_search.analysis.curves import learning_curves
-    from miiii_search.experiment import run
-    from miiii_search.experiment.device import describe_device, package_versions, use_compilation_cache
-    from miiii_search.experiment.stores import Progress as RunProgress
-    from miiii_search.experiment.telemetry import Floats, Look, Record, snapshots_in, write_snapshot
+    from miiii_search.experiment.device import describe_device, package_versions
 
-    use_compilation_cache()
     experiment, hyperparameters = chosen.experiment, chosen.hyperparameters
     device, started = describe_device(), time.monotonic()
-    spectra: dict[int, Floats] = {}
-    for old in snapshots_in(out / SNAPSHOTS).values():
-        old.unlink()  # of another run
-
-    def keep(look: Look) -> None:
-        spectra[look.epoch] = look.spectrum
-        write_snapshot(out / SNAPSHOTS, look)
-
-    with _progress_bar() as bar:
-        task = bar.add_task("compiling", total=experiment.epochs, accuracy="")
-
-        def show(progress: RunProgress, new: Record) -> None:
-            scored = np.asarray(experiment.scored)
-            train, validation = (
-                f"{getattr(new, name)[-1][scored].mean():.3f}" for name in ("train_accuracy", "validation_accuracy")
-            )
-            bar.update(
-                task,
-                completed=progress.epoch,
-                description="training",
-                accuracy=f"accuracy: training {train}, validation {validation}",
-            )
-
-        try:
-            result = run.train(experiment, hyperparameters, show, keep)
-        except run.NotFinite as error:
-            raise UserError(
-                f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"
-            ) from None
-        bar.update(task, total=result.progress.epoch)
+    result, spectra = train_visibly(experiment, hyperparameters, out / SNAPSHOTS)
     provenance = {
         "completed": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device,
@@ -123,6 +96,54 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
     if chosen.metrics is not None and compare_with_recorded:
         verdict, why = compare(chosen.metrics, result.metrics)
         console.print(f"{verdict}: {why}", soft_wrap=True)
+
+
+def train_visibly(
+    experiment: Experiment, hyperparameters: Hyperparameters, snapshots: Path, until: int | None = None
+) -> tuple[Result, dict[int, Floats]]:
+    """Trains one run, to the epoch `until` at most, with a progress bar; returns it with its spectra by epoch.
+
+    Its weights at log-spaced epochs go to the folder `snapshots`, in place of those of another run. Raises
+    `UserError` if the loss stops being finite, or if the folder cannot be written.
+    """
+    from miiii_search.experiment import run
+    from miiii_search.experiment.device import use_compilation_cache
+
+    use_compilation_cache()
+    spectra: dict[int, Floats] = {}
+    for old in snapshots_in(snapshots).values():
+        old.unlink()
+
+    def keep(look: Look) -> None:
+        spectra[look.epoch] = look.spectrum
+        try:
+            write_snapshot(snapshots, look)
+        except OSError as error:
+            raise UserError(f"cannot write to {snapshots}: {error.strerror}; choose another --out") from None
+
+    with _progress_bar() as bar:
+        task = bar.add_task("compiling", total=until or experiment.epochs, accuracy="")
+
+        def show(progress: RunProgress, new: Record) -> None:
+            scored = np.asarray(experiment.scored)
+            train, validation = (
+                f"{getattr(new, name)[-1][scored].mean():.3f}" for name in ("train_accuracy", "validation_accuracy")
+            )
+            bar.update(
+                task,
+                completed=progress.epoch,
+                description="training",
+                accuracy=f"accuracy: training {train}, validation {validation}",
+            )
+
+        try:
+            result = run.train(experiment, hyperparameters, show, keep, until)
+        except run.NotFinite as error:
+            raise UserError(
+                f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"
+            ) from None
+        bar.update(task, total=result.progress.epoch)
+    return result, spectra
 
 
 def _progress_bar() -> Progress:

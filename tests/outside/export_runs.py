@@ -11,7 +11,8 @@ import numpy as np
 
 from miiii_search.experiment.model import with_weights
 from miiii_search.experiment.tasks import digits
-from miiii_search.terminal.export_weights import export_weights, read_run
+from miiii_search.search.run_folder import read_run
+from miiii_search.terminal.export_weights import export_weights
 from miiii_search.terminal.retrain import choose, retrain
 
 RUNS = {
@@ -22,13 +23,12 @@ RUNS = {
 
 def main(folder: Path) -> None:
     for name, settings in RUNS.items():
-        run = folder / name
-        retrain(choose(None, "demo", "demo-best", settings), run, compare_with_recorded=False)
-        export_weights(run, "transformer-lens", run / "network.safetensors")
-        configuration, weights = read_run(run)
-        x = digits(configuration.experiment.p)
-        logits = jax.jit(lambda weights, x: with_weights(weights)(x)["logits"])(weights, x)  # [Σq, p²]
-        np.save(run / "logits.npy", np.asarray(logits).T)
+        retrain(choose(None, "demo", "demo-best", settings), folder / name, compare_with_recorded=False)
+        run, problems = read_run(folder / name)
+        export_weights(run, problems, "transformer-lens", folder / name / "network.safetensors")
+        x = digits(run.experiment.p)
+        logits = jax.jit(lambda weights, x: with_weights(weights)(x)["logits"])(run.weights, x)  # [Σq, p²]
+        np.save(folder / name / "logits.npy", np.asarray(logits).T)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,15 @@ from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.errors import UserError
 from miiii_search.experiment.model import initial_weights
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
-from miiii_search.terminal.export_weights import expected_shapes, export_weights, read_run
+from miiii_search.search.run_folder import read_run, weight_shapes
+from miiii_search.terminal.export_weights import export_weights as export_run
 from miiii_search.terminal.retrain import choose, retrain
 
 SETTINGS = ["experiment.p=7", "experiment.epochs=16", "experiment.validation_samples=10", "hyperparameters.d_model=16"]
+
+
+def export_weights(folder: Path, format: str, out: Path) -> None:
+    export_run(*read_run(folder), format, out)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +74,10 @@ def test_transformer_lens(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["miiii", "nanda", "basis", "masked"])
-def test_expected_shapes_are_the_network_s(task: Task) -> None:
+def test_weight_shapes_are_the_network_s(task: Task) -> None:
     experiment, hyperparameters = Experiment(p=13, task=task), Hyperparameters(d_model=24, n_heads=4)
     made = jax.eval_shape(lambda: initial_weights(13, 24, 4, sum(experiment.moduli), jax.random.PRNGKey(0)))
-    assert expected_shapes(experiment, hyperparameters) == {name: array.shape for name, array in made.items()}
+    assert weight_shapes(experiment, hyperparameters) == {name: array.shape for name, array in made.items()}
 
 
 def test_another_format(trained: Path, tmp_path: Path) -> None:
@@ -84,28 +89,37 @@ def test_another_format(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["config.toml", "weights.safetensors"])
 def test_a_folder_without(missing: str, run_folder: Path, tmp_path: Path) -> None:
     (run_folder / missing).unlink()
-    with pytest.raises(UserError, match=rf"no {missing}; make one with miiii-search train"):
+    with pytest.raises(UserError, match=rf"no {missing}; .* miiii-search train"):
         export_weights(run_folder, "safetensors", tmp_path / "out")
-    with pytest.raises(UserError, match=r"no config\.toml"):
+    with pytest.raises(UserError, match=r"there is no folder"):
         export_weights(tmp_path / "nowhere", "safetensors", tmp_path / "out")
 
 
-def test_weights_cut_short(run_folder: Path) -> None:
+def test_weights_cut_short(run_folder: Path, tmp_path: Path) -> None:
     file = run_folder / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"cannot read .*; train the run again") as raised:
-        read_run(run_folder)
+    with pytest.raises(UserError, match=r"weights.safetensors of run cannot be used: .*; train it again") as raised:
+        export_weights(run_folder, "safetensors", tmp_path / "out")
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"query": np.zeros((16, 2, 8), np.float32)}, r"`query` must be F32 \[16, 4, 4\] .* but is F32 \[16, 2, 8\]"),
-        ({"unembedding": np.zeros((16, 28), np.float32)}, r"`unembedding` must be F32 \[16, 7\] .* is F32 \[16, 28\]"),
-        ({"key": np.zeros((16, 4, 4), np.float64)}, r"`key` must be F32 \[16, 4, 4\] .* but is F64 \[16, 4, 4\]"),
-        ({"value": None}, r"`value` must be F32 \[16, 4, 4\] .* but is absent"),
-        ({"bias": np.zeros(16, np.float32)}, r"`bias` must be absent .* but is F32 \[16\]"),
+        (
+            {"query": np.zeros((16, 2, 8), np.float32)},
+            r"`query` must be float32 \[16, 4, 4\] .* but is float32 \[16, 2, 8\]",
+        ),
+        (
+            {"unembedding": np.zeros((16, 28), np.float32)},
+            r"`unembedding` must be float32 \[16, 7\] .* is float32 \[16, 28\]",
+        ),
+        (
+            {"key": np.zeros((16, 4, 4), np.float64)},
+            r"`key` must be float32 \[16, 4, 4\] .* but is float64 \[16, 4, 4\]",
+        ),
+        ({"value": None}, r"`value` must be float32 \[16, 4, 4\] .* but is absent"),
+        ({"bias": np.zeros(16, np.float32)}, r"`bias` must be absent .* but is float32 \[16\]"),
     ],
     ids=["heads", "another task", "float64", "one is missing", "one too many"],
 )
