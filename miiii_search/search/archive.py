@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import re
+import struct
 import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,10 @@ from optuna.trial import TrialState
 from miiii_search.errors import UserError
 from miiii_search.search import attributes, tables
 from miiii_search.search.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
-from miiii_search.search.attributes import PAUSED_KEY, PLACE_KEY, SPEC_KEY, STARTED_KEY
+from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PLACE_KEY, SPEC_KEY, STARTED_KEY
 from miiii_search.search.places import StoreDown, open_place
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database
-from miiii_search.search.study import Study, open_study, parse_spec
+from miiii_search.search.study import Study, check_name, open_study, parse_spec
 
 FORMAT = 1
 MANIFEST, STUDY = "manifest.json", "study.json"
@@ -60,7 +62,7 @@ def export_study(study: Study, path: Path) -> int:
     Trials that run are written as waiting, with their newest checkpoint in the database. Raises `UserError` if the
     file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         with _snapshot(study.database) as connection, zipfile.ZipFile(unfinished, "w") as archive:
             _write(connection, study, _Writer(archive))
@@ -81,7 +83,8 @@ def import_study(database: Database, path: Path, name: str | None) -> Study:
         with zipfile.ZipFile(path) as file:
             reader = _Reader(file)
             tree = reader.tree(STUDY)
-            chosen = str(name or tree["name"])
+            chosen = str(tree["name"]) if name is None else name
+            check_name(chosen)
             with database.transaction() as connection:
                 _insert(connection, chosen, tree, reader)
     except OSError as error:
@@ -106,6 +109,9 @@ _DAMAGES = (
     KeyError,
     TypeError,
     AttributeError,
+    OverflowError,
+    struct.error,
+    lzma.LZMAError,
 )
 """What reading a file that somebody else wrote may raise."""
 
@@ -323,8 +329,10 @@ def _from_json(column: Any, value: Any) -> Any:
 
 
 def _let_time_stand(connection: sa.Connection, study_id: int, exported_at: float) -> None:
-    """While a study lies in a file, its wall time stands. Makes sure, too, that it has a spec that we read."""
-    found = attributes.read(connection, study_id, SPEC_KEY, STARTED_KEY, PAUSED_KEY)
+    """While a study lies in a file, its wall time stands. Makes sure, too, that it has spec and times that we read."""
+    found = attributes.read(connection, study_id, SPEC_KEY, STARTED_KEY, PAUSED_KEY, CREATED_KEY)
+    for key in found.keys() - {SPEC_KEY}:
+        datetime.fromtimestamp(found[key], UTC)  # or raises one of `_DAMAGES`
     try:
         parse_spec(found[SPEC_KEY])
     except UserError as error:

@@ -36,11 +36,11 @@ def holdings(study: Study) -> Holdings:
 def delete(study: Study, *, force: bool = False) -> Holdings:
     """Deletes a study in one transaction; returns what went. Its workers find that it is gone, and end.
 
-    Raises `UserError` while a worker trains trials of it, unless `force`; and if the place of its artifacts is down.
+    Raises `UserError` while a worker trains trials of it, unless `force`; if it was deleted already; and if the place
+    of its artifacts is down.
     """
     with study.database.transaction() as connection:
-        if not tables.lock_study(connection, study.study_id):
-            raise UserError(f"study `{study.name}` was deleted already")
+        study.lock(connection)
         found = _holdings(connection, study.study_id)
         if found.leases and not force:
             raise UserError(

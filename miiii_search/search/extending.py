@@ -58,8 +58,7 @@ def extend(study: Study, settings: Sequence[str]) -> Extension:
     adds no point twice. Raises `UserError` for a setting that takes something away or changes the problem.
     """
     with study.database.transaction() as connection:
-        if not tables.lock_study(connection, study.study_id):
-            raise UserError(f"study `{study.name}` was deleted; miiii-search list shows those that there are")
+        study.lock(connection)
         stored = parse_spec(attributes.read(connection, study.study_id, SPEC_KEY)[SPEC_KEY])
         wanted = with_settings(StudySpec, to_tree(stored), settings)
         n_trials = _count(connection, study.study_id)
@@ -161,13 +160,14 @@ def _rewrite_distributions(connection: sa.Connection, study_id: int, stored: Stu
     of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
     new = distributions(wanted)
     for name, old in distributions(stored).items():
-        if old == new[name]:
+        before, after = distribution_to_json(old), distribution_to_json(new[name])
+        if before == after:  # as text: a list may become one of equal numbers, 0 and 0.0
             continue
         connection.execute(
             sa.update(params)
             .where(params.c.trial_id.in_(of_study), params.c.param_name == name)
-            .where(params.c.distribution_json == distribution_to_json(old))
-            .values(distribution_json=distribution_to_json(new[name]), param_value=_moved(params, old, new[name]))
+            .where(params.c.distribution_json == before)
+            .values(distribution_json=after, param_value=_moved(params, old, new[name]))
         )
 
 

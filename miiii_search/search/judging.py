@@ -15,14 +15,16 @@ class Judge:
     """The rule of one study, and what it compares with. For a worker's main thread."""
 
     def __init__(self, study: Study) -> None:
-        self._study = study.load()
-        self._rule = make_rule(study.spec, self._study)
+        self._study = study
+        self._optunas = study.load()
+        self._rule = make_rule(study.spec, self._optunas)
         self._peers = Peers(study.database, study.study_id)
 
     def judge(self, assignments: Iterable[Assignment]) -> None:
         """Sets why those that are to be given up are; asks about every rung that was not decided yet.
 
-        Raises what a database that is away raises, and has then decided nothing.
+        Raises what a database that is away raises, or `UserError` for a study that was deleted; has then decided
+        nothing.
         """
         undecided = [a for a in assignments if a.undecided]
         asked = [] if isinstance(self._rule, Never) else [a for a in undecided if a.end is None]
@@ -39,5 +41,9 @@ class Judge:
     def _read(self, rungs: set[int]) -> Mapping[int, Any]:
         """The trials by their ids, as the rule wants them."""
         if isinstance(self._rule, OptunaRule):
-            return {trial._trial_id: trial for trial in self._study.get_trials(deepcopy=False)}
+            try:
+                return {trial._trial_id: trial for trial in self._optunas.get_trials(deepcopy=False)}
+            except KeyError:
+                self._study.refresh()  # says so if somebody deleted it
+                raise
         return {peer.trial_id: peer for peer in self._peers.read(rungs)}

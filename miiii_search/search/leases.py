@@ -189,10 +189,11 @@ def release(connection: sa.Connection, lease: Lease) -> None:
 def hand_back(database: Database, held: Collection[Lease]) -> list[int]:
     """Puts trials back into the queue, as themselves; returns the numbers of those that were still held."""
     with database.transaction() as connection:
-        returned = connection.execute(
-            sa.delete(leases).where(leases.c.token.in_([x.token for x in held])).returning(leases.c.trial_id)
-        )
-        return _requeue(connection, list(returned.scalars()))
+        # In the order in which the thread beside this one renews them.
+        query = sa.select(leases.c.trial_id).where(leases.c.token.in_([lease.token for lease in held]))
+        trial_ids = list(connection.execute(query.order_by(leases.c.trial_id).with_for_update()).scalars())
+        connection.execute(sa.delete(leases).where(leases.c.trial_id.in_(trial_ids)))
+        return _requeue(connection, trial_ids)
 
 
 def finished(database: Database, trial_ids: Collection[int]) -> set[int]:

@@ -7,7 +7,7 @@ coordinators and `status` look at it from time to time (`Study.refresh`).
 from __future__ import annotations
 
 from miiii_search.errors import UserError
-from miiii_search.search import attributes, tables
+from miiii_search.search import attributes
 from miiii_search.search.attributes import PAUSED_KEY, STARTED_KEY
 from miiii_search.search.study import Study
 
@@ -15,12 +15,12 @@ from miiii_search.search.study import Study
 def pause(study: Study) -> bool:
     """Pauses a study; False if it was paused already. From then on no trial of it is claimed.
 
-    Raises `UserError` if it is done.
+    Raises `UserError` if it is done, or deleted.
     """
     if study.is_done():
         raise UserError(f"study `{study.name}` is done, there is nothing to pause; add trials with miiii-search extend")
     with study.database.transaction() as connection:
-        tables.lock_study(connection, study.study_id)
+        study.lock(connection)
         if attributes.read(connection, study.study_id, PAUSED_KEY):
             return False
         attributes.write(connection, study.study_id, {PAUSED_KEY: attributes.now(connection)})
@@ -29,9 +29,12 @@ def pause(study: Study) -> bool:
 
 
 def resume(study: Study) -> bool:
-    """Lets a paused study go on; False if it was not paused. Its budget of wall time does not count the pause."""
+    """Lets a paused study go on; False if it was not paused. Its budget of wall time does not count the pause.
+
+    Raises `UserError` if it was deleted.
+    """
     with study.database.transaction() as connection:
-        tables.lock_study(connection, study.study_id)
+        study.lock(connection)
         times = attributes.read(connection, study.study_id, PAUSED_KEY, STARTED_KEY)
         if PAUSED_KEY not in times:
             return False

@@ -92,8 +92,8 @@ def finish(
     lease = heartbeat.lease
     with database.transaction() as connection:
         counts = outcome.is_solved and solved_budget is not None
-        if counts:
-            tables.lock_study(connection, study_id)
+        # By all: inserting the note locks the study's row, and whoever deletes it locks that first, then the lease.
+        tables.lock_study(connection, study_id, shared=not counts)
         # For no time at all: the lease ends with this transaction.
         if not leases.renew(connection, [heartbeat], 0.0):
             return Ending.WRITTEN if _was_ended_by(connection, lease) else Ending.LOST

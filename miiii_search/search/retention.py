@@ -30,9 +30,10 @@ def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
     """Removes the artifacts of all ended trials but the best so many; metrics, reports and notes stay.
 
     In one transaction, links and bytes together, so that nothing points to what is gone. Called twice, it does no more.
+    Raises `UserError` if the study was deleted, or the place of its artifacts is down.
     """
     with study.database.transaction() as connection:
-        tables.lock_study(connection, study.study_id)
+        study.lock(connection)
         attributes, artifacts = tables.trial_system_attributes, tables.artifacts
         ids = _ended(connection, study.study_id)[keep_records:]
         of_rest = attributes.c.trial_id.in_(ids) & attributes.c.key.like(f"{TRIAL_PREFIX}%")

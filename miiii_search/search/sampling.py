@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.search import attributes, tables
-from miiii_search.search.attributes import PAUSED_KEY
+from miiii_search.search.attributes import PAUSED_KEY, SPEC_KEY
 from miiii_search.search.leases import Lease, grant, utc_now
+from miiii_search.search.settings import to_tree
 from miiii_search.search.spec import Point
 from miiii_search.search.study import Study, distributions, insert_trials
 
@@ -63,9 +64,11 @@ class SampledQueue:
         """A new trial at a point that no trial has, RUNNING and leased; None once the budget is spent, or in a pause.
 
         The sampler is asked on a copy of the study in memory, so that a point that is refused leaves no row.
-        Two workers that draw the same point at once: the second draws again.
+        Two workers that draw the same point at once: the second draws again. So does one whose space was extended
+        meanwhile. Raises `UserError` if the study was deleted, or its space has no point left.
         """
         for _ in range(REDRAWS):
+            self._study.refresh()
             trials = self._study.trials()
             if self._study.paused or len(trials) >= self._study.spec.n_trials:
                 return None
@@ -113,14 +116,15 @@ class SampledQueue:
         return True
 
     def _insert(self, point: Point, worker: str, seconds: float, expected: int) -> Lease | None:
-        """Writes the trial if the study still has as many trials as the sampler saw."""
+        """Writes the trial if the study still has the spec and as many trials as the sampler saw."""
         study = self._study
         with study.database.transaction() as connection:
-            tables.lock_study(connection, study.study_id)
+            study.lock(connection)
             count = connection.execute(
                 sa.select(sa.func.count()).select_from(tables.trials).where(tables.trials.c.study_id == study.study_id)
             ).scalar_one()
-            if count != expected or attributes.read(connection, study.study_id, PAUSED_KEY):
+            found = attributes.read(connection, study.study_id, SPEC_KEY, PAUSED_KEY)
+            if count != expected or PAUSED_KEY in found or found[SPEC_KEY] != to_tree(study.spec):
                 return None
             [(trial_id, number)] = insert_trials(
                 connection, study.study_id, study.spec, [(point, 0)], TrialState.RUNNING

@@ -58,6 +58,8 @@ class Study:
     paused: bool = False
     place: str | None = None
     """Of its artifacts; None is the database."""
+    created_at: float | None = None
+    """By the database's clock. SQLite gives the id of a deleted study to the next one, which this tells apart."""
 
     def refresh(self) -> None:
         """Looks again at what others may have changed meanwhile: `extend` the spec, `pause` and `resume` the state.
@@ -65,26 +67,46 @@ class Study:
         Raises `UserError` if somebody deleted the study.
         """
         with self.database.engine.connect() as connection:
-            found = attributes.read(connection, self.study_id, SPEC_KEY, PAUSED_KEY)
-        if SPEC_KEY not in found:
-            raise UserError(f"study `{self.name}` was deleted; miiii-search list shows those that there are")
+            found = attributes.read(connection, self.study_id, SPEC_KEY, PAUSED_KEY, CREATED_KEY)
+        if SPEC_KEY not in found or found.get(CREATED_KEY) != self.created_at:
+            raise self._deleted()
         if found[SPEC_KEY] != to_tree(self.spec):
             self.spec = parse_spec(found[SPEC_KEY])
         self.paused = PAUSED_KEY in found
+
+    def lock(self, connection: sa.Connection, *, shared: bool = False) -> None:
+        """`tables.lock_study`. Raises `UserError` if somebody deleted the study."""
+        if (
+            not tables.lock_study(connection, self.study_id, shared=shared)
+            or attributes.read(connection, self.study_id, CREATED_KEY).get(CREATED_KEY) != self.created_at
+        ):
+            raise self._deleted()
+
+    def _deleted(self) -> UserError:
+        return UserError(f"study `{self.name}` was deleted; miiii-search list shows those that there are")
 
     def load(self, **arguments: Any) -> optuna.Study:
         """The study as Optuna's, with a cache of its own. `arguments`: sampler, pruner."""
         return optuna.load_study(study_name=self.name, storage=self.database.optuna, **arguments)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number."""
-        return self.database.optuna.get_all_trials(self.study_id, deepcopy=False)
+        """All trials, by number. Raises `UserError` if somebody deleted the study."""
+        try:
+            return self.database.optuna.get_all_trials(self.study_id, deepcopy=False)
+        except KeyError:
+            raise self._deleted() from None
 
     def read(self, trial_ids: Collection[int]) -> dict[int, FrozenTrial]:
-        """These trials, by their ids; in as many statements as one of them takes."""
+        """Those of the trials that are there, by their ids; in as many statements as one of them takes.
+
+        Raises `UserError` if somebody deleted the study.
+        """
         storage = self.database.optuna
-        # Nothing beyond the ids: the last argument is for caches that have seen all up to some trial.
-        found = storage._get_trials(self.study_id, None, set(trial_ids), 2**31 - 1)
+        try:
+            # Nothing beyond the ids: the last argument is for caches that have seen all up to some trial.
+            found = storage._get_trials(self.study_id, None, set(trial_ids), 2**31 - 1)
+        except KeyError:
+            raise self._deleted() from None
         return {trial._trial_id: trial for trial in found}
 
     def counts(self) -> dict[TrialState, int]:
@@ -171,8 +193,7 @@ def create_study(database: Database, name: str, spec: StudySpec, place: str | No
     `place` is where a new study keeps its artifacts; see `places.parse_place`. One that exists keeps its own.
     Raises `UserError` if a study of this name has another spec (naming every difference), or is not ours.
     """
-    if not name or len(name) > 200 or any(ord(c) < 32 for c in name):
-        raise UserError(f"a study's name must have 1 to 200 characters and no control characters, but is {name!r}")
+    check_name(name)
     storage = database.optuna
     try:
         study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], name)
@@ -204,6 +225,15 @@ def create_study(database: Database, name: str, spec: StudySpec, place: str | No
             "choose another --study, or leave the options out to go on with what it has"
         )
     return _open(database, name, study_id)
+
+
+def check_name(name: str) -> None:
+    """Raises `UserError` for what is no name of a study of ours: a terminal shows it, and a line holds it."""
+    if not name or len(name) > 200 or not name.isprintable():
+        raise UserError(
+            f"a study's name must have 1 to 200 characters and no control characters, but is {name[:250]!r}; "
+            "choose another one with --study"
+        )
 
 
 def open_study(database: Database, name: str | None) -> Study:
@@ -297,11 +327,13 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
 
 def _open(database: Database, name: str, study_id: int) -> Study:
     with database.engine.connect() as connection:
-        found = attributes.read(connection, study_id, SPEC_KEY, VERSION_KEY, PAUSED_KEY, PLACE_KEY)
+        found = attributes.read(connection, study_id, SPEC_KEY, VERSION_KEY, PAUSED_KEY, PLACE_KEY, CREATED_KEY)
     if SPEC_KEY not in found:
         raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
     spec, paused = parse_spec(found[SPEC_KEY]), PAUSED_KEY in found
-    return Study(database, name, study_id, spec, found.get(VERSION_KEY), paused, found.get(PLACE_KEY))
+    return Study(
+        database, name, study_id, spec, found.get(VERSION_KEY), paused, found.get(PLACE_KEY), found.get(CREATED_KEY)
+    )
 
 
 def parse_spec(tree: Mapping[str, Any]) -> StudySpec:

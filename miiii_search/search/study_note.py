@@ -39,6 +39,9 @@ class StudyNote:
         if body != self._body:
             when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
             with self._study.database.transaction() as connection:
+                # Shared, since it only writes beside what others change; first, since inserting an attribute would
+                # wait for the study's row with the note locked, and `extend` for the note with the row locked.
+                self._study.lock(connection, shared=True)
                 notes.rewrite(connection, self._study.study_id, f"{body}\nLast changed {when}.\n")
             self._body = body
         self._due = time.monotonic() + self._seconds

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import sqlalchemy as sa
 
-from miiii_search.search import renewal, tables
+from miiii_search.search import leases, renewal, tables
 from miiii_search.search.leases import Heartbeat, hand_back, requeue_overdue
 from miiii_search.search.renewal import Renewer
-from miiii_search.search.storage import Database
+from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study
-from tests.search.support import OVERDUE, claim, make_spec, wait_until
+from tests.search.support import OVERDUE, SECONDS, claim, make_spec, wait_until
 
 
 @pytest.fixture
@@ -77,3 +79,24 @@ def test_an_outage_is_lived_through(study: Study) -> None:
     finally:
         sa.event.remove(study.database.engine, "begin", fail)
     assert renewed_at(study)[lease.trial_id] > first
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_leases_are_handed_back_in_the_order_in_which_they_are_renewed(postgres_url: str, kind: str) -> None:
+    """On PostgreSQL, where rows are locked one by one: a worker that drains still renews beside."""
+    database = open_database(postgres_url, create=True)
+    study = create_study(database, "study", make_spec())
+    first, *others = [claim(study) for _ in range(12)]
+    with database.transaction() as connection:
+        leases.renew(connection, [Heartbeat(first, 1, 1.0)], SECONDS)  # its row lies behind the other's now
+    rows = tables.leases
+    with database.transaction() as connection, ThreadPoolExecutor(1) as thread:
+        connection.execute(sa.select(rows).where(rows.c.token == first.token).with_for_update())
+        handing_back = thread.submit(hand_back, database, [*others, first])
+        with database.engine.connect() as looking:
+            blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            wait_until(lambda: looking.execute(blocked).scalar_one())
+        connection.execute(sa.select(rows).with_for_update(nowait=True))  # it waits for the first, and holds no other
+        connection.commit()
+        assert handing_back.result(60) == list(range(12))
+    database.close()
