@@ -171,7 +171,7 @@ def ranking(study: Study, rows: int = 20) -> Table:
 
     trials = ranked(study.trials())
     table = Table(
-        title=f"Study {study.name}: {len(trials)} trials, best first",
+        title=Text(f"Study {study.name}: {len(trials)} trials, best first"),  # no markup of a user's
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,

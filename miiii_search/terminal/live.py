@@ -27,7 +27,7 @@ def live(study: Study) -> Iterator[Callable[[], bool]]:
             if time.monotonic() - said >= LINE_SECONDS or status.done:
                 said = time.monotonic()
                 counts = ", ".join(f"{count} {name}" for name, count in status.counts.items() if count)
-                console.print(f"{counts} · {headline(status)}", soft_wrap=True)
+                console.print(f"{counts} · {headline(status)}", soft_wrap=True, markup=False)
             return status.done
 
         yield look

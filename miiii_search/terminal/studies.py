@@ -18,7 +18,7 @@ _STYLES = {"running": "cyan", "paused": "yellow", "done": "green"}
 
 def studies_table(listed: Sequence[Listed], storage: str) -> Table:
     """The studies, one a row."""
-    title = f"{len(listed)} stud{'y' if len(listed) == 1 else 'ies'} in {storage}"
+    title = Text(f"{len(listed)} stud{'y' if len(listed) == 1 else 'ies'} in {storage}")  # no markup of a user's
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("study", "state", "trials", *ORDER, "best", "created"):
         left = name in ("study", "state", "created")

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from miiii_search.search.status import Running, Status
-from miiii_search.terminal.display import headline, sparkline, status_view
+from miiii_search.search.listing import list_studies
+from miiii_search.search.status import Running, Status, read_status
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study
+from miiii_search.terminal import live
+from miiii_search.terminal.display import headline, ranking, sparkline, status_view
+from miiii_search.terminal.studies import studies_table
+from tests.search.support import claim, end, make_spec
 
 
 def status(**fields: object) -> Status:
@@ -73,3 +81,25 @@ def test_the_bar_has_a_mark_for_every_state_that_there_is() -> None:
     shown = status(counts=counts, n_trials=384)
     [bar] = [line for line in text(shown) if "━" in line and "of 384 trials" in line]
     assert bar.count("━") == 36 and "3 of 384 trials" in bar
+
+
+NAMED_LIKE_MARKUP = "grok[/bold] [red]"
+
+
+def test_a_user_s_brackets_are_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/a.db", create=True)
+    study = create_study(database, NAMED_LIKE_MARKUP, make_spec())
+    end(study, claim(study))
+    console = Console(width=300, file=io.StringIO())
+    monkeypatch.setattr(live, "console", console)
+    monkeypatch.setattr(live, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(live, "headline", lambda status: status.study)
+    with console.capture() as captured:
+        console.print(ranking(study))
+        console.print(studies_table(list_studies(database), "[/x]"))
+        with live.live(study) as look:
+            assert not look()
+        console.print(status_view(read_status(study)))
+    assert captured.get().count(NAMED_LIKE_MARKUP) == 4
+    assert "[/x]" in captured.get()  # of the storage's folder
+    database.close()
