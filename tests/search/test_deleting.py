@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search import worker
+from miiii_search.search import leases, worker
+from miiii_search.search.assignment import Assignment
 from miiii_search.search.budget import Allowance
 from miiii_search.search.checkpoints import share
 from miiii_search.search.deleting import delete, holdings
-from miiii_search.search.leases import Heartbeat, hand_back
+from miiii_search.search.extending import extend
+from miiii_search.search.judging import Judge
+from miiii_search.search.leases import Heartbeat, Lease, hand_back
+from miiii_search.search.pausing import pause, resume
 from miiii_search.search.reporting import Ending, Outcome, finish, report
-from miiii_search.search.storage import Database
-from miiii_search.search.study import create_study, study_names
-from tests.search.support import SECONDS, claim, everything, make_spec, with_all
+from miiii_search.search.retention import tidy
+from miiii_search.search.sampling import SampledQueue
+from miiii_search.search.spec import Pruning
+from miiii_search.search.storage import Database, open_database
+from miiii_search.search.study import Study, create_study, open_study, study_names
+from miiii_search.search.study_note import StudyNote
+from tests.search.support import SECONDS, claim, everything, make_spec, wait_until, with_all
 
 BUDGET = {"device_hours": 1.0}
 
@@ -67,3 +79,83 @@ def test_a_worker_of_a_deleted_study_ends(database: Database) -> None:
     with pytest.raises(UserError, match="study `study` was deleted"):
         one.run(threading.Event())
     assert all(rows == [] for rows in everything(database).values())
+
+
+def of_what_is_gone(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Callable[[], object]]:
+    """What may be begun just before somebody deletes the study: it looked, and found it."""
+    monkeypatch.setattr(Study, "is_done", lambda *_: False)
+    monkeypatch.setattr("miiii_search.search.study_note.note", lambda *_: "a note")
+    return [
+        lambda: pause(study),
+        lambda: resume(study),
+        lambda: extend(study, ["replicates=2"]),
+        lambda: delete(study),
+        lambda: tidy(study, 0),
+        lambda: StudyNote(study).refresh(False),
+    ]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "replaced"])
+def test_nothing_is_written_of_a_deleted_study(
+    database: Database, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Nor of another one that has its place since: SQLite gives the same id again."""
+    study = create_study(database, "study", make_spec())
+    actions = of_what_is_gone(monkeypatch, study)
+    delete(open_study(database, "study"))
+    if again:
+        create_study(database, "study", make_spec(budget={"trials": 3}))
+    before = everything(database)
+    for action in (*actions, study.refresh):
+        with pytest.raises(UserError, match="study `study` was deleted"):
+            action()
+    assert everything(database) == before
+
+
+def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
+    """In the seconds before its worker looks again."""
+    spec = make_spec(sampler="random", budget={"trials": 4}, pruning=Pruning(rule="median"))
+    study = create_study(database, "study", spec)
+    lease = SampledQueue(study, 0).claim("worker", SECONDS)
+    assert lease is not None
+    judge, queue = Judge(study), SampledQueue(study, 0)
+    assignment = Assignment(lease, *study.run_of(study.trials()[0]), rungs=[], undecided=[16])
+    delete(open_study(database, "study"), force=True)
+    for action in (
+        study.trials,
+        lambda: study.read([lease.trial_id]),
+        lambda: queue.claim("worker", SECONDS),
+        lambda: judge.judge([assignment]),
+    ):
+        with pytest.raises(UserError, match="study `study` was deleted"):
+            action()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_by_force_while_a_trial_is_ended(postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """On PostgreSQL, where transactions overlap: neither waits for what the other has locked."""
+    database = open_database(postgres_url, create=True)
+    study = create_study(database, "study", make_spec())
+    lease, renewed, goes_on = claim(study), threading.Event(), threading.Event()
+    renew = leases.renew
+
+    def renew_and_wait(*arguments: Any) -> set[Lease]:
+        held = renew(*arguments)
+        renewed.set()
+        assert goes_on.wait(60)
+        return held
+
+    monkeypatch.setattr(leases, "renew", renew_and_wait)
+    outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {}, [])
+    with ThreadPoolExecutor(2) as threads:
+        ending = threads.submit(finish, database, study.study_id, Heartbeat(lease, 8, 1.0), outcome)
+        assert renewed.wait(60)
+        deleting = threads.submit(delete, open_study(database, "study"), force=True)
+        with database.engine.connect() as looking:
+            blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            wait_until(lambda: looking.execute(blocked).scalar_one())
+        goes_on.set()
+        assert ending.result(60) == Ending.WRITTEN
+        deleting.result(60)
+    assert all(rows == [] for rows in everything(database).values())
+    database.close()
