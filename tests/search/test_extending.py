@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import optuna_dashboard
 import pytest
+import sqlalchemy as sa
 from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search import worker
+from miiii_search.search import tables, worker
 from miiii_search.search.budget import spent_by_now
 from miiii_search.search.extending import extend
+from miiii_search.search.sampling import SampledQueue
 from miiii_search.search.spec import Pruning, Range
 from miiii_search.search.status import read_status
-from miiii_search.search.storage import Database
+from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study, open_study
+from miiii_search.search.study_note import StudyNote
 from tests.search.support import SECONDS, claim, end, everything, make_spec, read_back, together, wait_until
 from tests.search.test_worker import working
 
@@ -192,3 +199,70 @@ def test_numbers_continue_while_others_claim(database: Database) -> None:
     together(claim_all, partial(extend, open_study(database, "study"), ["budget.trials=6"]))
     assert [t.number for t in read_back(study).trials] == list(range(6))
     assert study.counts()[TrialState.RUNNING] == 3
+
+
+def test_a_sampler_that_has_not_looked_yet_draws_from_the_larger_space(database: Database) -> None:
+    """A worker looks every few seconds; a trial of the old list would leave Optuna without a common space."""
+    study = create_study(database, "study", make_spec(space=SPACE, sampler="random", budget={"trials": 6}))
+    queue = SampledQueue(study, 0)
+    assert queue.claim("worker", SECONDS) is not None
+    with extended_meanwhile(study):
+        assert queue.claim("worker", SECONDS) is not None
+    assert study.spec.space["dropout"] == (0.2, 0.0, 0.1, 0.3)
+    assert len({str(t.distributions) for t in read_back(study).trials}) == 1
+
+
+@contextmanager
+def extended_meanwhile(study: Study) -> Iterator[None]:
+    """Somebody extends the study while its sampler draws a point."""
+    draw, extended = SampledQueue._draw, list[bool]()
+
+    def draw_late(queue: SampledQueue, *arguments: Any) -> Any:
+        point = draw(queue, *arguments)
+        if not extended:
+            extended.append(extend(open_study(study.database, study.name), ["budget.trials=12", LARGER]).changed)
+        return point
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SampledQueue, "_draw", draw_late)
+        yield
+    assert extended == [True]
+
+
+def test_equal_numbers_of_another_kind_are_another_list(database: Database) -> None:
+    """To Optuna, which compares lists as text in the database, though not in memory."""
+    study = create_study(database, "study", make_spec(space={"weight_decay": (0, 1)}, budget={"trials": 1}))
+    extend(study, ["space.weight_decay=[0.0, 1.0]", "budget.trials=2"])
+    extend(study, ["space.weight_decay=[0.0, 1.0, 2.0]", "budget.trials=3"])
+    assert len({str(t.distributions) for t in read_back(study).trials}) == 1
+    assert sorted(t.params["weight_decay"] for t in read_back(study).trials) == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_the_coordinator_s_note_and_an_extension_do_not_wait_for_each_other(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """On PostgreSQL: the note, of more parts than before, locks the study's row as well."""
+    database = open_database(postgres_url, create=True)
+    study = create_study(database, "study", make_spec(space=SPACE))
+    monkeypatch.setattr("miiii_search.search.study_note.note", lambda *_: "a long note " * 1000)
+    upsert, locked, goes_on = tables.upsert, threading.Event(), threading.Event()
+
+    def upsert_late(*arguments: Any) -> None:
+        if threading.current_thread().name.startswith("coordinator"):
+            locked.set()
+            assert goes_on.wait(60)
+        upsert(*arguments)
+
+    monkeypatch.setattr(tables, "upsert", upsert_late)
+    with ThreadPoolExecutor(1, "coordinator") as coordinator, ThreadPoolExecutor(1) as command:
+        writing = coordinator.submit(StudyNote(open_study(database, "study")).refresh, False)
+        assert locked.wait(60)
+        extending = command.submit(extend, study, [LARGER])
+        with database.engine.connect() as looking:
+            blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            wait_until(lambda: looking.execute(blocked).scalar_one())
+        goes_on.set()
+        writing.result(60)
+        assert extending.result(60).queued == 6
+    database.close()
