@@ -18,7 +18,7 @@ from miiii_search.errors import UserError
 from miiii_search.search import attributes, worker
 from miiii_search.search.archive import export_study, import_study
 from miiii_search.search.artifacts import DatabaseArtifactStore
-from miiii_search.search.attributes import PAUSED_KEY, STARTED_KEY
+from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, STARTED_KEY
 from miiii_search.search.budget import read_usage
 from miiii_search.search.checkpoints import Policy, shared_epochs
 from miiii_search.search.pausing import pause, resume
@@ -187,6 +187,11 @@ def aged(tree: dict[str, Any], seconds: float) -> None:
             row["value_json"] = json.dumps(json.loads(row["value_json"]) - seconds)
 
 
+def attribute(tree: dict[str, Any], key: str, value: Any) -> None:
+    [row] = [row for row in tree["study"]["study_system_attributes"] if row["key"] == key]
+    row["value_json"] = json.dumps(value)
+
+
 def with_tree(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     tree = json.loads(data)
     change(tree)
@@ -240,10 +245,15 @@ def set_in(*keys: Any) -> Callable[[bytes], bytes]:
         ("study.json", set_in("artifacts", 0, "artifact_id", "../x"), True),
         ("study.json", set_in("study", "study_system_attributes", []), True),
         ("study.json", set_in("checkpoints", [{"trial_id": 1}]), True),
+        ("study.json", set_in("checkpoints", 0, "epoch", 10**30), True),
+        ("study.json", set_in("of_trials", "trial_intermediate_values", 0, "step", 10**30), True),
+        ("study.json", lambda data: with_tree(data, lambda tree: attribute(tree, CREATED_KEY, "long ago")), True),
+        ("study.json", lambda data: with_tree(data, lambda tree: attribute(tree, CREATED_KEY, 1e30)), True),
     ],
     ids=[
         *("bytes", "truncated", "format", "list", "no-trials", "state", "number", "time", "stranger", "sql"),
-        *("distribution", "no-json", "path", "artifact-id", "no-spec", "checkpoint"),
+        *("distribution", "no-json", "path", "artifact-id", "no-spec", "checkpoint", "epoch", "step"),
+        *("created", "created-when"),
     ],
 )
 def test_a_damaged_or_forged_file_leaves_nothing(
@@ -268,8 +278,26 @@ def test_what_is_no_archive(database: Database, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         import_study(database, tmp_path / "none.zip", None)
     study = create_study(database, "study", make_spec())
-    with pytest.raises(UserError, match="cannot write"):
-        export_study(study, tmp_path / "nowhere" / "study.zip")
+    for path in (tmp_path / "nowhere" / "study.zip", Path("/"), tmp_path):
+        with pytest.raises(UserError, match="cannot write"):
+            export_study(study, path)
+    assert sorted(path.name for path in tmp_path.parent.iterdir() if path.name.endswith(".tmp")) == []
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "\x9b2J", "\u202e", "x" * 201])
+def test_a_name_that_is_none(database: Database, tmp_path: Path, name: str) -> None:
+    """Neither of a file nor of its reader: names are shown in terminals."""
+    study = create_study(database, "study", make_spec())
+    path = tmp_path / "study.zip"
+    export_study(study, path)
+    with pytest.raises(UserError, match="a study's name must"):
+        import_study(database, path, name)
+    with pytest.raises(UserError, match="a study's name must"):
+        create_study(database, name, make_spec())
+    rewrite(path, "study.json", set_in("name", name))
+    with pytest.raises(UserError, match="a study's name must") as refused:
+        import_study(database, path, None)
+    assert str(refused.value).isprintable()
 
 
 def test_no_more_is_read_than_the_limit(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
