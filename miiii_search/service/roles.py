@@ -48,6 +48,7 @@ def grant_workers(database: Database) -> None:
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {group}",
     ]
     with database.transaction() as connection:
+        _take_turns(connection)
         _make_role(connection, WORKERS)
         for statement in statements:
             _execute(
@@ -77,6 +78,7 @@ def set_worker(database: Database, role: str, password: str) -> bool:
     Raises `UserError` for a role that is there and is no worker's.
     """
     with database.transaction() as connection:
+        _take_turns(connection)
         is_new = _make_role(connection, role)
         if not is_new and role not in _workers(connection):
             raise UserError(f"the database has a role `{role}` that is no worker's; choose another --name")
@@ -109,6 +111,11 @@ def role_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
         raise UserError(f"--name must be of up to 41 small letters, digits, - and _, but is `{name}`")
     return f"worker_{name.replace('-', '_')}"
+
+
+def _take_turns(connection: sa.Connection) -> None:
+    """Waits for others that make or grant roles; the server refuses two who do so at once."""
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:group))"), {"group": WORKERS})
 
 
 def _make_role(connection: sa.Connection, role: str) -> bool:

@@ -17,6 +17,7 @@ from miiii_search.service.invite import invite
 from miiii_search.service.keys import Keys
 from tests.integration.processes import TINY, Processes, read_trials
 from tests.postgres import open_engine
+from tests.search.support import together
 
 
 @pytest.fixture
@@ -132,3 +133,13 @@ def test_invitation_of_a_file(tmp_path: Path) -> None:
 def test_invitation_without_keys(owned: Database, role: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no keys"):
         invite(owned, Keys(tmp_path, tmp_path), "gpu2", "gpu1.lab", 5432, None)
+
+
+def test_an_invitation_while_the_coordinator_starts(owned: Database) -> None:
+    """Both grant the same, and the server refuses two who do so at once."""
+
+    def start() -> bool:
+        roles.grant_workers(owned)
+        return roles.set_worker(owned, "worker_x", secrets.token_hex(8))
+
+    assert sorted(together(*[start] * 4)) == [False, False, False, True]
