@@ -85,9 +85,11 @@ class Keys:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        (self.keys / "server.crt").unlink(missing_ok=True)  # which the old authority had signed
-        _write(self.keys / "ca.key", _pem(key))
+        for old in ("server.crt", "ca.key"):  # what it signed, and what would not belong to the new certificate
+            (self.keys / old).unlink(missing_ok=True)
         _write(self.authority, certificate.public_bytes(serialization.Encoding.PEM).decode())
+        # Last: where there is a key, it is the certificate's.
+        _write(self.keys / "ca.key", _pem(key))
 
     def _certify(self, names: Iterable[str]) -> bool:
         path = self.keys / "server.crt"

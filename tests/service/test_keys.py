@@ -118,3 +118,23 @@ def test_passwords_differ_and_mean_themselves_everywhere() -> None:
     passwords = {new_password() for _ in range(100)}
     assert len(passwords) == 100
     assert all(len(p) >= 32 and p.replace("-", "a").replace("_", "a").isalnum() for p in passwords)
+
+
+@pytest.mark.parametrize("lost", ["ca.key", "ca.crt"])
+def test_an_authority_that_was_half_made_is_made_again(keys: Keys, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    keys.prepare()
+    for folder in (keys.keys, keys.access):
+        (folder / lost).unlink(missing_ok=True)
+    write, written = module._write, list[Path]()
+
+    def write_once(path: Path, text: str) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, text)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_write", write_once)
+        keys.prepare()
+    keys.prepare()
+    assert all(is_trusted(keys, name) for name in OWN_NAMES)
