@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from miiii_search.errors import UserError
 from miiii_search.search.storage import Database
+from miiii_search.search.study import check_name
 from miiii_search.service import roles
 from miiii_search.service.keys import Keys, check_host, new_password, storage_url
 
@@ -17,12 +19,14 @@ def invite(database: Database, keys: Keys, name: str, host: str, port: int, stud
     """Makes the role and the certificate; returns what to do with them, for a terminal.
 
     Invited again, a machine has another password, and the old one is void. Raises `UserError` if the database is no
-    PostgreSQL, or this is not where its keys are.
+    PostgreSQL, if this is not where its keys are, or for a name that no study has.
     """
     if database.url.drivername == "sqlite":
         raise UserError(
             "a SQLite file cannot be shared with another machine; use PostgreSQL, as docker compose up does"
         )
+    if study:
+        check_name(study)
     if not keys.owner_url.exists():
         raise UserError(
             f"there are no keys in {keys.keys}; invite is for docker compose exec coordinator miiii-search invite"
@@ -32,7 +36,7 @@ def invite(database: Database, keys: Keys, name: str, host: str, port: int, stud
     roles.grant_workers(database)
     is_new = roles.set_worker(database, role, password)
     url = storage_url(role, password, host, AUTHORITY_AT, port)
-    chosen = f"\nMIIII_STUDY={study}" if study else ""
+    chosen = f"\nMIIII_STUDY={_quoted(study)}" if study else ""
     return f"""\
 # The role {role} {"is there" if is_new else "has a new password"}, and the certificate names {host}.
 
@@ -55,3 +59,8 @@ docker compose -f workers/docker-compose.yml up
 # A machine without a GPU adds the line MIIII_DEVICE=cpu to workers/.env first. The password stands here and nowhere
 # else; to take it back: miiii-search invite --revoke --name {name}
 """
+
+
+def _quoted(value: str) -> str:
+    """A value as Compose takes it from a file: as it is, without variables and comments."""
+    return value if re.fullmatch(r"[\w.:/-]+", value) else "'" + value.replace("'", r"\'") + "'"

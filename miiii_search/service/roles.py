@@ -93,6 +93,8 @@ def set_worker(database: Database, role: str, password: str) -> bool:
 
 def drop_worker(database: Database, role: str) -> None:
     """Takes a worker's role away and ends its connections. Raises `UserError` if there is none."""
+    if database.url.drivername == "sqlite":
+        raise UserError("a SQLite file has no roles to take away; name the PostgreSQL of the invitation with --storage")
     with database.transaction() as connection:
         if role not in _workers(connection):
             known = ", ".join(f"`{name}`" for name in _workers(connection)) or "none"

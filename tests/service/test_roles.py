@@ -127,7 +127,21 @@ def test_invitation_of_a_file(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
     with pytest.raises(UserError, match="cannot be shared"):
         invite(database, Keys(tmp_path, tmp_path), "gpu2", "gpu1.lab", 5432, None)
+    with pytest.raises(UserError, match="has no roles"):
+        roles.drop_worker(database, "worker_gpu2")
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("study", "line"),
+    [("table-1", "MIIII_STUDY=table-1"), ("it's $5 #1", r"MIIII_STUDY='it\'s $5 #1'"), (None, None)],
+)
+def test_an_invitation_names_the_study(owned: Database, tmp_path: Path, study: str | None, line: str | None) -> None:
+    """As Compose reads it: neither a variable nor a comment."""
+    keys = Keys(tmp_path / "keys", tmp_path / "access")
+    keys.prepare()
+    lines = invite(owned, keys, "gpu2", "gpu1.lab", 5432, study).splitlines()
+    assert [one for one in lines if one.startswith("MIIII_STUDY")] == ([line] if line else [])
 
 
 def test_invitation_without_keys(owned: Database, role: str, tmp_path: Path) -> None:
