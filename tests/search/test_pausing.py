@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -22,7 +24,7 @@ from miiii_search.search.pausing import pause, resume
 from miiii_search.search.sampling import SampledQueue
 from miiii_search.search.spec import Pruning
 from miiii_search.search.status import read_status
-from miiii_search.search.storage import Database
+from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study, open_study
 from miiii_search.terminal.display import headline
 from tests.search.support import SECONDS, TINY, claim, end, make_spec, read_back, together, wait_until
@@ -84,21 +86,28 @@ def test_no_claim_slips_through(database: Database) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-def test_a_pause_waits_for_a_claim_under_way(postgres_url: str, kind: str) -> None:
+def test_a_pause_waits_for_a_claim_under_way(postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """On PostgreSQL, where transactions overlap; the claim's own lock is what holds the pause back."""
-    from miiii_search.search.storage import open_database
-
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec())
-    with database.transaction() as connection:
-        tables.lock_study(connection, study.study_id, shared=True)  # as `claim` begins
-        thread = threading.Thread(target=pause, args=(open_study(database, "study"),))
-        thread.start()
+    grant, claimed, goes_on = leases.grant, threading.Event(), threading.Event()
+
+    def grant_late(*arguments: Any) -> list[Lease]:
+        claimed.set()
+        assert goes_on.wait(60)
+        return grant(*arguments)
+
+    monkeypatch.setattr(leases, "grant", grant_late)
+    with ThreadPoolExecutor(2) as threads:
+        claiming = threads.submit(claim_if_any, study)
+        assert claimed.wait(60)
+        pausing = threads.submit(pause, open_study(database, "study"))
         with database.engine.connect() as looking:
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            wait_until(lambda: looking.execute(blocked).scalar_one())
+            wait_until(lambda: pausing.done() or looking.execute(blocked).scalar_one())
             assert not attributes.read(looking, study.study_id, PAUSED_KEY)
-    thread.join()
+        goes_on.set()
+        assert len(claiming.result(60)) == 1 and pausing.result(60)
     study.refresh()
     assert study.paused
     database.close()
@@ -141,6 +150,20 @@ def test_a_pause_before_the_first_trial_counts_for_nothing(database: Database) -
     Allowance(database, study.study_id, study.spec.budget, 1).ask()
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(0, abs=5)
+
+
+def test_a_first_trial_in_a_pause_begins_when_that_ends(database: Database) -> None:
+    """A worker that has not looked yet may write down that it begins."""
+    study = create_study(database, "study", make_spec(budget={"wall_hours": 1.0}))
+    pause(study)
+    Allowance(database, study.study_id, study.spec.budget, 1).ask()
+    earlier(study, 7200, PAUSED_KEY)
+    with database.engine.connect() as connection:
+        assert read_usage(connection, study.study_id).wall_seconds == 0
+    resume(study)
+    earlier(study, 1800, STARTED_KEY)
+    with database.engine.connect() as connection:
+        assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(1800, abs=5)
 
 
 def test_workers_hand_back_wait_and_go_on_where_they_were(database: Database, tmp_path: Path) -> None:
