@@ -28,7 +28,7 @@ from miiii_search.search.spec import Pruning
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study, open_study, study_names
 from miiii_search.search.study_note import StudyNote
-from tests.search.support import SECONDS, claim, everything, make_spec, wait_until, with_all
+from tests.search.support import OVERDUE, SECONDS, claim, everything, make_spec, wait_until, with_all
 
 BUDGET = {"device_hours": 1.0}
 
@@ -78,6 +78,15 @@ def test_a_worker_of_a_deleted_study_ends(database: Database) -> None:
     delete(study)
     with pytest.raises(UserError, match="study `study` was deleted"):
         one.run(threading.Event())
+    assert all(rows == [] for rows in everything(database).values())
+
+
+def test_a_worker_that_died_keeps_nothing_from_going(database: Database) -> None:
+    """Though nobody has put its trials back yet."""
+    study = create_study(database, "study", make_spec())
+    claim(study, OVERDUE)
+    assert holdings(study).leases == 0
+    delete(study)
     assert all(rows == [] for rows in everything(database).values())
 
 

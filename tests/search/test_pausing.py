@@ -27,7 +27,7 @@ from miiii_search.search.status import read_status
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study, open_study
 from miiii_search.terminal.display import headline
-from tests.search.support import SECONDS, TINY, claim, end, make_spec, read_back, together, wait_until
+from tests.search.support import OVERDUE, SECONDS, TINY, claim, end, make_spec, read_back, together, wait_until
 from tests.search.test_worker import work, working
 
 NEVER = Pruning(rule="none")
@@ -256,6 +256,7 @@ def test_a_study_that_is_done_is_not_paused(database: Database) -> None:
 
 def test_the_list_of_studies(database: Database) -> None:
     create_study(database, "waits", make_spec())
+    claim(create_study(database, "died", make_spec()), OVERDUE)
     runs, done = create_study(database, "runs", make_spec()), create_study(database, "done", make_spec(space=TWO))
     claim(runs)
     end(runs, claim(runs), value=0.75)
@@ -265,6 +266,7 @@ def test_the_list_of_studies(database: Database) -> None:
     listed = {one.name: one for one in list_studies(database)}
     assert {name: one.state for name, one in listed.items()} == {
         "waits": "waiting for a worker",
+        "died": "waiting for a worker",
         "runs": "running",
         "done": "done",
         "theirs": "of another program",

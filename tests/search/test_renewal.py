@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
 from miiii_search.search import leases, renewal, tables
+from miiii_search.search.deleting import delete
 from miiii_search.search.leases import Heartbeat, hand_back, requeue_overdue
 from miiii_search.search.renewal import Renewer
 from miiii_search.search.storage import Database, open_database
@@ -82,8 +84,9 @@ def test_an_outage_is_lived_through(study: Study) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-def test_leases_are_handed_back_in_the_order_in_which_they_are_renewed(postgres_url: str, kind: str) -> None:
-    """On PostgreSQL, where rows are locked one by one: a worker that drains still renews beside."""
+@pytest.mark.parametrize("what", ["hand back", "delete"])
+def test_leases_end_in_the_order_in_which_they_are_renewed(postgres_url: str, what: str, kind: str) -> None:
+    """On PostgreSQL, where rows are locked one by one: somebody may renew them all meanwhile."""
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec())
     first, *others = [claim(study) for _ in range(12)]
@@ -92,11 +95,14 @@ def test_leases_are_handed_back_in_the_order_in_which_they_are_renewed(postgres_
     rows = tables.leases
     with database.transaction() as connection, ThreadPoolExecutor(1) as thread:
         connection.execute(sa.select(rows).where(rows.c.token == first.token).with_for_update())
-        handing_back = thread.submit(hand_back, database, [*others, first])
+        end_all = partial(hand_back, database, [*others, first])
+        ending = thread.submit(end_all if what == "hand back" else partial(delete, study, force=True))
         with database.engine.connect() as looking:
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
             wait_until(lambda: looking.execute(blocked).scalar_one())
         connection.execute(sa.select(rows).with_for_update(nowait=True))  # it waits for the first, and holds no other
         connection.commit()
-        assert handing_back.result(60) == list(range(12))
+        ending.result(60)
+    with database.engine.connect() as connection:
+        assert connection.execute(sa.select(rows)).all() == []
     database.close()
