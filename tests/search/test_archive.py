@@ -15,7 +15,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search import attributes, worker
+from miiii_search.search import archive, attributes, worker
 from miiii_search.search.archive import export_study, import_study
 from miiii_search.search.artifacts import DatabaseArtifactStore
 from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, STARTED_KEY
@@ -25,7 +25,7 @@ from miiii_search.search.pausing import pause, resume
 from miiii_search.search.spec import Pruning
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study, open_study
-from tests.search.support import everything, make_spec, read_back, wait_until, with_all
+from tests.search.support import end, everything, make_spec, read_back, wait_until, with_all
 from tests.search.test_dashboard import Serve, start  # noqa: F401
 from tests.search.test_pausing import LONG, TWO, hashes
 from tests.search.test_worker import note_of, work, working
@@ -101,6 +101,27 @@ def test_every_field_comes_back(database: Database, elsewhere: Database, tmp_pat
         assert used.device_seconds == before.device_seconds > 0
         assert used.wall_seconds <= before.wall_seconds
     assert database.optuna.get_study_system_attrs(study.study_id) == attributes_before
+
+
+def test_it_is_of_one_moment(
+    database: Database, elsewhere: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a worker ends a trial in the middle of it, and removes its checkpoint."""
+    study = create_study(database, "study", make_spec(budget=BUDGET))
+    [running] = with_all(study)
+    linked = archive.linked
+
+    def linked_late(*arguments: Any) -> list[str]:
+        end(study, running)
+        return linked(*arguments)
+
+    monkeypatch.setattr(archive, "linked", linked_late)
+    export_study(study, tmp_path / "study.zip")
+    assert read_back(study).trials[running.number].state == TrialState.COMPLETE
+    copy = import_study(elsewhere, tmp_path / "study.zip", None)
+    copied = read_back(copy).trials[running.number]
+    assert copied.state == TrialState.WAITING
+    assert shared_epochs(elsewhere, [copied._trial_id]) == {copied._trial_id: 16}
 
 
 def test_the_dashboard_serves_the_copy(
