@@ -15,7 +15,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search import archive, attributes, worker
+from miiii_search.search import archive, artifacts, attributes, worker
 from miiii_search.search.archive import export_study, import_study
 from miiii_search.search.artifacts import DatabaseArtifactStore
 from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, STARTED_KEY
@@ -109,7 +109,7 @@ def test_it_is_of_one_moment(
     """Though a worker ends a trial in the middle of it, and removes its checkpoint."""
     study = create_study(database, "study", make_spec(budget=BUDGET))
     [running] = with_all(study)
-    linked = archive.linked
+    linked = artifacts.linked
 
     def linked_late(*arguments: Any) -> list[str]:
         end(study, running)

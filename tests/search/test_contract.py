@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -630,7 +631,7 @@ def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
 def test_readers_do_not_wait_for_a_writer(study: Study) -> None:
     lease = claim(study)
     other = another(study.database)
-    beside = Study(other, study.name, study.study_id, study.spec)
+    beside = replace(study, database=other)
     with study.database.transaction() as connection:
         leases.renew(connection, [Heartbeat(lease, 40, 1.0)], SECONDS)
         assert [running.epoch for running in read_status(beside).running] == [0]

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
@@ -73,7 +74,7 @@ def test_each_point_of_lists_once(sqlite: Database, name: str) -> None:
 def test_two_workers(database: Database, name: str) -> None:
     study = create_study(database, "study", make_spec(space=LISTS, sampler=name, budget=Budget(trials=12)))
     other = open_database(database.url.render_as_string(hide_password=False))
-    beside = Study(other, study.name, study.study_id, study.spec)
+    beside = replace(study, database=other)
     # The same seed: both draw the same points.
     found = together(lambda: claim_and_end(study, 3), lambda: claim_and_end(beside, 3))
     other.close()
