@@ -148,7 +148,7 @@ def coordinate(
         while True:
             done = supervise(opened, stop, say, beat, observe=supervision.observe)
             say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
-            if not (done and stay and wait_for_more(opened, stop, say, beat)):
+            if not (done and stay and wait_for_more(opened, stop, say, beat, supervision.observe)):
                 return
 
 
@@ -197,7 +197,7 @@ def work(
     use_compilation_cache()
     say(f"worker on {describe_device()}, lanes: {lanes}")
     policy = Policy(checkpoints or _state_folder() / "checkpoints", checkpoint_every, share_every)
-    beat = Pulse(pulse)
+    beat, tally = Pulse(pulse), monitoring.Tally()
 
     def begin() -> Worker:
         return Worker(
@@ -209,6 +209,7 @@ def work(
             any_version=any_version,
             grace_seconds=grace,
             on_turn=beat,
+            tally=tally,
         )
 
     worker = begin()

@@ -58,13 +58,21 @@ def wait_for_more(
     stop: threading.Event,
     say: Callable[[str], None] = lambda line: None,
     on_poll: Callable[[], None] = lambda: None,
+    observe: Callable[[Glance], None] = lambda glance: None,
 ) -> bool:
-    """Waits until there is something to train in a study where there was nothing (True), or `stop` is set (False)."""
+    """Waits until there is something to train in a study where there was nothing (True), or `stop` is set (False).
+
+    `on_poll` is called at each look, `observe` with what one that succeeded saw.
+    """
     patience = Patience(say)
 
     def has_more() -> bool:
+        glance = study.glance()
+        observe(glance)
         # What still runs where the budget is spent is others' to end.
-        return not study.is_done() and spent_by_now(study.database, study.study_id, study.spec.budget) is None
+        return (
+            not study.is_done(glance.counts) and spent_by_now(study.database, study.study_id, study.spec.budget) is None
+        )
 
     while not stop.wait(POLL_SECONDS):
         on_poll()

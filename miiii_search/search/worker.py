@@ -57,6 +57,7 @@ class Worker:
     trials are saved; None saves nothing, and a trial that is handed back begins anew. Snapshots of the weights at
     log-spaced epochs are kept in the folder `snapshots`, if there is one. `on_chunk` is told when devices computed.
     `crew` trains; a simulation brings its own. `on_turn` is called at each turn of the main loop.
+    `tally` goes on from the process's worker before this one.
 
     Raises `UserError` if the study was created by another version of this package, unless `any_version`.
     """
@@ -73,6 +74,7 @@ class Worker:
         grace_seconds: float = GRACE_SECONDS,
         crew: Crew | None = None,
         on_turn: Callable[[], None] = lambda: None,
+        tally: Tally | None = None,
     ) -> None:
         self._study = study
         self._database = study.database
@@ -102,7 +104,7 @@ class Worker:
         self._ender = Ender(study, self._attributes, self._saver)
         self._look_at = 0.0
         self._was_paused = False
-        self._tally = Tally()
+        self._tally = tally or Tally()
         self._runs: dict[int, Assignment] = {}
         """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
 

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from miiii_search.errors import UserError
 from miiii_search.experiment.trainer import Chunk
 from miiii_search.search import monitoring, tables
-from miiii_search.search.coordinator import supervise
+from miiii_search.search.coordinator import supervise, wait_for_more
+from miiii_search.search.extending import extend
 from miiii_search.search.monitoring import Metric, Supervision, Tally
 from miiii_search.search.storage import Database
 from miiii_search.search.study import Glance, create_study
@@ -66,6 +67,30 @@ def test_a_worker_tells_what_it_does(database: Database) -> None:
     assert totals == sorted(totals)
     assert after["miiii_device_seconds_total"] > 0 and after["miiii_database_silent_seconds"] < 60
     assert "process_resident_memory_bytes" in after
+
+
+def test_totals_go_on_with_the_next_worker_of_a_process(database: Database) -> None:
+    """A study that was done is extended: Prometheus must not see its totals fall."""
+    tally = Tally()
+    study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 1}))
+    Worker(study, 1, tally=tally).run(threading.Event())
+    first = tally.lane_epochs
+    extend(study, ["budget.trials=2"])
+    Worker(study, 1, tally=tally).run(threading.Event())
+    assert 0 < first < tally.lane_epochs == sum(trial.user_attrs["epochs_trained"] for trial in study.trials())
+
+
+def test_a_coordinator_that_waits_goes_on_looking(database: Database) -> None:
+    study = create_study(database, "s", make_spec(budget={"trials": 1}))
+    end(study, claim(study))
+    seen, stop = list[Glance](), threading.Event()
+
+    def see(glance: Glance) -> None:
+        seen.append(glance)
+        stop.set()
+
+    assert not wait_for_more(study, stop, observe=see)
+    assert seen[0].counts[TrialState.COMPLETE] == 1
 
 
 def test_a_coordinator_tells_what_it_saw(database: Database) -> None:
