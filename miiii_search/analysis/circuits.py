@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.analysis.fourier import fourier_basis, n_frequencies
+from miiii_search.analysis.fourier import n_frequencies, without_frequencies
 from miiii_search.analysis.network import Floats, Hook, Weights, forward, grid, n_heads
 from miiii_search.analysis.neurons import Neurons, analyze_neurons
 from miiii_search.analysis.scores import Labels, accuracies, grid_labels, training_mask
 from miiii_search.experiment.spec import Experiment
 
 SAMPLES = 2000
-"""Of those held out, drawn by the data's seed: an accuracy is within a point of that on all of them."""
+"""Of those held out, drawn by the data's seed: 19 times of 20 an accuracy is within two points of that on all."""
 
 NEEDED = 0.02
 """A loss of mean accuracy that is more than the samples' luck."""
@@ -58,7 +58,8 @@ def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = 
         base,
         np.stack([judge.accuracy(without_frequency(weights, k)) for k in range(1, n_frequencies(p) + 1)]) - base,
         np.stack([judge.accuracy(weights, _without_head(h, head_means)) for h in range(n_heads(weights))]) - base,
-        np.stack([judge.without_neurons(logits, surplus, of_group) - base for of_group in members]),
+        np.stack([judge.without_neurons(logits, surplus, of_group) if len(of_group) else base for of_group in members])
+        - base,
         np.asarray([len(of_group) for of_group in members]),
     )
 
@@ -66,9 +67,7 @@ def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = 
 def without_frequency(weights: Weights, k: int) -> Weights:
     """The weights with the embedding of the digits rid of cos and sin of frequency `k`."""
     token = weights["token_embedding"]
-    basis = fourier_basis(len(token) - 1)[2 * k - 1 : 2 * k + 1].astype(token.dtype)
-    digits = token[:-1] - basis.T @ (basis @ token[:-1])
-    return {**weights, "token_embedding": np.concatenate([digits, token[-1:]])}
+    return {**weights, "token_embedding": np.concatenate([without_frequencies(token[:-1], [k]), token[-1:]])}
 
 
 def needs(ablations: Ablations, scored: Sequence[bool]) -> NDArray[np.float64]:
@@ -100,7 +99,8 @@ class _Judge:
     def without_neurons(self, logits: Floats, surplus: Floats, group: NDArray[np.intp]) -> NDArray[np.float64]:
         """Of logits less what the group's neurons write beyond their mean, since all that follows is linear."""
         write = self._weights["feed_forward_out"][group] @ self._weights["unembedding"]  # [group, Σq]
-        return accuracies(logits - write.T @ surplus[group], self._y, self._moduli)
+        written = write.T @ surplus[group]
+        return accuracies(np.subtract(logits, written, out=written), self._y, self._moduli)
 
 
 def _members(neurons: Neurons, k: int) -> NDArray[np.intp]:

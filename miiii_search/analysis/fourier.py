@@ -5,12 +5,13 @@ A frequency k = 1 … (p−1)/2 stands for the pair cos(2πkx/p), sin(2πkx/p).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import scipy.fft
-import scipy.stats
 from numpy.typing import NDArray
 
 from miiii_search.analysis.network import Floats
@@ -21,22 +22,32 @@ FAMILYWISE_ERROR = 0.01
 NOISE_QUANTILE = 0.25
 """Noise is measured on the quietest quarter of the frequencies: up to three quarters may carry something."""
 
+SHUFFLES = 1000
+"""Orders of the digits that noise is judged by; ten of them exceed the threshold."""
+
 
 def n_frequencies(p: int) -> int:
     """(p − 1) / 2: those of a real function on p points, without the constant."""
     return (p - 1) // 2
 
 
+@cache
 def fourier_basis(p: int) -> NDArray[np.float64]:
     """The orthonormal real basis of functions on p digits (Fig. 22, Nanda et al.): a row a function `[p, p]`.
 
     The constant first, then cos and sin of frequency 1, 2, …
     """
-    x = 2 * np.pi * np.arange(p) / p
-    rows = [np.ones(p) / np.sqrt(p)]
-    for k in range(1, n_frequencies(p) + 1):
-        rows += [np.cos(k * x) * np.sqrt(2 / p), np.sin(k * x) * np.sqrt(2 / p)]
-    return np.stack(rows)
+    basis = np.concatenate([np.full((1, p), 1 / np.sqrt(p)), *(waves(p, k) for k in range(1, n_frequencies(p) + 1))])
+    basis.flags.writeable = False  # one for all callers
+    return basis
+
+
+def waves(p: int, k: int) -> NDArray[np.float64]:
+    """cos and sin of frequency `k` over p digits, orthonormal `[2, p]`."""
+    # Reduced first: an angle of many turns has fewer digits left for the rest.
+    angle = 2 * np.pi / p * (k * np.arange(p) % p)
+    pair: NDArray[np.float64] = np.stack([np.cos(angle), np.sin(angle)]) * np.sqrt(2 / p)
+    return pair
 
 
 def frequency_energies(table: Floats) -> NDArray[np.float64]:
@@ -52,7 +63,7 @@ class Frequencies:
 
     energies: NDArray[np.float64]  # [(p − 1) / 2]
     threshold: float
-    """The energy that white noise of the table's level exceeds at any frequency once in a hundred tables."""
+    """The energy that any frequency exceeds in one of a hundred tables without periods."""
 
     @property
     def active(self) -> NDArray[np.intp]:
@@ -72,18 +83,56 @@ class Frequencies:
 
 
 def find_frequencies(table: Floats) -> Frequencies:
-    """The frequencies of a table `[p, d]` over the digits that are above its noise.
+    """The frequencies of a table `[p, d]` over the digits that carry more than they would in another order of digits.
 
-    White noise of variance σ² has energies σ²·χ² with 2d degrees of freedom at every frequency. σ² is taken from
-    the quietest quarter, the threshold is the quantile of `FAMILYWISE_ERROR` over all frequencies (Bonferroni).
+    Noise is the quietest quarter of the frequencies, and the threshold is as many times that as the largest energy is
+    in all but `FAMILYWISE_ERROR` of random orders. χ² would do for white noise, but the columns of a trained embedding
+    are correlated. What was found is taken out and the rest shuffled again, since a strong frequency is much of any
+    order and hides a weak one.
+
+    Five digits are too few: a sixth of their orders only swaps frequencies, so that none is ever found.
     """
-    energies = frequency_energies(table)
-    chi2 = scipy.stats.chi2(2 * table.shape[1])
-    variance = np.quantile(energies, NOISE_QUANTILE) / chi2.ppf(NOISE_QUANTILE)
-    threshold = variance * chi2.isf(FAMILYWISE_ERROR / len(energies))
+    table = table.astype(np.float64)
+    energies, rest, active = frequency_energies(table), table, np.zeros(n_frequencies(len(table)), bool)
     # Below this it is rounding, where there is no noise at all.
-    floor = energies.max() * np.finfo(np.float32).eps
-    return Frequencies(energies, float(max(threshold, floor)))
+    threshold, floor = np.inf, energies.max() * np.finfo(np.float32).eps
+    while not active.all():
+        threshold = min(threshold, max(floor, _quiet(energies) * _shuffled_ratio(rest)))
+        new = (energies > threshold) & ~active
+        if not new.any():
+            break
+        active |= new
+        rest = without_frequencies(table, 1 + np.flatnonzero(active))
+    return Frequencies(energies, float(threshold))
+
+
+def without_frequencies(table: Floats, frequencies: Iterable[int]) -> Floats:
+    """A table `[p, d]` over the digits rid of cos and sin of some frequencies, in its precision."""
+    rest = table
+    for k in frequencies:
+        pair = waves(len(table), k).astype(table.dtype)
+        rest = rest - pair.T @ (pair @ table)
+    return rest
+
+
+def _shuffled_ratio(table: Floats) -> float:
+    """How many times the quiet energy the largest is, in all but `FAMILYWISE_ERROR` of random orders of the digits.
+
+    Always by the same orders.
+    """
+    random = np.random.default_rng(0)
+    energies = np.stack([frequency_energies(random.permutation(table)) for _ in range(SHUFFLES)])
+    quiet, largest = _quiet(energies), energies.max(axis=1)
+    ratios = np.divide(largest, quiet, out=np.full(SHUFFLES, np.inf), where=quiet > 0)
+    # A little more, since rounding may put an order that only swaps frequencies on either side of what it repeats.
+    return float(np.quantile(ratios, 1 - FAMILYWISE_ERROR, method="higher")) * (1 + 1e-9)
+
+
+def _quiet(energies: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest energy of the quietest quarter, over the last axis."""
+    # Not interpolated: the next one may be of a frequency that carries something.
+    quiet: NDArray[np.float64] = np.quantile(energies, NOISE_QUANTILE, axis=-1, method="lower")
+    return quiet
 
 
 def grid_power(grids: Floats) -> NDArray[np.float64]:

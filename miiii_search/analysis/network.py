@@ -68,7 +68,8 @@ def forward(weights: Weights, x: NDArray[np.integer[Any]], hooks: Hooks | None =
     )
     write = weights["attention_output"].reshape(-1, len(answer))  # [heads · d_head, d]
     middle = answer[:, None] + write.T @ head_output.reshape(len(write), -1)
-    neurons = hooked("neurons", np.maximum(weights["feed_forward_in"].T @ middle, 0))
+    before_relu = weights["feed_forward_in"].T @ middle
+    neurons = hooked("neurons", np.maximum(before_relu, 0, out=before_relu))  # the largest array of most networks
     final = middle + weights["feed_forward_out"].T @ neurons
     return Activations(attention, head_output, middle, neurons, final, weights["unembedding"].T @ final)
 
