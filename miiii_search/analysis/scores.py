@@ -39,14 +39,14 @@ def slices(moduli: Sequence[int]) -> Iterator[slice]:
 
 
 def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float64]:
-    """The share of samples whose largest logit is the label's, a task `[tasks]`; a tie is wrong.
+    """The share of samples whose largest logit is the label's, a task `[tasks]`; a tie is wrong, and so is a NaN.
 
     Logits are `[Σq, n]`, labels `[tasks, n]`.
     """
     found = []
     for rows, of_task in zip(slices(moduli), y, strict=True):
         own = np.take_along_axis(logits[rows], of_task[None], axis=0)[0]
-        found.append(np.mean((logits[rows] >= own).sum(axis=0) == 1))
+        found.append(np.mean((logits[rows] < own).sum(axis=0) == rows.stop - rows.start - 1))
     return np.asarray(found, np.float64)
 
 
