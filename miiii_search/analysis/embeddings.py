@@ -21,7 +21,7 @@ class SingularValues:
     values: NDArray[np.float64]  # [min(p, d)]
     vectors: NDArray[np.float64]  # [p, min(p, d)], a column a singular vector over the digits
     marks: dict[float, int]
-    """How many values it takes to pass each of `MARKS`."""
+    """How many values it takes to come to each of `MARKS`."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,14 @@ def analyze_embeddings(weights: Weights) -> Embeddings:
 
 def pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """The correlation coefficient; 0 where one of them does not vary."""
-    a, b = a - a.mean(), b - b.mean()
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(a @ b / norms) if norms else 0.0
+    # Asked of the values: what rounding leaves of a constant less its mean would correlate.
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else 0.0
 
 
 def singular_values(table: NDArray[np.float64]) -> SingularValues:
     """Of a table over the digits `[p, d]`, as it is: not centred."""
     vectors, values, _ = np.linalg.svd(table, full_matrices=False)
     squares = np.cumsum(values**2)
-    whole = squares[-1] or 1.0
-    marks = {mark: int(np.searchsorted(squares / whole, mark) + 1) for mark in MARKS}
+    # A little less, so that rounding asks for no further value where so many hold a share exactly.
+    marks = {mark: 1 + int(np.count_nonzero(squares < (mark - 1e-9) * squares[-1])) for mark in MARKS}
     return SingularValues(values, vectors, marks)
