@@ -15,7 +15,7 @@ SIGMAS = 2.0
 """The paper's threshold: active is ω > μ + 2σ."""
 
 SMOOTHING = 1.0
-"""In epochs on the logarithmic axis: what the public code smoothed by, before it counted above one σ."""
+"""In looks, which lie evenly on the logarithmic axis. The public code smoothed so before it counted above one σ."""
 
 
 @dataclass(frozen=True)
