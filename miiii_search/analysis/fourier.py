@@ -95,7 +95,7 @@ def find_frequencies(table: Floats) -> Frequencies:
     table = table.astype(np.float64)
     energies, rest, active = frequency_energies(table), table, np.zeros(n_frequencies(len(table)), bool)
     # Below this it is rounding, where there is no noise at all.
-    threshold, floor = np.inf, energies.max() * np.finfo(np.float32).eps
+    threshold, floor = np.inf, (table**2).sum() * np.finfo(np.float32).eps
     while not active.all():
         threshold = min(threshold, max(floor, _quiet(energies) * _shuffled_ratio(rest)))
         new = (energies > threshold) & ~active
@@ -123,7 +123,7 @@ def _shuffled_ratio(table: Floats) -> float:
     random = np.random.default_rng(0)
     energies = np.stack([frequency_energies(random.permutation(table)) for _ in range(SHUFFLES)])
     quiet, largest = _quiet(energies), energies.max(axis=1)
-    ratios = np.divide(largest, quiet, out=np.full(SHUFFLES, np.inf), where=quiet > 0)
+    ratios = np.divide(largest, quiet, out=np.ones(SHUFFLES), where=quiet > 0)
     # A little more, since rounding may put an order that only swaps frequencies on either side of what it repeats.
     return float(np.quantile(ratios, 1 - FAMILYWISE_ERROR, method="higher")) * (1 + 1e-9)
 

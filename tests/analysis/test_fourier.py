@@ -92,9 +92,10 @@ def test_where_there_is_no_noise(dtype: type[np.floating]) -> None:
     for amplitudes in ({3: 1.0}, {2: 1.0, 5: 0.01, 9: 5.0}, dict.fromkeys(range(1, 9), 1.0)):
         found = find_frequencies(planted(23, 16, amplitudes, 0, 0).astype(dtype))
         assert found.active.tolist() == sorted(amplitudes)
-    nothing = find_frequencies(np.ones((23, 16), dtype))
-    assert nothing.participation >= 0 and nothing.share(1) <= 1
-    assert find_frequencies(np.zeros((23, 16), dtype)).active.size == 0
+    for constant in (0.0, 0.1):
+        nothing = find_frequencies(np.full((23, 16), constant, dtype))
+        assert nothing.active.size == 0
+        assert nothing.participation >= 0 and 0 <= nothing.share(1) <= 1
 
 
 @pytest.mark.parametrize("correlated", [False, True], ids=["white", "correlated columns"])
