@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.analysis.fourier import Frequencies, find_frequencies
+from miiii_search.analysis.fourier import Frequencies, find_frequencies, frequency_energies
 from miiii_search.analysis.network import Weights
 
 MARKS = (0.5, 0.9)
@@ -22,6 +22,12 @@ class SingularValues:
     vectors: NDArray[np.float64]  # [p, min(p, d)], a column a singular vector over the digits
     marks: dict[float, int]
     """How many values it takes to come to each of `MARKS`."""
+
+    def frequency(self, index: int) -> tuple[int, float]:
+        """The dominant frequency of one singular vector, and the share that it has of the vector's variance."""
+        energies = frequency_energies(self.vectors[:, [index]])
+        total = energies.sum()
+        return int(energies.argmax()) + 1, float(energies.max() / total) if total else 0.0
 
 
 @dataclass(frozen=True)

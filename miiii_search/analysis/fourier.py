@@ -50,10 +50,16 @@ def waves(p: int, k: int) -> NDArray[np.float64]:
     return pair
 
 
+def in_fourier_basis(table: Floats) -> NDArray[np.float64]:
+    """A table `[p, d]` over the digits by the functions of `fourier_basis` `[p, d]` (Fig. 12 to 14)."""
+    coefficients: NDArray[np.float64] = fourier_basis(len(table)) @ table.astype(np.float64)
+    return coefficients
+
+
 def frequency_energies(table: Floats) -> NDArray[np.float64]:
     """The squared norm of what of a table `[p, d]` over the digits lies at each frequency `[(p − 1) / 2]`."""
-    components = fourier_basis(len(table))[1:] @ table.astype(np.float64)
-    energies: NDArray[np.float64] = (components**2).sum(axis=1).reshape(-1, 2).sum(axis=1)
+    squares = in_fourier_basis(table)[1:] ** 2
+    energies: NDArray[np.float64] = squares.sum(axis=1).reshape(-1, 2).sum(axis=1)
     return energies
 
 

@@ -72,6 +72,7 @@ def task_colours(moduli: Sequence[int]) -> tuple[list[Any], ScalarMappable]:
 def log_epochs(axes: Axes) -> None:
     """A logarithmic axis of epochs, with whole numbers at powers of two."""
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
+    # Seven, since more numbers of five digits would touch in a column.
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:,.0f}"))
     axes.set_xlabel("epoch")

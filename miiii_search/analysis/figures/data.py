@@ -1,0 +1,103 @@
+"""What the tasks ask, before anything is trained (Fig. 2, 3, 4, 22)."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from miiii_search.analysis import fourier
+from miiii_search.analysis.figures.heatmaps import corner, over_grid
+from miiii_search.analysis.figures.style import COLUMN, DIVERGING, OKABE_ITO, new_figure
+from miiii_search.analysis.scores import grid_labels
+from miiii_search.experiment.spec import Experiment, primes_below
+
+PAPERS_TWO, PAPERS_ONE = (17, 23), 11
+"""Whose multiples Fig. 2 shows, at p = 113."""
+
+ALL_TASKS = 4
+"""So many label grids fit beside one another; of more tasks three are shown."""
+
+
+def number_spirals(p: int) -> Figure:
+    """Natural numbers below p² in polar coordinates (n, n mod 2π) (Fig. 2): multiples of two primes, of one, primes."""
+    n = np.arange(p * p)
+    two = spiral_primes(p)
+    one = PAPERS_ONE if p > PAPERS_ONE else 2
+    primes = np.asarray(primes_below(p * p))
+    panels: list[tuple[str, list[NDArray[np.intp]]]] = [
+        (f"multiples of {two[0]}\nand of {two[1]}", [n[n % q == 0] for q in two]),
+        (f"multiples\nof {one}", [n[n % one == 0]]),
+        ("primes\n", [primes]),
+    ]
+    figure = new_figure(COLUMN, 1.5)
+    for column, (title, numbers) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, 3, column, projection="polar")
+        for of, colour in zip(numbers, OKABE_ITO, strict=False):
+            size = np.clip(40 / np.sqrt(len(of)), 1.2, 4)
+            axes.plot(of % (2 * np.pi), of, ".", markersize=size, markeredgewidth=0, color=colour, rasterized=True)
+        axes.set(title=title, ylim=(0, p * p), xticks=[], yticks=[])
+        axes.spines["polar"].set_visible(False)
+    return figure
+
+
+def spiral_primes(p: int) -> tuple[int, int]:
+    """The two primes on the left of Fig. 2: the paper's at p = 113, else those nearest to p / 6."""
+    if p == 113:
+        return PAPERS_TWO
+    first, second = sorted(sorted(primes_below(p), key=lambda q: abs(q - p / 6))[:2])
+    return first, second
+
+
+def input_grid(p: int) -> Figure:
+    """Both digits of every sample, and the number n = x0 + x1·p that they make (Fig. 3)."""
+    x0, x1 = np.meshgrid(np.arange(p), np.arange(p), indexing="ij")
+    figure = new_figure(COLUMN, 1.75)
+    panels = [("first digit $x_0$", x0), ("second digit $x_1$", x1), ("number $n$", x0 + x1 * p)]
+    for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+        image = over_grid(axes, values)
+        axes.set_title(title)
+        axes.label_outer()
+        figure.colorbar(image, ax=axes, orientation="horizontal", ticks=[0, int(values.max())])
+    return figure
+
+
+def label_grids(experiment: Experiment) -> Figure:
+    """The labels of a few tasks over the first of both digits (Fig. 4)."""
+    chosen = shown_tasks(experiment)
+    grids = corner(grid_labels(experiment))
+    figure = new_figure(COLUMN, 1.75) if len(chosen) > 1 else new_figure(COLUMN * 0.6, 2.2)
+    for axes, task in zip(figure.subplots(1, len(chosen), squeeze=False, sharey=True)[0], chosen, strict=True):
+        q = experiment.moduli[task]
+        image = over_grid(axes, grids[task], norm=Normalize(0, q - 1))
+        axes.set_title(f"q = {q}")
+        axes.label_outer()
+        bar = figure.colorbar(image, ax=axes, orientation="horizontal", ticks=[0, q - 1])
+        bar.set_label("class", labelpad=-6)
+    return figure
+
+
+def shown_tasks(experiment: Experiment) -> list[int]:
+    """All where they are few, else the smallest modulus, that nearest to √p and the largest."""
+    moduli = experiment.moduli
+    if len(moduli) <= ALL_TASKS:
+        return list(range(len(moduli)))
+    middle = int(np.argmin(np.abs(np.asarray(moduli[1:-1]) - np.sqrt(experiment.p)))) + 1
+    return [0, middle, len(moduli) - 1]
+
+
+def dft_matrix(p: int) -> Figure:
+    """The discrete Fourier transform as a matrix, real and imaginary part (Fig. 22)."""
+    matrix = fourier.dft_matrix(p)
+    figure = new_figure(COLUMN, 1.85)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, title, part in zip(panels, ("real part", "imaginary part"), (matrix.real, matrix.imag), strict=True):
+        image = axes.imshow(part, cmap=DIVERGING, norm=Normalize(-1, 1), interpolation="nearest")
+        axes.set(title=title, xlabel="digit $x$", ylabel="frequency $k$")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.label_outer()
+    figure.colorbar(image, ax=panels, ticks=[-1, 0, 1], shrink=0.8)
+    return figure
