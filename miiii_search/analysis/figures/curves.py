@@ -24,6 +24,9 @@ ROW = 0.06
 LABELLED_ROW = 0.1
 """Inches that a row needs for a label of its own."""
 
+LEAST_HEIGHT = 0.8
+"""Inches of a heat map, or its axis would have no room for its name."""
+
 FEW_ROWS = 1.5
 """Inches that a heat map may take so that each of its rows has a label."""
 
@@ -93,7 +96,7 @@ def task_order(findings: Findings) -> Figure | None:
     if not any(epoch is not None for epoch in [*memorised.values(), *generalised.values()]):
         return None
     rows = [*milestones.order, *(q for q in experiment.moduli if generalised[q] is None)]
-    figure = new_figure(COLUMN, max(1.3, 0.75 + LABELLED_ROW * len(rows)))
+    figure = new_figure(COLUMN, max(LEAST_HEIGHT, LABELLED_ROW * len(rows)) + 0.75)
     axes = figure.subplots()
     for row, q in enumerate(rows):
         begin, end = memorised[q], generalised[q]
@@ -160,7 +163,7 @@ def _heat_maps(
     extend: str = "neither",
 ) -> Figure:
     tasks = len(experiment.moduli)
-    height = max(ROW * tasks, min(LABELLED_ROW * tasks, FEW_ROWS))
+    height = max(LEAST_HEIGHT, ROW * tasks, min(LABELLED_ROW * tasks, FEW_ROWS))
     figure = new_figure(COLUMN, 2 * height + 1.2)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, values, title in zip(panels, (train, validation), ("training", "validation"), strict=True):
@@ -182,4 +185,4 @@ def _name_rows(axes: Axes, experiment: Experiment, moduli: tuple[int, ...] | lis
     scored = dict(zip(experiment.moduli, experiment.scored, strict=True))
     for row, label in zip(shown, axes.get_yticklabels(), strict=True):
         label.set_color("black" if scored[moduli[row]] else "0.55")
-    axes.set_ylabel("task q" if all(experiment.scored) else "task q (grey: not in the loss)")
+    axes.set_ylabel("task q" if all(experiment.scored) else "task q\n(grey: masked)")

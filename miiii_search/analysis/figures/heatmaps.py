@@ -72,6 +72,6 @@ def columns(epochs: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]
     starts = np.flatnonzero(np.diff(cells, prepend=-1))
     ends = np.append(starts[1:], len(at)) - 1
     inner = (at[ends[:-1]] + at[starts[1:]]) / 2
-    outer = inner if len(inner) else np.asarray([at[0] - 0.5, at[-1] + 0.5])
+    outer = inner if len(inner) else np.asarray([at[0] + 0.5, at[0] - 0.5])
     edges = [2 * at[0] - outer[0], *inner, 2 * at[-1] - outer[-1]]
     return starts, np.exp2(np.asarray(edges))

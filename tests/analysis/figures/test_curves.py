@@ -1,6 +1,7 @@
 """The figures of training, against the record."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from miiii_search.analysis.figures.curves import DEPTH, accuracy, gradient_norms, loss, task_order
 from miiii_search.analysis.figures.heatmaps import COLUMNS, columns
@@ -23,7 +25,7 @@ MANY = Experiment(p=13)  # q = 2, 3, 5, 7, 11
 ONE = Experiment(p=13, task="nanda")
 
 
-def with_record(findings: Findings, **changed: np.ndarray) -> Findings:  # type: ignore[type-arg]
+def with_record(findings: Findings, **changed: NDArray[Any]) -> Findings:
     assert findings.run.record is not None
     record = replace(findings.run.record, **changed)
     return replace(
@@ -41,7 +43,7 @@ def mesh(axes: Axes) -> QuadMesh:
     return found
 
 
-def values(axes: Axes) -> np.ma.MaskedArray:  # type: ignore[type-arg]
+def values(axes: Axes) -> Any:
     return np.ma.asarray(mesh(axes).get_array())
 
 
@@ -75,8 +77,8 @@ def test_of_one_task_there_are_lines() -> None:
         (axes,) = drawn(draw(findings)).axes
         lines = {str(line.get_label()): line for line in axes.lines}
         for split, label in (("train", "training"), ("validation", "validation")):
-            assert (lines[label].get_xdata() == record.epoch).all()
-            assert (lines[label].get_ydata() == getattr(record, f"{split}_{name}")[:, 0]).all()
+            assert np.array_equal(lines[label].get_xdata(), record.epoch)
+            assert np.array_equal(lines[label].get_ydata(), getattr(record, f"{split}_{name}")[:, 0])
         np.testing.assert_allclose(np.asarray(lines["chance"].get_ydata(), float), chance)
         assert axes.get_xscale() == "log"
         assert axes.get_yscale() == ("log" if draw is loss else "linear")
@@ -120,7 +122,9 @@ def test_columns_hold_each_evaluation_once(evaluations: int) -> None:
     assert len(edges) == len(starts) + 1 <= COLUMNS + 2
     assert (np.diff(edges) > 0).all()
     # Each evaluation lies within the edges of its own column.
-    assert (np.searchsorted(edges, epochs) - 1 == np.searchsorted(starts, np.arange(evaluations), side="right") - 1).all()
+    assert (
+        np.searchsorted(edges, epochs) - 1 == np.searchsorted(starts, np.arange(evaluations), side="right") - 1
+    ).all()
     if evaluations <= 100:
         assert len(starts) == evaluations, "few evaluations have a column each"
 

@@ -31,11 +31,14 @@ def test_spirals_of_the_paper() -> None:
 def test_spirals_by_angle_and_radius() -> None:
     figure = number_spirals(13)
     left, middle, right = figure.axes
-    wanted = [[n for n in range(169) if n % q == 0] for q in (2, 3)], [range(0, 169, 11)], [filter(is_prime, range(169))]
+    wanted: list[list[list[int]]] = [
+        [[n for n in range(169) if n % q == 0] for q in (2, 3)],
+        [list(range(0, 169, 11))],
+        [[n for n in range(169) if is_prime(n)]],
+    ]
     for axes, panel in zip((left, middle, right), wanted, strict=True):
         assert axes.name == "polar"
-        for line, numbers in zip(axes.lines, panel, strict=True):
-            n = list(numbers)
+        for line, n in zip(axes.lines, panel, strict=True):
             assert list(np.asarray(line.get_ydata())) == n
             np.testing.assert_allclose(np.asarray(line.get_xdata()), np.mod(n, 2 * np.pi))
 
