@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from miiii_search.analysis.figures.style import COLUMN, DIVERGING, OKABE_ITO, new_figure
 from miiii_search.analysis.findings import Findings
@@ -16,6 +17,9 @@ MOST_VECTORS = 8
 
 MOST_LABELS = 10
 """Frequencies that get their number written above them, strongest first."""
+
+LABELS_IN_A_ROW = 25
+"""How many numbers of two digits fit beside one another."""
 
 
 def positions(findings: Findings) -> Figure | None:
@@ -35,7 +39,7 @@ def positions(findings: Findings) -> Figure | None:
     scatter.plot(table[0], table[1], ".", markersize=3, markeredgewidth=0, color=OKABE_ITO[0], rasterized=True)
     tick = float(f"{0.7 * limit:.1g}")
     span = (-1.1 * limit, 1.1 * limit)
-    scatter.set(xlim=span, ylim=span, xticks=[-tick, 0, tick], yticks=[-tick, 0, tick], aspect="equal")
+    scatter.set(xlim=span, ylim=span, xticks=[-tick, tick], yticks=[-tick, tick], aspect="equal")
     r = f"{findings.network.embeddings.position_correlation:.2f}".replace("-", "−")
     scatter.set(xlabel="at $x_0$", ylabel="at $x_1$", title=f"r = {r}")
     return figure
@@ -117,7 +121,7 @@ def frequency_norms(findings: Findings) -> Figure | None:
     colours = [OKABE_ITO[1] if k in active else "0.6" for k in frequencies]
     axes.bar(frequencies, norms, width=0.8, color=colours)
     axes.axhline(np.sqrt(found.threshold), color="black", linestyle="--", linewidth=0.8, label="noise threshold")
-    for k in sorted(active, key=lambda k: -norms[k - 1])[:MOST_LABELS]:
+    for k in _labelled(active, norms):
         axes.annotate(f"{k}", (k, norms[k - 1]), (0, 1), textcoords="offset points", ha="center", fontsize=6)
     axes.set(xlabel="frequency $k$", ylabel="norm", xlim=(0, len(norms) + 1))
     axes.set_ylim(0, 1.1 * max(float(norms.max()), float(np.sqrt(found.threshold))) or 1)
@@ -125,3 +129,12 @@ def frequency_norms(findings: Findings) -> Figure | None:
     axes.set_title(f"{len(active)} of {len(norms)} above the noise", loc="left")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return figure
+
+
+def _labelled(active: NDArray[np.intp], norms: NDArray[np.float64]) -> list[int]:
+    """The strongest of the active frequencies, without those whose number would lie over a stronger one's."""
+    room, chosen = len(norms) // LABELS_IN_A_ROW, list[int]()
+    for k in sorted(active.tolist(), key=lambda k: -norms[k - 1])[:MOST_LABELS]:
+        if all(abs(k - other) > room for other in chosen):
+            chosen.append(k)
+    return chosen

@@ -147,3 +147,14 @@ def test_norms_of_frequencies() -> None:
 def test_noise_has_no_frequency() -> None:
     (axes,) = drawn(frequency_norms(planted({}))).axes
     assert axes.get_title(loc="left") == "0 of 15 above the noise" and not axes.texts
+
+
+def test_numbers_of_frequencies_do_not_lie_over_one_another() -> None:
+    rng, x = np.random.default_rng(0), np.arange(113)
+    table = 0.01 * rng.normal(size=(114, D))
+    for i, (k, size) in enumerate({20: 1.0, 21: 0.9, 18: 0.8, 40: 0.7}.items()):
+        table[:-1, i] += size * np.cos(2 * np.pi * k * x / 113)
+    findings = with_weights(make_findings(Experiment(), d_model=D), token_embedding=table.astype(np.float32))
+    (axes,) = drawn(frequency_norms(findings)).axes
+    assert axes.get_title(loc="left") == "4 of 56 above the noise"
+    assert [text.get_text() for text in axes.texts] == ["20", "40"]
