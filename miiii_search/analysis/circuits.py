@@ -78,12 +78,22 @@ def needs(ablations: Ablations, scored: Sequence[bool]) -> NDArray[np.float64]:
 
 def transient_frequencies(through_training: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
     """Frequencies that were needed once and are not at the end, with the epoch at which they were needed most."""
-    if not through_training:
+    return _transient(through_training, [needs(ablations, scored) for ablations in through_training])
+
+
+def transient_heads(through_training: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
+    """The same of the heads, counted from 1."""
+    chosen = np.asarray(scored)
+    return _transient(through_training, [-ablations.heads[:, chosen].mean(axis=1) for ablations in through_training])
+
+
+def _transient(through_training: Sequence[Ablations], losses: Sequence[NDArray[np.float64]]) -> dict[int, int]:
+    if not losses:
         return {}
-    lost = np.stack([needs(a, scored) for a in through_training])  # [looks, frequencies]
+    lost = np.stack(losses)  # [looks, parts]
     peak = lost.max(axis=0)
     gone = np.flatnonzero((peak >= NEEDED) & (lost[-1] <= GONE * peak))
-    return {int(k) + 1: through_training[int(lost[:, k].argmax())].epoch for k in gone}
+    return {int(part) + 1: through_training[int(lost[:, part].argmax())].epoch for part in gone}
 
 
 class _Judge:

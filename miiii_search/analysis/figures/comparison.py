@@ -1,0 +1,166 @@
+"""What the final weights of several runs show, a figure a finding (4.3 to 4.5): a panel or a line a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from miiii_search.analysis.attention import digit_preference
+from miiii_search.analysis.embeddings import MARKS, SingularValues
+from miiii_search.analysis.figures import style
+from miiii_search.analysis.figures.panels import IN_A_ROW, fit, label_all, legend_columns, panels_in_rows
+from miiii_search.analysis.findings import Findings, OfWeights
+
+LINES = ("-", "--", ":", "-.")
+"""Through which runs go when the colours are used up."""
+
+MARKERS = ("o", "s")
+"""For 50 % and for 90 %."""
+
+NOISE = "what noise reaches once in a hundred tables"
+
+
+def compare_positions(findings: Sequence[Findings]) -> Figure | None:
+    """Fig. 8: the embedding of the second position against that of the first, a dot a dimension."""
+    runs = _with_weights(findings)
+    if not runs:
+        return None
+    tables = [network.weights["position_embedding"][:2].astype(np.float64) for _, network in runs]
+    limit = 1.05 * max(np.abs(table).max() for table in tables)
+    figure, panels = panels_in_rows(len(runs), 1.75, sharex=True)
+    for axes, (name, network), (first, second) in zip(panels, runs, tables, strict=True):
+        axes.axline((0, 0), slope=1, color="0.8", linewidth=0.6)
+        axes.scatter(first, second, s=5, color=style.OKABE_ITO[0], linewidths=0, alpha=0.6, rasterized=True)
+        correlation = f"{network.embeddings.position_correlation:z.2f}".replace("-", "−")
+        axes.set_title(f"{fit(name, min(len(runs), IN_A_ROW))}\nr = {correlation}")
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    label_all(figure, "value at x0's position", "value at x1's position")
+    return figure
+
+
+def compare_singular_values(findings: Sequence[Findings]) -> Figure | None:
+    """Fig. 9: singular values of the digits' embedding, a line a run, with marks at 50 % and 90 % of the variance."""
+    runs = _with_weights(findings)
+    if not runs:
+        return None
+    figure = style.new_figure(style.COLUMN, 2.4)
+    axes = figure.subplots()
+    for (name, network), (colour, line) in zip(runs, _looks(), strict=False):
+        _singular_values(axes, network.embeddings.singular, name, colour, line)
+    for marker, mark in zip(MARKERS, MARKS, strict=True):
+        axes.plot(
+            [], [], marker=marker, linestyle="", color="0.4", markersize=4, label=f"{100 * mark:.0f} % of variance"
+        )
+    axes.set_ylim(0, 1.05)
+    axes.set_xlabel("singular value, by size")
+    axes.set_ylabel("share of the largest")
+    axes.legend()
+    return figure
+
+
+def compare_embeddings(findings: Sequence[Findings]) -> Figure | None:
+    """Fig. 12 to 14: the share of the embedding's energy at each frequency, and the threshold of noise."""
+    runs = _with_weights(findings)
+    if not runs:
+        return None
+    figure, panels = panels_in_rows(len(runs), 1.6)
+    for axes, (name, network) in zip(panels, runs, strict=True):
+        found = network.embeddings.frequencies
+        total = found.energies.sum() or 1.0
+        k = 1 + np.arange(len(found.energies))
+        active = np.isin(k, found.active)
+        axes.bar(k[active], 100 * found.energies[active] / total, width=0.8, color=style.OKABE_ITO[0])
+        axes.bar(k[~active], 100 * found.energies[~active] / total, width=0.8, color="0.7")
+        axes.axhline(
+            100 * found.threshold / total, color=style.OKABE_ITO[1], linewidth=0.8, linestyle="--", label=NOISE
+        )
+        axes.set_xlim(0.3, len(k) + 0.7)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.set_title(f"{fit(name, min(len(runs), IN_A_ROW))}\n{active.sum()} of {len(k)} above noise")
+    label_all(figure, "frequency k", "share of energy (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center")
+    return figure
+
+
+def compare_neurons(findings: Sequence[Findings]) -> Figure | None:
+    """Fig. 15, 16 in numbers: how many neurons are explained how well by two frequencies, and by a single one."""
+    runs = _with_weights(findings)
+    if not runs:
+        return None
+    figure = style.new_figure(style.PAGE, 2.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for (name, network), (colour, line) in zip(runs, _looks(), strict=False):
+        neurons = network.neurons
+        for axes, explained in zip(panels, (neurons.explained, neurons.single_explained), strict=True):
+            alive = np.sort(explained[neurons.alive])
+            if len(alive):
+                # From all neurons at no share at all down to the best explained one.
+                left = 100 * (1 - np.arange(len(alive) + 1) / len(alive))
+                share = 100 * np.concatenate([[0], alive])
+                axes.step(share, left, where="post", color=colour, linestyle=line, label=name)
+    for axes, title in zip(
+        panels, ("the dominant frequency of each digit", "one frequency for both digits"), strict=True
+    ):
+        axes.set(xlim=(0, 100), ylim=(0, 102))
+        axes.set_xlabel(f"variance at {title} (%)")
+    panels[0].set_ylabel("neurons with at least so much (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels))
+    return figure
+
+
+def compare_attention(findings: Sequence[Findings]) -> Figure | None:
+    """Fig. 19: attention from ŷ to x0 over the grid, a row a run, a column a head."""
+    runs = [(found, found.network) for found in findings if found.network is not None]
+    if not runs:
+        return None
+    heads = max(len(network.activations.attention) for _, network in runs)
+    width = style.PAGE if heads > 2 else style.COLUMN
+    side = min(1.3, (width - 1.4) / heads)
+    figure = style.new_figure(width, len(runs) * (side + 0.22) + 0.4)
+    panels = figure.subplots(len(runs), heads, squeeze=False)
+    normalize = Normalize(0, 1)
+    for row, (found, network) in zip(panels, runs, strict=True):
+        p = found.run.experiment.p
+        preferences = digit_preference(network.activations.attention).mean
+        for head, axes in enumerate(row):
+            axes.set(xticks=[], yticks=[])
+            if head >= len(preferences):
+                axes.set_axis_off()
+                continue
+            image = network.activations.attention[head, 0].reshape(p, p)
+            axes.imshow(image, norm=normalize, cmap=style.SEQUENTIAL, interpolation="nearest")
+            axes.spines[:].set_visible(False)
+            axes.set_title(f"{preferences[head]:z.2f}".replace("-", "−"), pad=2)
+        row[0].set_ylabel(f"{found.run.name}\nx0 →", rotation=90)
+    for axes in panels[-1]:
+        axes.set_xlabel("x1 →")
+    scale = ScalarMappable(normalize, style.SEQUENTIAL)
+    figure.colorbar(scale, ax=list(panels.ravel()), label="attention from ŷ to x0", aspect=30, shrink=0.8)
+    figure.suptitle("a panel a head, above it its preference: 1 for x0 alone, −1 for x1 alone", fontsize=7)
+    return figure
+
+
+def _singular_values(axes: Axes, found: SingularValues, name: str, colour: str, line: str) -> None:
+    height = found.values / (found.values[0] or 1.0)
+    axes.plot(1 + np.arange(len(height)), height, color=colour, linestyle=line, label=name)
+    for marker, at in zip(MARKERS, found.marks.values(), strict=True):
+        axes.plot(at, height[at - 1], marker=marker, color=colour, markersize=4)
+
+
+def _with_weights(findings: Sequence[Findings]) -> list[tuple[str, OfWeights]]:
+    return [(found.run.name, found.network) for found in findings if found.network is not None]
+
+
+def _looks() -> Iterator[tuple[str, str]]:
+    """A colour and a line for each run, all of them different as long as they last."""
+    colours = style.OKABE_ITO
+    return cycle((colour, line) for line in LINES for colour in colours)

@@ -1,0 +1,131 @@
+"""How several runs came about: accuracy and frequencies through training (4.2, 4.4), a panel a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import NDArray
+
+from miiii_search.analysis.activity import Activity
+from miiii_search.analysis.figures import style
+from miiii_search.analysis.figures.panels import IN_A_ROW, fit, label_all, legend_columns, panels_in_rows
+from miiii_search.analysis.findings import Findings
+from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.telemetry import Record
+
+FULL_SCALE = (2.0, 8.0)
+"""Times the share that a frequency has when all are alike: the least and the most that colours of activations span."""
+
+
+def compare_activity(findings: Sequence[Findings]) -> Figure | None:
+    """Fig. 17, 21: activation of the frequencies of each digit through training, and how many are active."""
+    runs = [(found.run.name, found.activity) for found in findings if found.activity is not None]
+    if not runs:
+        return None
+    figure = style.new_figure(style.PAGE, 4.6)
+    panels = figure.subplots(3, len(runs), sharex=True, sharey="row", squeeze=False, height_ratios=[1.2, 1.2, 1])
+    strongest = max(activity.activation.max() * activity.activation.shape[2] for _, activity in runs)
+    normalize = Normalize(0, float(np.clip(strongest, *FULL_SCALE)))
+    for column, (name, activity) in zip(panels.T, runs, strict=True):
+        for digit, axes in enumerate(column[:2]):
+            _activation(axes, activity, digit, normalize)
+        _counts(column[2], activity)
+        column[2].tick_params(axis="x", labelrotation=0 if len(runs) <= IN_A_ROW else 90)
+        column[0].set_title(fit(name, max(len(runs), 3)))
+    for digit, axes in enumerate(panels[:2, 0]):
+        axes.set_ylabel(f"frequency k of x{digit}")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    panels[2, 0].set_ylabel("active frequencies")
+    panels[2, 0].yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    panels[2, 0].set_ylim(bottom=0)
+    panels[2, 0].legend()
+    extend = "max" if strongest > FULL_SCALE[1] else "neither"
+    label = "activation (1: as if all were alike)"
+    scale = ScalarMappable(normalize, style.SEQUENTIAL)
+    figure.colorbar(scale, ax=list(panels[:2].ravel()), label=label, extend=extend, aspect=30)
+    return figure
+
+
+def compare_accuracy(findings: Sequence[Findings]) -> Figure | None:
+    """Fig. 6, 20: validation accuracy of every task through training, and the scored tasks' means."""
+    runs = [(found, found.run.record) for found in findings if found.run.record is not None and len(found.run.record)]
+    if not runs:
+        return None
+    figure, panels = panels_in_rows(len(runs), 1.7, sharex=True)
+    moduli = sorted(
+        {q for found, _ in runs for q in found.run.experiment.moduli if found.run.experiment.task != "nanda"}
+    )
+    colours, scale = style.task_colours(moduli or [2])
+    for axes, (found, record) in zip(panels, runs, strict=True):
+        _accuracies(axes, found.run.experiment, record, dict(zip(moduli, colours, strict=False)))
+        axes.set_title(fit(found.run.name, min(len(runs), IN_A_ROW)))
+    label_all(figure, "epoch", "accuracy")
+    labelled = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend([*labelled.values()], [*labelled], loc="outside upper center", ncols=legend_columns([*labelled]))
+    if moduli:
+        ticks = [q for q in (2, 5, 10, 20, 50, 100, 200) if moduli[0] <= q <= moduli[-1]]
+        bar = figure.colorbar(scale, ax=panels, label="validation: modulus q", ticks=ticks, format="{x:g}")
+        bar.ax.minorticks_off()
+    return figure
+
+
+def _activation(axes: Axes, activity: Activity, digit: int, normalize: Normalize) -> None:
+    m = activity.activation.shape[2]
+    axes.pcolormesh(
+        _edges(activity.epochs),
+        0.5 + np.arange(m + 1),
+        m * activity.activation[:, digit].T,
+        norm=normalize,
+        cmap=style.SEQUENTIAL,
+        rasterized=True,
+    )
+
+
+def _counts(axes: Axes, activity: Activity) -> None:
+    """Drawn so that both digits are seen where they are alike."""
+    counts = activity.counts()
+    axes.plot(activity.epochs, counts[:, 0], color=style.OKABE_ITO[0], marker="o", markersize=4.5, label="x0")
+    axes.plot(activity.epochs, counts[:, 1], color=style.OKABE_ITO[1], marker="s", markersize=2, ls="--", label="x1")
+    _few_epochs(axes)
+
+
+def _accuracies(axes: Axes, experiment: Experiment, record: Record, colours: Mapping[int, Any]) -> None:
+    scored = np.asarray(experiment.scored)
+    if len(experiment.moduli) > 1:
+        for task, q in enumerate(experiment.moduli):
+            line, label = ("-", None) if scored[task] else ("--", "validation, left out of the loss")
+            accuracy = record.validation_accuracy[:, task]
+            axes.plot(record.epoch, accuracy, color=colours[q], linewidth=0.6, linestyle=line, label=label)
+    train, validation = record.train_accuracy[:, scored], record.validation_accuracy[:, scored]
+    axes.plot(record.epoch, train.mean(axis=1), color="black", linestyle=":", label="training, mean")
+    axes.plot(record.epoch, validation.mean(axis=1), color="black", linewidth=1.4, label="validation, mean")
+    axes.set_ylim(-0.02, 1.02)
+    _few_epochs(axes)
+    axes.set_xlabel("")
+
+
+def _few_epochs(axes: Axes) -> None:
+    """An axis for a narrow panel."""
+    style.log_epochs(axes)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=5))
+
+
+def _edges(epochs: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Borders of the looks on a logarithmic axis: half way between them."""
+    logs = np.log2(epochs.astype(np.float64))
+    if len(logs) == 1:
+        borders = np.asarray([logs[0] - 0.5, logs[0] + 0.5])
+    else:
+        between = (logs[1:] + logs[:-1]) / 2
+        borders = np.concatenate([[2 * logs[0] - between[0]], between, [2 * logs[-1] - between[-1]]])
+    edges: NDArray[np.float64] = np.exp2(borders)
+    return edges

@@ -1,0 +1,45 @@
+"""Nanda et al.'s progress measures through training."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from miiii_search.analysis.figures import style
+from miiii_search.analysis.findings import Findings
+from miiii_search.analysis.progress import ProgressMeasures
+
+CURVES = (
+    ("train", "train", "o", "-"),
+    ("held_out", "held out", "s", "-"),
+    ("restricted", "restricted", "^", "--"),
+    ("excluded", "excluded", "v", "--"),
+)
+"""Of `ProgressMeasures`: its field, its label, its marker, its line."""
+
+
+def progress_measures(findings: Findings) -> Figure | None:
+    """The four losses at every snapshot; None for another task than `nanda`, or without snapshots.
+
+    Restricted to the key frequencies the loss falls while the general solution forms; without them it rises on the
+    training samples as what was memorised is given up.
+    """
+    if len(findings.progress) < 2:
+        return None
+    figure = style.new_figure(style.COLUMN, 2.5)
+    axes = figure.subplots()
+    epochs = [measures.epoch for measures in findings.progress]
+    for (name, label, marker, line), colour in zip(CURVES, style.OKABE_ITO, strict=False):
+        loss = np.asarray([_drawable(measures, name) for measures in findings.progress])
+        axes.plot(epochs, loss, color=colour, marker=marker, markersize=3.5, linestyle=line, label=label)
+    axes.set_yscale("log")
+    style.log_epochs(axes)
+    axes.set_ylabel("loss (nats)")
+    figure.legend(loc="outside upper center", ncols=4, handlelength=2.2, columnspacing=1.2)
+    return figure
+
+
+def _drawable(measures: ProgressMeasures, name: str) -> float:
+    """NaN, which leaves a gap, for what has no place on a logarithmic axis."""
+    loss = float(getattr(measures, name))
+    return loss if 0 < loss < np.inf else np.nan
