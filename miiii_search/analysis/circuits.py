@@ -78,22 +78,24 @@ def needs(ablations: Ablations, scored: Sequence[bool]) -> NDArray[np.float64]:
 
 def transient_frequencies(through_training: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
     """Frequencies that were needed once and are not at the end, with the epoch at which they were needed most."""
-    return _transient(through_training, [needs(ablations, scored) for ablations in through_training])
+    gone = _transient(through_training, [needs(ablations, scored) for ablations in through_training])
+    return {index + 1: epoch for index, epoch in gone.items()}
 
 
 def transient_heads(through_training: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
-    """The same of the heads, counted from 1."""
+    """The same of the heads, the first of which is 0."""
     chosen = np.asarray(scored)
     return _transient(through_training, [-ablations.heads[:, chosen].mean(axis=1) for ablations in through_training])
 
 
 def _transient(through_training: Sequence[Ablations], losses: Sequence[NDArray[np.float64]]) -> dict[int, int]:
+    """By index in `losses`, one array a look."""
     if not losses:
         return {}
     lost = np.stack(losses)  # [looks, parts]
     peak = lost.max(axis=0)
     gone = np.flatnonzero((peak >= NEEDED) & (lost[-1] <= GONE * peak))
-    return {int(part) + 1: through_training[int(lost[:, part].argmax())].epoch for part in gone}
+    return {int(part): through_training[int(lost[:, part].argmax())].epoch for part in gone}
 
 
 class _Judge:

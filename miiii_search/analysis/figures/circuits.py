@@ -57,10 +57,12 @@ def circuits_through_training(findings: Findings) -> Figure | None:
     above_inches, below_inches = _inches(len(frequencies)), _inches(len(heads))
     figure = style.new_figure(style.COLUMN, above_inches + below_inches + 1)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[above_inches, below_inches])
-    _matrix(above, frequencies, normalize, "frequency k\nof the embedding")
-    _matrix(below, heads, normalize, "head")
-    _mark(above, epochs, gone := transient_frequencies(findings.ablations, scored))
-    _mark(below, epochs, gone_heads := transient_heads(findings.ablations, scored))
+    _matrix(above, frequencies, normalize, "frequency $k$\nof the embedding")
+    _matrix(below, heads, normalize, "head", first=0)
+    gone = transient_frequencies(findings.ablations, scored)
+    gone_heads = transient_heads(findings.ablations, scored)
+    _mark(above, epochs, {k - 1: epoch for k, epoch in gone.items()})
+    _mark(below, epochs, gone_heads)
     if gone or gone_heads:
         handles, labels = (above if gone else below).get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", handletextpad=0.2)
@@ -77,9 +79,9 @@ def _matrices(ablations: Ablations, moduli: Sequence[int]) -> Figure:
     figure = style.new_figure(style.PAGE, sum(inches) + 1)
     panels = figure.subplots(2, 2, sharex=True, height_ratios=inches)
     (by_frequency, by_group), (by_head, whole) = panels
-    _matrix(by_frequency, ablations.frequencies, normalize, "frequency k\nof the embedding")
-    _matrix(by_group, groups, normalize, "neurons whose\nfrequency of x0 is k")
-    _matrix(by_head, ablations.heads, normalize, "head")
+    _matrix(by_frequency, ablations.frequencies, normalize, "frequency $k$\nof the embedding")
+    _matrix(by_group, groups, normalize, "neurons whose\nfrequency of $x_0$ is $k$")
+    _matrix(by_head, ablations.heads, normalize, "head", first=0)
     whole.bar(range(len(moduli)), 100 * ablations.accuracy, color="0.4", width=0.7)
     whole.set_ylim(0, 100)
     whole.set_ylabel("whole network:\naccuracy (%)")
@@ -87,7 +89,7 @@ def _matrices(ablations: Ablations, moduli: Sequence[int]) -> Figure:
     for axes in (by_head, whole):
         axes.set_xticks(range(0, len(moduli), step), [str(q) for q in moduli[::step]])
         axes.tick_params(axis="x", labelrotation=90 if len(moduli) > 10 else 0, labelsize=6)
-        axes.set_xlabel("task: modulus q")
+        axes.set_xlabel("task: modulus $q$")
     _colour_bar(figure, list(panels.ravel()), normalize, "change of accuracy (points)")
     return figure
 
@@ -96,18 +98,18 @@ def _bars(ablations: Ablations) -> Figure:
     """Of one task: as a length what a matrix of a single column would show as a colour."""
     figure = style.new_figure(style.PAGE, 2)
     parts = [
-        (ablations.frequencies[:, 0], "frequency k of the embedding"),
-        (ablations.groups[:, 0], "neurons whose frequency of x0 is k"),
-        (ablations.heads[:, 0], "head"),
+        (ablations.frequencies[:, 0], "frequency $k$ of the embedding", 1),
+        (ablations.groups[:, 0], "neurons whose frequency of $x_0$ is $k$", 1),
+        (ablations.heads[:, 0], "head", 0),
     ]
-    lowest = min(-LEAST_RANGE, *(change.min() for change, _ in parts))
-    highest = max(0, *(change.max() for change, _ in parts))
+    lowest = min(-LEAST_RANGE, *(change.min() for change, *_ in parts))
+    highest = max(0, *(change.max() for change, *_ in parts))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1])
-    for axes, (change, label) in zip(panels, parts, strict=True):
+    for axes, (change, label, first) in zip(panels, parts, strict=True):
         axes.bar(range(len(change)), change, color=style.OKABE_ITO[0])
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_xlim(-0.6, len(change) - 0.4)
-        _count(axes.xaxis, len(change))
+        _count(axes.xaxis, len(change), first)
         axes.set_xlabel(label)
     panels[0].set_ylim(lowest - 0.05 * (highest - lowest), highest + 0.05 * (highest - lowest))
     panels[0].yaxis.set_major_formatter(POINTS)
@@ -115,19 +117,19 @@ def _bars(ablations: Ablations) -> Figure:
     return figure
 
 
-def _matrix(axes: Axes, values: NDArray[np.float64], normalize: Normalize, label: str) -> None:
+def _matrix(axes: Axes, values: NDArray[np.float64], normalize: Normalize, label: str, first: int = 1) -> None:
     axes.set_facecolor(EMPTY)
     axes.imshow(values, norm=normalize, cmap=style.DIVERGING, aspect="auto", interpolation="nearest")
     axes.spines[:].set_visible(False)
-    _count(axes.yaxis, len(values))
+    _count(axes.yaxis, len(values), first)
     axes.set_ylabel(label)
 
 
 def _mark(axes: Axes, epochs: Sequence[int], gone: Mapping[int, int]) -> None:
-    """`gone`: rows counted from 1, with the epoch of each."""
+    """`gone`: the epoch at which to mark a row."""
     axes.scatter(
         [epochs.index(epoch) for epoch in gone.values()],
-        [row - 1 for row in gone],
+        list(gone),
         s=14,
         facecolors="none",
         edgecolors=style.OKABE_ITO[1],
@@ -136,11 +138,11 @@ def _mark(axes: Axes, epochs: Sequence[int], gone: Mapping[int, int]) -> None:
     )
 
 
-def _count(axis: Axis, n: int) -> None:
-    """Ticks at things that stand at 0, 1, 2 … and are counted from 1."""
+def _count(axis: Axis, n: int, first: int) -> None:
+    """Ticks at things that stand at 0, 1, 2 … and are counted from `first`."""
     step = 1 if n <= 12 else 5 if n <= 60 else 10
-    shown = sorted({1, *range(step, n + 1, step)})
-    axis.set_ticks([k - 1 for k in shown], [str(k) for k in shown])
+    shown = [k for k in range(first, first + n) if k == first or k % step == 0]
+    axis.set_ticks([k - first for k in shown], [str(k) for k in shown])
 
 
 def _symmetric(*parts: NDArray[np.float64]) -> Normalize:

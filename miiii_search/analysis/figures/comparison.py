@@ -41,7 +41,7 @@ def compare_positions(findings: Sequence[Findings]) -> Figure | None:
         correlation = f"{network.embeddings.position_correlation:z.2f}".replace("-", "−")
         axes.set_title(f"{fit(name, min(len(runs), IN_A_ROW))}\nr = {correlation}")
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    label_all(figure, "value at x0's position", "value at x1's position")
+    label_all(figure, "value at the position of $x_0$", "value at that of $x_1$")
     return figure
 
 
@@ -78,14 +78,16 @@ def compare_embeddings(findings: Sequence[Findings]) -> Figure | None:
         active = np.isin(k, found.active)
         axes.bar(k[active], 100 * found.energies[active] / total, width=0.8, color=style.OKABE_ITO[0])
         axes.bar(k[~active], 100 * found.energies[~active] / total, width=0.8, color="0.7")
-        axes.axhline(
-            100 * found.threshold / total, color=style.OKABE_ITO[1], linewidth=0.8, linestyle="--", label=NOISE
-        )
+        if np.isfinite(found.threshold):
+            threshold = 100 * found.threshold / total
+            axes.axhline(threshold, color=style.OKABE_ITO[1], linewidth=0.8, linestyle="--", label=NOISE)
         axes.set_xlim(0.3, len(k) + 0.7)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.set_title(f"{fit(name, min(len(runs), IN_A_ROW))}\n{active.sum()} of {len(k)} above noise")
-    label_all(figure, "frequency k", "share of energy (%)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center")
+    label_all(figure, "frequency $k$", "share of energy (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center")
     return figure
 
 
@@ -140,12 +142,12 @@ def compare_attention(findings: Sequence[Findings]) -> Figure | None:
             axes.imshow(image, norm=normalize, cmap=style.SEQUENTIAL, interpolation="nearest")
             axes.spines[:].set_visible(False)
             axes.set_title(f"{preferences[head]:z.2f}".replace("-", "−"), pad=2)
-        row[0].set_ylabel(f"{found.run.name}\nx0 →", rotation=90)
+        row[0].set_ylabel(f"{found.run.name}\n$x_0$ →", rotation=90)
     for axes in panels[-1]:
-        axes.set_xlabel("x1 →")
+        axes.set_xlabel("$x_1$ →")
     scale = ScalarMappable(normalize, style.SEQUENTIAL)
-    figure.colorbar(scale, ax=list(panels.ravel()), label="attention from ŷ to x0", aspect=30, shrink=0.8)
-    figure.suptitle("a panel a head, above it its preference: 1 for x0 alone, −1 for x1 alone", fontsize=7)
+    figure.colorbar(scale, ax=list(panels.ravel()), label="attention from ŷ to $x_0$", aspect=30, shrink=0.8)
+    figure.suptitle("a panel a head, above it its preference: 1 for $x_0$ alone, −1 for $x_1$ alone", fontsize=7)
     return figure
 
 

@@ -40,11 +40,12 @@ def compare_activity(findings: Sequence[Findings]) -> Figure | None:
         column[2].tick_params(axis="x", labelrotation=0 if len(runs) <= IN_A_ROW else 90)
         column[0].set_title(fit(name, max(len(runs), 3)))
     for digit, axes in enumerate(panels[:2, 0]):
-        axes.set_ylabel(f"frequency k of x{digit}")
+        axes.set_ylabel(f"frequency $k$ of $x_{digit}$")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     panels[2, 0].set_ylabel("active frequencies")
     panels[2, 0].yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-    panels[2, 0].set_ylim(bottom=0)
+    most = max(1, *(int(activity.counts().max()) for _, activity in runs))
+    panels[2, 0].set_ylim(-0.08 * most, 1.1 * most)
     panels[2, 0].legend()
     extend = "max" if strongest > FULL_SCALE[1] else "neither"
     label = "activation (1: as if all were alike)"
@@ -73,7 +74,7 @@ def compare_accuracy(findings: Sequence[Findings]) -> Figure | None:
     figure.legend([*labelled.values()], [*labelled], loc="outside upper center", ncols=legend_columns([*labelled]))
     if moduli:
         ticks = [q for q in (2, 5, 10, 20, 50, 100, 200) if moduli[0] <= q <= moduli[-1]]
-        bar = figure.colorbar(scale, ax=panels, label="validation: modulus q", ticks=ticks, format="{x:g}")
+        bar = figure.colorbar(scale, ax=panels, label="validation: modulus $q$", ticks=ticks, format="{x:g}")
         bar.ax.minorticks_off()
     return figure
 
@@ -93,8 +94,10 @@ def _activation(axes: Axes, activity: Activity, digit: int, normalize: Normalize
 def _counts(axes: Axes, activity: Activity) -> None:
     """Drawn so that both digits are seen where they are alike."""
     counts = activity.counts()
-    axes.plot(activity.epochs, counts[:, 0], color=style.OKABE_ITO[0], marker="o", markersize=4.5, label="x0")
-    axes.plot(activity.epochs, counts[:, 1], color=style.OKABE_ITO[1], marker="s", markersize=2, ls="--", label="x1")
+    axes.plot(activity.epochs, counts[:, 0], color=style.OKABE_ITO[0], marker="o", markersize=4.5, label="of $x_0$")
+    axes.plot(
+        activity.epochs, counts[:, 1], color=style.OKABE_ITO[1], marker="s", markersize=2, ls="--", label="of $x_1$"
+    )
     _few_epochs(axes)
 
 
