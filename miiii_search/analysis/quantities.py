@@ -226,7 +226,7 @@ QUANTITIES = (
     ),
     Quantity(
         "attention_preference",
-        "attention: preference of one digit, |a0 − a1| / (a0 + a1) of the heads' mean",
+        "attention: preference of one digit, whichever it is, mean over the heads",
         "",
         "Fig. 19",
         "{:z.2f}",
@@ -234,7 +234,7 @@ QUANTITIES = (
     ),
     Quantity(
         "attention_preference_by_head",
-        "attention: preference by head, 1 for x0 alone, −1 for x1 alone",
+        "attention: mean of (a0 − a1) / (a0 + a1) by head, 1 for x0 alone, −1 for x1 alone",
         "",
         "Fig. 19",
         "{:z.2f}",
@@ -242,7 +242,7 @@ QUANTITIES = (
     ),
     Quantity(
         "attention_variation_by_head",
-        "attention: variation of that over the grid by head, standard deviation",
+        "attention: standard deviation of that over the grid, by head",
         "",
         "Fig. 19",
         "{:z.2f}",
@@ -281,7 +281,7 @@ QUANTITIES = (
     ),
     Quantity(
         "frequencies_needed",
-        f"embedding frequencies without which {100 * NEEDED:.0f} points of that are lost",
+        f"embedding frequencies without which that falls by {100 * NEEDED:.0f} points or more",
         "",
         "",
         "{:.0f}",

@@ -1,6 +1,7 @@
 """The table of several runs: each value against what was planted, or against a direct computation."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -207,6 +208,12 @@ def test_the_table_as_text() -> None:
     columns = {line.replace(r"\|", "").count("|") for line in (header, rule, *rows)}
     assert columns == {len(comparison.header) + 1}
     assert r"a \| b" in header
+
+
+def test_it_fits_into_a_file() -> None:
+    comparison = compare([make_findings(NANDA), Findings(TrainedRun("nothing", NANDA, Hyperparameters()))])
+    read = json.loads(json.dumps(asdict(comparison), allow_nan=False))
+    assert [row["cells"][0]["values"] for row in read["rows"]] == [list(row.cells[0].values) for row in comparison.rows]
 
 
 def test_keys_are_unique() -> None:

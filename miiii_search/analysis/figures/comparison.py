@@ -24,6 +24,9 @@ LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s")
 """For 50 % and for 90 %."""
 
+MOST_BARS = 30
+"""That have gaps between them in a panel; more would be drawn with gaps of now one dot, now two."""
+
 NOISE = "what noise reaches once in a hundred tables"
 
 
@@ -76,11 +79,12 @@ def compare_embeddings(findings: Sequence[Findings]) -> Figure | None:
         total = found.energies.sum() or 1.0
         k = 1 + np.arange(len(found.energies))
         active = np.isin(k, found.active)
-        axes.bar(k[active], 100 * found.energies[active] / total, width=0.8, color=style.OKABE_ITO[0])
-        axes.bar(k[~active], 100 * found.energies[~active] / total, width=0.8, color="0.7")
+        width = 0.8 if len(k) <= MOST_BARS else 1.0
+        axes.bar(k[active], 100 * found.energies[active] / total, width=width, color=style.OKABE_ITO[0])
+        axes.bar(k[~active], 100 * found.energies[~active] / total, width=width, color="0.7")
         if np.isfinite(found.threshold):
             threshold = 100 * found.threshold / total
-            axes.axhline(threshold, color=style.OKABE_ITO[1], linewidth=0.8, linestyle="--", label=NOISE)
+            axes.axhline(threshold, color=style.OKABE_ITO[1], linewidth=width, linestyle="--", label=NOISE)
         axes.set_xlim(0.3, len(k) + 0.7)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.set_title(f"{fit(name, min(len(runs), IN_A_ROW))}\n{active.sum()} of {len(k)} above noise")

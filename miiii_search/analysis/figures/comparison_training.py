@@ -46,7 +46,7 @@ def compare_activity(findings: Sequence[Findings]) -> Figure | None:
     panels[2, 0].yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     most = max(1, *(int(activity.counts().max()) for _, activity in runs))
     panels[2, 0].set_ylim(-0.08 * most, 1.1 * most)
-    panels[2, 0].legend()
+    panels[2, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     extend = "max" if strongest > FULL_SCALE[1] else "neither"
     label = "activation (1: as if all were alike)"
     scale = ScalarMappable(normalize, style.SEQUENTIAL)
@@ -105,7 +105,7 @@ def _accuracies(axes: Axes, experiment: Experiment, record: Record, colours: Map
     scored = np.asarray(experiment.scored)
     if len(experiment.moduli) > 1:
         for task, q in enumerate(experiment.moduli):
-            line, label = ("-", None) if scored[task] else ("--", "validation, left out of the loss")
+            line, label = ("-", None) if scored[task] else ("--", "validation, not scored")
             accuracy = record.validation_accuracy[:, task]
             axes.plot(record.epoch, accuracy, color=colours[q], linewidth=0.6, linestyle=line, label=label)
     train, validation = record.train_accuracy[:, scored], record.validation_accuracy[:, scored]
