@@ -1,0 +1,78 @@
+"""How the figures of a study name hyperparameters and colour what became of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from miiii_search.analysis.figures import style
+from miiii_search.analysis.survey import Dimension, Survey, TrialRow
+
+COLOURS = {
+    "pruned": "0.62",
+    "waiting": "0.9",
+    "not solved": style.OKABE_ITO[4],
+    "failed": style.OKABE_ITO[1],
+    "running": style.OKABE_ITO[2],
+    "solved": style.OKABE_ITO[0],
+}
+"""In the order in which curves are drawn: solved ones on top."""
+
+NAMES = {
+    "grokfast_lambda": "λ",
+    "grokfast_alpha": "α",
+    "weight_decay": "weight decay",
+    "d_model": "width d",
+    "learning_rate": "learning rate",
+    "n_heads": "heads",
+    "train_fraction": "training share",
+    "dropout_mask": "dropout mask",
+}
+"""The paper's; of the others the name will do."""
+
+MANY_CURVES = 200
+"""More than these are drawn as pixels even in an SVG, which would be megabytes otherwise."""
+
+MOST_LEVELS = 6
+"""Of a dimension that panels are laid out by."""
+
+
+def name_of(name: str) -> str:
+    """A hyperparameter as axes have it."""
+    return NAMES.get(name, name)
+
+
+def first_epoch(survey: Survey) -> int:
+    """Of all curves."""
+    return max(min((min(trial.curve) for trial in survey.trials if trial.curve), default=1), 1)
+
+
+def draw_order(trials: Sequence[TrialRow]) -> list[TrialRow]:
+    """Trials with a curve, those that matter most last."""
+    order = list(COLOURS)
+    return sorted((t for t in trials if t.curve), key=lambda t: (order.index(t.outcome), t.number))
+
+
+def outcome_legend(figure: Figure, survey: Survey) -> None:
+    """Above all panels: the outcomes that occur and how often."""
+    handles = [
+        Line2D(
+            [], [], color=COLOURS[name], linewidth=2, marker=marker_of(name), markersize=4, label=f"{name} ({count})"
+        )
+        for name, count in survey.counts.items()
+        if count and name != "waiting"
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+
+
+def marker_of(outcome: str) -> str:
+    """At the end of a curve, so that outcomes are told apart without colours."""
+    return {"solved": "o", "failed": "x", "pruned": "|"}.get(outcome, "")
+
+
+def layout_dimensions(survey: Survey, most: int) -> list[Dimension]:
+    """The dimensions that decide most, of those with few enough levels for panels."""
+    return [d for d in survey.by_importance() if len(d.labels) <= MOST_LEVELS][:most]

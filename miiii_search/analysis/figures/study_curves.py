@@ -1,0 +1,85 @@
+"""The learning curves of all trials of a study, in panels by what decides most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from miiii_search.analysis.figures import style
+from miiii_search.analysis.figures.outcomes import (
+    COLOURS,
+    MANY_CURVES,
+    draw_order,
+    first_epoch,
+    layout_dimensions,
+    marker_of,
+    name_of,
+    outcome_legend,
+)
+from miiii_search.analysis.survey import Dimension, Survey, TrialRow
+
+FEW_IN_A_PANEL = 8
+"""Curves with a mark at each end; more of them have smaller ones."""
+
+
+def curves_by_level(survey: Survey) -> Figure | None:
+    """All curves, in panels by the two dimensions that decide most; None before the first report."""
+    if not any(trial.curve for trial in survey.trials):
+        return None
+    chosen = layout_dimensions(survey, 2)
+    # The one of more levels goes across, where there is more room.
+    across, down = ([*sorted(chosen, key=lambda d: -len(d.labels)), None, None])[:2]
+    columns, rows = (len(d.labels) if d else 1 for d in (across, down))
+    figure = style.new_figure(style.PAGE, min(0.75 + rows * max(1.05, 2.2 - 0.5 * rows), 9.0))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    shown = 0
+    for (i, j), axes in np.ndenumerate(grid):
+        here = [t for t in survey.trials if _is_at(t, down, i) and _is_at(t, across, j)]
+        shown += len(here)
+        _draw_curves(axes, here, is_raster=len(survey.trials) > MANY_CURVES)
+        ended = [t for t in here if t.has_ended]
+        solved = sum(t.outcome == "solved" for t in ended)
+        axes.text(0.04, 0.95, f"{solved} of {len(ended)} solved", transform=axes.transAxes, va="top", fontsize=6)
+        if across and i == 0:
+            axes.set_title(f"{name_of(across.name)} = {across.labels[j]}")
+        if down and j == columns - 1:
+            words = f"{name_of(down.name)}\n= {down.labels[i]}"
+            axes.annotate(words, (1.03, 0.5), xycoords="axes fraction", rotation=270, va="center", ha="left")
+    _set_axes(grid[0, 0], survey, columns)
+    others = len(survey.trials) - shown
+    figure.supxlabel(
+        "epoch" + f" ({others} trials at values outside of the lists are not shown)" * bool(others), fontsize=8
+    )
+    figure.supylabel("validation accuracy", fontsize=8)
+    outcome_legend(figure, survey)
+    return figure
+
+
+def _set_axes(axes: Axes, survey: Survey, columns: int) -> None:
+    """Shared by all panels."""
+    axes.set(xlim=(first_epoch(survey), survey.epochs * 1.2), ylim=(-0.03, 1.06), yticks=[0, 0.5, 1])
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=6 if columns < 3 else 4 if columns < 5 else 3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:,.0f}"))
+    axes.xaxis.set_minor_locator(LogLocator(base=2, numticks=32))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    if columns > 3:
+        axes.tick_params(axis="x", labelsize=6)
+
+
+def _is_at(trial: TrialRow, dimension: Dimension | None, level: int) -> bool:
+    return dimension is None or dimension.level(trial.point.get(dimension.name)) == level
+
+
+def _draw_curves(axes: Axes, trials: Sequence[TrialRow], is_raster: bool) -> None:
+    size = 3.0 if len(trials) <= FEW_IN_A_PANEL else 2.0
+    for trial in draw_order(trials):
+        epochs, accuracies = list(trial.curve), list(trial.curve.values())
+        colour, marker = COLOURS[trial.outcome], marker_of(trial.outcome)
+        axes.plot(epochs, accuracies, color=colour, linewidth=0.8, rasterized=is_raster)
+        if marker:
+            axes.plot(epochs[-1], accuracies[-1], marker, color=colour, markersize=size, rasterized=is_raster)

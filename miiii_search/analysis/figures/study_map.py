@@ -1,0 +1,175 @@
+"""Where in its space a study was solved, and how fast: λ against weight decay, by dropout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from miiii_search.analysis.figures import style
+from miiii_search.analysis.figures.outcomes import MOST_LEVELS, name_of
+from miiii_search.analysis.survey import Dimension, Survey, TrialRow
+
+WANTED = ("grokfast_lambda", "weight_decay", "dropout")
+"""Down, across and a panel each, where the study searches over all three."""
+
+UNSOLVED = "0.8"
+
+
+def solved_map(survey: Survey) -> Figure | None:
+    """Epochs to solve over two dimensions, in panels by a third; None where nothing varies or no trial has ended.
+
+    A cell of lists has the median over its solved trials, and how many of its trials were solved where several share
+    it; over ranges every trial is a dot.
+    """
+    down, across, panel = _choose(survey)
+    ended = [trial for trial in survey.trials if trial.has_ended]
+    if across is None or not ended:
+        return None
+    panels = len(panel.labels) if panel else 1
+    columns = min(panels, 4)
+    rows = -(-panels // columns)
+    cells_down = len(down.labels) if down else 1
+    height = min(0.9 + rows * max(0.55 + 0.36 * cells_down, 1.3), 9.0)
+    figure = style.new_figure(style.PAGE if panels > 1 else style.COLUMN, height + (0.3 if panels == 1 else 0.0))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    normalize = _normalize(ended)
+    is_scatter = across.is_range or (down is not None and down.is_range)
+    for k, axes in enumerate(grid.flat):
+        if k >= panels:
+            axes.set_axis_off()
+            continue
+        here = [t for t in ended if panel is None or panel.level(t.point.get(panel.name)) == k]
+        (_draw_dots if is_scatter else _draw_cells)(axes, here, across, down, normalize)
+        if panel:
+            axes.set_title(f"{name_of(panel.name)} = {panel.labels[k]}")
+    figure.supxlabel(name_of(across.name), fontsize=8)
+    if down:
+        figure.supylabel(name_of(down.name), fontsize=8)
+    if any(trial.outcome == "solved" for trial in ended):
+        _colour_bar(figure, grid, normalize)
+    _explain(figure, grid, ended, is_scatter)
+    return figure
+
+
+def _choose(survey: Survey) -> tuple[Dimension | None, Dimension | None, Dimension | None]:
+    """Down, across, panels: those of the paper if the study varies them, else those that decide most."""
+    varied = {d.name: d for d in survey.by_importance()}
+    wanted = [varied[name] for name in WANTED if name in varied]
+    chosen = wanted if len(wanted) == len(WANTED) else list(varied.values())[:3]
+    panel = next((d for d in reversed(chosen) if len(d.labels) <= MOST_LEVELS), None) if len(chosen) == 3 else None
+    left = [d for d in chosen if d is not panel][:2]
+    if len(left) < 2:
+        return None, left[0] if left else None, panel
+    return left[0], left[1], panel
+
+
+def _normalize(ended: Sequence[TrialRow]) -> LogNorm:
+    epochs = [t.epochs_to_solve for t in ended if t.epochs_to_solve is not None] or [1]
+    return LogNorm(max(min(epochs), 1), max(*epochs, min(epochs) * 1.1, 1.1))
+
+
+def _draw_cells(
+    axes: Axes, trials: Sequence[TrialRow], across: Dimension, down: Dimension | None, normalize: LogNorm
+) -> None:
+    rows, columns = len(down.labels) if down else 1, len(across.labels)
+    for i in range(rows):
+        for j in range(columns):
+            here = [t for t in trials if across.level(t.point.get(across.name)) == j]
+            if down:
+                here = [t for t in here if down.level(t.point.get(down.name)) == i]
+            _draw_cell(axes, i, j, here, normalize)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5))
+    axes.set_xticks(range(columns), across.labels)
+    axes.set_yticks(range(rows), down.labels if down else [""])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_cell(axes: Axes, i: int, j: int, trials: Sequence[TrialRow], normalize: LogNorm) -> None:
+    solved = [t.epochs_to_solve for t in trials if t.epochs_to_solve is not None]
+    box: dict[str, Any] = {"facecolor": UNSOLVED}
+    if solved:
+        box = {"facecolor": colormaps[style.SEQUENTIAL](normalize(float(np.median(solved))))}
+    elif not trials:
+        box = {"facecolor": "white", "edgecolor": "0.8", "hatch": "////", "linewidth": 0}
+    axes.bar(j, 0.94, width=0.94, bottom=i - 0.47, **box)
+    words = [_short(float(np.median(solved)))] if solved else []
+    if len(trials) > 1:
+        words.append(f"{len(solved)}/{len(trials)}")
+    is_dark = bool(solved) and float(normalize(float(np.median(solved)))) < 0.6
+    axes.text(j, i, "\n".join(words), ha="center", va="center", fontsize=6, color="white" if is_dark else "black")
+
+
+def _draw_dots(
+    axes: Axes, trials: Sequence[TrialRow], across: Dimension, down: Dimension | None, normalize: LogNorm
+) -> None:
+    for solved in (False, True):
+        here = [t for t in trials if (t.epochs_to_solve is not None) == solved]
+        places = np.array([[_place(across, t), _place(down, t)] for t in here]).reshape(len(here), 2)
+        if solved:
+            epochs = [t.epochs_to_solve for t in here]
+            colours: Any = {"c": epochs, "norm": normalize, "cmap": style.SEQUENTIAL, "edgecolor": "black"}
+        else:
+            colours = {"color": UNSOLVED}
+        axes.scatter(places[:, 0], places[:, 1], 22, linewidth=0.4, **colours)
+    for axis, dimension in ((axes.xaxis, across), (axes.yaxis, down)):
+        if dimension is None:
+            axis.set_ticks([])
+        elif dimension.is_range and dimension.log:
+            axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        elif not dimension.is_range:
+            axis.set_ticks(range(len(dimension.labels)), dimension.labels)
+
+
+def _place(dimension: Dimension | None, trial: TrialRow) -> float:
+    """Where a trial stands on an axis: at its value of a range, at the index of its value in a list."""
+    if dimension is None:
+        return 0.0
+    value = trial.point.get(dimension.name)
+    if dimension.is_range:
+        return float(value) if value is not None else math.nan
+    level = dimension.level(value)
+    return math.nan if level is None else level
+
+
+def _colour_bar(figure: Figure, grid: Any, normalize: LogNorm) -> None:
+    assert normalize.vmin is not None and normalize.vmax is not None
+    scale = ScalarMappable(normalize, colormaps[style.SEQUENTIAL])
+    bar = figure.colorbar(scale, ax=grid, label="epochs to solve", aspect=25)
+    low, high = normalize.vmin, normalize.vmax
+    ticks = [m * 10**k for k in range(9) for m in (1, 2, 5) if low <= m * 10**k <= high]
+    if len(ticks) < 3:
+        ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    bar.set_ticks(ticks, labels=[f"{tick:,.0f}" for tick in ticks])
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.outline.set_visible(False)
+
+
+def _explain(figure: Figure, grid: Any, ended: Sequence[TrialRow], is_scatter: bool) -> None:
+    """What a cell's words and colours mean, as far as they occur."""
+    handles = [Patch(facecolor=UNSOLVED, label="not solved")] if any(t.epochs_to_solve is None for t in ended) else []
+    texts = [text.get_text() for axes in grid.flat for text in axes.texts]
+    if not is_scatter and any(patch.get_hatch() for axes in grid.flat for patch in axes.patches):
+        handles.append(Patch(facecolor="white", edgecolor="0.8", hatch="////", label="no trial has ended"))
+    if any("/" in text for text in texts):
+        handles.append(Patch(facecolor="none", label="median epochs, and how many trials are solved"))
+    if handles:
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+
+
+def _short(epochs: float) -> str:
+    """A number of epochs in four characters at most."""
+    if epochs < 1000:
+        return f"{epochs:.0f}"
+    return f"{epochs / 1000:.1f}k" if epochs < 9950 else f"{epochs / 1000:.0f}k"

@@ -1,0 +1,216 @@
+"""The learning curves of all trials of a study, a small panel for each configuration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from miiii_search.analysis.figures import style
+from miiii_search.analysis.figures.outcomes import (
+    COLOURS,
+    MANY_CURVES,
+    draw_order,
+    first_epoch,
+    marker_of,
+    name_of,
+    outcome_legend,
+)
+from miiii_search.analysis.survey import Dimension, Survey, TrialRow
+
+MOST_PANELS = 384
+"""Table 1; on a page, a panel of it is a quarter of an inch wide."""
+
+SMALL_PANELS = 100
+"""More than these have thinner lines."""
+
+POINTS_A_LETTER = 3.5
+"""Of type of 6 points, about."""
+
+
+def curves_by_configuration(survey: Survey) -> Figure | None:
+    """A small panel for every point of the grid, replicates together; of other spaces one for every trial, best first.
+
+    None before the first report.
+    """
+    if not any(trial.curve for trial in survey.trials):
+        return None
+    sheet = _grid_sheet(survey) or _ranked_sheet(survey)
+    width = sheet.columns[-1] + 1
+    height_of_panel = float(np.clip(0.8 * (style.PAGE - 0.8) / width, 0.36, 0.8))
+    height = height_of_panel * (sheet.rows[-1] + 1) + 0.55 + 0.14 * len(sheet.column_dimensions)
+    figure = style.new_figure(style.PAGE, min(height, 9.5))
+    axes = figure.subplots()
+    _draw_sheet(axes, survey, sheet)
+    axes.set(xlim=(0, width), ylim=(sheet.rows[-1] + 1, 0))
+    axes.set_axis_off()
+    _nested_labels(axes, sheet.column_dimensions, sheet.columns, is_column=True)
+    _nested_labels(axes, sheet.row_dimensions, sheet.rows, is_column=False)
+    figure.supxlabel(
+        f"each panel: epoch {first_epoch(survey):,} to {survey.epochs:,} (logarithmic) across, "
+        f"validation accuracy 0 to 1 upwards{sheet.words}",
+        fontsize=7,
+    )
+    outcome_legend(figure, survey)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """Where panels of one by one are, by the positions of their upper left corners."""
+
+    columns: tuple[float, ...]
+    rows: tuple[float, ...]
+    panels: dict[tuple[int, int], list[TrialRow]]
+    column_dimensions: tuple[Dimension, ...] = ()
+    """The outer first."""
+    row_dimensions: tuple[Dimension, ...] = ()
+    words: str = ""
+    has_numbers: bool = False
+
+
+def _grid_sheet(survey: Survey) -> _Sheet | None:
+    """Dimensions nested across and down, those that decide most outermost; None where that is no grid, or too large."""
+    order = survey.by_importance()
+    if any(d.is_range for d in survey.dimensions) or math.prod(len(d.labels) for d in order) > MOST_PANELS:
+        return None
+    sides = [
+        (tuple(d for d in order if d in chosen), tuple(d for d in order if d not in chosen))
+        for size in range(len(order) + 1)
+        for chosen in itertools.combinations(order, size)
+    ]
+
+    def misfit(side: tuple[tuple[Dimension, ...], tuple[Dimension, ...]]) -> tuple[float, bool]:
+        across, down = (math.prod(len(d.labels) for d in dimensions) for dimensions in side)
+        return round(abs(math.log(across / down / 1.4)), 9), bool(order) and order[0] not in side[0]
+
+    across, down = min(sides, key=misfit)
+    panels: dict[tuple[int, int], list[TrialRow]] = {}
+    for row, column in itertools.product(*(range(len(_positions(side))) for side in (down, across))):
+        panels[row, column] = []
+    for trial in survey.trials:
+        cell = _index(down, trial), _index(across, trial)
+        if cell[0] is not None and cell[1] is not None:
+            panels[cell[0], cell[1]].append(trial)
+    others = len(survey.trials) - sum(map(len, panels.values()))
+    words = f"; {others} trials at values outside of the lists are not shown" * bool(others)
+    return _Sheet(_positions(across), _positions(down), panels, across, down, words)
+
+
+def _ranked_sheet(survey: Survey) -> _Sheet:
+    with_curve = [t for t in survey.trials if t.curve]
+    ranked = sorted(with_curve, key=lambda t: (t.value is None, -(t.value or 0.0), t.number))
+    shown = ranked[:MOST_PANELS]
+    across = min(max(math.ceil(math.sqrt(1.4 * len(shown))), 4), 24)
+    panels = {divmod(k, across): [trial] for k, trial in enumerate(shown)}
+    words = ", best first" + f" (the best {len(shown)} of {len(ranked):,})" * (len(ranked) > len(shown))
+    positions = tuple(np.arange(across) * 1.0), tuple(np.arange(-(-len(shown) // across)) * 1.0)
+    return _Sheet(*positions, panels, words=words, has_numbers=True)
+
+
+def _positions(dimensions: Sequence[Dimension]) -> tuple[float, ...]:
+    """Of the levels of nested dimensions; wider gaps between the groups of outer ones."""
+    positions, at = list[float](), 0.0
+    sizes = [len(d.labels) for d in dimensions]
+    for k in range(math.prod(sizes)):
+        for depth in range(len(sizes) - 1):
+            inner = math.prod(sizes[depth + 1 :])
+            if k and k % inner == 0:
+                at += min(0.03 * math.prod(sizes), 0.5) / (depth + 1)
+                break
+        positions.append(at)
+        at += 1
+    return tuple(positions)
+
+
+def _index(dimensions: Sequence[Dimension], trial: TrialRow) -> int | None:
+    index = 0
+    for dimension in dimensions:
+        level = dimension.level(trial.point.get(dimension.name))
+        if level is None:
+            return None
+        index = index * len(dimension.labels) + level
+    return index
+
+
+def _draw_sheet(axes: Axes, survey: Survey, sheet: _Sheet) -> None:
+    """One axes for all panels: hundreds of them would take minutes to lay out."""
+    margin, first, is_small = 0.07, first_epoch(survey), len(sheet.panels) > SMALL_PANELS
+    doublings = max(math.log2(survey.epochs / first), 1.0)
+    frames: dict[str, list[Rectangle]] = {"0.95": [], "white": []}
+    drawn: list[tuple[TrialRow, float, float]] = []
+    for (row, column), trials in sheet.panels.items():
+        x, y = sheet.columns[column], sheet.rows[row]
+        frame = Rectangle((x + margin / 2, y + margin / 2), 1 - margin, 1 - margin)
+        frames["0.95" if any(t.outcome != "waiting" for t in trials) else "white"].append(frame)
+        drawn += [(trial, x, y) for trial in trials]
+        if sheet.has_numbers:
+            axes.text(x + 2 * margin, y + 0.1, str(trials[0].number), fontsize=5, va="top", color="0.3")
+    for colour, rectangles in frames.items():
+        axes.add_collection(PatchCollection(rectangles, facecolor=colour, edgecolor="0.85", linewidth=0.4, zorder=0))
+    place = {trial.number: (x, y) for trial, x, y in drawn}
+    lines, colours, ends = [], [], dict[str, list[tuple[float, float]]]()
+    for trial in draw_order([trial for trial, _, _ in drawn]):
+        x, y = place[trial.number]
+        epochs = np.array(list(trial.curve), float)
+        across = x + margin + (1 - 2 * margin) * np.log2(epochs / first) / doublings
+        up = y + 1 - 1.5 * margin - (1 - 3 * margin) * np.array(list(trial.curve.values()))
+        lines.append(np.column_stack([across, up]))
+        colours.append(COLOURS[trial.outcome])
+        ends.setdefault(trial.outcome, []).append((across[-1], up[-1]))
+    for outcome, at in ends.items():
+        mark = {"color": COLOURS[outcome], "markersize": 2 if is_small else 3, "linestyle": "none"}
+        axes.plot(*np.transpose(at), marker=marker_of(outcome), zorder=3, **mark)
+    curves = LineCollection(lines, colors=colours, linewidths=0.8 if is_small else 1.0, zorder=2)
+    curves.set_rasterized(len(lines) > MANY_CURVES)
+    axes.add_collection(curves)
+
+
+def _nested_labels(axes: Axes, dimensions: Sequence[Dimension], positions: Sequence[float], is_column: bool) -> None:
+    """Values below the panels or left of them, the innermost dimension nearest, each with its dimension's name."""
+    offset = 4.0
+    for depth in reversed(range(len(dimensions))):
+        inner = math.prod(len(d.labels) for d in dimensions[depth + 1 :])
+        centres = (np.array(positions) + 0.5).reshape(-1, inner).mean(axis=1)
+        labels = [label for _ in range(len(centres)) for label in dimensions[depth].labels]
+        longest = POINTS_A_LETTER * max(map(len, labels))
+        # Values that are wider than their columns are turned, and all but the innermost of the rows.
+        is_turned = longest > 430 / len(centres) if is_column else depth < len(dimensions) - 1
+        thickness = longest if is_turned == is_column else 7.0
+        turned: dict[str, Any] = {"rotation": 90 if is_turned else 0}
+        name, line = name_of(dimensions[depth].name), len(dimensions) - 1 - depth
+        if is_column:
+            for centre, label in zip(centres, labels, strict=False):
+                _note(
+                    axes, label, (centre, 0.0), ("data", "axes fraction"), (0, -offset), ha="center", va="top", **turned
+                )
+            _note(axes, name, (0.0, 0.0), "axes fraction", (-4, -offset), ha="right", va="top")
+        else:
+            for centre, label in zip(centres, labels, strict=False):
+                _note(
+                    axes,
+                    label,
+                    (0.0, centre),
+                    ("axes fraction", "data"),
+                    (-offset, 0),
+                    ha="right",
+                    va="center",
+                    **turned,
+                )
+            # Each on a line of its own, from above its values to the right, where there is room.
+            above = (-offset - thickness, 2 + 8 * line)
+            _note(axes, name, (0.0, 1.0), "axes fraction", above, ha="left", va="bottom")
+        offset += thickness + 4
+
+
+def _note(axes: Axes, words: str, at: tuple[float, float], where: Any, points: tuple[float, float], **how: Any) -> None:
+    """Text at so many points from a place."""
+    axes.annotate(words, at, points, where, "offset points", fontsize=6, **how)

@@ -1,0 +1,94 @@
+"""A study's trials as plain rows, and what they show together as figures and numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from miiii_search.analysis.figures import style
+from miiii_search.analysis.figures.study import FIGURES
+from miiii_search.analysis.survey import Dimension, Survey, TrialRow, survey
+from miiii_search.experiment.spec import Hyperparameters
+from miiii_search.search.spec import Range
+from miiii_search.search.study import METRICS_KEY, REPLICATE_KEY, Study
+
+FEW = 6
+"""Integers in a range that are levels of their own."""
+
+OUTCOMES = {
+    TrialState.COMPLETE: "not solved",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+def survey_study(study: Study, out: Path) -> list[Path]:
+    """Writes figures (PNG and SVG) and `survey.json` of all trials into a folder; returns the files, the JSON last.
+
+    Reads the study once and writes nothing to it. A second time it overwrites its files.
+    """
+    return write_survey(read_survey(study), out)
+
+
+def write_survey(found: Survey, out: Path) -> list[Path]:
+    """The same of a survey; figures for which it has nothing are left out."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    with style.styled():
+        for name, draw in FIGURES.items():
+            if (figure := draw(found)) is None:
+                continue
+            for kind in ("png", "svg"):
+                written.append(out / f"{name}.{kind}")
+                written[-1].write_bytes(style.save(figure, kind))
+    numbers = out / "survey.json"
+    numbers.write_text(
+        json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    return [*written, numbers]
+
+
+def read_survey(study: Study) -> Survey:
+    """All numbers of the study as it is now."""
+    study.refresh()
+    dimensions = [_dimension(name, dimension) for name, dimension in study.spec.space.items()]
+    rows = [_row(trial) for trial in study.trials()]
+    return survey(study.name, study.spec.experiment.epochs, dimensions, rows)
+
+
+def _dimension(name: str, dimension: object) -> Dimension:
+    if not isinstance(dimension, Range):
+        assert isinstance(dimension, tuple)
+        return Dimension.of_list(name, dimension)
+    field = Hyperparameters.model_fields.get(name)
+    if field is not None and field.annotation is int and dimension.high - dimension.low < FEW:
+        return Dimension.of_list(name, range(int(dimension.low), int(dimension.high) + 1))
+    return Dimension(name, low=float(dimension.low), high=float(dimension.high), log=dimension.log)
+
+
+def _row(trial: FrozenTrial) -> TrialRow:
+    attributes = trial.user_attrs
+    solved, trained = attributes.get("epochs_to_solve"), attributes.get("epochs_trained")
+    outcome = OUTCOMES[trial.state]
+    if trial.state == TrialState.COMPLETE and solved is not None:
+        outcome = "solved"
+    curve = {epoch: value for epoch, value in trial.intermediate_values.items() if math.isfinite(value)}
+    if METRICS_KEY in attributes and trained is not None:
+        curve[trained] = attributes[METRICS_KEY]["validation_accuracy_mean"]
+    has_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return TrialRow(
+        trial.number,
+        outcome,
+        dict(trial.params),
+        trial.value if has_value else None,
+        solved if outcome == "solved" else None,
+        trained,
+        dict(sorted(curve.items())),
+        int(trial.system_attrs.get(REPLICATE_KEY, 0)),
+        str(attributes.get("reason", "")),
+    )
