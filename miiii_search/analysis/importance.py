@@ -6,9 +6,11 @@ that their variances add up to the whole.
 
 Where every cell of the grid has been tried this is exact: effects are differences of marginal means. Where some
 have not (trials failed, the budget was not spent, a sampler chose the points, or the dimensions are ranges cut into
-bins) the effects are not orthogonal and their shares not unique. We then fit main effects by least squares and
-divide R² among the dimensions by Shapley values: what a dimension adds to R², averaged over all orders in which the
-dimensions may enter (Lindeman, Merenda and Gold, 1980). A pair has what it adds to R² after all main effects.
+bins) the effects are not orthogonal and their shares not unique. We then fit main effects by least squares, and a
+dimension has what R² loses without it (sums of squares of type II): what no other dimension can account for, and
+nothing where it does nothing. What several dimensions could account for equally well is told as shared. Shapley values
+(Lindeman, Merenda and Gold, 1980) would divide that among them, and give a dimension that does nothing a part of it.
+A pair has what it adds to R² after all main effects.
 On a balanced complete grid both methods give the same. We prefer this to Optuna's evaluators: a random forest (its
 fANOVA) needs scikit-learn, differs with its seed, and has no closed form to test against; PED-ANOVA tells what sets
 the best tenth of the trials apart, which for a study of dozens is a handful, and knows no pairs. Both also leave out
@@ -35,8 +37,8 @@ LEVEL = 0.95
 TRIALS_PER_PARAMETER = 2
 """With fewer, least squares fits the noise."""
 
-SAME = 1e-12
-"""Relative; a variance this small is rounding."""
+ROUNDING = 1e-9
+"""Relative; a variance or a share this small is none."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Term:
     """Of the variance of the objective, 0 to 1."""
     luck: float
     """The share above which an F test calls it more than chance. It is tested against what all dimensions alone, and
-    this pair, leave unexplained; exact for a balanced grid and normal noise."""
+    this pair, leave unexplained; exact for normal noise, by the exact method if replicates are equally many."""
 
     @property
     def stands_out(self) -> bool:
@@ -72,6 +74,8 @@ class Importance:
     """The share of what differs between replicates of a cell; None where there are none."""
     higher: float | None = None
     """The share of all interactions of three and more, and without replicates of the seed; exact method only."""
+    shared: float | None = None
+    """The share that several dimensions could account for equally well; least squares only."""
     notes: tuple[str, ...] = ()
     """What a reader must know to trust these, a line each."""
 
@@ -96,22 +100,23 @@ def decompose(names: Sequence[str], sizes: Sequence[int], points: Indices, value
     `is_grid`: levels are values, not bins, so that trials at the same point are replicates.
     """
     count, cells = len(values), math.prod(sizes) if is_grid else 0
-    tried, cell = np.unique(points, axis=0, return_inverse=True) if count else (points, np.zeros(0, int))
+    tried, cell = np.unique(np.column_stack([points, np.zeros(count, int)]), axis=0, return_inverse=True)
+    cell, varied = cell.ravel(), [k for k in range(len(names)) if len(np.unique(points[:, k])) > 1]
     base = Importance("none", count, cells, len(tried) if is_grid else 0)
-    varied = [k for k in range(len(names)) if len(np.unique(points[:, k])) > 1]
-    total = float(np.var(values)) if count else 0.0
     if not count:
         return base.with_notes(["no trial has an objective, so nothing can be said about what decides"])
-    if total <= SAME * max(float(np.mean(values**2)), SAME):
+    total = float(np.var(values))
+    if total <= ROUNDING**2 * float(np.mean(values**2)):
         return base.with_notes([f"all {count} trials came to the same objective, so nothing decides"])
     if not varied:
         return base.with_notes(["every dimension has been tried at one value only, so nothing can be compared"])
-    within = values - (np.bincount(cell.ravel(), values) / np.bincount(cell.ravel()))[cell.ravel()]
-    seed = float(np.mean(within**2)) / total if is_grid and len(tried) < count else None
     if is_grid and len(tried) == cells:
-        result = _exact(base, names, sizes, cell.ravel(), values)
+        result = _exact(base, names, sizes, cell, values)
     else:
-        result = replace(_fitted(base, [names[k] for k in varied], points[:, varied], values), seed=seed)
+        result = _fitted(base, [names[k] for k in varied], points[:, varied], values)
+        if result.terms and is_grid and len(tried) < count:
+            within = values - (np.bincount(cell, values) / np.bincount(cell))[cell]
+            result = replace(result, seed=float(np.mean(within**2)) / total)
     if result.terms and not any(term.stands_out for term in result.terms):
         return result.with_notes([f"nothing stands out from chance with {count} trials"])
     return result
@@ -134,7 +139,8 @@ def _exact(base: Importance, names: Sequence[str], sizes: Sequence[int], cell: I
         freedom = math.prod(sizes[axis] - 1 for axis in axes)
         if freedom:
             shares[axes] = float(np.mean(effect**2)) / total, freedom
-    terms = _terms(names, shares, len(values))
+    alone = [shares[axes] for axes in shares if len(axes) == 1]
+    terms = _terms(names, shares, sum(share for share, _ in alone), sum(freedom for _, freedom in alone), len(values))
     told = sum(term.share for term in terms)
     has_replicates = len(values) > len(per_cell)
     seed = float(np.mean(scatter)) / total if has_replicates else None
@@ -150,48 +156,37 @@ def _fitted(base: Importance, names: Sequence[str], points: Indices, values: Flo
     design = np.hstack(blocks)
     columns = np.split(np.arange(design.shape[1]), np.cumsum([block.shape[1] for block in blocks])[:-1])
     gram, moments, total = design.T @ design, design.T @ centred, float(centred @ centred)
-    explained = {
-        subset: _explained(gram, moments, np.concatenate([columns[k] for k in subset])) if subset else (0.0, 0)
-        for size in range(len(names) + 1)
-        for subset in _subsets(len(names), size)
-    }
-    main, rank = explained[tuple(range(len(names)))]
+    main, rank = _explained(gram, moments, np.arange(len(gram)))
     seen = f"{base.cells_tried} of the grid's {base.cells} points have"
     if not base.cells:
         seen = f"{len(values)} trials of ranges, cut into bins, have"
     note = f"{seen} an objective: shares are of a least-squares fit, not exact"
     if len(values) < TRIALS_PER_PARAMETER * (rank + 1):
         return base.with_notes([f"{len(values)} trials with an objective are too few for shares of {rank + 1} effects"])
-    sums = {subset: of_subset for subset, (of_subset, _) in explained.items()}
-    shares: dict[tuple[int, ...], tuple[float, int]] = {
-        (k,): (_shapley(k, len(names), sums) / total, blocks[k].shape[1] - 1) for k in range(len(names))
-    }
+    shares: dict[tuple[int, ...], tuple[float, int]] = {}
+    for k in range(len(names)):
+        others = np.concatenate([np.zeros(0, int), *(columns[i] for i in range(len(names)) if i != k)])
+        without, rank_without = _explained(gram, moments, others)
+        shares[(k,)] = (main - without) / total, rank - rank_without
+    shared = max(main / total - sum(share for share, _ in shares.values()), 0.0)
     for i, j in _subsets(len(names), 2):
         both = np.hstack([design, _indicators(points[:, i] * (points[:, j].max() + 1) + points[:, j])])
         with_pair, rank_with_pair = _explained(both.T @ both, both.T @ centred, np.arange(both.shape[1]))
         freedom = rank_with_pair - rank
         if freedom and len(values) >= TRIALS_PER_PARAMETER * (rank_with_pair + 1):
             shares[i, j] = (with_pair - main) / total, freedom
-    return replace(base, method="least squares", terms=_terms(names, shares, len(values))).with_notes([note])
+    terms = _terms(names, shares, main / total, rank, len(values))
+    return replace(base, method="least squares", terms=terms, shared=shared).with_notes([note])
 
 
 def _explained(gram: Floats, moments: Floats, chosen: Indices) -> tuple[float, int]:
     """The sum of squares that the chosen columns of the design explain, and their rank."""
+    if not len(chosen):
+        return 0.0, 0
     eigenvalues, vectors = np.linalg.eigh(gram[np.ix_(chosen, chosen)])
     kept = eigenvalues > 1e-9 * eigenvalues[-1]
     projected = vectors[:, kept].T @ moments[chosen]
     return float(np.sum(projected**2 / eigenvalues[kept])), int(kept.sum())
-
-
-def _shapley(k: int, count: int, explained: dict[tuple[int, ...], float]) -> float:
-    """What dimension `k` adds to what is explained, averaged over all orders of the dimensions."""
-    others = [i for i in range(count) if i != k]
-    total = 0.0
-    for size in range(count):
-        weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
-        for subset in itertools.combinations(others, size):
-            total += weight * (explained[tuple(sorted((*subset, k)))] - explained[subset])
-    return max(total, 0.0)
 
 
 def _indicators(levels: Indices) -> Floats:
@@ -201,18 +196,18 @@ def _indicators(levels: Indices) -> Floats:
     return centred
 
 
-def _terms(names: Sequence[str], shares: dict[tuple[int, ...], tuple[float, int]], trials: int) -> tuple[Term, ...]:
-    """Of shares and degrees of freedom by the indices of one or two dimensions."""
-    alone = [shares[axes] for axes in shares if len(axes) == 1]
+def _terms(
+    names: Sequence[str], shares: dict[tuple[int, ...], tuple[float, int]], main: float, rank: int, trials: int
+) -> tuple[Term, ...]:
+    """Of shares and degrees of freedom by the indices of one or two dimensions; `main` is R² without pairs."""
     terms = []
     for axes, (share, freedom) in shares.items():
-        pair = [(share, freedom)] if len(axes) == 2 else []
-        unexplained = max(1 - sum(s for s, _ in [*alone, *pair]), 0.0)
-        left = trials - 1 - sum(f for _, f in [*alone, *pair])
+        own = (share, freedom) if len(axes) == 2 else (0.0, 0)
+        unexplained, left = max(1 - main - own[0], 0.0), trials - 1 - rank - own[1]
         luck = 1.0
-        if left > 0:
+        if freedom and left > 0:
             luck = min(freedom * float(f_distribution.ppf(LEVEL, freedom, left)) * unexplained / left, 1.0)
-        terms.append(Term(tuple(names[axis] for axis in axes), share if share > SAME else 0.0, luck))
+        terms.append(Term(tuple(names[axis] for axis in axes), share if share > ROUNDING else 0.0, luck))
     return tuple(sorted(terms, key=lambda term: (len(term.names), -term.share)))
 
 

@@ -58,7 +58,7 @@ class Dimension:
         """Of the levels, in words."""
         if not self.is_range:
             return tuple(show_value(value) for value in self.values)
-        return tuple(f"{show_value(a)} to {show_value(b)}" for a, b in zip(self.edges, self.edges[1:], strict=False))
+        return tuple(f"{a:.2g} to {b:.2g}" for a, b in zip(self.edges, self.edges[1:], strict=False))
 
     def level(self, value: Value | None) -> int | None:
         """The index of the level that a value belongs to; None if it is not in the list, or if there is no value."""

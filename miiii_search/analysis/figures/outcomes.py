@@ -44,6 +44,14 @@ def name_of(name: str) -> str:
     return NAMES.get(name, name)
 
 
+def level_title(dimension: Dimension, level: int, on_two_lines: bool = False) -> str:
+    """Over a panel, or beside a row of them; a bin of a range always takes two lines."""
+    name, label = name_of(dimension.name), dimension.labels[level]
+    if dimension.is_range:
+        return f"{name}\n{label}"
+    return f"{name}\n= {label}" if on_two_lines else f"{name} = {label}"
+
+
 def first_epoch(survey: Survey) -> int:
     """Of all curves."""
     return max(min((min(trial.curve) for trial in survey.trials if trial.curve), default=1), 1)

@@ -32,6 +32,7 @@ def importance_bars(survey: Survey) -> Figure | None:
     colours = [style.OKABE_ITO[0]] * len(alone) + [style.OKABE_ITO[5]] * len(pairs)
     rest = [
         ("three or more" if survey.importance.seed is not None else "three or more, seed", survey.importance.higher),
+        ("cannot be told apart", survey.importance.shared),
         ("seed", survey.importance.seed),
     ]
     for name, share in rest:
@@ -50,8 +51,8 @@ def importance_bars(survey: Survey) -> Figure | None:
         axes.text(1.01, row, f"{100 * share:.1f}", va="center", fontsize=6, transform=axes.get_yaxis_transform())
     axes.set(yticks=places, yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axes.set_xlim(0, max([*(100 * s for s in shares), *(100 * t.luck for t in [*alone, *pairs])]) * 1.05)
-    method = "" if survey.importance.method == "exact" else ", by least squares"
-    axes.set_xlabel(f"share of the objective's variance (%){method}")
+    method = "" if survey.importance.method == "exact" else ", least squares"
+    axes.set_xlabel(f"share of the variance (%{method})")
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper right")
     return figure

@@ -16,8 +16,8 @@ from miiii_search.analysis.figures.outcomes import (
     draw_order,
     first_epoch,
     layout_dimensions,
+    level_title,
     marker_of,
-    name_of,
     outcome_legend,
 )
 from miiii_search.analysis.survey import Dimension, Survey, TrialRow
@@ -45,10 +45,11 @@ def curves_by_level(survey: Survey) -> Figure | None:
         solved = sum(t.outcome == "solved" for t in ended)
         axes.text(0.04, 0.95, f"{solved} of {len(ended)} solved", transform=axes.transAxes, va="top", fontsize=6)
         if across and i == 0:
-            axes.set_title(f"{name_of(across.name)} = {across.labels[j]}")
+            axes.set_title(level_title(across, j))
         if down and j == columns - 1:
-            words = f"{name_of(down.name)}\n= {down.labels[i]}"
-            axes.annotate(words, (1.03, 0.5), xycoords="axes fraction", rotation=270, va="center", ha="left")
+            words = level_title(down, i, on_two_lines=True)
+            where = {"xycoords": "axes fraction", "va": "center", "ha": "left"}
+            axes.annotate(words, (1.03, 0.5), rotation=270, multialignment="center", **where)
     _set_axes(grid[0, 0], survey, columns)
     others = len(survey.trials) - shown
     figure.supxlabel(

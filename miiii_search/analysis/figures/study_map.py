@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.outcomes import MOST_LEVELS, name_of
+from miiii_search.analysis.figures.outcomes import MOST_LEVELS, level_title, name_of
 from miiii_search.analysis.survey import Dimension, Survey, TrialRow
 
 WANTED = ("grokfast_lambda", "weight_decay", "dropout")
@@ -51,10 +51,11 @@ def solved_map(survey: Survey) -> Figure | None:
         here = [t for t in ended if panel is None or panel.level(t.point.get(panel.name)) == k]
         (_draw_dots if is_scatter else _draw_cells)(axes, here, across, down, normalize)
         if panel:
-            axes.set_title(f"{name_of(panel.name)} = {panel.labels[k]}")
+            axes.set_title(level_title(panel, k))
     figure.supxlabel(name_of(across.name), fontsize=8)
     if down:
-        figure.supylabel(name_of(down.name), fontsize=8)
+        name = name_of(down.name)
+        figure.supylabel(name, fontsize=8, rotation=90 if len(name) > 1 else 0)
     if any(trial.outcome == "solved" for trial in ended):
         _colour_bar(figure, grid, normalize)
     _explain(figure, grid, ended, is_scatter)

@@ -167,7 +167,7 @@ def _draw_sheet(axes: Axes, survey: Survey, sheet: _Sheet) -> None:
         colours.append(COLOURS[trial.outcome])
         ends.setdefault(trial.outcome, []).append((across[-1], up[-1]))
     for outcome, at in ends.items():
-        mark = {"color": COLOURS[outcome], "markersize": 2 if is_small else 3, "linestyle": "none"}
+        mark: dict[str, Any] = {"color": COLOURS[outcome], "markersize": 2 if is_small else 3, "linestyle": "none"}
         axes.plot(*np.transpose(at), marker=marker_of(outcome), zorder=3, **mark)
     curves = LineCollection(lines, colors=colours, linewidths=0.8 if is_small else 1.0, zorder=2)
     curves.set_rasterized(len(lines) > MANY_CURVES)
