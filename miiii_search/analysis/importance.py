@@ -85,13 +85,22 @@ class Importance:
         alone = [term for term in self.terms if len(term.names) == 1]
         return alone[0].names[0] if alone and alone[0].stands_out else None
 
+    @property
+    def in_words(self) -> str:
+        """The answer in a line: what decides, or why that cannot be said."""
+        above = [f"{' × '.join(t.names)} ({100 * t.share:.0f} %)" for t in self.terms if t.stands_out]
+        if self.decides is None:
+            return f"no hyperparameter decides alone; together: {', '.join(above)}" if above else self.notes[0]
+        then = f"; then {', '.join(above[1:])}" if above[1:] else ""
+        return f"{self.decides} decides: {100 * self.terms[0].share:.0f} % of the variance of the objective{then}"
+
     def with_notes(self, notes: Sequence[str]) -> Importance:
         """The same, with more to say."""
         return replace(self, notes=(*self.notes, *notes))
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self) | {"decides": self.decides}
+        return asdict(self) | {"decides": self.decides, "in_words": self.in_words}
 
 
 def decompose(names: Sequence[str], sizes: Sequence[int], points: Indices, values: Floats, is_grid: bool) -> Importance:
@@ -118,7 +127,8 @@ def decompose(names: Sequence[str], sizes: Sequence[int], points: Indices, value
             within = values - (np.bincount(cell, values) / np.bincount(cell))[cell]
             result = replace(result, seed=float(np.mean(within**2)) / total)
     if result.terms and not any(term.stands_out for term in result.terms):
-        return result.with_notes([f"nothing stands out from chance with {count} trials"])
+        notes = (f"nothing stands out from chance with {count} trials", *result.notes)
+        return replace(result, notes=notes)
     return result
 
 

@@ -148,8 +148,7 @@ def test_an_interaction_is_found_and_no_dimension_decides() -> None:
 
 def test_two_dimensions_that_cannot_be_told_apart() -> None:
     points = np.array([[k % 2, k % 2, k // 2 % 2] for k in range(24)])
-    values = np.random.default_rng(6).normal(0.0, 0.1, len(points))
-    values += points[:, 0]
+    values = np.asarray(np.random.default_rng(6).normal(points[:, 0], 0.1), np.float64)
     found = divide(points, values, sizes=(2, 2, 2))
     shares = shares_of(found)
     assert shares["a"] == shares["b"] == 0 and found.decides is None
@@ -183,9 +182,21 @@ def test_what_stands_out_is_what_an_f_test_says(scale: float) -> None:
     assert term.stands_out == (stats.f.sf(f, 3, len(values) - 7) < 0.05)
 
 
+def test_in_words() -> None:
+    points = full_grid(SIZES)
+    values = np.asarray(2.0 * points[:, 2] + 0.5 * (points[:, 1] == 1), np.float64)
+    assert divide(points, values).in_words == "c decides: 95 % of the variance of the objective; then b (5 %)"
+    assert divide(points, np.zeros(24)).in_words == "all 24 trials came to the same objective, so nothing decides"
+    three = (points.sum(axis=1) % 2).astype(float)
+    assert divide(points, three).in_words == "nothing stands out from chance with 24 trials"
+    pairs = full_grid((2, 2, 3), replicates=2)
+    found = divide(pairs, ((pairs[:, 0] + pairs[:, 1]) % 2).astype(float), sizes=(2, 2, 3))
+    assert found.in_words == "no hyperparameter decides alone; together: a × b (100 %)"
+
+
 def test_one_level_only() -> None:
     points = full_grid((1, 3, 1), replicates=2)
-    found = divide(points, points[:, 1] * 1.0, sizes=(1, 3, 1))
+    found = divide(points, points[:, 1].astype(np.float64), sizes=(1, 3, 1))
     assert shares_of(found) == {"b": pytest.approx(1)} and found.decides == "b"
     found = divide(points[:1].repeat(5, 0), np.arange(5.0), sizes=(1, 3, 1))
     assert (found.method, found.terms) == ("none", ())

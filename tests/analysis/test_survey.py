@@ -151,12 +151,12 @@ def test_every_curve_is_in_its_panel(mixed: Survey) -> None:
     for k, axes in enumerate(panels):
         dropout, decay = GRID["dropout"][k % 2], sorted(map(float, GRID["weight_decay"]))[k // 2]
         here = [t for t in mixed.trials if (t.point["dropout"], t.point["weight_decay"]) == (dropout, decay)]
-        lines = [line for line in axes.lines if len(np.asarray(line.get_xdata())) > 1]
-        found = {
-            (*np.ravel(line.get_xdata()).tolist(), *np.ravel(line.get_ydata()).tolist(), to_hex(line.get_color()))
-            for line in lines
-        }
-        assert found == {(*t.curve, *t.curve.values(), to_hex(COLOURS[t.outcome])) for t in here}
+        [curves] = [c for c in axes.collections if isinstance(c, LineCollection)]
+        segments, colours = curves.get_segments(), np.asarray(curves.get_edgecolor())
+        found = {(*np.ravel(s).tolist(), to_hex(c)) for s, c in zip(segments, colours, strict=True)}
+        assert found == {(*itertools.chain(*t.curve.items()), to_hex(COLOURS[t.outcome])) for t in here}
+        ends = {tuple(place) for marks in axes.lines for place in np.asarray(marks.get_xydata()).tolist()}
+        assert ends == {list(t.curve.items())[-1] for t in here if t.outcome in ("solved", "pruned")}
         assert axes.texts[0].get_text() == f"{sum(t.outcome == 'solved' for t in here)} of 6 solved"
         assert axes.get_xscale() == "log"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
@@ -77,10 +79,14 @@ def _is_at(trial: TrialRow, dimension: Dimension | None, level: int) -> bool:
 
 
 def _draw_curves(axes: Axes, trials: Sequence[TrialRow], is_raster: bool) -> None:
+    """In one collection, since a line each takes ten times as long; marks at the ends, an outcome at a time."""
+    ordered = draw_order(trials)
+    lines = [np.column_stack([list(t.curve), list(t.curve.values())]) for t in ordered]
+    colours = [COLOURS[trial.outcome] for trial in ordered]
+    axes.add_collection(LineCollection(lines, colors=colours, linewidths=0.8, zorder=2, rasterized=is_raster))
     size = 3.0 if len(trials) <= FEW_IN_A_PANEL else 2.0
-    for trial in draw_order(trials):
-        epochs, accuracies = list(trial.curve), list(trial.curve.values())
-        colour, marker = COLOURS[trial.outcome], marker_of(trial.outcome)
-        axes.plot(epochs, accuracies, color=colour, linewidth=0.8, rasterized=is_raster)
-        if marker:
-            axes.plot(epochs[-1], accuracies[-1], marker, color=colour, markersize=size, rasterized=is_raster)
+    for outcome, colour in COLOURS.items():
+        ends = [line[-1] for line, trial in zip(lines, ordered, strict=True) if trial.outcome == outcome]
+        if ends and (marker := marker_of(outcome)):
+            marks: dict[str, Any] = {"markersize": size, "linestyle": "none", "rasterized": is_raster}
+            axes.plot(*np.transpose(ends), color=colour, marker=marker, **marks)
