@@ -90,6 +90,7 @@ def test_neurons() -> None:
     neurons = findings[1].network.neurons
     for axes, explained in ((left, neurons.explained), (right, neurons.single_explained)):
         x, y = points(axes.lines[1])
+        assert axes.lines[1].get_drawstyle() == "steps-post"  # what y is from its x on
         alive = 100 * explained[neurons.alive]
         for threshold, share in zip(x[:-1], y[:-1], strict=True):  # just above a step
             assert share == pytest.approx(100 * np.mean(alive > threshold + 1e-9))
