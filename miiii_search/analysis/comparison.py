@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.quantities import QUANTITIES, Quantity, Values
@@ -57,6 +58,13 @@ class Comparison:
             [row.name, row.unit, *(cell.text for cell in row.cells), _paper(row.paper), row.reference]
             for row in self.rows
         ]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data: by row the values of each run, a list each; empty where there is none."""
+        return {
+            "runs": list(self.names),
+            "rows": {row.key: [list(cell.values) for cell in row.cells] for row in self.rows},
+        }
 
     def markdown(self) -> str:
         """The table for a page of documentation."""

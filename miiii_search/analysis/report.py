@@ -64,6 +64,8 @@ class Page:
     remarks: Sequence[str]
     """What is missing, or is to be known."""
     made_by: str
+    grid: Sequence[Sequence[str]] = ()
+    """A larger table, its header first."""
 
 
 def write(out: Path, page: Page, drawn: Sequence[Drawn], numbers: object) -> list[Path]:
@@ -112,10 +114,17 @@ def to_html(page: Page, drawn: Sequence[Drawn]) -> str:
         "style-src 'unsafe-inline'\">"
         f"<title>{html.escape(page.title)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{html.escape(page.title)}</h1><p>{html.escape(page.summary)}</p><nav>{links}</nav>"
-        f"<div class=wide><table>{rows}</table></div>"
+        f"<div class=wide><table>{rows}</table><table>{_grid(page.grid)}</table></div>"
         + (f'<ul class="remarks">{remarks}</ul>' if remarks else "")
         + f"{body}<footer>{html.escape(page.made_by)}</footer></body></html>\n"
     )
+
+
+def _grid(lines: Sequence[Sequence[str]]) -> str:
+    def row(line: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in line) + "</tr>"
+
+    return "".join(row(line, "td" if k else "th") for k, line in enumerate(lines))
 
 
 def _figure(one: Drawn) -> str:

@@ -9,7 +9,19 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from miiii_search.analysis.catalogue import page_of, pictures
+from rich.table import Table
+from rich.text import Text
+
+from miiii_search.analysis.catalogue import (
+    page_of,
+    page_of_several,
+    page_of_study,
+    pictures,
+    pictures_of_several,
+    pictures_of_study,
+)
+from miiii_search.analysis.comparison import Comparison
+from miiii_search.analysis.comparison import compare as compare_findings
 from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import to_numbers
 from miiii_search.analysis.report import NUMBERS, PAGE, Drawn, draw, write
@@ -22,8 +34,11 @@ from miiii_search.search.analyses import find_ended, read_trial
 from miiii_search.search.artifacts import Artifact
 from miiii_search.search.run_folder import SNAPSHOTS, read_run
 from miiii_search.search.study import Study
+from miiii_search.search.survey import read_survey
 from miiii_search.terminal.display import console, duration
 from miiii_search.terminal.retrain import train_visibly
+
+MADE_BY = f"Made by miiii-search {version('miiii-search')}."
 
 
 def analyze_folder(folder: Path, out: Path | None) -> None:
@@ -44,7 +59,7 @@ def analyze_run(run: TrainedRun, problems: Sequence[str], out: Path) -> list[Dra
     remarks = [*problems, *findings.missing]
     for line in remarks:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
-    page = page_of(findings, problems, f"miiii-search {version('miiii-search')} analyze")
+    page = page_of(findings, problems, MADE_BY)
     _write(lambda: write(out, page, drawn, to_numbers(findings)), out)
     seconds = duration(time.monotonic() - started)
     console.print(f"{len(drawn)} figures, numbers.json and the page {out / PAGE} in {seconds}", soft_wrap=True)
@@ -87,16 +102,47 @@ def _trained_again(run: TrainedRun, folder: Path) -> TrainedRun:
     )
 
 
-def findings_of(folders: Sequence[Path]) -> list[Findings]:
-    """Several runs, computed one after the other. Raises `UserError`."""
-    found = []
+def analyze_study(study: Study, out: Path | None) -> None:
+    """Draws a whole study, as it is now. Raises `UserError` if `out` cannot be written."""
+    folder = out or Path("analysis") / study.name.replace("/", "_")
+    survey = read_survey(study)
     with _steps() as step:
-        for folder in folders:
-            run, problems = read_run(folder)
-            for line in problems:
-                console.print(f"note: {line}", soft_wrap=True, markup=False)
-            found.append(analyze(run, lambda what, name=run.name: step(f"{name}: {what}")))  # type: ignore[misc]
-    return found
+        drawn = draw(pictures_of_study(survey), step)
+    page = page_of_study(survey, MADE_BY)
+    _write(lambda: write(folder, page, drawn, survey.to_json()), folder)
+    console.print(page.summary, soft_wrap=True, markup=False)
+    console.print(f"{len(drawn)} figures, numbers.json and the page {folder / PAGE}", soft_wrap=True, markup=False)
+
+
+def compare_folders(folders: Sequence[Path], out: Path) -> None:
+    """Puts runs side by side: a table here and on a page, and figures. Raises `UserError`."""
+    if len(folders) < 2:
+        raise UserError("compare needs two runs' folders or more; for one there is miiii-search analyze RUN_DIR")
+    read = [read_run(folder) for folder in folders]
+    problems = [line for _, lines in read for line in lines]
+    with _steps() as step:
+        findings = [_analyze_as(run, step) for run, _ in read]
+        drawn = draw(pictures_of_several(findings), step)
+    table = compare_findings(findings)
+    for line in problems:
+        console.print(f"note: {line}", soft_wrap=True, markup=False)
+    console.print(_table(table))
+    numbers = {"runs": [to_numbers(one) for one in findings], "table": table.to_json()}
+    _write(lambda: write(out, page_of_several(table, problems, MADE_BY), drawn, numbers), out)
+    console.print(f"{len(drawn)} figures, numbers.json and the page {out / PAGE}", soft_wrap=True, markup=False)
+
+
+def _analyze_as(run: TrainedRun, step: Callable[[str], None]) -> Findings:
+    return analyze(run, lambda what: step(f"{run.name}: {what}"))
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for k, name in enumerate(comparison.header):
+        table.add_column(Text(name), justify="right" if 2 <= k < 2 + len(comparison.names) else "left")
+    for line in comparison.lines():
+        table.add_row(*map(Text, line))
+    return table
 
 
 @contextmanager

@@ -1,0 +1,365 @@
+"""Every figure with its caption, and the words around them: of a run, of several runs, of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from miiii_search.analysis.comparison import Comparison, compare
+from miiii_search.analysis.figures import (
+    activity,
+    attention,
+    circuits,
+    comparison,
+    comparison_training,
+    curves,
+    data,
+    embeddings,
+    neurons,
+    progress,
+    study,
+)
+from miiii_search.analysis.findings import Findings
+from miiii_search.analysis.milestones import REACHED
+from miiii_search.analysis.report import Page, Picture
+from miiii_search.analysis.survey import Survey
+
+TRAINING, EMBEDDINGS, NEURONS, CIRCUITS, TASK = (
+    "Training",
+    "Embeddings",
+    "Neurons and attention",
+    "Circuits",
+    "The task",
+)
+
+Draw = Callable[[Findings], Figure | None]
+
+# Section, file, title, the paper's figures, caption, function.
+OF_RUN: tuple[tuple[str, str, str, str, str, Draw], ...] = (
+    (
+        TRAINING,
+        "accuracy",
+        "Accuracy of every task",
+        "Fig. 6, 20, 23",
+        "Training above, validation below; a row a task, epochs logarithmic. Training accuracy is that of the epoch's "
+        "step, with dropout. Grey tasks are left out of the loss.",
+        curves.accuracy,
+    ),
+    (
+        TRAINING,
+        "loss",
+        "Cross-entropy of every task",
+        "Fig. 7",
+        "In nats, without the weights of Eq. 12; what is below 0.0001 is drawn as that. A validation loss that turns "
+        "down announces generalisation before the accuracy moves.",
+        curves.loss,
+    ),
+    (
+        TRAINING,
+        "task-order",
+        "The order in which tasks generalise",
+        "section 4.2",
+        f"The first of three evaluations in a row at an accuracy of {REACHED}: on the training samples (memorised) and "
+        "on the validation samples (generalised).",
+        curves.task_order,
+    ),
+    (
+        TRAINING,
+        "frequencies-through-training",
+        "Frequencies of the neurons through training",
+        "Fig. 17, 21, Table 3",
+        "The magnitude of each neuron's 2-d Fourier transform over all inputs, mean over the neurons, summed to one "
+        "value a frequency of each digit and normalised. Active is what exceeds the mean by two standard deviations, "
+        "both over all frequencies of all epochs shown.",
+        activity.frequencies_through_training,
+    ),
+    (
+        TRAINING,
+        "gradient-norms",
+        "Gradient norms",
+        "Fig. 18",
+        "The L2 norm of each matrix's gradient, before the gradient filter, in the order in which the network uses "
+        "the matrices.",
+        curves.gradient_norms,
+    ),
+    (
+        TRAINING,
+        "progress-measures",
+        "Progress measures",
+        "Nanda et al.",
+        "Restricted loss keeps of the logits the key frequencies of x0 + x1 alone, on all samples: it falls as the "
+        "general solution grows, before the loss on held-out samples does. Excluded loss takes them away, on the "
+        "training samples: it rises as what was memorised is given up.",
+        progress.progress_measures,
+    ),
+    (
+        EMBEDDINGS,
+        "positions",
+        "Positional embeddings",
+        "Fig. 8",
+        "The embeddings of both positions, and one against the other. Where the task is commutative they are alike; "
+        "where the order of the digits matters they are not.",
+        embeddings.positions,
+    ),
+    (
+        EMBEDDINGS,
+        "singular-values",
+        "Singular values of the token embedding",
+        "Fig. 9",
+        "Of the embedding of the p digits, as it is. The marks stand where the squares sum to 50 % and to 90 %.",
+        embeddings.singular_values,
+    ),
+    (
+        EMBEDDINGS,
+        "singular-vectors",
+        "Leading singular vectors over the digits",
+        "Fig. 10, 11",
+        "Those that hold the first half of the variance, eight at most, strongest first.",
+        embeddings.singular_vectors,
+    ),
+    (
+        EMBEDDINGS,
+        "fourier-embedding",
+        "The token embedding in the Fourier basis",
+        "Fig. 12 to 14",
+        "A row a function of the basis (cos and sin of each frequency), a column a dimension of the embedding.",
+        embeddings.fourier_embedding,
+    ),
+    (
+        EMBEDDINGS,
+        "frequency-norms",
+        "Frequencies of the token embedding",
+        "Fig. 12 to 14",
+        "The norm of the embedding at each frequency. A frequency is active if it carries more than in all but "
+        "one of a hundred random orders of the digits.",
+        embeddings.frequency_norms,
+    ),
+    (
+        NEURONS,
+        "neuron-grids",
+        "Neurons over both digits, and their frequencies",
+        "Fig. 5, 15, 16",
+        "The neurons that vary most, right after ReLU, over the first digits of the grid; below each its power at the "
+        "frequencies of both digits over the whole grid.",
+        neurons.neuron_grids,
+    ),
+    (
+        NEURONS,
+        "neuron-frequencies",
+        "Dominant frequencies of all neurons",
+        "section 4.4",
+        "Of every neuron the dominant frequency of each digit, and the share of its variance there: of each digit "
+        "alone and of both together.",
+        neurons.neuron_frequencies,
+    ),
+    (
+        NEURONS,
+        "attention",
+        "Attention from ŷ to each digit",
+        "Fig. 19",
+        "Of each head over all inputs. What is left of 1 goes to ŷ itself.",
+        attention.attention_grids,
+    ),
+    (
+        CIRCUITS,
+        "circuits",
+        "Which circuit which task needs",
+        "section 6, future work",
+        "The change of each task's accuracy on samples that were not trained on, when one part of the final network is "
+        "replaced by its mean over all inputs: a frequency of the embedding, the neurons of a dominant frequency of "
+        "x0, a head.",
+        circuits.circuits_by_task,
+    ),
+    (
+        CIRCUITS,
+        "circuits-through-training",
+        "Circuits through training",
+        "section 5 and 6",
+        "The same at every snapshot, as the mean over the tasks. A circle marks what was needed once and is not needed "
+        "at the end, at the epoch at which it was needed most.",
+        circuits.circuits_through_training,
+    ),
+    (
+        TASK,
+        "label-grids",
+        "Labels over the digits",
+        "Fig. 4",
+        "The class of a few tasks over the first of both digits.",
+        lambda findings: data.label_grids(findings.run.experiment),
+    ),
+    (
+        TASK,
+        "input-grid",
+        "The inputs",
+        "Fig. 3",
+        "Both digits of every sample, and the number that they make.",
+        lambda findings: data.input_grid(findings.run.experiment.p),
+    ),
+    (
+        TASK,
+        "number-spirals",
+        "Number spirals",
+        "Fig. 2",
+        "Natural numbers below p² in polar coordinates (n, n mod 2π).",
+        lambda findings: data.number_spirals(findings.run.experiment.p),
+    ),
+    (
+        TASK,
+        "dft-matrix",
+        "The Fourier transform as a matrix",
+        "Fig. 22",
+        "Real and imaginary part.",
+        lambda findings: data.dft_matrix(findings.run.experiment.p),
+    ),
+)
+
+
+def pictures(findings: Findings) -> list[Picture]:
+    """The figures of one run."""
+    return [
+        Picture(name, section, title, caption, source, partial(function, findings))
+        for section, name, title, source, caption, function in OF_RUN
+    ]
+
+
+def page_of(findings: Findings, problems: Sequence[str], made_by: str) -> Page:
+    """The page of one run: its end in a sentence, the quantities that runs are compared by, what is missing."""
+    run = findings.run
+    experiment, hyperparameters, metrics = run.experiment, run.hyperparameters, run.metrics
+    size = f"d = {hyperparameters.d_model}, {hyperparameters.n_heads} heads"
+    summary = f"Task {experiment.task} at p = {experiment.p}, {size}, trained for {run.last_epoch:,} epochs"
+    if metrics is not None:
+        solved = metrics.epochs_to_solve
+        ending = f"solved at epoch {solved:,}" if solved else "not solved"
+        summary += f": {ending}, validation accuracy {metrics.validation_accuracy_mean:.3f} in the mean"
+    settings = {**hyperparameters.model_dump(), "train_fraction": experiment.train_fraction, "seed": experiment.seed}
+    chosen = ", ".join(f"{name} {value:.4g}" for name, value in settings.items())
+    return Page(
+        f"What {run.name} learned",
+        f"{summary}.",
+        [("configuration", chosen), *_quantities(compare([findings]))],
+        [*problems, *findings.missing],
+        made_by,
+    )
+
+
+def _quantities(table: Comparison) -> list[tuple[str, str]]:
+    """Name, value and unit of what is known of the first run."""
+    return [
+        (row.name, f"{row.cells[0].text} {row.unit}".strip() + (f" ({row.reference})" if row.reference else ""))
+        for row in table.rows
+        if row.cells[0].text
+    ]
+
+
+DrawSeveral = Callable[[Sequence[Findings]], Figure | None]
+
+OF_SEVERAL: tuple[tuple[str, str, str, str, DrawSeveral], ...] = (
+    (
+        "compare-accuracy",
+        "Accuracy through training",
+        "Fig. 6, 20",
+        "Validation accuracy of every task, and the mean over the scored ones.",
+        comparison_training.compare_accuracy,
+    ),
+    (
+        "compare-positions",
+        "Positional embeddings",
+        "Fig. 8",
+        "The second position's embedding against the first's, a dot a dimension, with Pearson's correlation.",
+        comparison.compare_positions,
+    ),
+    (
+        "compare-singular-values",
+        "Singular values of the token embedding",
+        "Fig. 9",
+        "Marks stand where the squares sum to 50 % and to 90 %.",
+        comparison.compare_singular_values,
+    ),
+    (
+        "compare-embeddings",
+        "Frequencies of the token embedding",
+        "Fig. 12 to 14",
+        "The share of the embedding's energy at each frequency, and what it exceeds where a frequency is active.",
+        comparison.compare_embeddings,
+    ),
+    (
+        "compare-neurons",
+        "How well two frequencies explain the neurons",
+        "Fig. 15, 16",
+        "Of all neurons, by the share of the variance at their dominant frequencies.",
+        comparison.compare_neurons,
+    ),
+    (
+        "compare-activity",
+        "Frequencies of the neurons through training",
+        "Fig. 17, 21, Table 3",
+        "The mean activation of the frequencies of each digit, and how many are active.",
+        comparison_training.compare_activity,
+    ),
+    (
+        "compare-attention",
+        "Attention from ŷ to x0",
+        "Fig. 19",
+        "A row a run, a column a head, over all inputs.",
+        comparison.compare_attention,
+    ),
+)
+
+
+def pictures_of_several(findings: Sequence[Findings]) -> list[Picture]:
+    """The figures that put several runs side by side."""
+    return [
+        Picture(name, "Findings", title, caption, source, partial(function, findings))
+        for name, title, source, caption, function in OF_SEVERAL
+    ]
+
+
+def page_of_several(table: Comparison, problems: Sequence[str], made_by: str) -> Page:
+    """The page that puts several runs side by side."""
+    return Page("Side by side", f"{', '.join(table.names)}.", [], problems, made_by, [table.header, *table.lines()])
+
+
+OF_STUDY: dict[str, tuple[str, str]] = {
+    "study-curves": (
+        "Learning curves of all trials",
+        "Mean validation accuracy at the rungs, in panels by the two hyperparameters that decide most.",
+    ),
+    "study-configurations": ("A panel a configuration", "The same curves, each configuration by itself."),
+    "study-solved": (
+        "Where in its space the study was solved, and how fast",
+        "Epochs to solve; grey cells were not solved. Where several trials share a cell it is their median.",
+    ),
+    "study-importance": (
+        "Which hyperparameter decides",
+        "The share of the objective's variance that each one explains, and each pair beyond what both explain alone.",
+    ),
+    "study-marginals": (
+        "Trials solved at each value",
+        "Of the trials that ended; the numbers above the bars are solved and ended ones.",
+    ),
+}
+
+
+def pictures_of_study(survey: Survey) -> list[Picture]:
+    """The figures of a whole study."""
+    return [
+        Picture(name, "The study", *OF_STUDY[name], "", partial(draw, survey)) for name, draw in study.FIGURES.items()
+    ]
+
+
+def page_of_study(survey: Survey, made_by: str) -> Page:
+    """The page of a whole study: counts, and what decides."""
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in survey.counts.items() if count)
+    importance = survey.importance
+    rows = [(" × ".join(t.names), f"{100 * t.share:.1f} % of the variance") for t in importance.terms if t.stands_out]
+    return Page(
+        f"Study {survey.study}",
+        f"{len(survey.trials)} trials of up to {survey.epochs:,} epochs: {counts or 'none has begun'}; "
+        f"{importance.in_words}.",
+        rows,
+        [note for note in importance.notes if note != importance.in_words],
+        made_by,
+    )
