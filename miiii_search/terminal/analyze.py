@@ -137,11 +137,14 @@ def _analyze_as(run: TrainedRun, step: Callable[[str], None]) -> Findings:
 
 
 def _table(comparison: Comparison) -> Table:
+    """What fits into a terminal: the page has the rest, such as a number for each head."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for k, name in enumerate(comparison.header):
-        table.add_column(Text(name), justify="right" if 2 <= k < 2 + len(comparison.names) else "left")
-    for line in comparison.lines():
-        table.add_row(*map(Text, line))
+    table.add_column("")
+    for name in comparison.header[2 : 2 + len(comparison.names)]:
+        table.add_column(Text(name), justify="right")
+    for row in comparison.rows:
+        if max(len(cell.values) for cell in row.cells) <= 2:
+            table.add_row(Text(f"{row.name}, {row.unit}".rstrip(", ")), *(Text(cell.text) for cell in row.cells))
     return table
 
 
