@@ -14,6 +14,9 @@ from miiii_search.analysis.network import Floats
 SIGMAS = 2.0
 """The paper's threshold: active is ω > μ + 2σ."""
 
+SPIKE = 1.5
+"""The paper's wall has 18 frequencies, and 10 are left."""
+
 SMOOTHING = 1.0
 """In looks, which lie evenly on the logarithmic axis. The public code smoothed so before it counted above one σ."""
 
@@ -34,6 +37,20 @@ class Activity:
         """How many frequencies of each digit are active at each look `[looks, 2]`."""
         active: NDArray[np.bool_] = self.activation > self.threshold(sigmas)[None, :, None]
         return np.asarray(np.count_nonzero(active, axis=2))
+
+    def phases(self) -> list[int]:
+        """Which of the paper's four phases each look is in (Fig. 17), by how many frequencies of both digits are active.
+
+        1: none has been active yet. 2: some are. 3: a wall of frequencies, at least `SPIKE` times as many as at the
+        end. 4: after the last look at a wall. Without a wall no look is in 3 or 4.
+        """
+        counts = self.counts().sum(axis=1)
+        wall = np.flatnonzero((counts >= SPIKE * counts[-1]) & (counts >= 2) & (counts > counts[-1]))
+        last = wall[-1] if len(wall) else len(counts)
+        return [
+            3 if look in wall else 4 if look > last else 2 if counts[: look + 1].any() else 1
+            for look in range(len(counts))
+        ]
 
     def smoothed(self) -> Activity:
         """Smoothed over the looks, as the public code does before it counts."""

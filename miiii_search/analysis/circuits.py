@@ -28,6 +28,10 @@ GONE = 0.25
 """A part that helped is gone where so little of its greatest effect is left."""
 
 
+LEAST_SPACING = 3.0
+"""Closer, and every whole frequency is next to a multiple."""
+
+
 @dataclass(frozen=True)
 class Ablations:
     """Changes of accuracy on samples held out, negative where the part was needed. Tasks in the order of `moduli`."""
@@ -74,6 +78,26 @@ def needs(ablations: Ablations, scored: Sequence[bool]) -> NDArray[np.float64]:
     """How much mean accuracy over the scored tasks is lost without each frequency `[(p − 1) / 2]`."""
     lost: NDArray[np.float64] = -ablations.frequencies[:, np.asarray(scored)].mean(axis=1)
     return lost
+
+
+def harmonic_offsets(ablations: Ablations, moduli: Sequence[int]) -> dict[int, float]:
+    """By modulus, how far the frequencies that a task needs lie from those of its own period.
+
+    A remainder modulo q repeats every q steps of a digit, which over p digits is a frequency of p/q and its multiples,
+    j·p/q, none of them whole. The distance of a needed frequency to the nearest is given as a share of the p/q between
+    two of them, in the mean over needed frequencies weighted by the accuracy lost without each: 0 is on them, 1/4 is
+    chance. Of tasks with p/q ≥ `LEAST_SPACING` that need any frequency at all.
+    """
+    count = len(ablations.frequencies)
+    p, k = 2 * count + 1, np.arange(1, count + 1)
+    offsets = {}
+    for task, q in enumerate(moduli):
+        lost = np.maximum(-ablations.frequencies[:, task] - NEEDED, 0)
+        if p / q >= LEAST_SPACING and lost.any():
+            multiples = np.arange(1, q) * p / q  # those above p/2 are the same ones from the other end
+            distance = np.abs(k[:, None] - multiples).min(axis=1) * q / p
+            offsets[q] = float((distance * lost).sum() / lost.sum())
+    return offsets
 
 
 def transient_frequencies(through_training: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miiii_search.analysis.activity import SIGMAS, Activity
-from miiii_search.analysis.circuits import Ablations, transient_frequencies
+from miiii_search.analysis.circuits import Ablations, harmonic_offsets, transient_frequencies
 from miiii_search.analysis.findings import Findings, OfWeights
 from miiii_search.analysis.milestones import REACHED, Milestones
 
@@ -54,6 +54,8 @@ def to_numbers(findings: Findings) -> dict[str, Any]:
     if findings.ablations:
         moduli = [str(q) for q in run.experiment.moduli]
         tree["circuits"] = [_ablations(at, moduli) for at in findings.ablations]
+        offsets = harmonic_offsets(findings.ablations[-1], run.experiment.moduli)
+        tree["harmonic_offset"] = {str(q): _round(offset) for q, offset in offsets.items()}
         tree["transient_frequencies"] = {
             str(k): epoch for k, epoch in transient_frequencies(findings.ablations, run.experiment.scored).items()
         }
@@ -106,6 +108,7 @@ def _activity(activity: Activity) -> dict[str, Any]:
         "epochs": activity.epochs.tolist(),
         "sigmas": SIGMAS,
         "active": activity.counts().tolist(),
+        "phases": activity.phases(),
         "active_above_one_sigma": activity.counts(1.0).tolist(),
         "active_smoothed_above_one_sigma": activity.smoothed().counts(1.0).tolist(),
         "activation": _rounded(activity.activation),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from miiii_search.analysis.attention import Preference, digit_preference
-from miiii_search.analysis.circuits import NEEDED, needs, transient_frequencies
+from miiii_search.analysis.circuits import NEEDED, harmonic_offsets, needs, transient_frequencies
 from miiii_search.analysis.embeddings import Embeddings
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.neurons import Neurons
@@ -123,6 +123,13 @@ def _needed(findings: Findings) -> Values | None:
     if not findings.ablations:
         return None
     return (float(np.count_nonzero(needs(findings.ablations[-1], findings.run.experiment.scored) >= NEEDED)),)
+
+
+def _harmonic_offset(findings: Findings) -> Values | None:
+    if not findings.ablations:
+        return None
+    offsets = harmonic_offsets(findings.ablations[-1], findings.run.experiment.moduli)
+    return (float(np.median(list(offsets.values()))),) if offsets else None
 
 
 def _transient(findings: Findings) -> Values | None:
@@ -286,6 +293,14 @@ QUANTITIES = (
         "",
         "{:.0f}",
         _needed,
+    ),
+    Quantity(
+        "harmonic_offset",
+        "their distance to the nearest j·p/q, of p/q, median over the tasks (chance: 0.25)",
+        "",
+        "",
+        "{:.2f}",
+        _harmonic_offset,
     ),
     Quantity(
         "frequencies_gone",

@@ -5,8 +5,9 @@ import cmath
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from miiii_search.analysis.activity import analyze_activity
+from miiii_search.analysis.activity import Activity, analyze_activity
 from miiii_search.experiment.lanes import Lanes
 from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -80,3 +81,26 @@ def test_of_a_real_spectrum(p: int) -> None:
     found = analyze_activity({16: spectrum})
     assert found is not None
     np.testing.assert_allclose(found.activation[0], expected, rtol=1e-3)
+
+
+class Counted(Activity):
+    """Activity of which only the counts are known, as of the paper's Table 3."""
+
+    def counts(self, sigmas: float = 2.0) -> NDArray[np.intp]:
+        return np.stack([self.epochs, np.zeros_like(self.epochs)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "phases"),
+    [
+        ([0, 0, 10, 18, 10], [1, 1, 2, 3, 4]),  # Table 3
+        ([0, 1, 5, 6], [1, 2, 2, 2]),
+        ([0, 12, 15, 14, 8, 9], [1, 2, 3, 3, 4, 4]),
+        ([2, 6, 6], [2, 2, 2]),
+        ([0, 0, 1, 0], [1, 1, 2, 2]),
+        ([0, 4, 0], [1, 3, 4]),
+        ([0], [1]),
+    ],
+)
+def test_phases(counts: list[int], phases: list[int]) -> None:
+    assert Counted(np.array(counts), np.zeros((len(counts), 2, 3))).phases() == phases

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from miiii_search.analysis.circuits import (
+    NEEDED,
     SAMPLES,
     Ablations,
     ablate,
+    harmonic_offsets,
     needs,
     transient_frequencies,
     without_frequency,
@@ -106,6 +108,33 @@ def lost(epoch: int, *by_frequency: Sequence[float]) -> Ablations:
     frequencies = -np.array(by_frequency)
     none = np.zeros_like(frequencies)
     return Ablations(epoch, np.ones(frequencies.shape[1]), frequencies, none, none, np.zeros(len(none), np.intp))
+
+
+def planted(p: int, moduli: Sequence[int], lost: dict[tuple[int, int], float]) -> Ablations:
+    """Accuracy lost by (frequency, modulus); nothing else is lost."""
+    frequencies = np.zeros(((p - 1) // 2, len(moduli)))
+    for (k, q), share in lost.items():
+        frequencies[k - 1, moduli.index(q)] = -share
+    none = np.zeros((4, len(moduli)))
+    return Ablations(1, np.ones(len(moduli)), frequencies, none, np.zeros_like(frequencies), np.zeros(len(none), int))
+
+
+def test_harmonic_offsets() -> None:
+    """q = 7 of 113: 16.14, 32.29, 48.43, then 113 less these; a loss below what is needed counts for nothing."""
+    moduli = (2, 7, 11, 109)
+    found = harmonic_offsets(planted(113, moduli, {(56, 2): 0.5, (48, 7): 0.5, (49, 7): 0.27, (1, 7): 0.01}), moduli)
+    assert found.keys() == {2, 7}  # 11 needs nothing, and to 109 every frequency is near
+    assert found[2] == pytest.approx(0.5 / 56.5)
+    near, far = 48.428571 - 48, 49 - 48.428571
+    weights = (0.5 - NEEDED, 0.27 - NEEDED)
+    assert found[7] == pytest.approx((near * weights[0] + far * weights[1]) / sum(weights) * 7 / 113, abs=1e-6)
+
+
+def test_harmonic_offsets_of_all_frequencies_alike_are_chance() -> None:
+    moduli = (7, 11, 13)
+    found = harmonic_offsets(planted(113, moduli, {(k, q): 0.5 for k in range(1, 57) for q in moduli}), moduli)
+    # A little more, since below p/q there is no multiple on one side.
+    assert all(0.24 < offset < 0.32 for offset in found.values())
 
 
 def test_transient_frequencies() -> None:
