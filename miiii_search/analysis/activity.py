@@ -39,7 +39,7 @@ class Activity:
         return np.asarray(np.count_nonzero(active, axis=2))
 
     def phases(self) -> list[int]:
-        """Which of the paper's four phases each look is in (Fig. 17), by how many frequencies of both digits are active.
+        """Which of the paper's four phases each look is in (Fig. 17), by the active frequencies of both digits.
 
         1: none has been active yet. 2: some are. 3: a wall of frequencies, at least `SPIKE` times as many as at the
         end. 4: after the last look at a wall. Without a wall no look is in 3 or 4.

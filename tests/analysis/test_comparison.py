@@ -191,7 +191,7 @@ def test_missing_parts_leave_their_cells_empty() -> None:
 
 def test_29_tasks_beside_one() -> None:
     comparison = compare([make_findings(Experiment(), "big", n_heads=8), make_findings(NANDA, "small")])
-    assert all(cell.text for row in comparison.rows for cell in row.cells)
+    assert all(cell.text for row in comparison.rows if row.key != "harmonic_offset" for cell in row.cells)
     assert len(cells(comparison, "attention_preference_by_head")[0].values) == 8
     assert cells(comparison, "tasks_generalised")[0].text == "1 / 29"
 
