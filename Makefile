@@ -51,7 +51,7 @@ lint: setup ## check style, formatting and types
 bench: SHELL := bash
 bench: setup ## measure this machine, about 40 minutes; tables, JSON and pictures go to the folder bench-results
 	@mkdir -p $(BENCH_RESULTS)
-	@set -o pipefail; for name in training parts lanes refill telemetry scaling precision storage fleet; do \
+	@set -o pipefail; for name in training parts lanes refill telemetry scaling precision storage fleet analysis; do \
 		.venv/bin/python bench/$$name.py --json $(BENCH_RESULTS)/$$name.json $$( \
 			case $$name in lanes|refill) echo --figure $(BENCH_RESULTS)/$$name.png;; esac) $(ARGS) || exit; \
 	done | tee $(BENCH_RESULTS)/tables.txt

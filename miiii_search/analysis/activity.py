@@ -17,6 +17,9 @@ SIGMAS = 2.0
 SPIKE = 1.5
 """The paper's wall has 18 frequencies, and 10 are left."""
 
+LEAST_SPIKE = 4
+"""Of few active frequencies one more or less is luck."""
+
 SMOOTHING = 1.0
 """In looks, which lie evenly on the logarithmic axis. The public code smoothed so before it counted above one σ."""
 
@@ -42,10 +45,10 @@ class Activity:
         """Which of the paper's four phases each look is in (Fig. 17), by the active frequencies of both digits.
 
         1: none has been active yet. 2: some are. 3: a wall of frequencies, at least `SPIKE` times as many as at the
-        end. 4: after the last look at a wall. Without a wall no look is in 3 or 4.
+        end, and `LEAST_SPIKE` more. 4: after the last look at a wall. Without a wall no look is in 3 or 4.
         """
         counts = self.counts().sum(axis=1)
-        wall = np.flatnonzero((counts >= SPIKE * counts[-1]) & (counts >= 2) & (counts > counts[-1]))
+        wall = np.flatnonzero((counts >= SPIKE * counts[-1]) & (counts >= counts[-1] + LEAST_SPIKE))
         last = wall[-1] if len(wall) else len(counts)
         return [
             3 if look in wall else 4 if look > last else 2 if counts[: look + 1].any() else 1

@@ -85,6 +85,7 @@ def up(
     console.print(f"\nThe best configuration is in {path}. Next:")
     console.print(f"  {command_name()} dashboard{suffix}", soft_wrap=True)
     console.print(f"  {command_name()} train {path} --out runs/best", soft_wrap=True)
+    console.print(f"  {command_name()} analyze runs/best", soft_wrap=True)
 
 
 def create(

@@ -119,7 +119,7 @@ def _accuracies(axes: Axes, experiment: Experiment, record: Record, colours: Map
 def _few_epochs(axes: Axes) -> None:
     """An axis for a narrow panel."""
     style.log_epochs(axes)
-    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=5))
+    axes.xaxis.set_major_locator(LogLocator(base=4, numticks=4))
 
 
 def _edges(epochs: NDArray[np.intp]) -> NDArray[np.float64]:
