@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from matplotlib.figure import Figure
@@ -311,6 +312,8 @@ OF_SEVERAL: tuple[tuple[str, str, str, str, DrawSeveral], ...] = (
 
 def pictures_of_several(findings: Sequence[Findings]) -> list[Picture]:
     """The figures that put several runs side by side."""
+    # A folder's name may hold what matplotlib takes for mathematics.
+    findings = [replace(one, run=replace(one.run, name=one.run.name.replace("$", r"\$"))) for one in findings]
     return [
         Picture(name, "Findings", title, caption, source, partial(function, findings))
         for name, title, source, caption, function in OF_SEVERAL

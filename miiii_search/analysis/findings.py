@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from miiii_search.analysis.activity import Activity, analyze_activity
-from miiii_search.analysis.circuits import Ablations, ablate
+from miiii_search.analysis.circuits import SAMPLES, Ablations, ablate
 from miiii_search.analysis.embeddings import Embeddings, analyze_embeddings
 from miiii_search.analysis.milestones import Milestones, find_milestones
 from miiii_search.analysis.network import Activations, Weights, forward, grid
 from miiii_search.analysis.neurons import Neurons, analyze_neurons
 from miiii_search.analysis.progress import ProgressMeasures, key_frequencies, measure_progress
+from miiii_search.analysis.reading import Unusable
 from miiii_search.analysis.run import TrainedRun
+from miiii_search.experiment.metrics import digest
 
 SNAPSHOT_SAMPLES = 1000
 """For ablations at a snapshot: there are up to ten of them, and what is wanted is their course."""
@@ -43,6 +46,8 @@ class Findings:
     """Of the task `nanda`."""
     progress: Sequence[ProgressMeasures] = ()
     """Of the task `nanda`, ascending by epoch."""
+    left_out: Sequence[str] = ()
+    """Snapshots that could not be used, a line each."""
 
     @property
     def missing(self) -> list[str]:
@@ -56,7 +61,7 @@ class Findings:
             lines.append("no weights: no embeddings, neurons, attention, circuits")
         elif not run.snapshots:
             lines.append("no snapshots of the weights: circuits at the end alone, not through training")
-        return lines
+        return [*lines, *self.left_out]
 
 
 def analyze(run: TrainedRun, on_step: Callable[[str], None] = lambda what: None) -> Findings:
@@ -73,17 +78,39 @@ def analyze(run: TrainedRun, on_step: Callable[[str], None] = lambda what: None)
     findings.network = OfWeights(
         run.weights, activations, analyze_embeddings(run.weights), analyze_neurons(activations.neurons, p)
     )
-    earlier = [epoch for epoch in run.snapshots if epoch < run.last_epoch]
+    _analyze_through_training(findings, on_step)
+    return findings
+
+
+def _analyze_through_training(findings: Findings, on_step: Callable[[str], None]) -> None:
+    """Ablations and progress measures, at the snapshots that are this run's and at its end."""
+    run, task = findings.run, findings.run.experiment.task
+    assert run.weights is not None
+    earlier, left_out = _snapshots_before_the_end(run)
     ablations, progress = list[Ablations](), list[ProgressMeasures]()
-    if run.experiment.task == "nanda":
-        findings.key_frequencies = key_frequencies(run.weights)
+    findings.key_frequencies = key_frequencies(run.weights) if task == "nanda" else ()
     for epoch in [*earlier, None]:
-        on_step(f"circuits at epoch {epoch or run.last_epoch:,}")
-        weights = run.weights if epoch is None else run.read_snapshot(epoch)
-        more = {} if epoch is None else {"samples": SNAPSHOT_SAMPLES}
         at = run.last_epoch if epoch is None else epoch
-        ablations.append(ablate(run.experiment, weights, at, **more))
+        on_step(f"circuits at epoch {at:,}")
+        try:
+            weights = run.weights if epoch is None else run.read_snapshot(epoch)
+        except Unusable as error:
+            left_out.append(f"the snapshot at epoch {at:,} cannot be used: {error}")
+            continue
+        ablations.append(ablate(run.experiment, weights, at, SAMPLES if epoch is None else SNAPSHOT_SAMPLES))
         if findings.key_frequencies:
             progress.append(measure_progress(run.experiment, weights, findings.key_frequencies, at))
-    findings.ablations, findings.progress = ablations, progress
-    return findings
+    findings.ablations, findings.progress, findings.left_out = ablations, progress, left_out
+
+
+def _snapshots_before_the_end(run: TrainedRun) -> tuple[list[int], list[str]]:
+    """The epochs of the snapshots to look at; none, and why, if they are another run's."""
+    last, epochs = run.last_epoch, list(run.snapshots)
+    if epochs and epochs[-1] > last:
+        return [], [f"the snapshots go on to epoch {epochs[-1]:,}, the run to {last:,}: they are another run's"]
+    if last in run.snapshots:
+        with suppress(Unusable):  # then nothing speaks against the others
+            at_end = run.read_snapshot(last)
+            if run.weights is not None and digest(at_end) != digest(run.weights):
+                return [], [f"the snapshot at the end, epoch {last:,}, has other weights: they are another run's"]
+    return [epoch for epoch in epochs if epoch < last], []

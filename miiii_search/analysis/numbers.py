@@ -11,6 +11,7 @@ from miiii_search.analysis.activity import SIGMAS, Activity
 from miiii_search.analysis.circuits import Ablations, harmonic_offsets, transient_frequencies
 from miiii_search.analysis.findings import Findings, OfWeights
 from miiii_search.analysis.milestones import REACHED, Milestones
+from miiii_search.analysis.reading import weight_shapes
 
 FORMAT = 1
 
@@ -45,7 +46,7 @@ def to_numbers(findings: Findings) -> dict[str, Any]:
     if findings.milestones is not None:
         tree["milestones"] = _milestones(findings.milestones)
     if run.record is not None and len(run.record):
-        names = sorted(run.weights) if run.weights else None
+        names = sorted(weight_shapes(run.experiment, run.hyperparameters))
         tree["gradient_norm_at_end"] = _listed(run.record.gradient_norm[-1], names)
     if findings.network is not None:
         tree |= _of_weights(findings.network)
@@ -127,9 +128,8 @@ def _ablations(at: Ablations, moduli: list[str]) -> dict[str, Any]:
     }
 
 
-def _listed(values: NDArray[Any], names: list[str] | None) -> Any:
-    rounded = _rounded(values)
-    return dict(zip(names, rounded, strict=True)) if names else rounded
+def _listed(values: NDArray[Any], names: list[str]) -> dict[str, Any]:
+    return dict(zip(names, _rounded(values), strict=True))
 
 
 def _rounded(values: NDArray[Any]) -> Any:

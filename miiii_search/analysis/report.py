@@ -68,9 +68,15 @@ class Page:
     """A larger table, its header first."""
 
 
-def write(out: Path, page: Page, drawn: Sequence[Drawn], numbers: object) -> list[Path]:
-    """Writes NAME.png, NAME.svg, numbers.json and report.html. Raises `OSError`."""
+def write(out: Path, page: Page, pictures: Iterable[Picture], drawn: Sequence[Drawn], numbers: object) -> list[Path]:
+    """Writes NAME.png, NAME.svg, numbers.json and report.html. Raises `OSError`.
+
+    Of the `pictures` those that could not be drawn are removed, so that none is of an earlier run.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    for absent in {picture.name for picture in pictures} - {one.picture.name for one in drawn}:
+        for kind in ("png", "svg"):
+            (out / f"{absent}.{kind}").unlink(missing_ok=True)
     files = {NUMBERS: (json.dumps(numbers, allow_nan=False) + "\n").encode(), PAGE: to_html(page, drawn).encode()}
     for one in drawn:
         files[f"{one.picture.name}.png"] = one.png
@@ -114,10 +120,14 @@ def to_html(page: Page, drawn: Sequence[Drawn]) -> str:
         "style-src 'unsafe-inline'\">"
         f"<title>{html.escape(page.title)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{html.escape(page.title)}</h1><p>{html.escape(page.summary)}</p><nav>{links}</nav>"
-        f"<div class=wide><table>{rows}</table><table>{_grid(page.grid)}</table></div>"
+        f'<div class="wide">{_table(rows)}{_table(_grid(page.grid))}</div>'
         + (f'<ul class="remarks">{remarks}</ul>' if remarks else "")
         + f"{body}<footer>{html.escape(page.made_by)}</footer></body></html>\n"
     )
+
+
+def _table(rows: str) -> str:
+    return f"<table>{rows}</table>" if rows else ""
 
 
 def _grid(lines: Sequence[Sequence[str]]) -> str:

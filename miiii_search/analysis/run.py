@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from miiii_search.analysis.network import Floats, Weights
+from miiii_search.analysis.reading import check_weights, read_arrays
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.telemetry import Record
@@ -41,6 +40,5 @@ class TrainedRun:
         return int(self.record.epoch[-1]) if self.record is not None and len(self.record) else self.experiment.epochs
 
     def read_snapshot(self, epoch: int) -> Weights:
-        """The weights at one of the epochs of `snapshots`."""
-        with np.load(self.snapshots[epoch], allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        """The weights at one of the epochs of `snapshots`. Raises `Unusable` if they are not those of such a run."""
+        return check_weights(read_arrays(self.snapshots[epoch]), self.experiment, self.hyperparameters)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miiii_search.cli import processes
 from miiii_search.cli.opening import open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, PresetOption, SetOption, StorageOption, StudyOption
 from miiii_search.cli.talking import say
@@ -14,6 +15,11 @@ from miiii_search.errors import UserError
 
 if TYPE_CHECKING:
     from miiii_search.analysis.run import TrainedRun
+
+STOPPED_CODE = 130
+"""As a shell has it for what Ctrl-C ended: what was to follow a whole run does not follow a part of one."""
+
+ONE_OF_TWO = "name a run's folder, or a trial of a study with --trial N, one of the two"
 
 RunFolderArgument = Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A folder that `train` wrote")]
 TrialOption = Annotated[int | None, typer.Option(help="A trial's number, instead of a folder", min=0)]
@@ -72,9 +78,11 @@ def analyze(
     """
     from miiii_search.terminal.analyze import analyze_folder, analyze_study, analyze_trial
 
+    if trial is None and (retrain or snapshots is not None):
+        raise UserError("--retrain and --snapshots are for a trial of a study: name it with --trial N")
     if run_folder is not None:
         if trial is not None:
-            raise UserError("name a run's folder, or a trial of a study with --trial N, one of the two")
+            raise UserError(ONE_OF_TWO)
         analyze_folder(run_folder, out)
     elif trial is not None:
         analyze_trial(open_study(study, storage), trial, out, snapshots, retrain=retrain, attach=attach)
@@ -112,7 +120,8 @@ def export_weights(
     from miiii_search.terminal.export_weights import export_weights
 
     run, problems = chosen_run(run_folder, trial, study, storage)
-    export_weights(run, problems, format, out)
+    for line in export_weights(run, problems, format, out):
+        say(f"note: {line}")
     say(f"the weights are in {out}")
 
 
@@ -121,7 +130,7 @@ def chosen_run(
 ) -> tuple[TrainedRun, list[str]]:
     """A folder's run, or a trial's; and a line about each file of it that cannot be read."""
     if (folder is None) == (trial is None):
-        raise UserError("name a run's folder, or a trial of a study with --trial N, one of the two")
+        raise UserError(ONE_OF_TWO)
     if folder is not None:
         from miiii_search.search.run_folder import read_run
 
@@ -142,9 +151,14 @@ def train(
 ) -> None:
     """Train one configuration: a file's, or a preset's. Says whether it repeats what the file recorded.
 
+    Told to stop (Ctrl-C or SIGTERM), it writes what it has trained, if no other run is there. A second signal ends it
+    at once.
+
     Example: miiii-search train --preset paper --config paper-best --out runs/table-2
     """
     from miiii_search.terminal.retrain import choose, retrain
 
     chosen = choose(file, preset, config, settings or [])
-    retrain(chosen, out, compare_with_recorded=not settings)
+    stop = processes.stop_on_signals()
+    if not retrain(chosen, out, compare_with_recorded=not settings, stop=stop.is_set):
+        raise typer.Exit(STOPPED_CODE)

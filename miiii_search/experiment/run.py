@@ -38,17 +38,24 @@ def train(
     on_progress: Callable[[Progress, Record], None] = lambda progress, record: None,
     on_look: Callable[[Look], None] = lambda look: None,
     until: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Trains one run in one lane. `on_progress` is called about once a second with what is new, `on_look` at
     log-spaced epochs and at the end. A run that was given up is repeated to the epoch `until`, one of its evaluations.
 
-    Raises `NotFinite`.
+    `stop` is asked about once a second, first after one evaluation: what has been trained by then is returned, and
+    its `progress.ended` is false.
+
+    Raises `NotFinite`; `ValueError` if `until` is no evaluation of the run.
     """
+    if until is not None and (until < 1 or until % experiment.evaluation_interval):
+        interval = experiment.evaluation_interval
+        raise ValueError(f"until must be a multiple of {interval}, the epochs between evaluations, but is {until}")
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
     lane = lanes.admit(experiment, hyperparameters)
-    pace, records, look_at = Pace(), [], next_look(experiment, 0)
+    pace, records, look_at = Pace(), list[Record](), next_look(experiment, 0)
     last = min(until or experiment.epochs, experiment.epochs)
-    while not ((progress := lanes.progress(lane)).ended or progress.epoch >= last):
+    while not ((progress := lanes.progress(lane)).ended or progress.epoch >= last or (records and stop())):
         ahead = int(min(look_at, last)) - progress.epoch
         evaluations = min(pace.evaluations, ahead // experiment.evaluation_interval)
         with pace.measure(evaluations):

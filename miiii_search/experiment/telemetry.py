@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -37,8 +38,8 @@ def write_snapshot(folder: Path, look: Look) -> None:
 
 def snapshots_in(folder: Path) -> dict[int, Path]:
     """The files that `write_snapshot` wrote, by epoch, ascending."""
-    epochs = {int(path.stem.removeprefix("epoch-")): path for path in folder.glob("epoch-*.npz")}
-    return dict(sorted(epochs.items()))
+    named = [(re.fullmatch(r"epoch-(\d+)\.npz", path.name), path) for path in folder.glob("epoch-*.npz")]
+    return dict(sorted((int(name[1]), path) for name, path in named if name))
 
 
 def next_look(experiment: Experiment, epoch: int) -> float:

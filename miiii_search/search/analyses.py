@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.errors import UserError
 from miiii_search.experiment.telemetry import snapshots_in
-from miiii_search.search import attributes, tables
+from miiii_search.search import attributes
 from miiii_search.search.artifacts import (
     STUDY_PREFIX,
     TRIAL_PREFIX,
@@ -27,6 +28,7 @@ from miiii_search.search.artifacts import (
 from miiii_search.search.export import Configuration, export_trial
 from miiii_search.search.places import AllPlaces, StoreDown, open_place, remove_from
 from miiii_search.search.run_folder import assemble
+from miiii_search.search.storage import ARTIFACT_LIMIT
 from miiii_search.search.study import METRICS_KEY, Study
 
 
@@ -35,7 +37,8 @@ def find_ended(study: Study, number: int) -> FrozenTrial:
     trials = study.trials()
     trial = next((trial for trial in trials if trial.number == number), None)
     if trial is None:
-        raise UserError(f"study `{study.name}` has no trial {number}; its trials are 0 to {len(trials) - 1}")
+        there = f"its trials are 0 to {len(trials) - 1}" if trials else "it has none yet"
+        raise UserError(f"study `{study.name}` has no trial {number}; {there}")
     if not trial.state.is_finished():
         raise UserError(
             f"trial {number} of study `{study.name}` is {trial.state.name.lower()}; only trials that have ended are "
@@ -87,24 +90,45 @@ def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
     """Puts files onto the page of a trial that has ended, in place of those that an earlier call put there.
 
     Optuna lets nobody add to an ended trial; the dashboard also looks for a trial's artifacts in an attribute of the
-    study. Raises `UserError` if the place of the study's artifacts is down.
+    study. Raises `UserError` if a file is too large for a database, if the place of the study's artifacts is down, or
+    if somebody deleted the study; none of it is left behind then.
     """
     by_id = {str(uuid.uuid4()): file for file in files}
-    if study.place is not None:
-        try:
-            for artifact_id, file in by_id.items():
-                open_place(study.place).write(artifact_id, io.BytesIO(file.data))
-        except StoreDown as error:
-            raise UserError(f"cannot keep figures in {study.place}: {error}") from None
-    with study.database.transaction() as connection:
-        if not tables.lock_study(connection, study.study_id):
-            raise UserError(f"study `{study.name}` was deleted meanwhile")
-        old = attached(connection, study.study_id, [trial._trial_id])
-        detach(connection, study.study_id, old)
-        if study.place is None:
-            for artifact_id, file in by_id.items():
-                write_bytes(connection, artifact_id, file.data)
-        prefix = f"{STUDY_PREFIX}{trial._trial_id}:"
-        new = {prefix + artifact_id: link(artifact_id, file.filename)[1] for artifact_id, file in by_id.items()}
-        attributes.write(connection, study.study_id, new)
-    remove_from(study.place, old.values())
+    _upload(study, by_id)
+    try:
+        with study.database.transaction() as connection:
+            study.lock(connection)
+            old = attached(connection, study.study_id, [trial._trial_id])
+            detach(connection, study.study_id, old)
+            if study.place is None:
+                for artifact_id, file in by_id.items():
+                    write_bytes(connection, artifact_id, file.data)
+            prefix = f"{STUDY_PREFIX}{trial._trial_id}:"
+            new = {prefix + artifact_id: link(artifact_id, file.filename)[1] for artifact_id, file in by_id.items()}
+            attributes.write(connection, study.study_id, new)
+    except UserError:  # of anything else it is not known whether the files are pointed to by now
+        with suppress(UserError):
+            remove_from(study.place, by_id)
+        raise
+    remove_from(study.place, [file.artifact_id for file in old])
+
+
+def _upload(study: Study, by_id: Mapping[str, Artifact]) -> None:
+    """Writes files to where the study keeps them, if that is not the database, in which they are refused if too large.
+
+    Before anything points to them. Raises `UserError`, with nothing left behind as far as the place allows.
+    """
+    if study.place is None:
+        for file in by_id.values():
+            if len(file.data) > ARTIFACT_LIMIT:
+                size, limit = (f"{n / 2**20:.0f} MiB" for n in (len(file.data), ARTIFACT_LIMIT))
+                raise UserError(f"{file.filename} has {size}, an artifact in a database {limit} at most")
+        return
+    store = open_place(study.place)
+    try:
+        for artifact_id, file in by_id.items():
+            store.write(artifact_id, io.BytesIO(file.data))
+    except StoreDown as error:
+        with suppress(UserError):
+            remove_from(study.place, by_id)
+        raise UserError(f"cannot keep figures in {study.place}: {error}") from None

@@ -6,7 +6,7 @@ import io
 import json
 import mimetypes
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -81,20 +81,30 @@ def linked(connection: sa.Connection, study_id: int) -> list[str]:
     return sorted({key.rpartition(":")[2] for key in keys})
 
 
-def attached(connection: sa.Connection, study_id: int, trial_ids: Collection[int]) -> dict[str, str]:
-    """The ids of artifacts that were added to trials after their ends, by the study's attribute that names each."""
+@dataclass(frozen=True)
+class Attached:
+    """An artifact that was added to a trial after its end: an attribute of the study names it."""
+
+    key: str
+    trial_id: int
+    artifact_id: str
+
+
+def attached(connection: sa.Connection, study_id: int, trial_ids: Collection[int]) -> list[Attached]:
+    """What was added to these trials after their ends."""
     table = tables.study_system_attributes
     query = sa.select(table.c.key).where(table.c.study_id == study_id, table.c.key.like(f"{STUDY_PREFIX}%"))
-    wanted = set(map(str, trial_ids))
-    parts = {key: key.removeprefix(STUDY_PREFIX).partition(":") for key in connection.execute(query).scalars()}
-    return {key: artifact_id for key, (trial_id, _, artifact_id) in parts.items() if trial_id in wanted}
+    wanted = {str(trial_id): trial_id for trial_id in trial_ids}
+    parts = [(key, *key.removeprefix(STUDY_PREFIX).partition(":")) for key in connection.execute(query).scalars()]
+    return [Attached(key, wanted[trial_id], name) for key, trial_id, _, name in sorted(parts) if trial_id in wanted]
 
 
-def detach(connection: sa.Connection, study_id: int, links: Mapping[str, str]) -> None:
+def detach(connection: sa.Connection, study_id: int, files: Sequence[Attached]) -> None:
     """Removes what `attached` returned: attributes, and bytes in the database."""
     table, artifacts = tables.study_system_attributes, tables.artifacts
-    connection.execute(sa.delete(table).where(table.c.study_id == study_id, table.c.key.in_(links)))
-    connection.execute(sa.delete(artifacts).where(artifacts.c.artifact_id.in_(links.values())))
+    keys, ids = [file.key for file in files], [file.artifact_id for file in files]
+    connection.execute(sa.delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys)))
+    connection.execute(sa.delete(artifacts).where(artifacts.c.artifact_id.in_(ids)))
 
 
 def write_bytes(connection: sa.Connection, artifact_id: str, data: bytes) -> None:

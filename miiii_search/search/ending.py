@@ -108,7 +108,7 @@ class Ender:
         return ended.note
 
     def _is_among_the_best(self, ended: Outcome) -> bool:
-        """Whether fewer than `keep_weights` completed trials of the study are better, as of now."""
+        """Whether fewer than `keep_weights` completed trials of the study are as good or better, as of now."""
         if ended.state != TrialState.COMPLETE or self._study.spec.keep_weights == 0:
             return False
         trials, values = tables.trials, tables.trial_values
@@ -116,7 +116,7 @@ class Ender:
             sa.select(sa.func.count())
             .select_from(trials.join(values, values.c.trial_id == trials.c.trial_id))
             .where(trials.c.study_id == self._study.study_id, trials.c.state == TrialState.COMPLETE)
-            .where(values.c.value > ended.value)
+            .where(values.c.value >= ended.value)
         )
 
         def count() -> int:

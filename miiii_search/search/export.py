@@ -64,7 +64,7 @@ def export_best(study: Study) -> Configuration:
 
 
 def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
-    """A completed trial of a study."""
+    """A trial of a study that has ended with metrics: completed, or pruned."""
     experiment, hyperparameters = study.run_of(trial)
     attributes = trial.user_attrs
     completed = trial.datetime_complete

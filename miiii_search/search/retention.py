@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.search import tables
-from miiii_search.search.artifacts import TRIAL_PREFIX
+from miiii_search.search.artifacts import TRIAL_PREFIX, attached, detach
 from miiii_search.search.places import remove_from
 from miiii_search.search.study import Study
 
@@ -29,6 +29,7 @@ class Removed:
 def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
     """Removes the artifacts of all ended trials but the best so many; metrics, reports and notes stay.
 
+    What was attached to a trial after its end goes with the others.
     In one transaction, links and bytes together, so that nothing points to what is gone. Called twice, it does no more.
     Raises `UserError` if the study was deleted, or the place of its artifacts is down.
     """
@@ -38,11 +39,14 @@ def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
         ids = _ended(connection, study.study_id)[keep_records:]
         of_rest = attributes.c.trial_id.in_(ids) & attributes.c.key.like(f"{TRIAL_PREFIX}%")
         links = connection.execute(sa.select(attributes.c.trial_id, attributes.c.key).where(of_rest)).all()
-        names = [row.key.removeprefix(TRIAL_PREFIX) for row in links]
+        later = attached(connection, study.study_id, ids)
+        names = [*(row.key.removeprefix(TRIAL_PREFIX) for row in links), *(file.artifact_id for file in later)]
         files = artifacts.c.artifact_id.in_(names)
         size = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(artifacts.c.data)), 0)).where(files)
-        removed = Removed(len({row.trial_id for row in links}), len(links), int(connection.execute(size).scalar_one()))
+        trials = {row.trial_id for row in links} | {file.trial_id for file in later}
+        removed = Removed(len(trials), len(names), int(connection.execute(size).scalar_one()))
         if not dry_run:
+            detach(connection, study.study_id, later)
             connection.execute(sa.delete(attributes).where(of_rest))
             connection.execute(sa.delete(artifacts).where(files))
     if not dry_run:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from miiii_search.analysis.reading import (
+    Unusable,
+    attempt,
+    check_metrics,
+    check_record,
+    check_spectra,
+    check_weights,
+)
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.errors import UserError
-from miiii_search.experiment.metrics import digest
-from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Record, snapshots_in, spectra_from_npz
+from miiii_search.experiment.metrics import Metrics, digest
+from miiii_search.experiment.telemetry import Floats, Record, snapshots_in, spectra_from_npz
 from miiii_search.search.export import Configuration, read_configuration
 
 CONFIG, RECORD, WEIGHTS, METRICS, SNAPSHOTS = (
@@ -60,67 +64,31 @@ def assemble(
     problems: list[str] = []
     experiment, hyperparameters = configuration.experiment, configuration.hyperparameters
 
-    def attempt(file: str, read: Callable[[bytes], ReadT]) -> ReadT | None:
-        data = fetch(file)
-        if data is None:
-            return None
+    def use(what: str, read: Callable[[], ReadT | None]) -> ReadT | None:
         try:
-            return read(data)
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, SafetensorError) as error:
-            problems.append(f"{file} of {name} cannot be used: {str(error).splitlines()[0]}")
+            return attempt(read)
+        except Unusable as error:
+            problems.append(f"{what} of {name} cannot be used: {error}")
             return None
 
-    record = attempt(RECORD, lambda data: _checked_record(Record.from_npz(data), experiment))
-    spectra = attempt(RECORD, lambda data: _checked_spectra(spectra_from_npz(data), experiment)) if record else None
-    weights = attempt(WEIGHTS, lambda data: _checked_weights(load(data), experiment, hyperparameters))
-    if weights and configuration.metrics and digest(weights) != configuration.metrics.weights_sha256:
+    def checked_metrics() -> Metrics | None:
+        return configuration.metrics and check_metrics(configuration.metrics, experiment)
+
+    def read_record() -> Record | None:
+        data = fetch(RECORD)
+        return None if data is None else check_record(Record.from_npz(data), experiment, hyperparameters)
+
+    def read_spectra() -> dict[int, Floats]:
+        return check_spectra(spectra_from_npz(fetch(RECORD) or b""), experiment)
+
+    def read_weights() -> dict[str, Floats] | None:
+        data = fetch(WEIGHTS)
+        return None if data is None else check_weights(load(data), experiment, hyperparameters)
+
+    metrics = use("the metrics in the configuration", checked_metrics)
+    record = use(RECORD, read_record)
+    spectra = (record and use(f"the spectra in {RECORD}", read_spectra)) or {}
+    weights = use(WEIGHTS, read_weights)
+    if weights and metrics and digest(weights) != metrics.weights_sha256:
         problems.append(f"{WEIGHTS} of {name} are not the weights that its metrics were measured with")
-    metrics, spectra = configuration.metrics, spectra or {}
     return TrainedRun(name, experiment, hyperparameters, metrics, record, spectra, weights, folder, snapshots), problems
-
-
-def _checked_record(record: Record, experiment: Experiment) -> Record:
-    expected = (len(record.epoch), len(experiment.moduli))
-    if record.train_accuracy.shape != expected:
-        raise ValueError(f"it has {list(record.train_accuracy.shape)} accuracies, not {list(expected)}")
-    return record
-
-
-def _checked_spectra(
-    spectra: dict[int, np.ndarray[Any, Any]], experiment: Experiment
-) -> dict[int, np.ndarray[Any, Any]]:
-    expected = (experiment.p, experiment.p // 2 + 1)
-    for epoch, spectrum in spectra.items():
-        if spectrum.shape != expected:
-            raise ValueError(f"its spectrum at epoch {epoch} is {list(spectrum.shape)}, not {list(expected)}")
-    return spectra
-
-
-def weight_shapes(experiment: Experiment, hyperparameters: Hyperparameters) -> dict[str, tuple[int, ...]]:
-    """The shape of each matrix of a run, by name."""
-    d, heads = hyperparameters.d_model, hyperparameters.n_heads
-    return {
-        "token_embedding": (experiment.p + 1, d),
-        "position_embedding": (3, d),
-        "query": (d, heads, d // heads),
-        "key": (d, heads, d // heads),
-        "value": (d, heads, d // heads),
-        "attention_output": (heads, d // heads, d),
-        "feed_forward_in": (d, 4 * d),
-        "feed_forward_out": (4 * d, d),
-        "unembedding": (d, sum(experiment.moduli)),
-    }
-
-
-def _checked_weights(
-    weights: dict[str, np.ndarray[Any, Any]], experiment: Experiment, hyperparameters: Hyperparameters
-) -> dict[str, np.ndarray[Any, Any]]:
-    expected = {n: f"float32 {list(shape)}" for n, shape in weight_shapes(experiment, hyperparameters).items()}
-    found = {name: f"{array.dtype} {list(array.shape)}" for name, array in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"`{name}` must be {expected.get(name, 'absent')} for the run in {CONFIG}, but is "
-                f"{found.get(name, 'absent')}; keep the files of one run together"
-            )
-    return weights

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from optuna.trial import TrialState
 from rich.table import Table
 from rich.text import Text
 
@@ -32,10 +33,11 @@ from miiii_search.experiment.telemetry import snapshots_in
 from miiii_search.search.analyses import attach as attach_files
 from miiii_search.search.analyses import find_ended, read_trial
 from miiii_search.search.artifacts import Artifact
-from miiii_search.search.run_folder import SNAPSHOTS, read_run
+from miiii_search.search.run_folder import CONFIG, SNAPSHOTS, read_run
 from miiii_search.search.study import Study
 from miiii_search.search.survey import read_survey
 from miiii_search.terminal.display import console, duration
+from miiii_search.terminal.folders import prepare, writing
 from miiii_search.terminal.retrain import train_visibly
 
 MADE_BY = f"Made by miiii-search {version('miiii-search')}."
@@ -52,17 +54,18 @@ def analyze_run(run: TrainedRun, problems: Sequence[str], out: Path) -> list[Dra
 
     Raises `UserError` if `out` cannot be written.
     """
+    prepare(out)
     started = time.monotonic()
     with _steps() as step:
         findings = analyze(run, step)
-        drawn = draw(pictures(findings), step)
-    remarks = [*problems, *findings.missing]
-    for line in remarks:
-        console.print(f"note: {line}", soft_wrap=True, markup=False)
+        figures = pictures(findings)
+        drawn = draw(figures, step)
+    for line in [*problems, *findings.missing]:
+        _say(f"note: {line}")
     page = page_of(findings, problems, MADE_BY)
-    _write(lambda: write(out, page, drawn, to_numbers(findings)), out)
+    writing(out, lambda: write(out, page, figures, drawn, to_numbers(findings)))
     seconds = duration(time.monotonic() - started)
-    console.print(f"{len(drawn)} figures, numbers.json and the page {out / PAGE} in {seconds}", soft_wrap=True)
+    _say(f"{len(drawn)} figures, numbers.json and the page {out / PAGE} in {seconds}")
     return drawn
 
 
@@ -76,60 +79,92 @@ def analyze_trial(
     trial = find_ended(study, number)
     run, problems = read_trial(study, trial, snapshots)
     folder = out or Path("analysis") / f"{study.name}-{number}".replace("/", "_")
-    if run.weights is None and retrain:
-        run = _trained_again(run, folder)
+    if (folder / CONFIG).exists():
+        raise UserError(f"{folder} holds a run that train wrote; choose another --out")
+    if run.weights is None and trial.state == TrialState.FAIL:
+        problems.append(f"the loss of trial {number} stopped being finite, so that it has no weights")
+    elif run.weights is None and retrain:
+        run, verdict = _trained_again(run, folder)
+        problems += verdict
     elif run.weights is None:
         seconds = trial.user_attrs.get("seconds")
         took = f", which took {duration(float(seconds))}" if seconds else ""
         problems.append(f"the weights of trial {number} were not kept: add --retrain to train it again{took}")
-    analyze_run(run, problems, folder)
+    drawn = analyze_run(run, problems, folder)
     if attach:
-        names = [PAGE, NUMBERS, *sorted(path.name for path in folder.glob("*.png"))]
-        attach_files(study, trial, [Artifact(name, (folder / name).read_bytes()) for name in names])
-        console.print(f"they are on the page of trial {number} in the dashboard, too", soft_wrap=True)
+        pages = [Artifact(name, (folder / name).read_bytes()) for name in (PAGE, NUMBERS)]
+        attach_files(study, trial, [*pages, *(Artifact(f"{one.picture.name}.png", one.png) for one in drawn)])
+        _say(f"they are on the page of trial {number} in the dashboard, too")
 
 
-def _trained_again(run: TrainedRun, folder: Path) -> TrainedRun:
-    """The run with its weights, and with snapshots in `folder`."""
-    snapshots = folder / SNAPSHOTS
+def _trained_again(run: TrainedRun, folder: Path) -> tuple[TrainedRun, list[str]]:
+    """The run with its weights, and with snapshots in `folder`; and a line if that is not the same run.
+
+    Raises `UserError`.
+    """
+    prepare(folder)
+    snapshots, remarks = folder / SNAPSHOTS, list[str]()
     result, spectra = train_visibly(run.experiment, run.hyperparameters, snapshots, until=run.last_epoch)
     if run.metrics is not None:
         verdict, why = compare(run.metrics, result.metrics)
-        console.print(f"trained again, {verdict}: {why}", soft_wrap=True)
-    again = snapshots_in(snapshots)
-    return replace(
-        run, weights=result.weights, snapshots=again, spectra=run.spectra or spectra, record=run.record or result.record
+        _say(f"trained again, {verdict}: {why}")
+        if verdict != "identical":
+            remarks.append(f"the weights are of a repetition that {verdict} with what was recorded: {why}")
+    again = replace(
+        run,
+        weights=result.weights,
+        snapshots=snapshots_in(snapshots),
+        spectra=run.spectra or spectra,
+        record=run.record or result.record,
     )
+    return again, remarks
 
 
 def analyze_study(study: Study, out: Path | None) -> None:
     """Draws a whole study, as it is now. Raises `UserError` if `out` cannot be written."""
     folder = out or Path("analysis") / study.name.replace("/", "_")
+    prepare(folder)
     survey = read_survey(study)
+    figures = pictures_of_study(survey)
     with _steps() as step:
-        drawn = draw(pictures_of_study(survey), step)
+        drawn = draw(figures, step)
     page = page_of_study(survey, MADE_BY)
-    _write(lambda: write(folder, page, drawn, survey.to_json()), folder)
-    console.print(page.summary, soft_wrap=True, markup=False)
-    console.print(f"{len(drawn)} figures, numbers.json and the page {folder / PAGE}", soft_wrap=True, markup=False)
+    writing(folder, lambda: write(folder, page, figures, drawn, survey.to_json()))
+    _say(page.summary)
+    _say(f"{len(drawn)} figures, numbers.json and the page {folder / PAGE}")
 
 
 def compare_folders(folders: Sequence[Path], out: Path) -> None:
     """Puts runs side by side: a table here and on a page, and figures. Raises `UserError`."""
     if len(folders) < 2:
         raise UserError("compare needs two runs' folders or more; for one there is miiii-search analyze RUN_DIR")
-    read = [read_run(folder) for folder in folders]
-    problems = [line for _, lines in read for line in lines]
+    runs, problems = [], list[str]()
+    for folder in folders:
+        run, lines = read_run(folder)
+        runs.append(run)
+        problems += lines
+    prepare(out)
     with _steps() as step:
-        findings = [_analyze_as(run, step) for run, _ in read]
-        drawn = draw(pictures_of_several(findings), step)
+        findings = [_analyze_as(run, step) for run in _told_apart(runs, folders)]
+        figures = pictures_of_several(findings)
+        drawn = draw(figures, step)
+    problems += [f"{one.run.name}: {line}" for one in findings for line in one.missing]
     table = compare_findings(findings)
     for line in problems:
-        console.print(f"note: {line}", soft_wrap=True, markup=False)
+        _say(f"note: {line}")
     console.print(_table(table))
     numbers = {"runs": [to_numbers(one) for one in findings], "table": table.to_json()}
-    _write(lambda: write(out, page_of_several(table, problems, MADE_BY), drawn, numbers), out)
-    console.print(f"{len(drawn)} figures, numbers.json and the page {out / PAGE}", soft_wrap=True, markup=False)
+    writing(out, lambda: write(out, page_of_several(table, problems, MADE_BY), figures, drawn, numbers))
+    _say(f"{len(drawn)} figures, numbers.json and the page {out / PAGE}")
+
+
+def _told_apart(runs: Sequence[TrainedRun], folders: Sequence[Path]) -> list[TrainedRun]:
+    """The runs, by their whole paths where two have the same name."""
+    names = [run.name for run in runs]
+    return [
+        run if names.count(run.name) == 1 else replace(run, name=str(folder))
+        for run, folder in zip(runs, folders, strict=True)
+    ]
 
 
 def _analyze_as(run: TrainedRun, step: Callable[[str], None]) -> Findings:
@@ -152,11 +187,8 @@ def _table(comparison: Comparison) -> Table:
 def _steps() -> Iterator[Callable[[str], None]]:
     """A line that says what is being done, where somebody watches."""
     with console.status("reading") as status:
-        yield lambda what: status.update(what)
+        yield lambda what: status.update(Text(what))
 
 
-def _write(write: Callable[[], object], out: Path) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)

@@ -18,8 +18,10 @@ from miiii_search.search.settings import to_tree
 FORMATS = ("transformer-lens", "safetensors")
 
 
-def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: Path) -> None:
+def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: Path) -> list[str]:
     """Writes the final weights of a run to `out`, one safetensors file in either format.
+
+    Returns those of the `problems` that are about the weights written.
 
     `transformer-lens`: HookedTransformer's names and shapes, its configuration in the metadata `config`.
     `safetensors`: our names and shapes. The metadata of both hold `moduli`, `experiment` and
@@ -48,3 +50,4 @@ def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: P
         out.write_bytes(written)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    return [line for line in problems if line.startswith(WEIGHTS)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +31,18 @@ from miiii_search.search.provenance import source_commit
 from miiii_search.search.run_folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.search.settings import to_tree, with_settings
 from miiii_search.terminal.display import console
+from miiii_search.terminal.folders import prepare, writing
 
 if TYPE_CHECKING:
     from miiii_search.experiment.run import Result
     from miiii_search.experiment.stores import Progress as RunProgress
+
+
+UNFINISHED = "snapshots.unfinished"
+"""Where a run's snapshots wait until the run may take the place of the one before it."""
+
+STOPPED = "stopped_at_epoch"
+"""In the provenance of a run that somebody stopped."""
 
 
 class Run(Spec):
@@ -59,21 +68,29 @@ def choose(file: Path | None, preset: str | None, config: str | None, settings: 
     return replace(chosen, experiment=edited.experiment, hyperparameters=edited.hyperparameters)
 
 
-def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) -> None:
+def retrain(
+    chosen: Configuration,
+    out: Path,
+    *,
+    compare_with_recorded: bool,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Trains with a progress bar and writes its configuration, metrics, record, weights, snapshots and curves to `out`.
 
-    Raises `UserError` if `out` cannot be written, before training, or if the loss stops being finite.
+    Returns whether the run came to its end. If `stop` becomes true before, what was trained by then is written, and
+    the configuration says so; not over another run. Raises `UserError` if `out` cannot be written, or if the loss
+    stops being finite.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from None
-    from miiii_search.analysis.curves import learning_curves
+    prepare(out)
     from miiii_search.experiment.device import describe_device, package_versions
 
     experiment, hyperparameters = chosen.experiment, chosen.hyperparameters
     device, started = describe_device(), time.monotonic()
-    result, spectra = train_visibly(experiment, hyperparameters, out / SNAPSHOTS)
+    try:
+        result, spectra = train_visibly(experiment, hyperparameters, out / UNFINISHED, stop=stop)
+    except UserError:
+        writing(out, lambda: _remove_snapshots(out / UNFINISHED))
+        raise
     provenance = {
         "completed": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device,
@@ -82,26 +99,73 @@ def retrain(chosen: Configuration, out: Path, *, compare_with_recorded: bool) ->
     }
     if (commit := source_commit()) is not None:
         provenance["git_commit"] = commit
+    epoch, whole = result.progress.epoch, result.progress.ended
+    if not whole:
+        provenance[STOPPED] = epoch
+        stopped = f"stopped at epoch {epoch:,} of {experiment.epochs:,}"
+        if (out / CONFIG).exists():
+            writing(out, lambda: _remove_snapshots(out / UNFINISHED))
+            _say(f"{stopped}; nothing was written: {out} holds another run")
+            return False
     trained = replace(chosen, metrics=result.metrics, provenance=provenance)
-    title = f"{experiment.task}, p = {experiment.p}"
+    writing(out, lambda: _write(out, trained, result, spectra))
     solved = result.progress.solved_epoch
-    (out / WEIGHTS).write_bytes(save(result.weights))
-    (out / RECORD).write_bytes(result.record.to_npz(spectra, moduli=np.asarray(experiment.moduli)))
-    (out / "learning-curves.png").write_bytes(learning_curves(experiment, result.record, title, solved))
-    (out / METRICS).write_text(result.metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
-    (out / CONFIG).write_text(trained.to_toml(), encoding="utf-8")
     how = f"solved at epoch {solved:,}" if solved else f"not solved in {experiment.epochs:,} epochs"
     _print_tasks(trained)
-    console.print(f"{how}; metrics, weights and curves are in {out}", soft_wrap=True)
-    if chosen.metrics is not None and compare_with_recorded:
-        verdict, why = compare(chosen.metrics, result.metrics)
-        console.print(f"{verdict}: {why}", soft_wrap=True)
+    _say(f"{how if whole else stopped}; metrics, weights and curves are in {out}")
+    if whole and chosen.metrics is not None and compare_with_recorded:
+        _say(_verdict(chosen, result))
+    return whole
+
+
+def _write(out: Path, trained: Configuration, result: Result, spectra: dict[int, Floats]) -> None:
+    """All of a run's files, in place of those of another; the configuration last."""
+    from miiii_search.analysis.curves import learning_curves
+
+    experiment, metrics = trained.experiment, result.metrics
+    title = f"{experiment.task}, p = {experiment.p}"
+    curves = learning_curves(experiment, result.record, title, result.progress.solved_epoch)
+    _remove_snapshots(out / SNAPSHOTS)
+    for path in snapshots_in(out / UNFINISHED).values():
+        (out / SNAPSHOTS).mkdir(exist_ok=True)
+        path.rename(out / SNAPSHOTS / path.name)
+    _remove_snapshots(out / UNFINISHED)
+    (out / WEIGHTS).write_bytes(save(result.weights))
+    (out / RECORD).write_bytes(result.record.to_npz(spectra, moduli=np.asarray(experiment.moduli)))
+    (out / "learning-curves.png").write_bytes(curves)
+    (out / METRICS).write_text(metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
+    (out / CONFIG).write_text(trained.to_toml(), encoding="utf-8")
+
+
+def _remove_snapshots(folder: Path) -> None:
+    """And the folder, if there was nothing else in it."""
+    for old in snapshots_in(folder).values():
+        old.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _verdict(recorded: Configuration, result: Result) -> str:
+    """Whether the run repeats what the file recorded."""
+    assert recorded.metrics is not None
+    if (epoch := recorded.provenance.get(STOPPED)) is not None:
+        return f"not compared: what the file recorded was stopped at epoch {epoch:,}"
+    verdict, why = compare(recorded.metrics, result.metrics)
+    return f"{verdict}: {why}"
+
+
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def train_visibly(
-    experiment: Experiment, hyperparameters: Hyperparameters, snapshots: Path, until: int | None = None
+    experiment: Experiment,
+    hyperparameters: Hyperparameters,
+    snapshots: Path,
+    until: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Result, dict[int, Floats]]:
-    """Trains one run, to the epoch `until` at most, with a progress bar; returns it with its spectra by epoch.
+    """Trains one run, to the epoch `until` or until `stop`, with a progress bar; returns it with its spectra by epoch.
 
     Its weights at log-spaced epochs go to the folder `snapshots`, in place of those of another run. Raises
     `UserError` if the loss stops being finite, or if the folder cannot be written.
@@ -111,15 +175,11 @@ def train_visibly(
 
     use_compilation_cache()
     spectra: dict[int, Floats] = {}
-    for old in snapshots_in(snapshots).values():
-        old.unlink()
+    writing(snapshots, lambda: _remove_snapshots(snapshots))
 
     def keep(look: Look) -> None:
         spectra[look.epoch] = look.spectrum
-        try:
-            write_snapshot(snapshots, look)
-        except OSError as error:
-            raise UserError(f"cannot write to {snapshots}: {error.strerror}; choose another --out") from None
+        writing(snapshots, lambda: write_snapshot(snapshots, look))
 
     with _progress_bar() as bar:
         task = bar.add_task("compiling", total=until or experiment.epochs, accuracy="")
@@ -137,7 +197,7 @@ def train_visibly(
             )
 
         try:
-            result = run.train(experiment, hyperparameters, show, keep, until)
+            result = run.train(experiment, hyperparameters, show, keep, until, stop)
         except run.NotFinite as error:
             raise UserError(
                 f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"

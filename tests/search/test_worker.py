@@ -391,7 +391,7 @@ def test_weights_of_the_best_are_kept(database: Database, keep: int) -> None:
     values = [float(trial.value or 0) for trial in trials]
     for k, trial in enumerate(trials):
         kept = "weights.safetensors" in artifacts_of(study, trial)
-        assert kept == (sum(value > values[k] for value in values[:k]) < keep)
+        assert kept == (sum(value >= values[k] for value in values[:k]) < keep)
 
 
 def test_sampled_trials_are_trained(sqlite: Database) -> None:

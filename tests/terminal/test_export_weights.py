@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from miiii_search.analysis.reading import weight_shapes
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.errors import UserError
 from miiii_search.experiment.model import initial_weights
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
-from miiii_search.search.run_folder import read_run, weight_shapes
+from miiii_search.search.run_folder import read_run
 from miiii_search.terminal.export_weights import export_weights as export_run
 from miiii_search.terminal.retrain import choose, retrain
 
