@@ -57,7 +57,8 @@ def read_arrays(path: Path) -> Arrays:
     """All arrays of a NumPy archive. Raises `Unusable`."""
 
     def read() -> Arrays:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, since NumPy leaves open what turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
     return attempt(read)

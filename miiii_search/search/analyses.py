@@ -64,7 +64,7 @@ def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) 
         meta["filename"]: meta["artifact_id"]
         for key, value in trial.system_attrs.items()
         if key.startswith(TRIAL_PREFIX)
-        for meta in [json.loads(value)]
+        if (meta := json.loads(value)) is not None  # what a visitor of the dashboard removed
     }
 
     def fetch(filename: str) -> bytes | None:
