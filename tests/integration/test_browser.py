@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.integration.processes import TINY, Processes, wait_for
@@ -104,6 +106,64 @@ def test_a_trial_has_its_note_and_its_picture(page: Page) -> None:
     picture.wait_for(state="attached")
     page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
     assert picture.evaluate("picture => picture.naturalWidth") > 0
+
+
+def test_an_analyzed_trial_has_its_figures(page: Page, started: Processes, storage: str) -> None:
+    """Its page was made before they were."""
+    page.goto("/dashboard/studies/1/trials?numbers=0")
+    page.get_by_text(re.compile(r"^Trial 0 (was not solved|solved every task)")).wait_for()
+    pictures = page.locator("img[src^='/artifacts/1/']")
+    pictures.first.wait_for(state="attached")
+    before = pictures.count()
+    said = started.run("analyze", "--study", "demo", "--trial", "0", "--out", "analyzed", storage=storage)
+    assert "they are on the page of trial 0 in the dashboard" in said
+    figures = len(list((started.folder / "analyzed").glob("*.png")))
+    assert figures > 10
+    page.reload()
+    pictures.nth(before + figures - 1).wait_for(state="attached")
+    assert pictures.count() == before + figures
+    page.wait_for_function("() => [...document.images].every(image => image.complete)")
+    widths = pictures.evaluate_all("pictures => pictures.map(picture => picture.naturalWidth)")
+    assert min(widths) > 100
+    page.get_by_text("report.html").first.wait_for(state="attached")
+
+
+@pytest.fixture(scope="module")
+def report(started: Processes, folder: Path) -> Path:
+    """The page of a run that `train` and `analyze` made."""
+    settings = ("--set", "experiment.solved_evaluations=100", "--set", "experiment.epochs=320")
+    started.run("train", "--preset", "demo", *TINY, *settings, "--out", "run", storage="")
+    started.run("analyze", "run", storage="")
+    return folder / "run" / "analysis" / "report.html"
+
+
+def test_a_report_is_whole_without_a_network(browser: Browser, report: Path) -> None:
+    context = browser.new_context(offline=True, viewport={"width": 1000, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    page, complaints, asked = context.new_page(), list[str](), list[str]()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(report.as_uri(), wait_until="load")
+    assert page.title() == "What run learned"
+    headings = [page.get_by_role("heading", level=2).nth(k).inner_text() for k in range(5)]
+    assert headings == ["Training", "Embeddings", "Neurons and attention", "Circuits", "The task"]
+    figures = page.get_by_role("heading", level=3).count()
+    widths = page.locator("img").evaluate_all("pictures => pictures.map(picture => picture.naturalWidth)")
+    assert len(widths) == figures == len(list(report.parent.glob("*.png"))) > 15 and min(widths) > 300
+    # Nothing is wider than the window, and each link goes to its section.
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.get_by_role("link", name="Circuits").click()
+    assert page.get_by_role("heading", name="Circuits", exact=True).bounding_box()["y"] < 900  # type: ignore[index]
+    # The figures are to be seen, in colours of many, and so are the words.
+    seen = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    colours = seen.getcolors(maxcolors=2**24)
+    assert seen.height > 5000 and len(colours) > 1000
+    assert max(count for count, _ in colours) < 0.95 * seen.width * seen.height
+    assert complaints == []
+    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    context.close()
 
 
 def test_the_page_s_own_writes_are_refused(page: Page) -> None:

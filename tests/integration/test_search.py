@@ -15,6 +15,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from miiii_search.search.run_folder import read_run
 from tests.integration.processes import TINY, Processes, read_trials, wait_for
 
 GRID = ("--set", "space.dropout=[0.0, 0.1]", "--set", "space.weight_decay=[0.0, 0.5, 1.0]")
@@ -72,6 +73,26 @@ def test_another_seed_differs(processes: Processes, tmp_path: Path) -> None:
     config = tmp_path / "run" / "config.toml"
     config.write_text(re.sub(r"^seed = 0", "seed = 1", config.read_text(), flags=re.MULTILINE))
     assert "differs" in processes.run("train", "run/config.toml", "--out", "other", storage=storage)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop(processes: Processes, tmp_path: Path, number: signal.Signals) -> None:
+    """What was trained by then is a run like any other, and says that it is not the whole."""
+    small = ("--set", "experiment.validation_samples=10", "--set", "hyperparameters.d_model=16")
+    tiny = ("--set", "experiment.p=7", "--set", "experiment.solved_evaluations=1000000", *small)
+    endless = ("train", "--preset", "demo", *tiny, "--set", "experiment.epochs=1000000", "--out", "run")
+    process = processes.start(*endless, storage="")
+    wait_for(lambda: (tmp_path / "run" / "snapshots.unfinished" / "epoch-256.npz").exists())
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    said = processes.log(process)
+    assert re.search(r"stopped at epoch [\d,]+ of 1,000,000; metrics, weights and curves are in run\n", said), said
+    run, problems = read_run(tmp_path / "run")
+    assert problems == [] and run.metrics is not None and run.record is not None and run.weights is not None
+    assert 256 <= run.metrics.epochs_trained == run.record.epoch[-1] == run.last_epoch < 1_000_000
+    assert min(run.snapshots) == 256 and list(run.snapshots) == list(run.spectra)
+    assert f"stopped_at_epoch = {run.last_epoch}" in (tmp_path / "run" / "config.toml").read_text()
+    assert not (tmp_path / "run" / "snapshots.unfinished").exists()
 
 
 def long_study(epochs: int = 10**6) -> tuple[str, ...]:

@@ -1,0 +1,91 @@
+"""Training by hand: what lies in the folder when it ends, when it is stopped, and when it cannot be written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from miiii_search.errors import UserError
+from miiii_search.search.export import read_configuration
+from miiii_search.search.run_folder import read_run
+from miiii_search.terminal.retrain import choose, retrain
+
+SETTINGS = [
+    *("experiment.p=7", "experiment.epochs=320", "experiment.validation_samples=10", "hyperparameters.d_model=16"),
+    *("experiment.solved_evaluations=100", "hyperparameters.n_heads=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    assert retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_takes_the_place_of_another(
+    folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With all of its snapshots and none of the other's; what is the user's stays."""
+    (folder / "snapshots" / "epoch-512.npz").write_bytes(b"the other's")
+    (folder / "snapshots" / "notes.txt").write_text("mine")
+    assert retrain(read_configuration(trained / "config.toml"), folder, compare_with_recorded=True)
+    assert "identical: every metric and every weight" in capsys.readouterr().out
+    assert files(folder).keys() == files(trained).keys() | {"snapshots/notes.txt"}
+    run, problems = read_run(folder)
+    assert problems == [] and list(run.snapshots) == [256, 320]
+
+
+def test_a_run_that_is_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its configuration trains the whole run, which is not compared with the part."""
+    chosen = choose(None, "demo", None, SETTINGS)
+    assert not retrain(chosen, tmp_path / "part", compare_with_recorded=True, stop=lambda: True)
+    run, problems = read_run(tmp_path / "part")
+    assert problems == [] and run.metrics is not None
+    epoch = run.metrics.epochs_trained
+    assert f"stopped at epoch {epoch} of 320; metrics, weights and curves are in " in capsys.readouterr().out
+    config = read_configuration(tmp_path / "part" / "config.toml")
+    assert config.provenance["stopped_at_epoch"] == epoch and config.experiment.epochs == 320
+    assert retrain(config, tmp_path / "part", compare_with_recorded=True)
+    assert f"not compared: what the file recorded was stopped at epoch {epoch}" in capsys.readouterr().out
+    whole = read_configuration(tmp_path / "part" / "config.toml")
+    assert "stopped_at_epoch" not in whole.provenance and whole.metrics and whole.metrics.epochs_trained == 320
+
+
+def test_a_stopped_run_leaves_another_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(folder)
+    assert not retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False, stop=lambda: True)
+    assert f"nothing was written: {folder} holds another run" in capsys.readouterr().out
+    assert files(folder) == before
+
+
+def test_a_loss_that_is_not_finite_leaves_another_alone(folder: Path) -> None:
+    before = files(folder)
+    with pytest.raises(UserError, match="a lower learning_rate may help"):
+        explosive = choose(None, "demo", None, [*SETTINGS, "hyperparameters.learning_rate=1e30"])
+        retrain(explosive, folder, compare_with_recorded=False)
+    assert files(folder) == before
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """It is said before training, as far as it can be known."""
+    (tmp_path / "file").touch()
+    chosen, trained_at = choose(None, "demo", None, SETTINGS), list[bool]()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=r"^cannot write to .*; choose another --out$"):
+            retrain(chosen, out, compare_with_recorded=False, stop=lambda: bool(trained_at.append(True)))
+    assert trained_at == []
+    (tmp_path / "run" / "weights.safetensors").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"^cannot write to .*: Is a directory; choose another --out$"):
+        retrain(chosen, tmp_path / "run", compare_with_recorded=False)
