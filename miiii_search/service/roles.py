@@ -32,7 +32,8 @@ WRITTEN = (
 def grant_workers(database: Database) -> None:
     """Makes the group of workers, and lets it do what a worker does. Twice is once.
 
-    Reads everything; writes trials; does with our own tables' rows what it likes; deletes nothing of Optuna's.
+    Reads everything; writes trials; does with our own tables' rows what it likes; deletes nothing of Optuna's but
+    attributes of studies.
     """
     ours = sql.SQL(", ").join(sql.Identifier(name) for name in tables.OURS.tables)
     written = sql.SQL(", ").join(sql.Identifier(table.name) for table in WRITTEN)
@@ -45,6 +46,8 @@ def grant_workers(database: Database) -> None:
         # To lock a study's row, which takes the right to update something of it.
         "GRANT UPDATE (study_id) ON {studies} TO {group}",
         "GRANT INSERT, UPDATE, DELETE ON {ours} TO {group}",
+        # `analyze` replaces what it attached to a trial, which attributes of the study name: it could overwrite them.
+        "GRANT DELETE ON {attributes} TO {group}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {group}",
     ]
     with database.transaction() as connection:
@@ -59,6 +62,7 @@ def grant_workers(database: Database) -> None:
                     written=written,
                     ours=ours,
                     studies=sql.Identifier(tables.studies.name),
+                    attributes=sql.Identifier(tables.study_system_attributes.name),
                 ),
             )
 

@@ -62,7 +62,15 @@ def test_worker_s_role_trains_a_study(
     assert len(trials) == 4
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     with open_engine(postgres_url).connect() as connection:
-        assert connection.execute(sa.text("SELECT count(*) FROM miiii_artifacts")).scalar_one() >= 4
+        count = sa.text("SELECT count(*) FROM miiii_artifacts")
+        assert connection.execute(count).scalar_one() >= 4
+        connection.rollback()
+        # Figures are attached to a trial, and the second time replaced.
+        for _ in range(2 if sampler == "queue" else 0):
+            processes.run("analyze", "--study", "s", "--trial", "0", storage=role)
+            attached = connection.execute(count).scalar_one()
+            connection.rollback()
+            assert attached >= 10
 
 
 @pytest.mark.parametrize(
