@@ -248,11 +248,13 @@ def page_of(findings: Findings, problems: Sequence[str], made_by: str) -> Page:
 
 def _quantities(table: Comparison) -> list[tuple[str, str]]:
     """Name, value and unit of what is known of the first run."""
-    return [
-        (row.name, f"{row.cells[0].text} {row.unit}".strip() + (f" ({row.reference})" if row.reference else ""))
-        for row in table.rows
-        if row.cells[0].text
-    ]
+    lines = []
+    for row in table.rows:
+        [cell, *_] = row.cells
+        if cell.text:
+            unit = f" {row.unit}" if row.unit and cell.values else ""  # what was not reached is in no unit
+            lines.append((row.name, f"{cell.text}{unit}{f' ({row.reference})' if row.reference else ''}"))
+    return lines
 
 
 DrawSeveral = Callable[[Sequence[Findings]], Figure | None]

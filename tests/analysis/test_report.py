@@ -230,3 +230,12 @@ def test_hyperparameters_stand_on_the_page(whole: Findings) -> None:
     assert page.remarks == ["a remark"]
     chosen = dict(page.table)["configuration"]
     assert f"weight_decay {Hyperparameters().weight_decay:.4g}" in chosen and "seed 0" in chosen
+
+
+def test_what_was_not_reached_is_in_no_unit(tmp_path: Path) -> None:
+    run = make_run(P7, tmp_path, weights=None, snapshots={}, spectra={})
+    assert run.record is not None
+    record = replace(run.record, validation_accuracy=np.zeros((60, 1), np.float32))
+    table = dict(page_of(analyze(replace(run, record=record)), [], "").table)
+    assert table["all scored tasks generalised"].startswith("not reached (Fig.")
+    assert " epoch (Fig." in table["all scored tasks memorised"]
