@@ -27,7 +27,7 @@ from tests.integration.proxy import Proxy
 from tests.postgres import PostgresServer
 
 KILLS = int(os.environ.get("MIIII_KILLS", "6"))
-TRIALS = int(os.environ.get("MIIII_FAULT_TRIALS", "12"))
+TRIALS = int(os.environ.get("MIIII_FAULT_TRIALS", "8"))
 OUTAGE_SECONDS = float(os.environ.get("MIIII_OUTAGE_SECONDS", "6"))
 """Longer than a lease."""
 

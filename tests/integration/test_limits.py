@@ -38,7 +38,7 @@ SMALL = (
 """Thousands of epochs a second."""
 
 LARGE = (
-    *("--set", "experiment.p=113", "--set", "experiment.validation_samples=1000", "--set", "experiment.epochs=96"),
+    *("--set", "experiment.p=113", "--set", "experiment.validation_samples=1000", "--set", "experiment.epochs=64"),
     *("--set", "hyperparameters.d_model=256", "--set", "experiment.evaluate_every=4"),
 )
 LARGE_STUDY = ("create", "--study", "limits", "--preset", "demo", *GRID, *LARGE, "--set", "replicates=2")

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.integration.processes import TINY, Processes, read_trials, shared_trials, wait_for
 
-EPOCHS = 200_000
+EPOCHS = 80_000
 """More than are trained until a pause is noticed, a command's start included."""
 
 

@@ -61,7 +61,14 @@ def test_from_a_preset_to_a_retrained_best(processes: Processes, storage_url: st
     processes.run("best", "--study", "demo", "--out", "best.json", storage=storage_url)
     assert "identical" in processes.run("train", "best.json", "--out", "run", storage=storage_url)
     files = {path.name for path in (processes.folder / "run").iterdir()}
-    assert files == {"config.toml", "metrics.json", "record.npz", "weights.safetensors", "learning-curves.png"}
+    assert files == {
+        "config.toml",
+        "metrics.json",
+        "record.npz",
+        "weights.safetensors",
+        "learning-curves.png",
+        "snapshots",
+    }
 
 
 def test_another_seed_differs(processes: Processes, tmp_path: Path) -> None:
