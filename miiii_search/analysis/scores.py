@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.analysis.network import Floats, Weights, forward, grid
+from miiii_search.analysis.network import Floats
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.tasks import labels, make_splits
 
@@ -59,10 +59,3 @@ def losses(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float
         own = np.take_along_axis(z, of_task[None], axis=0)[0]
         found.append(np.mean(np.log(np.exp(z).sum(axis=0)) - own))
     return np.asarray(found, np.float64)
-
-
-def grid_accuracies(experiment: Experiment, weights: Weights) -> NDArray[np.float64]:
-    """Accuracy of each task on what was not trained on `[tasks]`, without dropout."""
-    held_out = ~training_mask(experiment).ravel()
-    y = grid_labels(experiment).reshape(len(experiment.moduli), -1)[:, held_out]
-    return accuracies(forward(weights, grid(experiment.p)[held_out]).logits, y, experiment.moduli)

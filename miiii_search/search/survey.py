@@ -1,15 +1,11 @@
-"""A study's trials as plain rows, and what they show together as figures and numbers."""
+"""A study's trials as the plain rows that the analysis of a whole study takes."""
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.study import FIGURES
 from miiii_search.analysis.survey import Dimension, Survey, TrialRow, survey
 from miiii_search.experiment.spec import Hyperparameters
 from miiii_search.search.spec import Range
@@ -25,32 +21,6 @@ OUTCOMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
-
-
-def survey_study(study: Study, out: Path) -> list[Path]:
-    """Writes figures (PNG and SVG) and `survey.json` of all trials into a folder; returns the files, the JSON last.
-
-    Reads the study once and writes nothing to it. A second time it overwrites its files.
-    """
-    return write_survey(read_survey(study), out)
-
-
-def write_survey(found: Survey, out: Path) -> list[Path]:
-    """The same of a survey; figures for which it has nothing are left out."""
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    with style.styled():
-        for name, draw in FIGURES.items():
-            if (figure := draw(found)) is None:
-                continue
-            for kind in ("png", "svg"):
-                written.append(out / f"{name}.{kind}")
-                written[-1].write_bytes(style.save(figure, kind))
-    numbers = out / "survey.json"
-    numbers.write_text(
-        json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    return [*written, numbers]
 
 
 def read_survey(study: Study) -> Survey:

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import scipy.special
 
-from miiii_search.analysis.scores import accuracies, grid_accuracies, grid_labels, losses, training_mask
+from miiii_search.analysis.scores import accuracies, grid_labels, losses, training_mask
 from miiii_search.experiment.spec import Experiment, Task
 from miiii_search.experiment.tasks import make_splits
-from tests.analysis.networks import adder, random_weights
 
 
 @pytest.mark.parametrize("task", ["miiii", "nanda", "basis", "masked"])
@@ -42,9 +41,3 @@ def test_a_tie_and_a_number_that_is_none_are_wrong() -> None:
 
 def test_logits_beyond_the_range_of_exp() -> None:
     assert losses(np.array([[1e4], [0.0]]), np.array([[1]]), (2,)).tolist() == [1e4]
-
-
-def test_accuracy_on_what_was_held_out() -> None:
-    experiment = Experiment(p=11, task="nanda")
-    assert grid_accuracies(experiment, adder(11, used=2, idle=4)).tolist() == [1.0]
-    assert grid_accuracies(experiment, random_weights(11, 16, 2, 11))[0] < 0.5

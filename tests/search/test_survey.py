@@ -14,8 +14,9 @@ from miiii_search.search.reporting import report
 from miiii_search.search.spec import Budget, Pruning, Range
 from miiii_search.search.storage import Database
 from miiii_search.search.study import create_study
-from miiii_search.search.survey import read_survey, survey_study
+from miiii_search.search.survey import read_survey
 from miiii_search.search.worker import Worker
+from miiii_search.terminal.analyze import analyze_study
 from tests.search.support import SECONDS, TINY, claim, end, everything, make_spec, metrics_of, read_back
 
 FILES = ("study-curves", "study-configurations", "study-solved", "study-importance", "study-marginals")
@@ -46,15 +47,15 @@ def test_a_trained_study(database: Database, tmp_path: Path) -> None:
     assert found.counts["solved"] + found.counts["not solved"] == 4
     assert (found.importance.cells, found.importance.cells_tried) == (2, 2)
 
-    written = survey_study(study, tmp_path / "out")
-    assert written[-1] == tmp_path / "out" / "survey.json"
-    tree = json.loads(written[-1].read_text(encoding="utf-8"))
+    analyze_study(study, tmp_path / "out")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    tree = json.loads(written["numbers.json"])
     assert [t["number"] for t in tree["trials"]] == [0, 1, 2, 3] and tree["counts"] == found.counts
-    assert {"study-curves.png", "study-curves.svg", "study-solved.png"} <= {path.name for path in written}
-    assert all(path.stat().st_size > 0 for path in written)
+    assert {"study-curves.png", "study-curves.svg", "study-solved.png", "report.html"} <= written.keys()
+    assert all(written.values())
     assert everything(database) == before  # nothing is written to the study
-    first = written[0].read_bytes()
-    assert survey_study(study, tmp_path / "out") == written and written[0].read_bytes() == first
+    analyze_study(study, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == written
 
 
 def test_every_outcome(database: Database, tmp_path: Path) -> None:
@@ -91,7 +92,8 @@ def test_every_outcome(database: Database, tmp_path: Path) -> None:
     assert waiting.curve == {} and waiting.point.keys() == study.spec.space.keys()
     assert found.importance.cells == 24 and found.importance.cells_tried == 3
     assert "3 trials with an objective are too few" in found.importance.notes[0]
-    names = {path.name for path in survey_study(study, tmp_path)}
+    analyze_study(study, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
     assert "study-importance.png" not in names and "study-solved.png" in names
 
 
@@ -119,5 +121,6 @@ def test_ranges_and_points_outside_of_the_lists(database: Database) -> None:
 
 def test_an_empty_study(database: Database, tmp_path: Path) -> None:
     study = create_study(database, "empty", make_spec(sampler="tpe", budget=Budget(trials=2)))
-    [numbers] = survey_study(study, tmp_path)
-    assert json.loads(numbers.read_text())["trials"] == []
+    analyze_study(study, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"numbers.json", "report.html"}
+    assert json.loads((tmp_path / "out" / "numbers.json").read_text())["trials"] == []
