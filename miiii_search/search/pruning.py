@@ -1,81 +1,23 @@
-"""Rules that give trials up early. A rule only decides; the worker asks it at rungs and acts.
+"""Which rule a study has: one of ours, or a pruner of Optuna's by its name.
 
-Grokking curves stand at chance for most of their life, so every rule here has a floor below which it is not
-asked at all: `pruning.min_epochs`, by default a quarter of the budget.
+Grokking curves stand at chance for most of their life, so every rule has a floor below which it is not asked at all:
+`pruning.min_epochs`.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.errors import UserError
+from miiii_search.search.forecast import Forecast
+from miiii_search.search.rules import Case, Never, Quantile, Rule
 from miiii_search.search.spec import Pruning, StudySpec
-
-
-class Reported(Protocol):
-    """A trial as far as a rule looks at it, a `peers.Peer` or one of Optuna's."""
-
-    @property
-    def state(self) -> TrialState:
-        """Where it is."""
-        ...
-
-    @property
-    def intermediate_values(self) -> dict[int, float]:
-        """Its reports: at the rung that is decided on, and if it has ended its last one."""
-        ...
-
-
-class Rule(Protocol):
-    """Decides on one trial, given all trials of the study as they were read once for all lanes."""
-
-    def decide(self, trial: Any, trials: Sequence[Any], epoch: int) -> str | None:
-        """Why the trial should be given up at the rung `epoch`, in words; None to let it go on."""
-        ...
-
-
-class Never:
-    """The rule `none`."""
-
-    def decide(self, trial: Reported, trials: Sequence[Reported], epoch: int) -> str | None:
-        """Lets every trial go on."""
-        return None
-
-
-@dataclass(frozen=True)
-class Quantile:
-    """The rule `quantile`: below a quantile of all trials at the same rung.
-
-    A trial that ended before the rung takes part with its last report (a solved one with 1): otherwise the
-    best, which stop early, would vanish from the comparison.
-    """
-
-    quantile: float
-    min_trials: int
-
-    def decide(self, trial: Reported, trials: Sequence[Reported], epoch: int) -> str | None:
-        """Compares the trial's report at the rung with its peers'."""
-        mine = trial.intermediate_values.get(epoch)
-        if mine is None:
-            return None
-        values = [value for peer in trials if (value := _value_at(peer, epoch)) is not None]
-        if len(values) < self.min_trials:
-            return None
-        threshold = float(np.quantile(values, self.quantile))
-        if mine >= threshold:
-            return None
-        return (
-            f"validation accuracy {mine:.3f} at epoch {epoch:,} is below {threshold:.3f}, "
-            f"the {self.quantile:.0%} quantile of {len(values)} trials"
-        )
 
 
 @dataclass(frozen=True)
@@ -84,9 +26,11 @@ class OptunaRule:
 
     study: optuna.Study
     pruner: optuna.pruners.BasePruner
+    sees_peers = True
 
-    def decide(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], epoch: int) -> str | None:
-        """Asks the pruner, which sees reports up to this rung only."""
+    def decide(self, case: Case) -> str | None:
+        """Asks the pruner, which sees the trial's reports up to this rung only."""
+        trial, epoch = case.trial, case.epoch
         seen = copy.copy(trial)
         seen.intermediate_values = {rung: value for rung, value in trial.intermediate_values.items() if rung <= epoch}
         if not self.pruner.prune(self.study, seen):
@@ -95,7 +39,7 @@ class OptunaRule:
         return f"{type(self.pruner).__name__} at epoch {epoch:,}, validation accuracy {mine:.3f}"
 
 
-_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
+OPTUNAS_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     "median": optuna.pruners.MedianPruner,
     "percentile": lambda percentile=25.0, **kw: optuna.pruners.PercentilePruner(percentile, **kw),
     # min_resource `auto` differs from process to process, so the first rung above the floor is given instead.
@@ -108,20 +52,35 @@ _PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
 
 def make_rule(spec: StudySpec, study: optuna.Study) -> Rule:
     """The study's rule. Raises `UserError` for options that its pruner does not take."""
-    pruning = spec.pruning
-    if pruning.rule == "none":
-        return Never()
-    if pruning.rule == "quantile":
-        return Quantile(pruning.quantile, pruning.min_trials)
-    return OptunaRule(study, make_pruner(pruning, spec.pruning_floor, spec.experiment.epochs))
+    if spec.pruning.rule in OPTUNAS_PRUNERS:
+        return OptunaRule(study, make_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs))
+    return make_own_rule(spec.pruning)
+
+
+def make_own_rule(pruning: Pruning) -> Rule:
+    """The rule of ours that a study has. Raises `KeyError` if it is a pruner of Optuna's."""
+    rules: dict[str, Callable[[], Rule]] = {
+        "none": Never,
+        "forecast": lambda: Forecast(pruning.safety),
+        "quantile": lambda: Quantile(pruning.quantile, pruning.min_trials),
+    }
+    return rules[pruning.rule]()
 
 
 def check_pruning(spec: StudySpec) -> None:
-    """Raises `UserError` for options that the study's pruner does not take: better now than in each worker."""
-    if spec.pruning.rule in _PRUNERS:
-        make_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs)
-    elif spec.pruning.options:
-        raise UserError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{spec.pruning.rule}'")
+    """Raises `UserError` for settings that the study's rule does not take: better now than in each worker."""
+    pruning = spec.pruning
+    if pruning.rule in OPTUNAS_PRUNERS:
+        make_pruner(pruning, spec.pruning_floor, spec.experiment.epochs)
+    elif pruning.options:
+        raise UserError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{pruning.rule}'")
+    for rule, names in {"forecast": ("safety",), "quantile": ("quantile", "min_trials")}.items():
+        for name in names:
+            if rule != pruning.rule and getattr(pruning, name) != Pruning.model_fields[name].default:
+                raise UserError(
+                    f"pruning.{name} is for pruning.rule = '{rule}', but the rule is '{pruning.rule}': "
+                    f"add --set pruning.rule={rule}, or leave pruning.{name} out"
+                )
 
 
 def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.BasePruner:
@@ -137,17 +96,6 @@ def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.Bas
         with warnings.catch_warnings():
             # That an interface may change is no matter to the user: we say which version of Optuna we take.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return _PRUNERS[pruning.rule](**options)
+            return OPTUNAS_PRUNERS[pruning.rule](**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"pruning.options for `{pruning.rule}`: {error}") from None
-
-
-def _value_at(trial: Reported, epoch: int) -> float | None:
-    """The trial's report at the rung; a finished one that ended before it, its last."""
-    if epoch in trial.intermediate_values:
-        return trial.intermediate_values[epoch]
-    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-        earlier = [step for step in trial.intermediate_values if step < epoch]
-        if earlier:
-            return trial.intermediate_values[max(earlier)]
-    return None

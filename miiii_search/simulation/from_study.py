@@ -1,0 +1,41 @@
+"""The curves of a study, as its trials left them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from optuna.trial import TrialState
+
+from miiii_search.search.analyses import read_trial
+from miiii_search.search.study import REPLICATE_KEY, Study
+from miiii_search.simulation.curves import Curve, CurveSet, make_curve
+
+
+def curves_of(study: Study, on_trial: Callable[[int], None] = lambda number: None) -> tuple[CurveSet, list[str]]:
+    """The curves of all trials that have ended, and a line about each that cannot be read.
+
+    `on_trial` is told the number of each trial that was looked at.
+    """
+    curves: list[Curve] = []
+    problems: list[str] = []
+    for trial in study.trials():
+        if not trial.state.is_finished():
+            continue
+        run, lines = read_trial(study, trial)
+        problems += lines
+        on_trial(trial.number)
+        if run.record is None or not len(run.record):
+            problems += [] if lines else [f"trial {trial.number} has no record"]
+            continue
+        curves.append(
+            make_curve(
+                trial.number,
+                trial.params,
+                int(trial.system_attrs.get(REPLICATE_KEY, 0)),
+                run.experiment,
+                run.record,
+                failed_epoch=trial.user_attrs.get("failed_epoch"),
+                pruned=trial.state == TrialState.PRUNED,
+            )
+        )
+    return CurveSet(study.name, study.spec, tuple(curves)), problems
