@@ -1,0 +1,241 @@
+"""How soon a study finds its best configuration: the shuffled queue, TPE, and the queue ordered by a model.
+
+    python bench/samplers.py --json FILE --figure FILE
+    python bench/samplers.py --shapes      # if one dimension were what programs are compiled for
+
+Studies are replayed on recorded curves: of every configuration one seed, in a shuffled order, the same for each of the
+three. What is counted are epochs of all lanes until the best run of the study is completed, and until one of its best
+tenth is. All draws of a set are of the same few configurations: intervals tell how sure a mean over draws is, and
+nothing of other spaces, of which there are as many as sets.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+from measuring import parser, print_table, start, write
+
+from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure, save, styled
+from miiii_search.search.spec import Pruning, StudySpec
+from miiii_search.simulation.contenders import Contender
+from miiii_search.simulation.curves import Curve, CurveSet, read_curves
+from miiii_search.simulation.finding import Change, Search, change, searches
+from miiii_search.simulation.orders import ORDERS, Modelled
+from miiii_search.simulation.replay import Replayed
+from miiii_search.simulation.scoring import draws, truth_of
+
+CURVES = Path(__file__).parent / "curves" / "bank.npz"
+LANES = (1, 4, 8)
+RULES = (Contender("none"), Contender("forecast", pruning=Pruning(rule="forecast")))
+"""Both look at each run by itself."""
+
+FEWEST = 12
+"""Configurations of a set in which it matters what comes first."""
+
+DRAWN = ("none", 4)
+"""The rule and the lanes of the figure."""
+
+LINES = ((OKABE_ITO[0], "-"), (OKABE_ITO[1], "--"), (OKABE_ITO[2], "-"))
+"""Of the orders in the figure; lines that coincide stay visible."""
+
+Setting = tuple[str, str, int]
+"""Set, rule, lanes."""
+
+SHAPES = ("learning_rate", "grokfast_lambda")
+"""Dimensions that stand for one that programs are compiled for, of which no recorded set has two values."""
+
+FAVOURS = (1.0, 1.5, 2.0, 4.0, 1e9)
+"""How much more a compiled shape may count for the model; the last has another one wait for all of its own."""
+
+AIMS = {"best": "the best run", "good": "one of the best tenth"}
+
+
+def measure(curves: CurveSet, n: int) -> dict[Setting, dict[str, list[Search]]]:
+    """The studies of a set under each rule, number of lanes and order."""
+    studies, results = draws(curves, n), {}
+    for rule, lanes in itertools.product(RULES, LANES):
+        results[curves.name, rule.name, lanes] = {
+            name: searches(make, rule, curves.spec, studies, lanes) for name, make in ORDERS.items()
+        }
+    return results
+
+
+def spent(found: Sequence[Search], aim: str) -> list[float]:
+    """Epochs of all lanes in each study until what is aimed at was completed; infinity if it never was."""
+    return [getattr(one, aim).spent for one in found]
+
+
+def compare(orders: Mapping[str, Sequence[Search]], aim: str) -> dict[str, Change]:
+    """TPE and the model against the queue, and the model against TPE."""
+    values = {name: spent(found, aim) for name, found in orders.items()}
+    pairs = {"tpe": ("tpe", "queue"), "model": ("model", "queue"), "model to tpe": ("model", "tpe")}
+    return {name: change(values[a], values[b]) for name, (a, b) in pairs.items()}
+
+
+def figures(orders: Mapping[str, Sequence[Search]], aim: str) -> dict[str, Any]:
+    """Of each order the median and what holds nine of ten studies; and how orders compare."""
+    of_orders: dict[str, Any] = {}
+    for name, searched in orders.items():
+        found = [getattr(one, aim) for one in searched]
+        of_orders[name] = {
+            "found": sum(math.isfinite(one.spent) for one in found) / len(found),
+            "epochs": _quantiles([one.spent for one in found]),
+            "wall_epochs": _quantiles([one.after for one in found]),
+        }
+    return {"orders": of_orders, "saved": {name: asdict(one) for name, one in compare(orders, aim).items()}}
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
+    """None stands for infinity: not found."""
+    ordered = sorted(values)
+    at = {name: ordered[round(share * (len(ordered) - 1))] for name, share in _SHARES.items()}
+    return {name: value if math.isfinite(value) else None for name, value in at.items()}
+
+
+_SHARES = {"low": 0.05, "median": 0.5, "high": 0.95}
+
+
+def rows(results: Mapping[Setting, Mapping[str, Sequence[Search]]], aim: str) -> list[list[object]]:
+    """A line a setting: what the queue spends in thousands of epochs, and what the others save of it."""
+    table: list[list[object]] = []
+    for (name, rule, lanes), orders in results.items():
+        queue = _quantiles(spent(orders["queue"], aim))
+        low, median, high = ("never" if value is None else f"{value / 1000:,.0f}" for value in queue.values())
+        reached = np.isfinite(spent(orders["queue"], aim)).mean()
+        saved = [_percent(one) for one in compare(orders, aim).values()]
+        table.append([name, rule, lanes, f"{reached:.0%}", f"{median} ({low} to {high})", *saved])
+    return table
+
+
+def _percent(one: Change) -> str:
+    return f"{100 * one.mean:.0f} ({100 * one.low:.0f} to {100 * one.high:.0f})" if one.pairs else ""
+
+
+def verdicts(results: Mapping[Setting, Mapping[str, Sequence[Search]]]) -> dict[str, dict[str, Any]]:
+    """Of each comparison in how many settings its interval lies on one side, and the least that was saved."""
+    found: dict[str, dict[str, Any]] = {}
+    for aim in AIMS:
+        compared = [compare(orders, aim) for orders in results.values()]
+        for name in ("tpe", "model", "model to tpe"):
+            changes = [one[name] for one in compared if one[name].pairs]
+            found[f"{name}, {AIMS[aim]}"] = {
+                "settings": len(changes),
+                "better": sum(one.low > 0 for one in changes),
+                "worse": sum(one.high < 0 for one in changes),
+                "least_saved": min((one.mean for one in changes), default=math.nan),
+            }
+    return found
+
+
+def measure_shapes(curves: CurveSet, n: int) -> list[list[object]]:
+    """What the model saves of the queue's epochs until the best run, and how often another shape is turned to."""
+    studies, rule, table = draws(curves, n), RULES[1], list[list[object]]()
+    for shape, lanes in itertools.product([name for name in SHAPES if name in curves.spec.space], (1, 8)):
+        queue = [one.best.spent for one in searches(ORDERS["queue"], rule, curves.spec, studies, lanes)]
+        row: list[object] = [curves.name, shape, lanes]
+        for favour in FAVOURS:
+            turns: list[int] = []
+            make = partial(_Turning, shape, favour, turns)
+            found = searches(make, rule, curves.spec, studies, lanes)
+            saved = change([one.best.spent for one in found], queue)
+            row.append(f"{saved.mean:.0%}, {len(turns) / n:.1f} turns")
+        table.append(row)
+    return table
+
+
+class _Turning(Modelled):
+    """Notes whenever a run starts whose shape none under way has."""
+
+    def __init__(
+        self, shape: str, favour: float, turns: list[int], spec: StudySpec, curves: Sequence[Curve], seed: int
+    ) -> None:
+        super().__init__(curves, shape, favour)
+        self._turns = turns
+
+    def next(self, waiting: Sequence[int], ended: Mapping[int, Replayed], running: Collection[int]) -> int:
+        known = {self._shapes[k] for k in [*running, self._last]}
+        k = super().next(waiting, ended, running)
+        self._turns += [k] * (self._shapes[k] not in known)
+        return k
+
+
+def draw(results: Mapping[Setting, Mapping[str, Sequence[Search]]], epochs: Mapping[str, int]) -> Figure:
+    """The share of studies that have found their best run against what they have spent, one panel a set."""
+    panels = {name: orders for (name, *setting), orders in results.items() if tuple(setting) == DRAWN}
+    figure = new_figure(PAGE, 2.4)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for one, (name, orders) in zip(axes, panels.items(), strict=True):
+        for (color, style), (order, found) in zip(LINES, orders.items(), strict=True):
+            values = np.sort(spent(found, "best"))
+            values = np.append(values[np.isfinite(values)], epochs[name])
+            share = np.append(np.arange(1, len(values)), len(values) - 1) / len(found)
+            one.step([0, *values], [0, *share], where="post", color=color, linestyle=style, label=order)
+        one.set(title=name, xlabel="epochs of all lanes", xlim=(0, epochs[name]), ylim=(0, 1.02))
+        one.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:,.0f}k"))
+        one.yaxis.set_major_formatter(PercentFormatter(1))
+        one.grid(alpha=0.25, linewidth=0.5)
+    axes[0].set_ylabel("studies that have found the best")
+    axes[-1].legend(loc="lower right")
+    return figure
+
+
+def main() -> None:
+    options = parser(__doc__, "25 draws of each set")
+    options.add_argument("--figure", type=Path, help="where to draw the shares of studies, as a PNG")
+    options.add_argument("--shapes", action="store_true", help="only what comes of favouring compiled shapes")
+    options.add_argument("--curves", type=Path, default=CURVES, help="the recorded curves (default %(default)s)")
+    options.add_argument("--draws", type=int, help="studies of each set (default 200)")
+    arguments = start(options)
+    n = arguments.draws or (25 if arguments.quick else 200)
+    results: dict[Setting, dict[str, list[Search]]] = {}
+    epochs: dict[str, int] = {}
+    for curves in read_curves(arguments.curves):
+        [first] = draws(curves, 1)
+        if len(first) < FEWEST:
+            print(f"{curves.name}: only {len(first)} configurations, left out", flush=True)
+            continue
+        print(f"{curves.name}: {len(first)} configurations, {len(curves.curves)} runs", flush=True)
+        if arguments.shapes:
+            names = [f"counts {favour:g} times" for favour in FAVOURS]
+            print_table("Saved until the best run", ["set", "shape", "lanes", *names], measure_shapes(curves, n))
+            continue
+        epochs[curves.name] = truth_of(first).epochs
+        results |= measure(curves, n)
+    if arguments.shapes:
+        return
+    header = ["set", "rule", "lanes", "found", "queue, thousand epochs", "% TPE saves", "% model saves", "model to TPE"]
+    for aim, words in AIMS.items():
+        print_table(f"Until {words} is completed; {n} draws a set", header, rows(results, aim))
+    print()
+    for name, one in verdicts(results).items():
+        print(
+            f"{name}: better in {one['better']} and worse in {one['worse']} of {one['settings']} settings, "
+            f"saves {one['least_saved']:.0%} at least"
+        )
+    if arguments.figure and results:
+        with styled():
+            arguments.figure.write_bytes(save(draw(results, epochs), "png"))
+    write(
+        arguments.json,
+        {
+            "draws": n,
+            "samplers": [
+                {"set": name, "rule": rule, "lanes": lanes, **{aim: figures(orders, aim) for aim in AIMS}}
+                for (name, rule, lanes), orders in results.items()
+            ],
+            "verdicts": verdicts(results),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
