@@ -34,17 +34,16 @@ import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from miiii_search.experiment.crew import Crew
-from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.stores import Progress, Rows
 from miiii_search.experiment.telemetry import Record
 from miiii_search.experiment.trainer import End, Run, Update
 from miiii_search.search import ending, leases, peers, renewal, storage, worker
 from miiii_search.search.presets import TABLE_1
-from miiii_search.search.spec import Budget, StudySpec, rungs
+from miiii_search.search.spec import Budget, Replicates, StudySpec, rungs
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import create_study, open_study
+from tests.crew import IdleCrew
 from tests.postgres import PostgresServer
 
 LANES = 32
@@ -80,43 +79,25 @@ class Clock(threading.Thread):
             act()
 
 
-class ClockCrew(Crew):
+class ClockCrew(IdleCrew[tuple[Run, float]]):
     """A crew whose lanes learn nothing and take so many seconds a trial for it."""
 
     def __init__(self, clock: Clock, chance: random.Random, trial_seconds: float) -> None:
+        super().__init__()
         self._trial_seconds = trial_seconds
         self.posted = queue.Queue()
         self._clock = clock
         self._chance = chance
-        self._known: dict[ProgramKey, None] = {}
-        self._lanes: dict[int, tuple[Run, float]] = {}
-        """The run, and when it began."""
         self._first = True
 
-    @property
-    def devices(self) -> int:
-        return 1
-
-    @property
-    def keys(self) -> list[ProgramKey]:
-        return list(self._known)
-
-    def admit(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            self._known[ProgramKey.of(run.experiment, run.hyperparameters)] = None
-            age = self._chance.uniform(0.0, self._trial_seconds) if len(self._lanes) < LANES and self._first else 0.0
-            self._lanes[run.number] = (run, time.monotonic() - age)
-            self._first = self._first and len(self._lanes) < LANES
-            self._wait(run.number)
+    def begin(self, run: Run) -> None:
+        age = self._chance.uniform(0.0, self._trial_seconds) if len(self._lanes) < LANES and self._first else 0.0
+        self._lanes[run.number] = (run, time.monotonic() - age)
+        self._first = self._first and len(self._lanes) < LANES
+        self._wait(run.number)
 
     def stop(self, number: int) -> None:
         self._post(number, over=True)
-
-    def drop(self, number: int) -> None:
-        self._lanes.pop(number, None)
-
-    def close(self, seconds: float) -> None:
-        self._lanes.clear()
 
     def _wait(self, number: int) -> None:
         run, began = self._lanes[number]
@@ -273,7 +254,7 @@ def run(server: PostgresServer, steps: Sequence[int], seconds: float, trial_seco
     spec = StudySpec(
         experiment=Experiment(epochs=EPOCHS),
         space=TABLE_1,
-        replicates=-(-n_trials // 384),
+        replicates=Replicates(count=-(-n_trials // 384)),
         budget=Budget(trials=n_trials),
     )
     began = time.perf_counter()

@@ -46,7 +46,9 @@ from miiii_search.search.presets import TABLE_1
 from miiii_search.search.pruning import make_rule
 from miiii_search.search.renewal import RENEW_SECONDS
 from miiii_search.search.reporting import Outcome, finish, report
-from miiii_search.search.spec import Budget, StudySpec, rungs
+from miiii_search.search.rules import Case
+from miiii_search.search.signals import no_signals
+from miiii_search.search.spec import Budget, Replicates, StudySpec, rungs
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study
 from tests.postgres import PostgresServer
@@ -172,7 +174,7 @@ def make_study(database: Database, size: int, width: int) -> Study:
     spec = StudySpec(
         experiment=Experiment(epochs=EPOCHS),
         space=TABLE_1,
-        replicates=-(-size // 384),
+        replicates=Replicates(count=-(-size // 384)),
         budget=Budget(trials=size),
     )
     study = create_study(database, "ours", spec)
@@ -219,7 +221,7 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     known, measured = rungs(experiment)[:-MEASURED_RUNGS], rungs(experiment)[-MEASURED_RUNGS:]
     with database.transaction() as connection:
         fill(connection, ids, known)
-    beats = [Heartbeat(lease, 1, 1.0) for lease in claimed]
+    beats, nothing = [Heartbeat(lease, 1, 1.0) for lease in claimed], no_signals()
     with counter.of(width * MEASURED_RUNGS) as reporting:
         for epoch in measured:
             report(database, beats, {lease: {epoch: 0.5} for lease in claimed}, LEASE_SECONDS)
@@ -227,7 +229,7 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
         for epoch in measured:
             found = {peer.trial_id: peer for peer in peers.read({epoch})}
             for trial_id in ids:
-                rule.decide(found[trial_id], list(found.values()), epoch)
+                rule.decide(Case(experiment, epoch, nothing, found[trial_id], list(found.values())))
     with counter.of(width) as renewing, database.transaction() as connection:
         leases.renew(connection, beats, LEASE_SECONDS)
     attributes = {"epochs_to_solve": None, "metrics": {"validation_accuracy": [0.5] * 29}, "worker": "worker"}
@@ -311,6 +313,7 @@ from miiii_search.search import leases
 from miiii_search.search.checkpoints import shared_epochs
 from miiii_search.search.peers import Peers
 from miiii_search.search.pruning import make_rule
+from miiii_search.search.rules import Case
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import open_study
 began = time.process_time()

@@ -21,6 +21,7 @@ from miiii_search.analysis.figures import (
     neurons,
     progress,
     study,
+    study_spread,
 )
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.milestones import REACHED
@@ -337,6 +338,11 @@ OF_STUDY: dict[str, tuple[str, str]] = {
         "Where in its space the study was solved, and how fast",
         "Epochs to solve; grey cells were not solved. Where several trials share a cell it is their median.",
     ),
+    "study-seeds": (
+        "How much the seeds of a configuration differ",
+        "Epochs to solve of every seed that has ended, the best median first; pruned and failed ones count as not "
+        f"solved. Beside a row: solved of all. The best {study_spread.MOST_ROWS} configurations with several seeds.",
+    ),
     "study-importance": (
         "Which hyperparameter decides",
         "The share of the objective's variance that each one explains, and each pair beyond what both explain alone.",
@@ -360,6 +366,7 @@ def page_of_study(survey: Survey, made_by: str) -> Page:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in survey.counts.items() if count)
     importance = survey.importance
     rows = [(" × ".join(t.names), f"{100 * t.share:.1f} % of the variance") for t in importance.terms if t.stands_out]
+    rows += [("best configuration over its seeds", spread.in_words) for spread in survey.spreads[:1] if spread.median]
     return Page(
         f"Study {survey.study}",
         f"{len(survey.trials)} trials of up to {survey.epochs:,} epochs: {counts or 'none has begun'}; "

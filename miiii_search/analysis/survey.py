@@ -113,6 +113,30 @@ class Marginal:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """One configuration over its seeds."""
+
+    point: Mapping[str, Value]
+    seeds: int
+    """That it is compared by; those that have not ended, or were never queued, count as not solved."""
+    ended: int
+    epochs_to_solve: tuple[int, ...]
+    """Of the seeds that are solved, ascending."""
+    median: int | None
+    """Over all seeds; None if not more than half of them are solved."""
+    worst: int | None
+    """None unless all of them are."""
+
+    @property
+    def in_words(self) -> str:
+        """The configuration and its figures in a line."""
+        point = ", ".join(f"{name} {show_value(value)}" for name, value in self.point.items())
+        figures = [("median", self.median), ("worst", self.worst)]
+        epochs = "".join(f", {name} {epoch:,} epochs" for name, epoch in figures if epoch is not None)
+        return f"{point}: {len(self.epochs_to_solve)} of {self.seeds} solved{epochs}"
+
+
+@dataclass(frozen=True)
 class Survey:
     """A study's trials and what they show together."""
 
@@ -125,6 +149,8 @@ class Survey:
     marginals: dict[str, tuple[Marginal, ...]]
     """By the name of the dimension."""
     importance: Importance
+    spreads: tuple[Spread, ...] = ()
+    """The configurations over their seeds, best median first; none where each has one seed."""
 
     def by_importance(self) -> list[Dimension]:
         """The dimensions of several levels, those that decide most first; if that is unknown, in the study's order."""
@@ -140,6 +166,7 @@ class Survey:
             "counts": self.counts,
             "importance": self.importance.to_json(),
             "marginals": {name: [asdict(m) for m in marginals] for name, marginals in self.marginals.items()},
+            "configurations": [asdict(spread) for spread in self.spreads],
             "trials": [asdict(trial) for trial in self.trials],
         }
 

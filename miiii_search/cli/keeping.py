@@ -47,6 +47,8 @@ def extend(
     Workers that run see it by themselves; a study that was done goes on once a worker is started.
 
     Example: miiii-search extend --study table-1 --set 'space.learning_rate=[3e-4, 1e-4, 1e-3]'
+
+    Example: miiii-search extend --study table-1 --set replicates.count=3 --set replicates.top=5
     """
     from miiii_search.search.extending import extend
 
@@ -56,7 +58,8 @@ def extend(
     opened = open_study(study, storage)
     done = extend(opened, wanted)
     what = f"{done.queued} trials are new in the queue" if done.changed else "has all this already"
-    say(f"study `{opened.name}`: {what}, {done.n_trials} in all")
+    at_most = " at most: the coordinator queues further seeds once all first runs have ended"
+    say(f"study `{opened.name}`: {what}, {done.n_trials} in all{at_most * opened.awaits_selection}")
 
 
 def delete(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ def status(
     study: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+    pruned: Annotated[bool, typer.Option("--pruned", help="List every trial that was pruned, and why")] = False,
 ) -> None:
     """Show where a study stands: counts, the best so far, throughput, time left.
 
@@ -31,9 +33,32 @@ def status(
     if as_json:
         print(json.dumps(now.to_json()))
         return
-    from miiii_search.terminal.display import console, status_view
+    from miiii_search.terminal.display import console, pruned_view, status_view
 
-    console.print(status_view(now))
+    console.print(pruned_view(now) if pruned else status_view(now))
+
+
+def simulate(
+    study: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture, a PNG or SVG; unset: STUDY-rules.png", show_default=False)
+    ] = None,
+    lanes: Annotated[int, typer.Option(help="Trials at once, of all workers together", min=1)] = 8,
+    replays: Annotated[int, typer.Option(help="Orders of the queue to try", min=1)] = 20,
+) -> None:
+    """Show what each pruning rule would have done with a study's trials: epochs saved, grokkers lost.
+
+    Nothing is trained: the trials' records are replayed, under our rules and under each pruner of Optuna's.
+
+    Example: miiii-search simulate --study demo --out rules.png
+    """
+    from miiii_search.terminal.simulate import compare_rules, read_study_curves, show
+
+    opened = open_study(study, storage)
+    curves = read_study_curves(opened)
+    path = out or Path(f"{opened.name}-rules.png".replace(os.sep, "_"))
+    show(curves, compare_rules(curves, lanes, replays), path, lanes)
 
 
 def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:

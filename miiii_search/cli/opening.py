@@ -67,8 +67,8 @@ def open_or_create(
     if place and opened.place != place and not keep:
         kept = opened.place or "its database"
         raise UserError(f"study `{name}` keeps its artifacts in {kept}, not in {place}; leave --artifacts out")
-    n_trials = opened.spec.n_trials
-    counts = f"{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
+    n_trials, up_to = opened.spec.n_trials, "up to " * (opened.spec.replicates.top is not None)
+    counts = f"{up_to}{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
     say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")
     if keep and (differences := difference(opened.spec, wanted)):
         say(f"it goes on as it is, though the settings are others: {'; '.join(differences)}")

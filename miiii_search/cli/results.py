@@ -30,17 +30,28 @@ def best(
     storage: StorageOption = DEFAULT_STORAGE,
     out: Annotated[Path | None, typer.Option(help="Where to write it; unset: standard output")] = None,
     format: Annotated[str, typer.Option(help="toml or json")] = "",
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="trial|median|worst",
+            help="The best trial; or, of the configuration that is best over its seeds, the median or the worst one",
+        ),
+    ] = "trial",
 ) -> None:
     """Export the best trial as a file that `train` runs, with its metrics and its provenance.
 
     Example: miiii-search best --study demo --out best.toml
+
+    Example: miiii-search best --study demo --by median --out best.toml
     """
-    from miiii_search.search.export import export_best
+    from miiii_search.search.export import BY, export_best
 
     chosen = format or ("json" if out and out.suffix == ".json" else "toml")
     if chosen not in ("toml", "json"):
         raise UserError(f"--format must be toml or json, but is `{chosen}`")
-    exported = export_best(open_study(study, storage))
+    if by not in BY:
+        raise UserError(f"--by must be {', '.join(BY[:-1])} or {BY[-1]}, but is `{by}`")
+    exported = export_best(open_study(study, storage), by)
     text = exported.to_json() if chosen == "json" else exported.to_toml()
     if out is None:
         print(text, end="")

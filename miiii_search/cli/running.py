@@ -54,11 +54,13 @@ def up(
     Ctrl-C stops cleanly; the same command continues.
 
     Example: miiii-search up --preset demo --set experiment.p=23
+
+    Example: miiii-search up --preset demo --set 'replicates={count=3, top=4}'
     """
     from miiii_search.search.box import Child, WorkerDied, run_study
     from miiii_search.search.export import export_best
-    from miiii_search.search.status import best_trial
-    from miiii_search.terminal.display import command_name, console, ranking
+    from miiii_search.search.status import best_trial, read_status
+    from miiii_search.terminal.display import command_name, console, ranking, standings_table
     from miiii_search.terminal.live import live
 
     n_lanes = _lanes(lanes)
@@ -76,6 +78,8 @@ def up(
         say("stopped; the same command continues")
         return
     console.print(ranking(opened))
+    if found := read_status(opened).standings:
+        console.print(standings_table(found))
     if best_trial(opened.trials()) is None:
         raise UserError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
     path = Path(f"{opened.name}-best.toml".replace(os.sep, "_"))

@@ -314,8 +314,7 @@ class Program:
         Enough evaluations in a row with every scored task at the target solve it.
         """
         experiment = self.key.experiment
-        # A quarter of a sample is less than any accuracy can miss the target by, and more than rounding takes.
-        at_target = row["validation_accuracy"] >= experiment.target_accuracy - 0.25 / experiment.n_validation
+        at_target = row["validation_accuracy"] > experiment.accuracy_at_target
         streak = jnp.where(jnp.all(at_target | ~jnp.asarray(self.scored)), state.streak + 1, 0)
         first = state.epoch - (experiment.solved_evaluations - 1) * experiment.evaluation_interval
         solved = (state.solved_epoch == 0) & (streak >= experiment.solved_evaluations)

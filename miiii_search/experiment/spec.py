@@ -5,7 +5,7 @@ One run is a pure function of (`Experiment`, `Hyperparameters`): its seed is a f
 
 from __future__ import annotations
 
-from math import isqrt
+from math import ceil, isqrt
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -118,6 +118,12 @@ class Experiment(Spec):
     def n_test(self) -> int:
         """What neither trains nor validates."""
         return self.p**2 - self.n_train - self.n_validation
+
+    @property
+    def accuracy_at_target(self) -> float:
+        """What an accuracy on the validation split must exceed to be at the target: a quarter of a sample less than
+        the fewest samples that reach it, which is more than rounding takes."""
+        return (ceil(round(self.target_accuracy * self.n_validation, 6)) - 0.25) / self.n_validation
 
     @property
     def moduli(self) -> tuple[int, ...]:

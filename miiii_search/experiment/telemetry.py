@@ -73,7 +73,7 @@ class Record:
     def __len__(self) -> int:
         return len(self.epoch)
 
-    def rows(self, keep: slice) -> Record:
+    def rows(self, keep: slice | NDArray[np.bool_]) -> Record:
         """The evaluations that `keep` selects."""
         return Record(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
 

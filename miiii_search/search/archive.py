@@ -34,7 +34,7 @@ from optuna.trial import TrialState
 from miiii_search.errors import UserError
 from miiii_search.search import attributes, tables
 from miiii_search.search.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
-from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PLACE_KEY, SPEC_KEY, STARTED_KEY
+from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PLACE_KEY, SELECTED_KEY, SPEC_KEY, STARTED_KEY
 from miiii_search.search.places import StoreDown, open_place
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database
 from miiii_search.search.study import Study, check_name, open_study, parse_spec
@@ -330,8 +330,10 @@ def _from_json(column: Any, value: Any) -> Any:
 
 def _let_time_stand(connection: sa.Connection, study_id: int, exported_at: float) -> None:
     """While a study lies in a file, its wall time stands. Makes sure, too, that it has spec and times that we read."""
-    found = attributes.read(connection, study_id, SPEC_KEY, STARTED_KEY, PAUSED_KEY, CREATED_KEY)
-    for key in found.keys() - {SPEC_KEY}:
+    found = attributes.read(connection, study_id, SPEC_KEY, STARTED_KEY, PAUSED_KEY, CREATED_KEY, SELECTED_KEY)
+    if SELECTED_KEY in found and type(found[SELECTED_KEY]["n_trials"]) is not int:
+        raise BadArchive(f"{SELECTED_KEY} must have a whole number of trials")
+    for key in found.keys() - {SPEC_KEY, SELECTED_KEY}:
         datetime.fromtimestamp(found[key], UTC)  # or raises one of `_DAMAGES`
     try:
         parse_spec(found[SPEC_KEY])

@@ -15,6 +15,7 @@ from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Floats, Record
 from miiii_search.experiment.trainer import End, Saved, Update
 from miiii_search.search.leases import Heartbeat, Lease
+from miiii_search.search.study import objective
 
 
 @dataclass
@@ -59,6 +60,15 @@ class Assignment:
         """Whether it takes a lane."""
         return self.end is None and not self.given_up
 
+    @property
+    def value(self) -> float | None:
+        """What its trial is told, or will be: the objective, or the last accuracy if it was given up; None while it is
+        trained, or if its loss was not finite."""
+        if self.end is None or self.progress.failed_epoch is not None:
+            return None
+        accuracy = mean_accuracy(self.experiment, self.record().validation_accuracy[-1])
+        return objective(self.experiment, accuracy, self.progress.solved_epoch)
+
     def heartbeat(self) -> Heartbeat:
         """What the lease is renewed with."""
         return Heartbeat(self.lease, self.progress.epoch, self.epochs_per_second, self.saved_epoch)
@@ -75,19 +85,22 @@ class Assignment:
         last = {key: value for key, value in self.origin.items() if key not in ("resumed", "seconds")}
         return [*self.origin.get("resumed", []), last]
 
+    def record(self) -> Record:
+        """All of its evaluations so far, of one at least."""
+        self.records = [Record.concatenate(self.records)]
+        return self.records[0]
+
     def checkpoint(self, saved: Saved, where: Mapping[str, Any]) -> Checkpoint:
         """All that the trial is, as the crew saved it; `where` it was trained is told to whoever resumes it."""
-        checkpoint = Checkpoint(
+        return Checkpoint(
             self.experiment,
             self.hyperparameters,
             saved.epoch,
             saved.snapshot,
-            Record.concatenate(self.records),
+            self.record(),
             dict(self.spectra),
             {"epoch": saved.epoch, **where, "seconds": self.seconds, "resumed": self.resumed()},
         )
-        self.records = [checkpoint.record]
-        return checkpoint
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint."""

@@ -22,6 +22,8 @@ STARTED_KEY = "miiii:started_at"
 """When its first trial was claimed, later by as long as it was paused since."""
 PAUSED_KEY = "miiii:paused_at"
 """When it was paused; there while it is."""
+SELECTED_KEY = "miiii:selected"
+"""Which configurations got further replicates, and how many trials there are since; see `selecting`."""
 PLACE_KEY = "miiii:artifacts"
 """The place of its artifacts, if that is not the database; see `places`."""
 

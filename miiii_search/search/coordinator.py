@@ -1,4 +1,5 @@
-"""The coordinator: takes back overdue trials, keeps the study's note, and decides that the study is done."""
+"""The coordinator: takes back overdue trials, gives the best configurations their further seeds, keeps the study's
+note, and decides that the study is done."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from miiii_search.search import leases
 from miiii_search.search.budget import spent_by_now
 from miiii_search.search.patience import Away, Patience
+from miiii_search.search.selecting import queue_further_seeds
 from miiii_search.search.study import Glance, Study
 from miiii_search.search.study_note import StudyNote
 
@@ -33,6 +35,8 @@ def supervise(
         nonlocal paused
         for number in leases.requeue_overdue(study.database, study.study_id):
             say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
+        if (queued := queue_further_seeds(study)) is not None:
+            say(queued)
         on_poll()
         glance = study.glance()
         observe(glance)

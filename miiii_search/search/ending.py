@@ -83,7 +83,7 @@ class Ender:
             lease.number,
             assignment.experiment,
             assignment.progress,
-            Record.concatenate(assignment.records),
+            assignment.record(),
             assignment.spectra,
             assignment.end,
             assignment.pruned,
@@ -229,7 +229,7 @@ def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tupl
     if pruned is not None:
         return TrialState.PRUNED, accuracy, f"was pruned: {pruned}."
     reached = sum(
-        a >= experiment.target_accuracy
+        a > experiment.accuracy_at_target
         for a, scored in zip(metrics.validation_accuracy, experiment.scored, strict=True)
         if scored
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +15,17 @@ from optuna.trial import FrozenTrial
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.search.replicates import MEDIAN, WORST, Standing, standings
 from miiii_search.search.settings import read_toml, to_tree, validate
 from miiii_search.search.status import best_trial
 from miiii_search.search.study import METRICS_KEY, Study
 
 KIND = "miiii-search configuration"
 FORMAT = 1
+
+TRIAL = "trial"
+BY = (TRIAL, MEDIAN, WORST)
+"""What `best` goes by."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,35 @@ class Configuration:
         return json.dumps(self.to_tree(), indent=2, ensure_ascii=False) + "\n"
 
 
-def export_best(study: Study) -> Configuration:
-    """The best trial of a study. Raises `UserError` if none has been completed."""
-    best = best_trial(study.trials())
+def export_best(study: Study, by: str = TRIAL) -> Configuration:
+    """The best of a study: by `trial` its best trial, by `median` or `worst` a run of its best configuration.
+
+    That is the seed that the configuration is ranked by, so that the file shows what may be expected, not the luckiest
+    seed. Raises `UserError` if there is none.
+    """
+    trials = study.trials()
+    if by != TRIAL:
+        return _export_standing(study, standings(trials, study.spec.replicates.count, by), by)
+    best = best_trial(trials)
     if best is None:
         raise UserError(
             f"study `{study.name}` has no completed trial to export yet; see miiii-search status --study {study.name}"
         )
     return export_trial(study, best)
+
+
+def _export_standing(study: Study, found: list[Standing], by: str) -> Configuration:
+    best = found[0] if found else Standing({}, study.spec.replicates.count, ())
+    chosen = best.worst_trial if by == WORST else best.median_trial
+    if chosen is None:
+        share, others = ("all", f"{MEDIAN} or {TRIAL}") if by == WORST else ("more than half", TRIAL)
+        raise UserError(
+            f"no configuration of study `{study.name}` is solved with {share} of its seeds "
+            f"(there are to be {best.seeds}); export the best by another measure: --by {others}"
+        )
+    exported = export_trial(study, chosen)
+    ranking = {key: value for key, value in best.to_json().items() if key != "params" and value is not None}
+    return replace(exported, provenance={**exported.provenance, "ranking": {"by": by, **ranking}})
 
 
 def export_trial(study: Study, trial: FrozenTrial) -> Configuration:

@@ -7,36 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.search import attributes, tables
-from miiii_search.search.attributes import SPEC_KEY
+from miiii_search.search.attributes import SELECTED_KEY, SPEC_KEY
+from miiii_search.search.points import read_points, without_known
 from miiii_search.search.settings import difference, to_tree, with_settings
-from miiii_search.search.spec import Point, Range, StudySpec
-from miiii_search.search.study import (
-    REPLICATE_KEY,
-    Study,
-    distributions,
-    insert_trials,
-    parse_spec,
-    write_spec,
-)
+from miiii_search.search.spec import Point, Range, Replicates, StudySpec
+from miiii_search.search.study import Study, distributions, expected_trials, insert_trials, parse_spec, write_spec
 
 EXTENDED = ("space", "budget", "replicates")
-"""The parts of a spec that may grow."""
-
-_decode = lru_cache(json_to_distribution)
+"""The parts of a spec that may grow. One queue may become the other, too: their trials are the same."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +32,7 @@ class Extension:
     queued: int
     """Trials that are new in the queue; a sampler adds its own as it goes on."""
     n_trials: int
-    """That the study has when it is done."""
+    """That the study has when it is done; at most so many where the best are yet to be given further seeds."""
     changed: bool
     """Whether there was anything to do."""
 
@@ -59,20 +45,26 @@ def extend(study: Study, settings: Sequence[str]) -> Extension:
     """
     with study.database.transaction() as connection:
         study.lock(connection)
-        stored = parse_spec(attributes.read(connection, study.study_id, SPEC_KEY)[SPEC_KEY])
+        found = attributes.read(connection, study.study_id, SPEC_KEY, SELECTED_KEY)
+        stored = parse_spec(found[SPEC_KEY])
         wanted = with_settings(StudySpec, to_tree(stored), settings)
         n_trials = _count(connection, study.study_id)
-        _check(stored, wanted, n_trials)
+        _check(stored, wanted, max(expected_trials(stored, found.get(SELECTED_KEY), n_trials), n_trials))
         changed, queued = stored != wanted, 0
         if changed:
-            missing = _missing(connection, study.study_id, wanted) if wanted.sampler == "queue" else []
-            points = missing[: max(wanted.n_trials - n_trials, 0)]
+            missing, trials = list[tuple[Point, int]](), wanted.budget.trials
+            if wanted.is_queue:
+                missing = without_known(wanted.order(), read_points(connection, study.study_id))
+            points = missing if trials is None else missing[: max(trials - n_trials, 0)]
             _rewrite_distributions(connection, study.study_id, stored, wanted)
             if points:
                 insert_trials(connection, study.study_id, wanted, points, TrialState.WAITING)
             queued = len(points)
             _check_effect(stored, wanted, n_trials, queued)
             write_spec(connection, study.study_id, wanted)
+            if _asks_for_trials(stored, wanted):
+                # Who is among the best is to be seen again, once all have had their first run.
+                attributes.remove(connection, study.study_id, [SELECTED_KEY])
     study.refresh()
     return Extension(queued, wanted.n_trials, changed)
 
@@ -82,26 +74,38 @@ def _count(connection: sa.Connection, study_id: int) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def _check(stored: StudySpec, wanted: StudySpec, n_trials: int) -> None:
-    """Raises `UserError` if the wanted spec does more than to add."""
-    others = [phrase for phrase in difference(stored, wanted) if not phrase.startswith(EXTENDED)]
+def _check(stored: StudySpec, wanted: StudySpec, has: int) -> None:
+    """Raises `UserError` if the wanted spec does more than to add to a study that has, or will have, so many trials."""
+    may_change = (*EXTENDED, "sampler") if stored.is_queue and wanted.is_queue else EXTENDED
+    others = [phrase for phrase in difference(stored, wanted) if not phrase.startswith(may_change)]
     if others:
-        raise UserError(f"extend adds to {', '.join(EXTENDED)} only, but {others[0]}: create another study for that")
+        raise UserError(f"extend adds to {', '.join(may_change)} only, but {others[0]}: create another study for that")
     if stored.space.keys() != wanted.space.keys():
         changed = ", ".join(sorted(stored.space.keys() ^ wanted.space.keys()))
         raise UserError(f"extend adds values, not dimensions such as {changed}: create another study for that")
     for name, dimension in stored.space.items():
         _check_dimension(name, dimension, wanted.space[name])
-    if wanted.replicates < stored.replicates:
-        raise UserError(f"replicates is {stored.replicates} and can only grow, not become {wanted.replicates}")
+    _check_replicates(stored.replicates, wanted.replicates)
     for limit in ("solved", "device_hours", "wall_hours"):
         old, new = getattr(stored.budget, limit), getattr(wanted.budget, limit)
         if old != new and (old is None or new is None or new < old):
             raise UserError(f"budget.{limit} is {old or 'unset'}, so that {new} would take away; extend only adds")
     trials = wanted.budget.trials
-    if trials is not None and trials != stored.budget.trials and trials < max(stored.n_trials, n_trials):
-        has = max(stored.n_trials, n_trials)
+    if trials is not None and trials != stored.budget.trials and trials < has:
         raise UserError(f"study has {has} trials already, so that --trials {trials} would take some away; ask for more")
+
+
+def _check_replicates(old: Replicates, new: Replicates) -> None:
+    if new.count < old.count:
+        raise UserError(f"replicates.count is {old.count} and can only grow, not become {new.count}")
+    if new.top is None or old == new:
+        return
+    if old.top is None and old.count > 1:
+        raise UserError(
+            f"every configuration has {old.count} seeds, which replicates.top = {new.top} would take away; leave it out"
+        )
+    if old.top is not None and new.top < old.top:
+        raise UserError(f"replicates.top is {old.top} and can only grow, not become {new.top}")
 
 
 def _check_dimension(name: str, old: tuple[Any, ...] | Range, new: tuple[Any, ...] | Range) -> None:
@@ -117,41 +121,26 @@ def _check_dimension(name: str, old: tuple[Any, ...] | Range, new: tuple[Any, ..
         )
 
 
+def _asks_for_trials(stored: StudySpec, wanted: StudySpec) -> bool:
+    """Whether trials may come of the difference."""
+    old, new = ((spec.space, spec.replicates, spec.budget.trials) for spec in (stored, wanted))
+    return old != new
+
+
 def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: int) -> None:
     """Raises `UserError` if trials were asked for, and none came of it."""
-    more = (stored.space, stored.replicates, stored.budget.trials) != (
-        wanted.space,
-        wanted.replicates,
-        wanted.budget.trials,
-    )
-    if not more or queued or wanted.n_trials > n_trials or (wanted.sampler != "queue" and stored.space != wanted.space):
+    if not _asks_for_trials(stored, wanted) or queued or wanted.n_trials > n_trials:
         return
+    if not wanted.is_queue and stored.space != wanted.space:
+        return
+    if wanted.replicates.top is not None and stored.replicates != wanted.replicates and wanted.budget.trials is None:
+        return  # whose they are, and whether they are new, is seen later
     if wanted.budget.trials == n_trials:
         raise UserError(f"budget.trials is {n_trials}, as many as there are: raise it too, with --trials N")
     raise UserError(
         f"the whole space is in the study with its {n_trials} trials: add values with --set 'space.NAME=[…]', "
         "or runs of the same points with --set replicates=N"
     )
-
-
-def _missing(connection: sa.Connection, study_id: int, spec: StudySpec) -> list[tuple[Point, int]]:
-    """What the spec's grid has and no trial, in the order of the queue."""
-    trials, params, known = tables.trials, tables.trial_params, tables.trial_system_attributes
-    of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
-    points: dict[int, Point] = {}
-    for row in connection.execute(sa.select(params).where(params.c.trial_id.in_(of_study))):
-        value = _decode(row.distribution_json).to_external_repr(row.param_value)
-        points.setdefault(row.trial_id, {})[row.param_name] = value
-    query = sa.select(known.c.trial_id, known.c.value_json).where(
-        known.c.key == REPLICATE_KEY, known.c.trial_id.in_(of_study)
-    )
-    replicates = {row.trial_id: int(row.value_json) for row in connection.execute(query)}
-    visited = {_identity(point, replicates.get(trial_id, 0)) for trial_id, point in points.items()}
-    return [(point, replicate) for point, replicate in spec.order() if _identity(point, replicate) not in visited]
-
-
-def _identity(point: Point, replicate: int) -> tuple[Any, ...]:
-    return (tuple(sorted(point.items())), replicate)
 
 
 def _rewrite_distributions(connection: sa.Connection, study_id: int, stored: StudySpec, wanted: StudySpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -23,6 +23,7 @@ from miiii_search.search.assignment import Assignment
 from miiii_search.search.checkpoints import shared_epochs
 from miiii_search.search.leases import Lease
 from miiii_search.search.patience import Away, Patience
+from miiii_search.search.ranking import Ranking
 from miiii_search.search.reporting import RETRIES_KEY
 from miiii_search.search.sampling import SampledQueue
 from miiii_search.search.saving import Saver
@@ -58,7 +59,8 @@ class Intake:
         self._saver = saver
         self._patience = patience
         self._say = say
-        self._sampled = SampledQueue(study, seed) if study.spec.sampler != "queue" else None
+        self._sampled = None if study.spec.is_queue else SampledQueue(study, seed)
+        self._ranking = Ranking(study, say)
         self._started = 0
         self._empty_until = 0.0
         self._measuring: Future[tuple[int, str]] | None = None
@@ -68,8 +70,9 @@ class Intake:
         self._unfit: dict[str, str] = {}
         """Shapes of which not even one lane fits, and what it needs."""
 
-    def fill(self, training: int) -> dict[int, Assignment]:
-        """Claims trials until all lanes are taken or the queue is empty; `training` lanes are taken already.
+    def fill(self, held: Collection[Assignment]) -> dict[int, Assignment]:
+        """Claims trials until all lanes are taken or the queue is empty, beside those that are `held`: in lanes, or
+        ended and being written.
 
         Returns what was claimed, by the number that the crew knows a run by: a trial may come back to the worker that
         lost it, as another run.
@@ -79,10 +82,11 @@ class Intake:
         claimed: dict[int, Assignment] = {}
         if self._measuring is not None or time.monotonic() < self._empty_until:
             return claimed
+        training = sum(assignment.trains for assignment in held)
         runs: list[Run] = []
         while (free := self.lanes - training - len(runs)) > 0:
             try:
-                found = self._patience.attempt(partial(self._claim, list(runs), free))
+                found = self._patience.attempt(partial(self._claim, held, list(runs), free))
             except Away:
                 break  # what was claimed in spite of it comes back when its lease runs out
             if not found:
@@ -154,14 +158,18 @@ class Intake:
             self._lanes = 1  # the one that waits finds out how much it needs
         self._crew.admit(self._held_back)
 
-    def _claim(self, runs: Sequence[Run], n: int) -> list[tuple[Assignment, Run]]:
+    def _claim(self, held: Collection[Assignment], runs: Sequence[Run], n: int) -> list[tuple[Assignment, Run]]:
         """Claims up to `n` trials beside those that are about to begin; only one where nothing is compiled yet, so
         that the others are of its shape."""
         spec, database = self._study.spec, self._study.database
         keys = [*self._crew.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in runs)]
         compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
         seconds, n = spec.lease_seconds, n if compiled else 1
-        claimed = leases.claim(database, self._study.study_id, self._worker, seconds, compiled, self._unfit, n)
+        first: Sequence[int] = ()
+        if spec.sampler == "model" and not self._study.paused:
+            own = {assignment.lease.trial_id: assignment.value for assignment in held if assignment.end}
+            first = self._ranking.first(n, own, compiled, self._unfit)
+        claimed = leases.claim(database, self._study.study_id, self._worker, seconds, compiled, self._unfit, n, first)
         if not claimed and self._sampled is not None:
             lease = self._sampled.claim(self._worker, seconds)
             claimed = [lease] if lease else []

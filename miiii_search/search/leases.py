@@ -59,15 +59,18 @@ def claim(
     shapes: Collection[str] = (),
     unfit: Collection[str] = (),
     n: int = 1,
+    first: Sequence[int] = (),
 ) -> list[Lease]:
     """Takes the first `n` WAITING trials, by preference of the given shapes and none of an unfit one, and leases them.
 
-    Returns fewer where the queue holds fewer, and none of a paused study. Called twice, it takes others; two workers
-    never get the same one.
+    The trials with the ids `first` come before all others, in that order. Returns fewer where the queue holds fewer,
+    and none of a paused study. Called twice, it takes others; two workers never get the same one.
     """
     preferred = [json.dumps(shape) for shape in shapes]
     refused = [json.dumps(shape) for shape in unfit]
     preference = sa.case((trial_system_attributes.c.value_json.in_(preferred), 0), else_=1)
+    ranked = {trial_id: place for place, trial_id in enumerate(first)}
+    places = [sa.case(ranked, value=trials.c.trial_id, else_=len(ranked))] if ranked else []
     first_waiting = (
         sa.select(trials.c.trial_id, trials.c.number)
         .outerjoin(
@@ -77,7 +80,7 @@ def claim(
         .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
         # A trial that Optuna's own enqueue_trial made has no shape.
         .where(sa.func.coalesce(trial_system_attributes.c.value_json, "").not_in(refused))
-        .order_by(preference, trials.c.number)
+        .order_by(*places, preference, trials.c.number)
         .limit(n)
         .with_for_update(skip_locked=True, of=trials)
     )

@@ -13,10 +13,10 @@ from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.search import tables
-from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, SPEC_KEY
+from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, SELECTED_KEY, SPEC_KEY
 from miiii_search.search.budget import read_usage, spent
 from miiii_search.search.storage import Database
-from miiii_search.search.study import parse_spec
+from miiii_search.search.study import expected_trials, has_all_trials, parse_spec
 
 ORDER = ("waiting", "running", "complete", "pruned", "fail")
 
@@ -27,7 +27,7 @@ class Listed:
 
     name: str
     state: str
-    """running, waiting for a worker, paused or done; or of another program."""
+    """running, waiting for a worker or for a coordinator, paused or done; or of another program."""
     counts: dict[str, int]
     n_trials: int
     """That it is to have."""
@@ -78,7 +78,8 @@ def _state(
         spec = parse_spec(known[SPEC_KEY])
     except UserError:
         return "of another version", total
-    ended = not counts["waiting"] and total >= spec.n_trials
+    selection = known.get(SELECTED_KEY)
+    ended = not counts["waiting"] and has_all_trials(spec, selection, total)
     over = spec.budget.has_limits and spent(spec.budget, read_usage(connection, study_id)) is not None
     if not counts["running"] and (ended or over):
         state = "done"
@@ -86,13 +87,15 @@ def _state(
         state = "paused"
     else:
         state = "running" if served else "waiting for a worker"
-    return state, spec.n_trials
+        if spec.replicates.top is not None and selection is None and not (counts["waiting"] or counts["running"]):
+            state = "waiting for a coordinator"  # who gives the best their further seeds
+    return state, expected_trials(spec, selection, total)
 
 
 def _attributes(connection: sa.Connection) -> dict[int, dict[str, Any]]:
     table = tables.study_system_attributes
     query = sa.select(table.c.study_id, table.c.key, table.c.value_json).where(
-        table.c.key.in_([SPEC_KEY, PAUSED_KEY, CREATED_KEY])
+        table.c.key.in_([SPEC_KEY, PAUSED_KEY, CREATED_KEY, SELECTED_KEY])
     )
     found: dict[int, dict[str, Any]] = {}
     for row in connection.execute(query):

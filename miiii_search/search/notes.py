@@ -7,7 +7,7 @@ import json
 import sqlalchemy as sa
 
 from miiii_search.search import tables
-from miiii_search.search.spec import Dimension, Range, StudySpec
+from miiii_search.search.spec import Dimension, Range, Replicates, StudySpec
 
 CHUNK = 2045
 """optuna-dashboard 0.21 cuts notes into system attributes of so many characters."""
@@ -55,11 +55,28 @@ def describe(spec: StudySpec) -> str:
     at_most = "".join(f", at most {limit:g} {what}" for limit, what in limits if limit is not None)
     return (
         f"Task `{experiment.task}` at p = {experiment.p}. Budget: {spec.n_trials} trials of up to "
-        f"{experiment.epochs:,} epochs{at_most}. Searched over:\n\n"
+        f"{experiment.epochs:,} epochs{at_most}.{_seeds(spec.replicates)} {_ORDERS.get(spec.sampler, _SAMPLED)} "
+        "Searched over:\n\n"
         f"{''.join(_item(name, dimension) for name, dimension in spec.space.items())}\n"
         "The value of a trial is its mean validation accuracy while it is not solved, and 1 plus the share of "
         "epochs that it saved once every task is at the target.\n"
     )
+
+
+_ORDERS = {
+    "model": "What may improve most on the best result so far is trained first.",
+    "queue": "Trials are trained in the order of their numbers, which was shuffled.",
+}
+_SAMPLED = "A sampler of Optuna's chooses each trial when a lane is free."
+
+
+def _seeds(replicates: Replicates) -> str:
+    if replicates.count == 1:
+        return ""
+    if replicates.top is None:
+        return f" Each configuration is trained with {replicates.count} seeds."
+    best = f"the {replicates.top} best are" if replicates.top > 1 else "the best is"
+    return f" Each configuration is trained once, then {best} trained with {replicates.count} seeds in all."
 
 
 def _item(name: str, dimension: Dimension) -> str:

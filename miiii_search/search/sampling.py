@@ -6,7 +6,7 @@ import importlib.util
 import math
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import optuna
@@ -18,7 +18,7 @@ from miiii_search.search import attributes, tables
 from miiii_search.search.attributes import PAUSED_KEY, SPEC_KEY
 from miiii_search.search.leases import Lease, grant, utc_now
 from miiii_search.search.settings import to_tree
-from miiii_search.search.spec import Point
+from miiii_search.search.spec import Identity, Point, StudySpec, identity
 from miiii_search.search.study import Study, distributions, insert_trials
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -51,19 +51,55 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         return SAMPLERS[name](seed)
 
 
+class PointSampler:
+    """A sampler of Optuna's that is asked for points no trial has. Not for several threads."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        self._sampler = make_sampler(name, seed)
+        self._attributes: dict[str, Any] = {}
+        self._random = random.Random(seed)
+
+    def draw(self, spec: StudySpec, trials: Sequence[FrozenTrial], visited: Collection[Identity]) -> Point:
+        """A point whose `identity` is not among those visited, drawn in the light of the trials.
+
+        The sampler is asked on a copy of the study in memory, so that a point that is refused leaves no row.
+        Raises `UserError` if the space has no point left.
+        """
+        mirror = optuna.create_study(sampler=self._sampler, direction="maximize")
+        mirror.add_trials([_as_known(trial) for trial in trials])
+        storage, mirror_id = mirror._storage, mirror._study_id
+        for key, value in self._attributes.items():
+            storage.set_study_system_attr(mirror_id, key, value)
+        space = distributions(spec)
+        for _ in range(REDRAWS):
+            point = dict(mirror.ask(space).params)
+            # The sampler `qmc` keeps there how far it has come.
+            self._attributes = storage.get_study_system_attrs(mirror_id)
+            if _is_new(spec, point, visited):
+                return point
+        if spec.is_finite:
+            return self._random.choice([point for point in spec.points() if identity(point) not in visited])
+        fallback = optuna.create_study(sampler=optuna.samplers.RandomSampler(self._random.randrange(2**31)))
+        for _ in range(LAST_REDRAWS):
+            point = dict(fallback.ask(space).params)
+            if _is_new(spec, point, visited):
+                return point
+        raise UserError(
+            f"the space has no point left to try after {len(trials)} trials, so the budget of "
+            f"{spec.n_trials} cannot be spent; widen the space, or create a study with fewer trials"
+        )
+
+
 class SampledQueue:
     """New trials of a study whose sampler is not the queue. One a worker; not for several threads."""
 
     def __init__(self, study: Study, seed: int) -> None:
         self._study = study
-        self._sampler = make_sampler(study.spec.sampler, seed)
-        self._attributes: dict[str, Any] = {}
-        self._random = random.Random(seed)
+        self._sampler = PointSampler(study.spec.sampler, seed)
 
     def claim(self, worker: str, seconds: float) -> Lease | None:
         """A new trial at a point that no trial has, RUNNING and leased; None once the budget is spent, or in a pause.
 
-        The sampler is asked on a copy of the study in memory, so that a point that is refused leaves no row.
         Two workers that draw the same point at once: the second draws again. So does one whose space was extended
         meanwhile. Raises `UserError` if the study was deleted, or its space has no point left.
         """
@@ -72,48 +108,14 @@ class SampledQueue:
             trials = self._study.trials()
             if self._study.paused or len(trials) >= self._study.spec.n_trials:
                 return None
-            visited = {_identity(trial.params) for trial in trials}
-            point = self._draw(trials, visited)
+            point = self._draw(trials)
             lease = self._insert(point, worker, seconds, expected=len(trials))
             if lease is not None:
                 return lease
         return None
 
-    def _draw(self, trials: list[FrozenTrial], visited: set[str]) -> Point:
-        mirror = optuna.create_study(sampler=self._sampler, direction="maximize")
-        mirror.add_trials([_as_known(trial) for trial in trials])
-        storage, mirror_id = mirror._storage, mirror._study_id
-        for key, value in self._attributes.items():
-            storage.set_study_system_attr(mirror_id, key, value)
-        space = distributions(self._study.spec)
-        for _ in range(REDRAWS):
-            point = dict(mirror.ask(space).params)
-            # The sampler `qmc` keeps there how far it has come.
-            self._attributes = storage.get_study_system_attrs(mirror_id)
-            if self._is_new(point, visited):
-                return point
-        spec = self._study.spec
-        if spec.is_finite:
-            return self._random.choice([point for point in spec.points() if _identity(point) not in visited])
-        fallback = optuna.create_study(sampler=optuna.samplers.RandomSampler(self._random.randrange(2**31)))
-        for _ in range(LAST_REDRAWS):
-            point = dict(fallback.ask(space).params)
-            if self._is_new(point, visited):
-                return point
-        raise UserError(
-            f"the space has no point left to try after {len(trials)} trials, so the budget of "
-            f"{spec.n_trials} cannot be spent; widen the space, or create a study with fewer trials"
-        )
-
-    def _is_new(self, point: Point, visited: set[str]) -> bool:
-        """Whether a point can be trained, as not every one between valid bounds can, and no trial has it."""
-        if _identity(point) in visited:
-            return False
-        try:
-            self._study.spec.run(point, 0)
-        except ValueError:
-            return False
-        return True
+    def _draw(self, trials: list[FrozenTrial]) -> Point:
+        return self._sampler.draw(self._study.spec, trials, {identity(trial.params) for trial in trials})
 
     def _insert(self, point: Point, worker: str, seconds: float, expected: int) -> Lease | None:
         """Writes the trial if the study still has the spec and as many trials as the sampler saw."""
@@ -136,8 +138,15 @@ class SampledQueue:
             return lease
 
 
-def _identity(params: dict[str, Any]) -> str:
-    return repr(sorted(params.items()))
+def _is_new(spec: StudySpec, point: Point, visited: Collection[Identity]) -> bool:
+    """Whether a point can be trained, as not every one between valid bounds can, and no trial has it."""
+    if identity(point) in visited:
+        return False
+    try:
+        spec.run(point, 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _as_known(trial: FrozenTrial) -> FrozenTrial:

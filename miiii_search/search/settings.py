@@ -39,7 +39,7 @@ def to_tree(spec: BaseModel) -> dict[str, Any]:
 
 def difference(stored: StudySpec, wanted: StudySpec) -> list[str]:
     """One phrase for every field in which two specs differ."""
-    old, new = dict(flatten(to_tree(stored))), dict(flatten(to_tree(wanted)))
+    old, new = (dict(flatten(_in_full(to_tree(spec)))) for spec in (stored, wanted))
     return [
         f"{key} is {json.dumps(old.get(key, 'unset'))}, not {json.dumps(new.get(key, 'unset'))}"
         for key in sorted(old.keys() | new.keys())
@@ -94,7 +94,7 @@ def with_settings(model: type[SpecT], tree: Mapping[str, Any], settings: Sequenc
         for name, group in [("hyperparameters", parents), ("experiment", parents)]:
             if group == [name] and leaf in edited.get("space", {}):
                 raise UserError(f"--set {setting}: the study searches over {leaf}; use --set 'space.{leaf}=[{text}]'")
-        node = edited
+        node = edited = _in_full(edited)
         for name in parents:
             child = node.setdefault(name, {})
             if not isinstance(child, dict):
@@ -103,6 +103,12 @@ def with_settings(model: type[SpecT], tree: Mapping[str, Any], settings: Sequenc
         node[leaf] = _parse_value(text.strip())
     source = "--set" if settings else "the spec"
     return validate(model, edited, source)
+
+
+def _in_full(tree: dict[str, Any]) -> dict[str, Any]:
+    """A tree whose replicates are a table, so that one key of them can be set without the other."""
+    replicates = tree.get("replicates")
+    return tree if replicates is None or isinstance(replicates, dict) else {**tree, "replicates": {"count": replicates}}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 
@@ -17,15 +17,26 @@ SpecT = TypeVar("SpecT", bound=BaseModel)
 Value = float | int | str
 Point = dict[str, Value]
 """A point of a search space: the value of each name in it."""
+Identity = tuple[tuple[str, Value], ...]
+
+
+def identity(point: Mapping[str, Value]) -> Identity:
+    """The same for the same point, and for no other."""
+    return tuple(sorted(point.items()))
+
 
 SEARCHED_FIELDS = ("train_fraction", "dropout_mask", "grokfast_alpha")
 """Fields of the experiment that may be searched over, beside the hyperparameters: the others change the problem."""
 
-SAMPLERS = ("queue", "random", "tpe", "gp", "qmc")
-"""`queue` is ours; the others are Optuna's, see `sampling`."""
+QUEUES = ("model", "queue")
+"""The samplers that try a finite grid whole, each configuration once: in the order of a model, or in a shuffled one."""
+
+SAMPLERS = (*QUEUES, "random", "tpe", "gp", "qmc")
+"""The queues are ours, see `ranking`; the others are Optuna's, see `sampling`."""
 
 PRUNING_RULES = (
     "none",
+    "forecast",
     "quantile",
     "median",
     "percentile",
@@ -34,7 +45,7 @@ PRUNING_RULES = (
     "patient",
     "threshold",
 )
-"""`none` and `quantile` are ours; the others are Optuna's, see `pruning`."""
+"""`none`, `forecast` and `quantile` are ours; the others are Optuna's, see `pruning`."""
 
 MAX_GRID = 100_000
 """More configurations than anyone trains; a grid is written into the database whole."""
@@ -80,15 +91,46 @@ class Budget(Spec):
 class Pruning(Spec):
     """Which trials are given up early; see `pruning`."""
 
-    rule: str = "quantile"
+    rule: str = "forecast"
     min_epochs: Annotated[int, Field(ge=0)] | None = None
-    """The floor: no trial is pruned before it. Unset: a quarter of the budget of epochs."""
+    """The floor: no trial is pruned before it. Unset: a quarter of the budget of epochs, an eighth for `forecast`."""
+    safety: Annotated[float, Field(ge=1, le=100)] = 3.0
+    """For `forecast`: how many times as fast as before a run's loss may fall from now on. More gives up less."""
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """For `quantile`: a trial below this quantile of all trials at the same rung is given up."""
     min_trials: Annotated[int, Field(ge=2)] = 4
     """For `quantile`: peers (itself included) without which nothing is decided."""
     options: dict[str, bool | int | float] = Field(default_factory=dict)
     """For Optuna's pruners: arguments of their constructors."""
+
+
+class Replicates(Spec):
+    """How many runs of a configuration there are; replicate r is trained with the seed experiment.seed + r.
+
+    Written as a number where every configuration has as many, which is all that earlier versions knew.
+    """
+
+    count: Annotated[int, Field(gt=0)] = 1
+    top: Annotated[int, Field(gt=0)] | None = None
+    """Only so many configurations get more than one run: the best, once all have had their first. Unset: all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, value: Any) -> Any:
+        return value if isinstance(value, Mapping | Replicates) else {"count": value}
+
+    @model_validator(mode="after")
+    def _has_some_to_give(self) -> Replicates:
+        if self.top is not None and self.count == 1:
+            raise ValueError(
+                f"replicates.top = {self.top} gives the further of replicates.count = 1 runs, of which there are none: "
+                "set replicates.count to 2 or more"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_number(self, as_table: SerializerFunctionWrapHandler) -> Any:
+        return self.count if self.top is None else as_table(self)
 
 
 class StudySpec(Spec):
@@ -102,10 +144,11 @@ class StudySpec(Spec):
     space: dict[str, Dimension]
     first: Annotated[tuple[dict[str, Value], ...], Field(strict=False)] = ()
     """Points to try before all others, such as the paper's best; each names every dimension of the space."""
-    sampler: str = "queue"
-    """`queue`: the whole grid, shuffled by the seed; or one of Optuna's samplers (see `sampling`)."""
-    replicates: Annotated[int, Field(gt=0)] = 1
-    """Runs of each grid point; replicate r is trained with the seed experiment.seed + r."""
+    sampler: str = "model"
+    """`model`: the whole grid, what may improve most on the best result so far first; `queue`: the whole grid, shuffled
+    by the seed; or one of Optuna's samplers."""
+    replicates: Replicates = Replicates()
+    """Runs of each grid point, or of the best ones."""
     budget: Budget = Budget()
     pruning: Pruning = Pruning()
     lease_seconds: Annotated[float, Field(ge=1)] = 60.0
@@ -137,13 +180,14 @@ class StudySpec(Spec):
             if point in self.first[:k]:
                 raise ValueError(f"first[{k}] is there twice; leave one out")
         ranges = [name for name, dimension in self.space.items() if isinstance(dimension, Range)]
-        if self.sampler == "queue":
+        if self.is_queue:
             if ranges:
                 raise ValueError(
                     f"space.{ranges[0]} is a range, which the queue cannot enumerate: list its values, "
                     "or choose a sampler, for example sampler = 'tpe'"
                 )
-            size = self.replicates * math.prod(len(self._values(name)) for name in self.space)
+            points = math.prod(len(self._values(name)) for name in self.space)
+            size = points + self._n_further(points)
             if size > MAX_GRID:
                 raise ValueError(f"the grid has {size} configurations, {MAX_GRID} at most; shorten the lists")
             for point in self.grid():
@@ -151,8 +195,10 @@ class StudySpec(Spec):
         else:
             if self.budget.trials is None:
                 raise ValueError(f"sampler = '{self.sampler}' needs a budget: set budget.trials, or --trials N")
-            if self.replicates > 1:
-                raise ValueError("replicates need sampler = 'queue'; a sampler visits each point once")
+            if self.replicates.count > 1:
+                raise ValueError(
+                    f"replicates need sampler = 'model' or 'queue'; '{self.sampler}' visits each point once"
+                )
             for point in self.corners():
                 self.run(point, 0)
         for point in self.first:
@@ -169,17 +215,18 @@ class StudySpec(Spec):
         return [*self.first, *(point for point in self.grid() if point not in self.first)]
 
     def queue(self) -> list[tuple[Point, int]]:
-        """(point, replicate) in the order in which the study tries them. Cut to the budget."""
+        """(point, replicate) in the order in which the study tries them, or knows them by. Cut to the budget."""
         return self.order()[: self.budget.trials]
 
     def order(self) -> list[tuple[Point, int]]:
         """(point, replicate) of the whole grid: `first`, then the rest, shuffled.
 
-        A replicate of the whole grid is done before the next begins.
+        A replicate of the whole grid is done before the next begins; where only the best get further ones, it is the
+        only one here, see `selecting`.
         """
         generator = random.Random(self.experiment.seed)
         order: list[tuple[Point, int]] = []
-        for replicate in range(self.replicates):
+        for replicate in range(self.replicates.count if self.replicates.top is None else 1):
             rest = self.points()[len(self.first) :]
             generator.shuffle(rest)
             order += [(point, replicate) for point in [*self.first, *rest]]
@@ -205,11 +252,21 @@ class StudySpec(Spec):
 
     @property
     def n_trials(self) -> int:
-        """How many trials the study has when it is done; a sampler over lists visits each point once."""
-        if self.sampler == "queue":
-            return len(self.queue())
+        """How many trials the study has when it is done, as far as the spec tells; see `study.expected_trials`.
+
+        A sampler over lists visits each point once.
+        """
+        if self.is_queue:
+            points = len(self.points())
+            runs = points + self._n_further(points)
+            return runs if self.budget.trials is None else min(runs, self.budget.trials)
         budget = self.budget.trials or 0
         return min(budget, len(self.points())) if self.is_finite else budget
+
+    @property
+    def is_queue(self) -> bool:
+        """Whether the trials are there from the beginning; a sampler makes them as it goes."""
+        return self.sampler in QUEUES
 
     @property
     def is_finite(self) -> bool:
@@ -220,7 +277,13 @@ class StudySpec(Spec):
     def pruning_floor(self) -> int:
         """The epoch before which nothing is pruned."""
         floor = self.pruning.min_epochs
-        return self.experiment.epochs // 4 if floor is None else floor
+        share = 8 if self.pruning.rule == "forecast" else 4
+        return self.experiment.epochs // share if floor is None else floor
+
+    def _n_further(self, points: int) -> int:
+        """Runs beyond the first of each of so many points; at most, where only the best get them."""
+        top = self.replicates.top
+        return (self.replicates.count - 1) * (points if top is None else min(top, points))
 
     def _values(self, name: str) -> tuple[Value, ...]:
         dimension = self.space[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.search import tables
 from miiii_search.search.budget import read_usage, spent
-from miiii_search.search.study import Study
+from miiii_search.search.replicates import Standing, standings
+from miiii_search.search.study import Study, expected_trials, has_all_trials
+
+CONFIGURATIONS = 20
+"""That `status --json` lists of a study with replicates."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Status:
     spent: str | None
     """Which limit ended the study, or is about to, in words."""
     paused: bool = False
+    standings: list[Standing] = field(default_factory=list)
+    """The configurations over their seeds, best first; none where each has one seed."""
 
     @property
     def epochs_per_second(self) -> float:
@@ -87,9 +93,18 @@ class Status:
                 "params": best.params,
                 "epochs_to_solve": best.user_attrs.get("epochs_to_solve"),
             },
+            "configurations": [standing.to_json() for standing in self.standings[:CONFIGURATIONS]],
             "done": self.done,
             "paused": self.paused,
             "budget": {name: {"used": round(used, 4), "limit": limit} for name, (used, limit) in self.budget.items()},
+            "pruned": [
+                {
+                    "number": trial.number,
+                    "epoch": trial.user_attrs.get("epochs_trained"),
+                    "reason": trial.user_attrs.get("reason"),
+                }
+                for trial in pruned(self.trials)
+            ],
             "running": [
                 {
                     "number": trial.number,
@@ -112,11 +127,11 @@ def read_status(study: Study) -> Status:
     counts = {state.name.lower(): sum(t.state == state for t in trials) for state in TrialState}
     order = ("waiting", "running", "complete", "pruned", "fail")
     budget, over = _read_budget(study)
-    ended = not counts["waiting"] and len(trials) >= study.spec.n_trials
+    ended = not counts["waiting"] and has_all_trials(study.spec, study.selection, len(trials))
     return Status(
         study=study.name,
         counts={name: counts[name] for name in order},
-        n_trials=study.spec.n_trials,
+        n_trials=expected_trials(study.spec, study.selection, len(trials)),
         epochs=study.spec.experiment.epochs,
         trials=trials,
         running=_running(study, {trial._trial_id: trial for trial in trials}),
@@ -125,6 +140,7 @@ def read_status(study: Study) -> Status:
         paused=study.paused,
         budget=budget,
         spent=over,
+        standings=standings(trials, seeds) if (seeds := study.spec.replicates.count) > 1 else [],
     )
 
 
@@ -146,6 +162,12 @@ def _read_budget(study: Study) -> tuple[dict[str, tuple[float, float]], str | No
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
     """The COMPLETE trial of the highest objective, the first one of several."""
     return next(iter(ranked([trial for trial in trials if trial.state == TrialState.COMPLETE])), None)
+
+
+def pruned(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that were given up, in the order in which they were."""
+    given_up = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    return sorted(given_up, key=lambda trial: (str(trial.datetime_complete), trial.number))
 
 
 def read_best(study: Study) -> FrozenTrial | None:

@@ -22,7 +22,14 @@ from optuna.trial import FrozenTrial, TrialState
 from miiii_search.errors import UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.search import attributes, notes, tables
-from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PLACE_KEY, SPEC_KEY, VERSION_KEY
+from miiii_search.search.attributes import (
+    CREATED_KEY,
+    PAUSED_KEY,
+    PLACE_KEY,
+    SELECTED_KEY,
+    SPEC_KEY,
+    VERSION_KEY,
+)
 from miiii_search.search.budget import spent_by_now
 from miiii_search.search.leases import SHAPE_KEY
 from miiii_search.search.settings import difference, to_tree, validate
@@ -60,6 +67,8 @@ class Study:
     """Of its artifacts; None is the database."""
     created_at: float | None = None
     """By the database's clock. SQLite gives the id of a deleted study to the next one, which this tells apart."""
+    selection: Mapping[str, Any] | None = None
+    """Which configurations got further replicates, once some did; see `selecting`."""
 
     def refresh(self) -> None:
         """Looks again at what others may have changed meanwhile: `extend` the spec, `pause` and `resume` the state.
@@ -67,12 +76,13 @@ class Study:
         Raises `UserError` if somebody deleted the study.
         """
         with self.database.engine.connect() as connection:
-            found = attributes.read(connection, self.study_id, SPEC_KEY, PAUSED_KEY, CREATED_KEY)
+            found = attributes.read(connection, self.study_id, SPEC_KEY, PAUSED_KEY, CREATED_KEY, SELECTED_KEY)
         if SPEC_KEY not in found or found.get(CREATED_KEY) != self.created_at:
             raise self._deleted()
         if found[SPEC_KEY] != to_tree(self.spec):
             self.spec = parse_spec(found[SPEC_KEY])
         self.paused = PAUSED_KEY in found
+        self.selection = found.get(SELECTED_KEY)
 
     def lock(self, connection: sa.Connection, *, shared: bool = False) -> None:
         """`tables.lock_study`. Raises `UserError` if somebody deleted the study."""
@@ -137,9 +147,14 @@ class Study:
         counts = self.counts() if counts is None else counts
         if counts[TrialState.RUNNING]:
             return False
-        if not counts[TrialState.WAITING] and sum(counts.values()) >= self.spec.n_trials:
+        if not counts[TrialState.WAITING] and has_all_trials(self.spec, self.selection, sum(counts.values())):
             return True
         return spent_by_now(self.database, self.study_id, self.spec.budget) is not None
+
+    @property
+    def awaits_selection(self) -> bool:
+        """Whether the best configurations are still to be given further replicates."""
+        return self.spec.replicates.top is not None and self.selection is None
 
     def check_version(self, any_version: bool) -> dict[str, str]:
         """What is to be written on trials of a study of another version of this package: nothing if it is this one.
@@ -159,6 +174,21 @@ class Study:
     def run_of(self, trial: FrozenTrial) -> tuple[Experiment, Hyperparameters]:
         """The run that a trial stands for."""
         return self.spec.run(trial.params, int(trial.system_attrs.get(REPLICATE_KEY, 0)))
+
+
+def has_all_trials(spec: StudySpec, selection: Mapping[str, Any] | None, n_trials: int) -> bool:
+    """Whether a study with so many trials will get no more."""
+    if spec.replicates.top is None:
+        return n_trials >= spec.n_trials
+    # Who counted before the selection, and reads of it after, counted too few.
+    return selection is not None and n_trials >= selection["n_trials"]
+
+
+def expected_trials(spec: StudySpec, selection: Mapping[str, Any] | None, n_trials: int) -> int:
+    """How many trials a study that has so many will have in the end, or at most where the best are yet to be known."""
+    if spec.replicates.top is None:
+        return spec.n_trials
+    return max(spec.n_trials if selection is None else selection["n_trials"], n_trials)
 
 
 def objective(experiment: Experiment, accuracy: float, epochs_to_solve: int | None) -> float:
@@ -215,7 +245,7 @@ def create_study(database: Database, name: str, spec: StudySpec, place: str | No
             ):
                 raise UserError(f"study `{name}` was not created by miiii-search; choose another name")
             _describe_study(connection, study_id, spec, place)
-            queue = spec.queue() if spec.sampler == "queue" else [(point, 0) for point in spec.first]
+            queue = spec.queue() if spec.is_queue else [(point, 0) for point in spec.first]
             if queue:
                 insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
             stored = spec
@@ -306,7 +336,8 @@ def insert_trials(
         shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
         for key, attribute in [(SHAPE_KEY, shape), (REPLICATE_KEY, replicate)]:
             trial_attributes.append({"trial_id": trial_id, "key": key, "value_json": json.dumps(attribute)})
-    connection.execute(sa.insert(tables.trial_params), parameters)
+    if parameters:  # a space of seeds alone has none
+        connection.execute(sa.insert(tables.trial_params), parameters)
     connection.execute(sa.insert(tables.trial_system_attributes), trial_attributes)
     return [(ids[first + k], first + k) for k in range(len(points))]
 
@@ -327,12 +358,21 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
 
 def _open(database: Database, name: str, study_id: int) -> Study:
     with database.engine.connect() as connection:
-        found = attributes.read(connection, study_id, SPEC_KEY, VERSION_KEY, PAUSED_KEY, PLACE_KEY, CREATED_KEY)
+        found = attributes.read(
+            connection, study_id, SPEC_KEY, VERSION_KEY, PAUSED_KEY, PLACE_KEY, CREATED_KEY, SELECTED_KEY
+        )
     if SPEC_KEY not in found:
         raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
-    spec, paused = parse_spec(found[SPEC_KEY]), PAUSED_KEY in found
     return Study(
-        database, name, study_id, spec, found.get(VERSION_KEY), paused, found.get(PLACE_KEY), found.get(CREATED_KEY)
+        database,
+        name,
+        study_id,
+        parse_spec(found[SPEC_KEY]),
+        found.get(VERSION_KEY),
+        PAUSED_KEY in found,
+        found.get(PLACE_KEY),
+        found.get(CREATED_KEY),
+        found.get(SELECTED_KEY),
     )
 
 

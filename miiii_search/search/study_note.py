@@ -13,7 +13,7 @@ from miiii_search.search import notes
 from miiii_search.search.artifacts import LEARNING_CURVES
 from miiii_search.search.budget import spent_by_now
 from miiii_search.search.status import read_best
-from miiii_search.search.study import Study, describe_point
+from miiii_search.search.study import Study, describe_point, expected_trials
 
 SECONDS = 60.0
 """Between two looks: what the note is made of costs three statements."""
@@ -52,8 +52,9 @@ def note(study: Study, done: bool) -> str:
     counts = study.counts()
     ended = ("complete", "pruned", "fail", "running", "waiting")
     told = ", ".join(f"{counts[TrialState[name.upper()]]} {name}" for name in ended)
+    expected = expected_trials(study.spec, study.selection, sum(counts.values()))
     return (
-        f"## {_state(study, counts, done)}\n\n{told}, of {study.spec.n_trials} trials.\n\n"
+        f"## {_state(study, counts, done)}\n\n{told}, of {expected} trials.\n\n"
         f"## Best so far\n\n{_best(study, read_best(study))}\n\n"
         f"## What is searched\n\n{notes.describe(study.spec)}"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.analysis.survey import Dimension, Survey, TrialRow, survey
+from miiii_search.analysis.survey import Dimension, Spread, Survey, TrialRow, survey
 from miiii_search.experiment.spec import Hyperparameters
+from miiii_search.search.replicates import Standing, solved_at, standings
 from miiii_search.search.spec import Range
 from miiii_search.search.study import METRICS_KEY, REPLICATE_KEY, Study
 
@@ -27,8 +29,10 @@ def read_survey(study: Study) -> Survey:
     """All numbers of the study as it is now."""
     study.refresh()
     dimensions = [_dimension(name, dimension) for name, dimension in study.spec.space.items()]
-    rows = [_row(trial) for trial in study.trials()]
-    return survey(study.name, study.spec.experiment.epochs, dimensions, rows)
+    trials, seeds = study.trials(), study.spec.replicates.count
+    spreads = [_spread(standing) for standing in standings(trials, seeds)] if seeds > 1 else []
+    found = survey(study.name, study.spec.experiment.epochs, dimensions, [_row(trial) for trial in trials])
+    return replace(found, spreads=tuple(spreads))
 
 
 def _dimension(name: str, dimension: object) -> Dimension:
@@ -39,6 +43,12 @@ def _dimension(name: str, dimension: object) -> Dimension:
     if field is not None and field.annotation is int and dimension.high - dimension.low < FEW:
         return Dimension.of_list(name, range(int(dimension.low), int(dimension.high) + 1))
     return Dimension(name, low=float(dimension.low), high=float(dimension.high), log=dimension.log)
+
+
+def _spread(standing: Standing) -> Spread:
+    epochs = [solved_at(trial) for trial in standing.trials]
+    solved = tuple(epoch for epoch in epochs if epoch is not None)
+    return Spread(standing.params, standing.seeds, len(epochs), solved, standing.median, standing.worst)
 
 
 def _row(trial: FrozenTrial) -> TrialRow:

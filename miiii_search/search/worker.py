@@ -43,6 +43,10 @@ LISTEN_SECONDS = 0.1
 
 PAUSED = "the study is paused: this worker waits until it is resumed"
 
+AWAITS_SELECTION = (
+    "nothing to train for now: once every configuration was run, the coordinator queues further seeds of the best"
+)
+
 LOOK_SECONDS = 5.0
 """At most, and a quarter of a lease, between two looks at whether the study was paused or extended."""
 
@@ -81,7 +85,7 @@ class Worker:
         self._say = say
         self._snapshots = snapshots
         self._grace_seconds = grace_seconds
-        self._judge = Judge(study)
+        self._judge = Judge(study, say)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         seed = int.from_bytes(os.urandom(4), "little")
         self._attributes: dict[str, Any] = {
@@ -104,6 +108,7 @@ class Worker:
         self._ender = Ender(study, self._attributes, self._saver)
         self._look_at = 0.0
         self._was_paused = False
+        self._said_why_it_waits = False
         self._tally = tally or Tally()
         self._runs: dict[int, Assignment] = {}
         """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
@@ -122,7 +127,7 @@ class Worker:
                         self._say(over)
                         return
                     if self._allowance.is_granted:
-                        self._runs |= self._intake.fill(sum(a.trains for a in self._runs.values()))
+                        self._runs |= self._intake.fill(self._runs.values())
                     self._tally.hold(self._crew.devices if self._runs else 0)
                     if not self._runs:
                         if self._rest():
@@ -216,6 +221,9 @@ class Worker:
             if self._patience.attempt(self._study.is_done):
                 return True
             self._patience.attempt(self._intake.check_fit)
+            if self._study.awaits_selection and not self._said_why_it_waits:
+                self._said_why_it_waits = True
+                self._say(AWAITS_SELECTION)
         except Away:
             pass
         return False

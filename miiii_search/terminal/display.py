@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from miiii_search.search.replicates import Standing
     from miiii_search.search.status import Status
     from miiii_search.search.study import Study
 
@@ -65,7 +66,26 @@ def status_view(status: Status, rows: int = 16) -> RenderableType:
         parts.append(Text(f"… and {len(status.running) - rows} more", style="dim"))
     if ended:
         parts += [Text(), _leaders(status)]
+    if status.standings:
+        parts += [Text(), standings_table(status.standings)]
+    if status.counts["pruned"]:
+        parts += [Text(), pruned_view(status, 3)]
     return Group(*parts)
+
+
+def pruned_view(status: Status, rows: int | None = None) -> RenderableType:
+    """The trials that were given up and why, in the rule's words; the last `rows` of them, or all."""
+    from miiii_search.search.status import pruned
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("pruned", justify="right", vertical="top")
+    table.add_column("at epoch", justify="right", vertical="top")
+    table.add_column("because" if rows is None else "because, of the last ones")
+    given_up = pruned(status.trials)
+    for trial in given_up[-rows:] if rows else given_up:
+        attributes = trial.user_attrs
+        table.add_row(str(trial.number), f"{attributes.get('epochs_trained', 0):,}", Text(attributes.get("reason", "")))
+    return table
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
@@ -131,6 +151,20 @@ def _leaders(status: Status, rows: int = 5) -> Table:
     return table
 
 
+def standings_table(standings: Sequence[Standing], rows: int = 5) -> Table:
+    """The best configurations over their seeds, by the median."""
+    table = _table("solved", "median", "worst", "ended", "trials", "configuration by the median of its seeds")
+    for standing in standings[:rows]:
+        table.add_row(
+            f"{standing.solved}/{standing.seeds}",
+            *(f"{epochs:,}" if epochs else "" for epochs in (standing.median, standing.worst)),
+            str(len(standing.trials)),
+            _cut(", ".join(str(number) for number in sorted(trial.number for trial in standing.trials))),
+            _cut(_point(standing.params)),
+        )
+    return table
+
+
 def _cut(text: str) -> Text:
     """Cut where the terminal is narrow, so that a trial is a line."""
     return Text(text, no_wrap=True, overflow="ellipsis")
@@ -139,9 +173,10 @@ def _cut(text: str) -> Text:
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in columns:
-        left = name in ("", "state", "by epoch", "parameters", "worker")
+        is_point = name.startswith("configuration")
+        left = is_point or name in ("", "state", "by epoch", "parameters", "worker")
         # Rich makes narrower what may be wrapped, before all else; see `_cut`.
-        is_long = name in ("parameters", "worker")
+        is_long = is_point or name in ("parameters", "worker", "trials")
         table.add_column(name, justify="left" if left else "right", no_wrap=not is_long, overflow="ellipsis")
     return table
 

@@ -12,6 +12,7 @@ from miiii_search.analysis.figures.outcomes import name_of
 from miiii_search.analysis.figures.study_curves import curves_by_level
 from miiii_search.analysis.figures.study_map import solved_map
 from miiii_search.analysis.figures.study_sheet import curves_by_configuration
+from miiii_search.analysis.figures.study_spread import seeds_spread
 from miiii_search.analysis.survey import Survey
 
 MOST_PAIRS = 8
@@ -88,6 +89,7 @@ FIGURES: dict[str, Callable[[Survey], Figure | None]] = {
     "study-curves": curves_by_level,
     "study-configurations": curves_by_configuration,
     "study-solved": solved_map,
+    "study-seeds": seeds_spread,
     "study-importance": importance_bars,
     "study-marginals": marginal_figure,
 }
