@@ -106,6 +106,9 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "wrong setting of train": (["train", "--preset", "paper", "--set", "experiment.p=4"], ["prime", "4"]),
     "unknown format": (["best", "--format", "yaml"], ["toml or json", "yaml"]),
+    "unknown measure": (["best", "--by", "mean"], ["trial, median or worst", "mean"]),
+    "no number of replicates": (up("replicates=many"), ["replicates.count", "integer", "many"]),
+    "further seeds of which there are none": (up("replicates.top=3"), ["replicates.top = 3", "replicates.count"]),
     "open dashboard": (["dashboard", "--host", "0.0.0.0"], ["MIIII_DASHBOARD_PASSWORD", "127.0.0.1"]),
 }
 

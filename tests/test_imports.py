@@ -53,7 +53,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["coordinate"], ["status", "--json"], ["best", "--out", "best.toml"], ["create", "--study", "other"]],
+    [
+        ["coordinate"],
+        ["status", "--json"],
+        ["best", "--out", "best.toml"],
+        ["create", "--study", "other"],
+        ["simulate", "--replays", "1"],
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_commands_without_jax(arguments: list[str], folder: Path) -> None:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from miiii_search.analysis.catalogue import OF_STUDY, page_of_study
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.figures.outcomes import COLOURS
 from miiii_search.analysis.figures.study import FIGURES, importance_bars, marginal_figure
 from miiii_search.analysis.figures.study_curves import curves_by_level
 from miiii_search.analysis.figures.study_map import UNSOLVED, solved_map
 from miiii_search.analysis.figures.study_sheet import curves_by_configuration
-from miiii_search.analysis.survey import Dimension, Survey, TrialRow, Value, survey
+from miiii_search.analysis.figures.study_spread import seeds_spread
+from miiii_search.analysis.survey import Dimension, Spread, Survey, TrialRow, Value, survey
 
 EPOCHS = 1024
 GRID: dict[str, Sequence[Value]] = {
@@ -321,3 +326,66 @@ def test_more_trials_than_fit_on_a_page() -> None:
     )
     figure = curves_by_configuration(found)
     assert figure is not None and "(the best 384 of 500)" in figure.get_supxlabel()
+
+
+def make_spread(point: Mapping[str, Value], epochs: Sequence[int], ended: int, seeds: int = 3) -> Spread:
+    padded = [*epochs, *[math.inf] * (seeds - len(epochs))]
+    median, worst = (None if math.isinf(x) else int(x) for x in (statistics.median_high(padded), max(padded)))
+    return Spread(point, seeds, ended, tuple(epochs), median, worst)
+
+
+def line(axes: Axes, label: str) -> list[tuple[float, float]]:
+    [found] = [line for line in axes.lines if line.get_label() == label]
+    return [(float(x), float(y)) for x, y in np.asarray(found.get_xydata())]
+
+
+def test_seeds_of_a_configuration(mixed: Survey) -> None:
+    points = points_of({"weight_decay": (0.1, 1.0), "dropout": (0.0, 0.1)})
+    spreads = [
+        make_spread(points[0], [100, 200, 300], 3),
+        make_spread(points[1], [50, 400], 3),
+        make_spread(points[2], [60], 3),
+        make_spread(points[3], [40], 1),  # one seed has no spread
+    ]
+    assert seeds_spread(mixed) is None
+    assert seeds_spread(replace(mixed, spreads=tuple(spreads[3:]))) is None
+    found = replace(mixed, spreads=tuple(spreads))
+    figure = drawn(seeds_spread(found) or Figure())
+    [axes] = figure.axes
+    assert line(axes, "a seed, solved") == [(100, 0), (200, 0), (300, 0), (50, 1), (400, 1), (60, 2)]
+    assert line(axes, "median") == [(200, 0), (400, 1)]
+    unsolved = line(axes, "a seed, not solved")
+    assert [row for _, row in unsolved] == [1, 2, 2] and len(set(unsolved)) == 3
+    low, high = axes.get_xlim()
+    assert low < 50 and all(EPOCHS < epoch < high for epoch, _ in unsolved)
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "weight decay 0.1, dropout 0",
+        "weight decay 0.1, dropout 0.1",
+        "weight decay 1, dropout 0",
+    ]
+    assert [text.get_text() for text in axes.texts] == ["3/3", "2/3", "1/3"]
+    top, bottom = axes.get_ylim()
+    assert top > bottom  # the best is above
+    rows = dict(page_of_study(found, "").table)
+    words = "weight_decay 0.1, dropout 0: 3 of 3 solved, median 200 epochs, worst 300 epochs"
+    assert rows["best configuration over its seeds"] == words
+    tree = json.loads(json.dumps(found.to_json()))
+    assert tree["configurations"][1] == {
+        "point": {"weight_decay": 0.1, "dropout": 0.1},
+        "seeds": 3,
+        "ended": 3,
+        "epochs_to_solve": [50, 400],
+        "median": 400,
+        "worst": None,
+    }
+
+
+def test_only_the_best_configurations_are_drawn_and_seeds_of_which_none_is_solved() -> None:
+    points = [{"weight_decay": k / 100} for k in range(100)]
+    many = replace(make_survey([]), spreads=tuple(make_spread(point, [10, 20], 3) for point in points))
+    [axes] = drawn(seeds_spread(many) or Figure()).axes
+    assert len(axes.get_yticks()) == 30 and "30" in OF_STUDY["study-seeds"][1]
+    hopeless = replace(many, spreads=(make_spread(points[0], [], 12, 12),))
+    [axes] = drawn(seeds_spread(hopeless) or Figure()).axes
+    assert len(line(axes, "a seed, not solved")) == 12 and line(axes, "median") == []
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["weight decay 0"]

@@ -3,14 +3,16 @@
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.spec import Experiment, Hyperparameters, primes_below
 
 
 def refuses(words: str, make: type[Experiment] | type[Hyperparameters], **fields: Any) -> None:
@@ -151,3 +153,15 @@ def test_a_share_that_is_a_whole_number_of_samples(p: int) -> None:
 def test_reading_a_spec_loads_no_jax() -> None:
     code = "import sys, miiii_search.experiment.spec; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 1500), st.floats(0.001, 1))
+def test_an_accuracy_is_at_the_target_from_the_fewest_samples_that_reach_it(n: int, target: float) -> None:
+    """Also where the target is no whole number of samples, and where the accuracy was rounded to a float32."""
+    p = next(q for q in primes_below(200) if q >= 5 and 0.5 * q**2 > n + 2)
+    experiment = Experiment(p=p, task="nanda", train_fraction=0.4, validation_samples=n, target_accuracy=target)
+    for samples in {0, 1, n - 1, n, *(int(target * n) + k for k in (-1, 0, 1, 2))} & set(range(n + 1)):
+        reached = Fraction(samples) >= Fraction(target) * n - Fraction(1, 10**6)
+        for rounded in (samples / n, float(np.float32(samples) / np.float32(n))):
+            assert (rounded > experiment.accuracy_at_target) == reached

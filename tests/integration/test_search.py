@@ -71,6 +71,28 @@ def test_from_a_preset_to_a_retrained_best(processes: Processes, storage_url: st
     }
 
 
+def test_the_best_are_run_with_another_seed(processes: Processes, storage_url: str) -> None:
+    """`up` to its end: four configurations once, the best two of them again; and what goes by them."""
+    four = ("--set", "space.dropout=[0.0, 0.1]", "--set", "space.weight_decay=[0.5, 1.0]")
+    easy = ("--set", "experiment.target_accuracy=0.01", "--set", "experiment.solved_evaluations=1")
+    spec = (*TINY, *four, *easy, "--set", "space.grokfast_lambda=[0.0]", "--set", "pruning.rule=none")
+    up = ("up", "--preset", "demo", "--no-dashboard", *spec, "--set", "replicates={count=2, top=2}")
+    said = processes.run(*up, storage=storage_url)
+    assert "up to 6 trials" in said and "2 trials with further seeds are queued" in said and "median" in said
+    trials = read_trials(storage_url, "demo")
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    best = sorted(trials[:4], key=lambda trial: (-(trial.value or 0.0), trial.number))[:2]
+    assert [trial.params for trial in trials[4:]] == [trial.params for trial in best]
+    status = read_status(processes, storage_url, "demo")
+    assert status["done"] is True and status["counts"]["complete"] == 6
+    assert [one["ended"] for one in status["configurations"][:2]] == [2, 2]
+    processes.run("best", "--by", "median", "--out", "median.json", storage=storage_url)
+    ranking = json.loads((processes.folder / "median.json").read_text())["provenance"]["ranking"]
+    assert ranking == {"by": "median", **{k: v for k, v in status["configurations"][0].items() if k != "params"}}
+    assert "figures" in processes.run("analyze", "--study", "demo", "--out", "all", storage=storage_url)
+    assert (processes.folder / "all" / "study-seeds.png").exists()
+
+
 def test_another_seed_differs(processes: Processes, tmp_path: Path) -> None:
     """The verdict of `train` is not always the same; and what it writes is a configuration like any other."""
     storage = f"sqlite:///{tmp_path}/none.db"

@@ -19,7 +19,9 @@ from miiii_search.search.budget import Allowance
 from miiii_search.search.checkpoints import share
 from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.reporting import Ending, Outcome, finish, report
+from miiii_search.search.rules import Case
 from miiii_search.search.settings import to_tree, validate
+from miiii_search.search.signals import no_signals
 from miiii_search.search.spec import StudySpec
 from miiii_search.search.storage import Database
 from miiii_search.search.study import Study
@@ -50,6 +52,11 @@ def make_spec(**fields: Any) -> StudySpec:
     """A study of 24 tiny runs; `fields` replace its own."""
     spec = StudySpec(**{"experiment": TINY, "hyperparameters": SMALL, "space": SPACE, **fields})
     return validate(StudySpec, to_tree(spec), "the spec")  # as it comes from a file
+
+
+def case(trial: Any, trials: Sequence[Any], epoch: int) -> Case:
+    """A trial at a rung, of a run that has shown nothing but its reports."""
+    return Case(TINY, epoch, no_signals(), trial, trials)
 
 
 def read_back(study: Study) -> optuna.Study:

@@ -133,7 +133,7 @@ def test_two_that_extend_differently_both_count(database: Database) -> None:
         ("budget.trials=3", "has 4 trials already"),
         ("budget.wall_hours=1", "wall_hours is unset"),
         ("budget.solved=1", "solved is 2"),
-        ("replicates=1", "replicates is 2"),
+        ("replicates=1", "replicates.count is 2"),
         ("space.dropout={low=0.0, high=1.0}", "is a range"),
         (LARGER, "raise it too, with --trials N"),
         ("space.dropuot=[1]", "did you mean"),

@@ -9,11 +9,11 @@ from optuna.trial import TrialState
 
 from miiii_search.search.leases import Heartbeat
 from miiii_search.search.peers import Peers
-from miiii_search.search.pruning import Quantile
 from miiii_search.search.reporting import report
+from miiii_search.search.rules import Quantile
 from miiii_search.search.storage import Database
 from miiii_search.search.study import create_study
-from tests.search.support import SECONDS, claim, end, make_spec, read_back
+from tests.search.support import SECONDS, case, claim, end, make_spec, read_back
 
 RUNGS = (4, 8, 12, 16, 24, 32, 48)
 
@@ -41,8 +41,8 @@ def test_the_rule_decides_as_on_all_that_optuna_reads(database: Database) -> Non
             known = {i for i, t in whole.items() if t.state.is_finished() or rung in t.intermediate_values}
             assert read.keys() == known
             for trial_id, trial in ((i, whole[i]) for i in known):
-                expected = rule.decide(trial, list(whole.values()), rung)
-                assert rule.decide(read[trial_id], list(read.values()), rung) == expected
+                expected = rule.decide(case(trial, list(whole.values()), rung))
+                assert rule.decide(case(read[trial_id], list(read.values()), rung)) == expected
                 decided += expected is not None
     assert decided > 100
 

@@ -15,8 +15,8 @@ from miiii_search.errors import UserError
 from miiii_search.search import leases
 from miiii_search.search.leases import Lease
 from miiii_search.search.sampling import NEEDED, SAMPLERS, SampledQueue
+from miiii_search.search.spec import QUEUES, Budget, Range
 from miiii_search.search.spec import SAMPLERS as NAMES
-from miiii_search.search.spec import Budget, Range
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study
 from tests.search.support import SECONDS, all_tables, end, everything, make_spec, read_back, together
@@ -54,7 +54,7 @@ def points_of(study: Study) -> list[tuple[object, ...]]:
 
 
 def test_names() -> None:
-    assert ["queue", *SAMPLERS] == list(NAMES)
+    assert [*QUEUES, *SAMPLERS] == list(NAMES)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tomllib
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -121,6 +122,61 @@ def test_replicates() -> None:
         assert experiment == spec.experiment.model_copy(update={"seed": 7 + replicate})
 
 
+@pytest.mark.parametrize(
+    ("settings", "stored"),
+    [
+        (["replicates=3"], 3),
+        (["replicates.count=3"], 3),
+        (["replicates={count=3}"], 3),
+        (["replicates={count=3, top=5}"], {"count": 3, "top": 5}),
+        (["replicates.count=3", "replicates.top=5"], {"count": 3, "top": 5}),
+        (["replicates.top=5", "replicates.count=3"], {"count": 3, "top": 5}),
+        (["replicates=3", "replicates.top=5"], {"count": 3, "top": 5}),
+        (["replicates.count=3", "replicates.top=5", "replicates=2"], 2),
+        ([], 1),
+    ],
+)
+def test_ways_to_say_how_many_replicates(settings: list[str], stored: Any) -> None:
+    """A number where there is nothing else to say, as all versions of format 1 read and write it."""
+    spec = demo_with(*settings)
+    tree = to_tree(spec)
+    assert tree["replicates"] == stored and tree["format"] == 1
+    assert validate(StudySpec, tree, "the spec") == spec == validate(StudySpec, tomllib.loads(tomli_w.dumps(tree)), "")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("replicates=0", "replicates.count must be greater than 0, but is 0"),
+        ("replicates=many", 'replicates.count must be a valid integer, but is "many"'),
+        ("replicates=true", "replicates.count must be a valid integer, but is true"),
+        ("replicates=[2, 3]", r"replicates.count must be a valid integer, but is \[2, 3\]"),
+        ("replicates.top=0", "replicates.top must be greater than 0, but is 0"),
+        ("replicates={count=3, tpo=5}", "unknown key `replicates.tpo`; did you mean `replicates.top`"),
+        ("replicates.top=5", "replicates.top = 5 .* set replicates.count to 2 or more"),
+    ],
+)
+def test_replicates_that_cannot_be(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        demo_with(setting)
+    assert "\n" not in str(error.value)
+
+
+def test_where_only_the_best_get_replicates_the_queue_has_first_runs_alone() -> None:
+    spec = make_spec(replicates={"count": 4, "top": 5}, experiment=TINY.model_copy(update={"seed": 7}))
+    assert spec.queue() == make_spec(experiment=TINY.model_copy(update={"seed": 7})).queue()
+    assert spec.n_trials == 24 + 3 * 5
+    assert make_spec(replicates={"count": 4, "top": 100}).n_trials == 4 * 24
+    assert make_spec(replicates={"count": 4, "top": 5}, budget=Budget(trials=30)).n_trials == 30
+    with pytest.raises(ValueError, match="replicates need sampler = 'model' or 'queue'; 'tpe' visits"):
+        make_spec(sampler="tpe", budget=Budget(trials=3), replicates={"count": 2, "top": 2})
+
+
+def test_a_spec_s_difference_names_what_of_the_replicates_differs() -> None:
+    one, other = make_spec(replicates=2), make_spec(replicates={"count": 3, "top": 5})
+    assert difference(one, other) == ["replicates.count is 2, not 3", 'replicates.top is "unset", not 5']
+
+
 @pytest.mark.parametrize("trials", [1, 5, 24, 100])
 def test_the_budget_cuts_the_queue(trials: int) -> None:
     whole = make_spec().queue()
@@ -177,9 +233,12 @@ def test_rungs_of_the_paper_are_few() -> None:
 
 
 def test_pruning_floor() -> None:
-    assert make_spec(experiment=TINY.model_copy(update={"epochs": 100})).pruning_floor == 25
-    assert make_spec(pruning=Pruning(min_epochs=3)).pruning_floor == 3
-    assert make_spec(pruning=Pruning(min_epochs=0)).pruning_floor == 0
+    """A part of the budget that hangs on the rule, unless it is given."""
+    spec = make_spec(experiment=make_spec().experiment.model_copy(update={"epochs": 100}))
+    assert spec.pruning_floor == 12
+    for rule, floor in (("forecast", 12), ("quantile", 25), ("median", 25)):
+        assert spec.model_copy(update={"pruning": Pruning(rule=rule)}).pruning_floor == floor
+        assert spec.model_copy(update={"pruning": Pruning(rule=rule, min_epochs=0)}).pruning_floor == 0
 
 
 # Spaces
@@ -194,7 +253,7 @@ def test_ranges_need_a_sampler() -> None:
     spec = make_spec(space=space, sampler="tpe", budget=Budget(trials=30))
     assert (spec.n_trials, spec.is_finite) == (30, False)
     assert make_spec(sampler="tpe", budget=Budget(trials=30)).n_trials == 24  # of lists: each point once
-    with pytest.raises(ValueError, match="replicates need sampler = 'queue'"):
+    with pytest.raises(ValueError, match="replicates need sampler = 'model' or 'queue'; 'tpe' visits"):
         make_spec(sampler="tpe", budget=Budget(trials=3), replicates=2)
 
 
@@ -380,7 +439,7 @@ def test_spec_files_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: d
     again = validate(StudySpec, read_toml(path), str(path))
     assert again == spec and difference(again, spec) == []
     # Points keep their order, and their values' types.
-    if spec.sampler == "queue":
+    if spec.is_queue:
         assert repr(again.queue()) == repr(spec.queue())
 
 

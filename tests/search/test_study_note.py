@@ -57,6 +57,18 @@ def test_it_follows_the_study(study: Study) -> None:
     assert "\nmiiii-search best --study 'it'\"'\"'s a study' --out best.toml\n" in read_note(study)
 
 
+def test_it_says_what_comes_next(database: Database) -> None:
+    orders = {
+        "model": "What may improve most",
+        "queue": "in the order of their numbers",
+        "tpe": "A sampler of Optuna's",
+    }
+    for sampler, words in orders.items():
+        study = create_study(database, sampler, make_spec(sampler=sampler, budget=Budget(trials=6)))
+        StudyNote(study, seconds=0).refresh(done=False)
+        assert [words in read_note(study) for words in orders.values()] == [words == one for one in orders.values()]
+
+
 def test_it_shows_the_best_one_s_curves(study: Study) -> None:
     lease = claim(study)
     files = [Artifact("record.npz", b"1"), Artifact("learning-curves.png", b"2")]

@@ -45,13 +45,25 @@ def test_a_trained_study(database: Database, tmp_path: Path) -> None:
         assert list(row.curve) == sorted(row.curve)
     assert sorted(row.replicate for row in found.trials) == [0, 0, 1, 1]
     assert found.counts["solved"] + found.counts["not solved"] == 4
+    for spread in found.spreads:
+        epochs = [row.epochs_to_solve for row in found.trials if row.point == spread.point]
+        assert list(spread.epochs_to_solve) == sorted(epoch for epoch in epochs if epoch)
+        assert (spread.ended, spread.seeds) == (2, 2) and spread.median == spread.worst  # of two the later one
+    assert len(found.spreads) == 2
     assert (found.importance.cells, found.importance.cells_tried) == (2, 2)
 
     analyze_study(study, tmp_path / "out")
     written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     tree = json.loads(written["numbers.json"])
+    assert len(tree["configurations"]) == 2
     assert [t["number"] for t in tree["trials"]] == [0, 1, 2, 3] and tree["counts"] == found.counts
-    assert {"study-curves.png", "study-curves.svg", "study-solved.png", "report.html"} <= written.keys()
+    assert {
+        "study-curves.png",
+        "study-curves.svg",
+        "study-solved.png",
+        "study-seeds.png",
+        "report.html",
+    } <= written.keys()
     assert all(written.values())
     assert everything(database) == before  # nothing is written to the study
     analyze_study(study, tmp_path / "out")

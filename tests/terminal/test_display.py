@@ -6,14 +6,17 @@ import io
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
+from miiii_search.search.leases import Heartbeat
 from miiii_search.search.listing import list_studies
+from miiii_search.search.reporting import Outcome, finish
 from miiii_search.search.status import Running, Status, read_status
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import create_study
 from miiii_search.terminal import live
-from miiii_search.terminal.display import headline, ranking, sparkline, status_view
+from miiii_search.terminal.display import headline, pruned_view, ranking, sparkline, status_view
 from miiii_search.terminal.studies import studies_table
 from tests.search.support import claim, end, make_spec
 
@@ -54,6 +57,29 @@ def test_every_running_trial_has_its_worker_lease_epoch_and_checkpoint() -> None
         for name, value in columns.items():  # right below its head: all three are flush right
             end = head.index(name) + len(name)
             assert line[:end].endswith(value) and line[end : end + 1] in ("", " ")
+
+
+def test_why_trials_were_pruned(tmp_path: Path) -> None:
+    """The last three in the view, all of them with `--pruned`, all of them for programs."""
+    database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
+    study = create_study(database, "s", make_spec())
+    for k in range(5):
+        lease = claim(study)
+        attributes = {"reason": f"it looked [b]hopeless[/b] {k} times", "epochs_trained": 16 * (k + 1)}
+        outcome = Outcome(TrialState.PRUNED, 0.5, "pruned.", attributes, [])
+        finish(database, study.study_id, Heartbeat(lease, 16, 1.0), outcome)
+    now = read_status(study)
+    database.close()
+    told = [line for line in text(now) if "hopeless" in line]
+    assert [line.split()[:2] for line in told] == [["2", "48"], ["3", "64"], ["4", "80"]]
+    assert "[b]hopeless[/b] 4 times" in told[-1]
+    console = Console(width=160, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(pruned_view(now))
+    assert sum("hopeless" in line for line in captured.get().splitlines()) == 5
+    listed = now.to_json()["pruned"]
+    assert [(one["number"], one["epoch"]) for one in listed] == [(k, 16 * (k + 1)) for k in range(5)]
+    assert listed[0]["reason"] == "it looked [b]hopeless[/b] 0 times"
 
 
 def test_budgets_are_shown() -> None:

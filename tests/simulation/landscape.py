@@ -1,0 +1,55 @@
+"""Studies of a whole grid whose runs end as a function says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+
+from miiii_search.search.rules import Case
+from miiii_search.search.spec import Dimension, Point, StudySpec
+from miiii_search.simulation.curves import Curve, CurveSet, make_curve
+from tests.simulation.support import EXPERIMENT, epochs_of, make_record
+
+SPACE: dict[str, Dimension] = {
+    "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
+    "weight_decay": (0.0, 0.1, 0.5, 1.0),
+    "dropout": (0.0, 0.1, 0.2),
+}
+SPEC = StudySpec(experiment=EXPERIMENT, space=SPACE)
+
+
+def curve_at(number: int, point: Point, accuracy: float, solved: int | None = None, failed: bool = False) -> Curve:
+    """A run with this accuracy, solved from an epoch on or never; one that fails does so after half of its epochs."""
+    epoch = epochs_of()
+    values = np.where(epoch >= solved, 1.0, accuracy) if solved else np.full(len(epoch), accuracy)
+    values = values[: len(values) // 2] if failed else values
+    record = make_record(values, np.ones(len(values)))
+    end = int(record.epoch[-1]) if failed else None
+    return make_curve(number, point, 0, EXPERIMENT, record, failed_epoch=end)
+
+
+def landscape(height: Callable[[Point], float], seed: int = 0) -> CurveSet:
+    """A curve at each point of the grid, in a shuffled order; a run is solved the sooner the higher its point lies,
+    from 0, never, to 1, at once."""
+    points = SPEC.grid()
+    random.Random(seed).shuffle(points)
+    curves = []
+    for k, point in enumerate(points):
+        solved = int(EXPERIMENT.epochs * (1 - height(point)))
+        curves.append(curve_at(k, point, 0.3 * height(point), solved if solved < EXPERIMENT.epochs * 0.9 else None))
+    return CurveSet("landscape", SPEC, tuple(curves))
+
+
+class LowAccuracy:
+    """A rule that gives up what is below an accuracy."""
+
+    sees_peers = False
+
+    def __init__(self, accuracy: float) -> None:
+        self._accuracy = accuracy
+
+    def decide(self, case: Case) -> str | None:
+        """Looks at the last rung."""
+        return "low" if case.signals.validation_accuracy[-1].mean() < self._accuracy else None

@@ -1,0 +1,75 @@
+"""When a study has found its best run, and how two orders compare."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from miiii_search.search.spec import Pruning
+from miiii_search.simulation.contenders import Contender
+from miiii_search.simulation.curves import Curve
+from miiii_search.simulation.finding import Found, change, found, goals, searches
+from miiii_search.simulation.orders import ORDERS
+from miiii_search.simulation.replay import Replayed
+from miiii_search.simulation.scoring import draws
+from tests.simulation.landscape import SPEC, curve_at, landscape
+
+
+def curves_with(accuracies: list[float]) -> list[Curve]:
+    return [curve_at(k, point, accuracies[k]) for k, point in enumerate(SPEC.grid()[: len(accuracies)])]
+
+
+def test_goals() -> None:
+    curves = curves_with([0.1, 0.7, 0.3, 0.7, 0.5, 0.2, 0.6, 0.4, 0.45, 0.15, 0.25])
+    assert goals(curves) == {1, 3}  # both of a tie
+    assert goals(curves, 0.1) == {1, 3}  # two of eleven
+    assert goals(curves, 0.25) == {1, 3, 6}
+    assert goals(curves, 1.0) == set(range(11))
+    assert goals([]) == frozenset()
+    [failed] = [curve_at(0, SPEC.grid()[0], 0.5, failed=True)]
+    assert goals([failed]) == frozenset()
+    assert goals([failed, *curves[1:3]], 1.0) == {1, 2}
+
+
+def test_found_counts_what_all_lanes_have_trained() -> None:
+    curves = curves_with([0.5] * 4)
+    runs = [
+        Replayed(curves[0], "unsolved", 0.0, 100),
+        Replayed(curves[1], "pruned", 0.0, 40),
+        Replayed(curves[2], "unsolved", 40.0, 100),
+        Replayed(curves[3], "unsolved", 100.0, 100),
+    ]
+    assert found(runs, {0}) == Found(100 + 40 + 60, 100)
+    assert found(runs, {2, 3}) == Found(100 + 40 + 100 + 40, 140)
+    assert found(runs, {1}) == Found(math.inf, math.inf)  # it was given up
+    assert found([], {1}) == Found(math.inf, math.inf)
+
+
+def test_change() -> None:
+    one = change([50, 100, 150], [100, 200, 300])
+    assert (one.mean, one.low, one.high) == (0.5, 0.5, 0.5)
+    assert (one.pairs, one.sooner, one.later) == (3, 3, 0)
+    mixed = change([50, 300, math.inf, 80], [100, 200, 100, 80])
+    assert (mixed.pairs, mixed.sooner, mixed.later) == (3, 1, 1)
+    assert mixed.mean == pytest.approx(1 - 430 / 380)
+    assert mixed.low < mixed.mean < mixed.high
+    assert change([math.inf], [1.0]).pairs == 0
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("name", ORDERS)
+def test_searches_on_a_hill(name: str, lanes: int) -> None:
+    curves = landscape(lambda point: 0.8 if point["weight_decay"] == 1.0 else 0.2)
+    studies, rule = draws(curves, 3), Contender("none")
+    results = searches(ORDERS[name], rule, curves.spec, studies, lanes)
+    assert results == searches(ORDERS[name], rule, curves.spec, studies, lanes)
+    for one in results:
+        assert 0 < one.best.after < math.inf
+        assert one.good == one.best  # all of the best are equals
+        assert one.best.spent == pytest.approx(lanes * one.best.after)  # no lane runs empty so early
+    # The rule gives up all of these, since their loss never falls.
+    results = searches(
+        ORDERS[name], Contender("forecast", pruning=Pruning(rule="forecast")), curves.spec, studies, lanes
+    )
+    assert {one.best.spent for one in results} == {math.inf}
