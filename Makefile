@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer. Another Python than the first that fits: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-compose test-faults test-transformer-lens lint bench lock clean
+.PHONY: help setup demo test test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
 
 # The first that runs (a version manager's shim may exist and fail), is new enough and can make a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -55,6 +55,12 @@ bench: setup ## measure this machine, about 40 minutes; tables, JSON and picture
 		.venv/bin/python bench/$$name.py --json $(BENCH_RESULTS)/$$name.json $$( \
 			case $$name in lanes|refill) echo --figure $(BENCH_RESULTS)/$$name.png;; esac) $(ARGS) || exit; \
 	done | tee $(BENCH_RESULTS)/tables.txt
+
+bench-pruning: setup ## judge the pruning rules and samplers on the recorded curves, some minutes; figures go to bench-results/pruning
+	@mkdir -p $(BENCH_RESULTS)/pruning
+	@.venv/bin/python bench/pruning.py --json $(BENCH_RESULTS)/pruning/rules.json --figures $(BENCH_RESULTS)/pruning $(ARGS)
+	@.venv/bin/python bench/pruning.py --sensitivity $(ARGS)
+	@.venv/bin/python bench/samplers.py --json $(BENCH_RESULTS)/pruning/samplers.json --figure $(BENCH_RESULTS)/pruning/samplers.png $(ARGS)
 
 BENCH_RESULTS ?= bench-results
 
