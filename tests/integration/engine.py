@@ -24,14 +24,18 @@ def has_engine() -> bool:
 
 
 class Project:
-    """One of our compose files under a name of its own, with settings as `.env` would have them."""
+    """One of our compose files under a name of its own, with settings as `.env` would have them.
+
+    The name ends in this process's id: another run of the tests beside this one has projects of its own.
+    """
 
     def __init__(self, name: str, settings: Mapping[str, str], folder: Path, file: str = "docker-compose.yml") -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.name = f"{name}-{os.getpid()}"
         self.settings = settings
         path = folder / f"{name}.env"
         path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        self._options = ("--file", str(ROOT / file), "--project-name", name, "--env-file", str(path))
+        self._options = ("--file", str(ROOT / file), "--project-name", self.name, "--env-file", str(path))
 
     def __call__(self, *arguments: str, code: int = 0, seconds: float = 600) -> str:
         """Runs a command of Compose and returns what it said on standard output."""

@@ -224,15 +224,16 @@ def test_a_second_machine(stack: Project, tmp_path: Path) -> None:
 def test_a_volume_that_is_older_than_its_keys(tmp_path: Path) -> None:
     """Made by the plain image, without TLS and with a password that nobody knows any more."""
     project = Project("miiii-older", SHORT, tmp_path)
-    volume, old = "miiii-older_database", ("docker", "run", "--detach", "--rm", "--name", "miiii-older-plain")
+    volume, plain = f"{project.name}_database", f"{project.name}-plain"
+    old = ("docker", "run", "--detach", "--rm", "--name", plain)
     settings = ("-e", "POSTGRES_USER=miiii", "-e", "POSTGRES_PASSWORD=forgotten")
-    ready = ("docker", "exec", "miiii-older-plain", "pg_isready", "-h", "127.0.0.1", "-U", "miiii")
+    ready = ("docker", "exec", plain, "pg_isready", "-h", "127.0.0.1", "-U", "miiii")
     try:
         project("create", "database")  # makes the volume
         run = (*old, *settings, "-v", f"{volume}:/var/lib/postgresql/data", "postgres:17-trixie")
         subprocess.run(run, check=True, capture_output=True)
         wait_for(lambda: subprocess.run(ready, capture_output=True).returncode == 0)
-        subprocess.run(["docker", "stop", "miiii-older-plain"], check=True, capture_output=True)
+        subprocess.run(["docker", "stop", plain], check=True, capture_output=True)
         project("up", "--detach", "--wait", "coordinator")
         assert project.status()["counts"]["waiting"] == 12
         refused = (
@@ -245,7 +246,7 @@ def test_a_volume_that_is_older_than_its_keys(tmp_path: Path) -> None:
         assert "no encryption" in said
         assert "password authentication failed" in said
     finally:
-        subprocess.run(["docker", "rm", "--force", "miiii-older-plain"], capture_output=True)
+        subprocess.run(["docker", "rm", "--force", plain], capture_output=True)
         project.close()
 
 
