@@ -129,6 +129,15 @@ def test_several_at_once_are_those_that_come_one_after_the_other() -> None:
         assert sorted(rank(X, known, [], waiting, n)) == waiting
 
 
+def test_the_unit_of_the_values_makes_no_difference() -> None:
+    """Objectives of a study lie anywhere: accuracies around 0.9 that differ by thousandths, or minus many epochs."""
+    known = {0: 1.0, 5: 2.5, 10: 3.0, 15: 2.0}
+    waiting = [k for k in range(16) if k not in known]
+    order = rank(X, known, [8], waiting)
+    for scale, offset in ((1000.0, -5000.0), (0.001, 0.9)):
+        assert rank(X, {k: scale * value + offset for k, value in known.items()}, [8], waiting) == order
+
+
 def test_favour() -> None:
     known = {0: 1.0, 5: 2.0, 10: 3.0, 15: 4.0}
     waiting = [k for k in range(16) if k not in known]
