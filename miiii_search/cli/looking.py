@@ -53,11 +53,13 @@ def simulate(
 
     Example: miiii-search simulate --study demo --out rules.png
     """
+    from miiii_search.terminal.folders import prepare
     from miiii_search.terminal.simulate import compare_rules, read_study_curves, show
 
     opened = open_study(study, storage)
-    curves = read_study_curves(opened)
     path = out or Path(f"{opened.name}-rules.png".replace(os.sep, "_"))
+    prepare(path.parent)
+    curves = read_study_curves(opened)
     show(curves, compare_rules(curves, lanes, replays), path, lanes)
 
 
