@@ -22,9 +22,9 @@ from miiii_search.search.spec import Point
 from miiii_search.search.study import REPLICATE_KEY, Study
 from miiii_search.search.surrogate import coordinates, rank
 
-MOST_ENDED = 256
+MOST_ENDED = 128
 """Results that the model is fitted to: of more, the best half and the latest. With these three numbers an order takes
-half a second of two cores at most, and a tenth of one for a study of 384 trials."""
+a tenth of a second or two, and half of that in a study of 384 trials."""
 
 MOST_RUNNING = 64
 """Trials under way that it knows of, those that began last."""
