@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
+from threadpoolctl import threadpool_limits
 
 from miiii_search.search.spec import Point, Value
 
@@ -73,19 +74,26 @@ def rank(
         return []
     known = np.array([min(values) if value is None else value for value in ended.values()])
     known = (known - known.mean()) / known.std()
-    process = Process(x[[*ended, *running]], np.concatenate([known, np.zeros(len(running))]), x[list(waiting)])
+    seen, values_seen = x[[*ended, *running]], np.concatenate([known, np.zeros(len(running))])
     factors = np.array([(favour or {}).get(k, 1.0) for k in waiting])
+    # More threads than one would wait for each other by spinning, on cores that train.
+    with threadpool_limits(limits=1, user_api="blas"):
+        order = _one_after_the_other(Process(seen, values_seen, x[list(waiting)]), float(known.max()), factors, n)
+    return [waiting[k] for k in order]
+
+
+def _one_after_the_other(process: Process, best: float, factors: Floats, n: int) -> list[int]:
+    """The points asked about, the first `n` chosen each with those before it under way."""
     taken = list[int]()
     while True:
-        gains = factors * process.expected_improvement(float(known.max()))
+        gains = factors * process.expected_improvement(best)
         if not np.all(np.isfinite(gains)):
             raise ArithmeticError("an expected improvement is not finite")
         gains[taken] = -1
         order = [int(k) for k in np.argsort(-gains, kind="stable")]
         taken.append(order[0])
-        if len(taken) >= min(n, len(waiting)):
-            rest = [k for k in order if k not in taken]
-            return [waiting[k] for k in [*taken, *rest]]
+        if len(taken) >= min(n, len(factors)):
+            return [*taken, *(k for k in order if k not in taken)]
         process.begin(order[0])
 
 
