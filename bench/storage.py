@@ -1,9 +1,10 @@
 """What the database costs: statements and milliseconds a trial, beside the plain Optuna loop, on a real PostgreSQL.
 
 Both sides run the same trials, one after the other in one run: N trials in the study, K of them running, the others
-ended with all their reports. Ours does what a worker does: one claim for all lanes, at each rung one transaction of
-reports and, from the floor of pruning on, one look at the peers, one transaction at a trial's end with its artifacts,
-and the renewals in between; checkpoints have a table of their own. Optuna's is `ask`, six `suggest_`, `report` and
+ended with all their reports, and as many as run wait. Ours does what a worker does by default: one order of the queue
+by the model and one claim for all lanes, at each rung one transaction of reports (pruning by `forecast` reads nothing),
+one transaction at a trial's end with its artifacts, and the renewals in between; checkpoints have a table of their own.
+Optuna's is `ask`, six `suggest_`, `report` and
 `should_prune` at each rung, `tell`, a lane; at many lanes a sample of them is measured, with all others running.
 
 Example: python bench/storage.py --quick --json storage.json
@@ -41,13 +42,10 @@ from miiii_search.search import leases, tables
 from miiii_search.search.artifacts import Artifact
 from miiii_search.search.checkpoints import KEPT, ByteBudget, LocalCheckpoints, Policy, share, shared_epochs
 from miiii_search.search.leases import Heartbeat
-from miiii_search.search.peers import Peers
 from miiii_search.search.presets import TABLE_1
-from miiii_search.search.pruning import make_rule
+from miiii_search.search.ranking import Ranking
 from miiii_search.search.renewal import RENEW_SECONDS
 from miiii_search.search.reporting import Outcome, finish, report
-from miiii_search.search.rules import Case
-from miiii_search.search.signals import no_signals
 from miiii_search.search.spec import Budget, Replicates, StudySpec, rungs
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study
@@ -170,12 +168,12 @@ def measure(server: PostgresServer, counter: Counter, size: int, width: int, epo
 
 
 def make_study(database: Database, size: int, width: int) -> Study:
-    """A study of Table 1's configurations, all but the last `width` of which have ended."""
+    """A study of Table 1's configurations: `size` of which all but the last `width` have ended, and `width` more."""
     spec = StudySpec(
         experiment=Experiment(epochs=EPOCHS),
         space=TABLE_1,
-        replicates=Replicates(count=-(-size // 384)),
-        budget=Budget(trials=size),
+        replicates=Replicates(count=-(-(size + width) // 384)),
+        budget=Budget(trials=size + width),
     )
     study = create_study(database, "ours", spec)
     with database.transaction() as connection:
@@ -203,17 +201,19 @@ def end(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
     done = {"state": TrialState.COMPLETE, "datetime_start": now, "datetime_complete": now}
     if trial_ids:
         connection.execute(sa.update(tables.trials).where(tables.trials.c.trial_id.in_(trial_ids)).values(done))
-        rows = [{"trial_id": i, "objective": 0, "value": 0.5, "value_type": "FINITE"} for i in trial_ids]
+        chance = random.Random(0)
+        rows = [{"trial_id": i, "objective": 0, "value": chance.random(), "value_type": "FINITE"} for i in trial_ids]
         connection.execute(sa.insert(tables.trial_values), rows)
 
 
 def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> Cost:
     """What a worker of so many lanes does, a trial; `seconds` is how long one trains."""
     database, experiment = study.database, study.spec.experiment
-    peers, rule = Peers(database, study.study_id), make_rule(study.spec, study.load())
-    peers.read({1})  # what a worker reads once, at its start
+    order = Ranking(study)
+    order.first(width)  # what a worker reads once, at its start
     with counter.of(width) as claiming:
-        claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width)
+        first = order.first(width)
+        claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width, first=first)
         ids = [lease.trial_id for lease in claimed]
         study.read(ids)
         shared_epochs(database, ids)
@@ -221,15 +221,10 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     known, measured = rungs(experiment)[:-MEASURED_RUNGS], rungs(experiment)[-MEASURED_RUNGS:]
     with database.transaction() as connection:
         fill(connection, ids, known)
-    beats, nothing = [Heartbeat(lease, 1, 1.0) for lease in claimed], no_signals()
+    beats = [Heartbeat(lease, 1, 1.0) for lease in claimed]
     with counter.of(width * MEASURED_RUNGS) as reporting:
         for epoch in measured:
             report(database, beats, {lease: {epoch: 0.5} for lease in claimed}, LEASE_SECONDS)
-    with counter.of(width * MEASURED_RUNGS) as pruning:
-        for epoch in measured:
-            found = {peer.trial_id: peer for peer in peers.read({epoch})}
-            for trial_id in ids:
-                rule.decide(Case(experiment, epoch, nothing, found[trial_id], list(found.values())))
     with counter.of(width) as renewing, database.transaction() as connection:
         leases.renew(connection, beats, LEASE_SECONDS)
     attributes = {"epochs_to_solve": None, "metrics": {"validation_accuracy": [0.5] * 29}, "worker": "worker"}
@@ -237,9 +232,7 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
         for beat in beats:
             outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", attributes, ARTIFACTS)
             finish(database, study.study_id, beat, outcome)
-    asked = sum(epoch >= study.spec.pruning_floor for epoch in rungs(experiment))
-    rest = ending + renewing * (seconds / RENEW_SECONDS)
-    return claiming + reporting * len(rungs(experiment)) + pruning * asked + rest
+    return claiming + reporting * len(rungs(experiment)) + ending + renewing * (seconds / RENEW_SECONDS)
 
 
 def copy_study(database: Database, study: Study, width: int) -> optuna.Study:
@@ -252,7 +245,7 @@ def copy_study(database: Database, study: Study, width: int) -> optuna.Study:
         pruner=optuna.pruners.PercentilePruner(25.0, n_startup_trials=4, n_warmup_steps=EPOCHS // 4),
     )
     with database.transaction() as connection:
-        ended = f"study_id = {study.study_id} AND number < (SELECT count(*) FROM trials) - {width}"
+        ended = f"study_id = {study.study_id} AND number < (SELECT count(*) FROM trials) - {2 * width}"
         connection.execute(
             sa.text(
                 "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) "
@@ -311,34 +304,29 @@ START = """
 import sys, time
 from miiii_search.search import leases
 from miiii_search.search.checkpoints import shared_epochs
-from miiii_search.search.peers import Peers
-from miiii_search.search.pruning import make_rule
-from miiii_search.search.rules import Case
+from miiii_search.search.ranking import Ranking
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import open_study
 began = time.process_time()
 database = open_database(sys.argv[1])
 study = open_study(database, "ours")
-rule = make_rule(study.spec, study.load())
-claimed = leases.claim(database, study.study_id, "worker", 60.0, n=32)
+first = Ranking(study).first(32)
+claimed = leases.claim(database, study.study_id, "worker", 60.0, n=32, first=first)
 ids = [lease.trial_id for lease in claimed]
 study.read(ids)
 shared_epochs(database, ids)
-found = Peers(database, study.study_id).read({1024})
-assert len(claimed) == 32 and len(found) == int(sys.argv[2]) - 32
+assert len(claimed) == 32 and first
 print(time.process_time() - began)
 """
 
 
 def measure_start(server: PostgresServer) -> float:
-    """Seconds of CPU that a worker's process spends on the storage until its 32 lanes train and it has pruned once."""
+    """Seconds of CPU that a worker's process spends on the storage until its 32 lanes train."""
     url = server.create_database()
     database = open_database(url, create=True)
     make_study(database, START_TRIALS, 32)
     database.close()
-    done = subprocess.run(
-        [sys.executable, "-c", START, url, str(START_TRIALS)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", START, url], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 

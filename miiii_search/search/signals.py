@@ -37,17 +37,10 @@ class Signals:
         return Signals(**{field.name: getattr(self, field.name)[:n] for field in fields(self)})
 
 
-def no_signals() -> Signals:
-    """Those of a run that has shown nothing."""
-    nothing = np.empty((0, 0))
-    return Signals(np.empty(0, np.int64), nothing, nothing, nothing, np.empty(0))
-
-
 def signals_of(experiment: Experiment, record: Record) -> Signals:
     """The signals of the evaluations in `record`, in float64, so that they do not depend on a device."""
     scored = np.asarray(experiment.scored)
     guessing = np.log(np.asarray(experiment.moduli, np.float64)[scored])
-
     return Signals(
         record.epoch.astype(np.int64),
         record.train_accuracy[:, scored].astype(np.float64),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 import sqlalchemy as sa
 from optuna.storages._rdb import models
@@ -21,7 +22,7 @@ from miiii_search.search.leases import Heartbeat, Lease
 from miiii_search.search.reporting import Ending, Outcome, finish, report
 from miiii_search.search.rules import Case
 from miiii_search.search.settings import to_tree, validate
-from miiii_search.search.signals import no_signals
+from miiii_search.search.signals import Signals
 from miiii_search.search.spec import StudySpec
 from miiii_search.search.storage import Database
 from miiii_search.search.study import Study
@@ -52,6 +53,12 @@ def make_spec(**fields: Any) -> StudySpec:
     """A study of 24 tiny runs; `fields` replace its own."""
     spec = StudySpec(**{"experiment": TINY, "hyperparameters": SMALL, "space": SPACE, **fields})
     return validate(StudySpec, to_tree(spec), "the spec")  # as it comes from a file
+
+
+def no_signals() -> Signals:
+    """Those of a run that has shown nothing."""
+    nothing = np.empty((0, 0))
+    return Signals(np.empty(0, np.int64), nothing, nothing, nothing, np.empty(0))
 
 
 def case(trial: Any, trials: Sequence[Any], epoch: int) -> Case:

@@ -17,8 +17,9 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.search.forecast import Forecast
 from miiii_search.search.peers import Peer
 from miiii_search.search.rules import Case
-from miiii_search.search.signals import Signals, no_signals
+from miiii_search.search.signals import Signals
 from miiii_search.search.spec import Pruning, StudySpec, rungs
+from tests.search.support import no_signals
 from tests.simulation.support import EXPERIMENT
 
 BUDGET = EXPERIMENT.epochs
