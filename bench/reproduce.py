@@ -61,6 +61,11 @@ def configurations() -> dict[str, Configuration]:
             _on(wide, train_fraction=0.8, epochs=65536),
             _but(best, d_model=128, dropout=0.1, grokfast_lambda=2.0),
         ),
+        "most-samples": Configuration(
+            "narrow-best on 90 % of the samples: what is memorised early is generalised late",
+            _on(wide, train_fraction=0.9, validation_samples=600, epochs=65536),
+            best,
+        ),
         "base": Configuration("what the claims below are tried on: 50 %, d = 128", half, base),
         "lambda-0": Configuration("λ = 0 does not converge (4.1)", half, _but(base, grokfast_lambda=0.0)),
         "dropout-0": Configuration(
