@@ -126,6 +126,7 @@ def rows(judged: Sequence[Judged]) -> list[tuple[object, ...]]:
                     round(mean.top10_lost, 2),
                     round(mean.regret, 3),
                     f"{mean.first_solved:,.0f}",
+                    f"{mean.best_found:,.0f}",
                 )
             )
     return table
@@ -141,6 +142,7 @@ HEADER = (
     "of 10 fastest",
     "regret",
     "first solved",
+    "best after",
 )
 
 

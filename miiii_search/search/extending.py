@@ -19,7 +19,15 @@ from miiii_search.search.attributes import SELECTED_KEY, SPEC_KEY
 from miiii_search.search.points import read_points, without_known
 from miiii_search.search.settings import difference, to_tree, with_settings
 from miiii_search.search.spec import Point, Range, Replicates, StudySpec
-from miiii_search.search.study import Study, distributions, expected_trials, insert_trials, parse_spec, write_spec
+from miiii_search.search.study import (
+    Study,
+    count_trials,
+    distributions,
+    expected_trials,
+    insert_trials,
+    parse_spec,
+    write_spec,
+)
 
 EXTENDED = ("space", "budget", "replicates")
 """The parts of a spec that may grow. One queue may become the other, too: their trials are the same."""
@@ -48,7 +56,7 @@ def extend(study: Study, settings: Sequence[str]) -> Extension:
         found = attributes.read(connection, study.study_id, SPEC_KEY, SELECTED_KEY)
         stored = parse_spec(found[SPEC_KEY])
         wanted = with_settings(StudySpec, to_tree(stored), settings)
-        n_trials = _count(connection, study.study_id)
+        n_trials = count_trials(connection, study.study_id)
         _check(stored, wanted, max(expected_trials(stored, found.get(SELECTED_KEY), n_trials), n_trials))
         changed, queued = stored != wanted, 0
         if changed:
@@ -67,11 +75,6 @@ def extend(study: Study, settings: Sequence[str]) -> Extension:
                 attributes.remove(connection, study.study_id, [SELECTED_KEY])
     study.refresh()
     return Extension(queued, wanted.n_trials, changed)
-
-
-def _count(connection: sa.Connection, study_id: int) -> int:
-    query = sa.select(sa.func.count()).select_from(tables.trials).where(tables.trials.c.study_id == study_id)
-    return int(connection.execute(query).scalar_one())
 
 
 def _check(stored: StudySpec, wanted: StudySpec, has: int) -> None:

@@ -19,7 +19,7 @@ from miiii_search.search.attributes import PAUSED_KEY, SPEC_KEY
 from miiii_search.search.leases import Lease, grant, utc_now
 from miiii_search.search.settings import to_tree
 from miiii_search.search.spec import Identity, Point, StudySpec, identity
-from miiii_search.search.study import Study, distributions, insert_trials
+from miiii_search.search.study import Study, count_trials, distributions, insert_trials
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
@@ -122,9 +122,7 @@ class SampledQueue:
         study = self._study
         with study.database.transaction() as connection:
             study.lock(connection)
-            count = connection.execute(
-                sa.select(sa.func.count()).select_from(tables.trials).where(tables.trials.c.study_id == study.study_id)
-            ).scalar_one()
+            count = count_trials(connection, study.study_id)
             found = attributes.read(connection, study.study_id, SPEC_KEY, PAUSED_KEY)
             if count != expected or PAUSED_KEY in found or found[SPEC_KEY] != to_tree(study.spec):
                 return None

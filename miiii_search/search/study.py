@@ -286,6 +286,12 @@ def study_names(database: Database) -> list[str]:
         return list(connection.execute(sa.select(tables.studies.c.study_name).order_by("study_name")).scalars())
 
 
+def count_trials(connection: sa.Connection, study_id: int) -> int:
+    """How many trials a study has, in any state."""
+    query = sa.select(sa.func.count()).select_from(tables.trials).where(tables.trials.c.study_id == study_id)
+    return int(connection.execute(query).scalar_one())
+
+
 def insert_trials(
     connection: sa.Connection,
     study_id: int,
@@ -297,9 +303,7 @@ def insert_trials(
 
     To be called with the study's row locked, since numbers continue from those that are there.
     """
-    first = connection.execute(
-        sa.select(sa.func.count()).where(tables.trials.c.study_id == study_id).select_from(tables.trials)
-    ).scalar_one()
+    first = count_trials(connection, study_id)
     space = distributions(spec)
     rows = [
         {

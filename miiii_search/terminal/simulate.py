@@ -20,9 +20,6 @@ from miiii_search.simulation.scoring import Summary, replays, shuffled, summariz
 from miiii_search.terminal.display import console
 from miiii_search.terminal.folders import writing
 
-REPLAYS = 20
-"""Orders of the queue that a study is replayed in, unless told otherwise."""
-
 
 def read_study_curves(study: Study) -> CurveSet:
     """The curves of a study's ended trials. Raises `UserError` if there are none."""
@@ -81,7 +78,7 @@ def table(compared: Sequence[tuple[Contender, Summary]]) -> Table:
     """A row a rule: means, and what holds nine of ten replays."""
     found = Table(box=None, pad_edge=False)
     found.add_column("rule")
-    for name in ("epochs saved", "grokkers lost", "of the 10 fastest", "regret", "first solved after"):
+    for name in ("epochs saved", "grokkers lost", "of the 10 fastest", "regret", "first solved after", "best after"):
         found.add_column(name, justify="right")
     for contender, summary in compared:
         mean, low, high = summary.mean, summary.low, summary.high
@@ -95,6 +92,7 @@ def table(compared: Sequence[tuple[Contender, Summary]]) -> Table:
             _number(mean.top10_lost, "{:.1f}"),
             _number(mean.regret, "{:.3f}"),
             _number(mean.first_solved, "{:,.0f} epochs"),
+            _number(mean.best_found, "{:,.0f}"),
         )
     return found
 
