@@ -30,11 +30,11 @@ SHORT = {
     "MIIII_PRESET": "demo",
     "MIIII_STUDY": "short",
     "MIIII_LANES": "1",
-    "MIIII_SET": "experiment.p=13 experiment.validation_samples=20 hyperparameters.d_model=16 experiment.epochs=100000 "
+    "MIIII_SET": "experiment.p=13 experiment.validation_samples=20 hyperparameters.d_model=16 experiment.epochs=200000 "
     "experiment.target_accuracy=1.0 pruning.rule=none space.dropout=[0.5] space.weight_decay=[1.0] "
-    "space.grokfast_lambda=[0.0] replicates=12 lease_seconds=5",
+    "space.grokfast_lambda=[0.0] replicates=8 lease_seconds=5",
 }
-"""Twelve trials of ten seconds each, which do not end early."""
+"""Eight trials of ten seconds or more each, which seldom end early."""
 
 
 @needs_compose
@@ -109,16 +109,16 @@ def test_a_search_through_all_that_happens_to_it(stack: Project, tmp_path: Path)
     wait_for(lambda: "went back to the queue" in stack("logs", "coordinator"))
     stack("restart", "database")
     wait_for(lambda: stack.start("exec", "--no-TTY", "coordinator", "miiii-search", "status").returncode == 0)
-    counts = stack.status()["counts"]
-    assert counts["waiting"] >= 3, f"all but over before it was stopped: {counts}"
     said = stack("logs", "worker")
+    # One must have begun, and have so much left that it does not end before it is stopped.
+    wait_for(lambda: any(0 < trial["epoch"] < 100_000 for trial in stack.status()["running"]))
     stack("down")
     stack("up", "--detach", "--wait", "--scale", "worker=2")
     assert stack.status()["study"] == "short"
     wait_for(lambda: stack.status()["done"], seconds=900)
-    assert stack.status()["counts"] == {"waiting": 0, "running": 0, "complete": 12, "pruned": 0, "fail": 0}
+    assert stack.status()["counts"] == {"waiting": 0, "running": 0, "complete": 8, "pruned": 0, "fail": 0}
     said += stack("logs", "worker")
-    assert re.search(r"starts from epoch [1-9]", said), "no trial was resumed"
+    assert re.search(r"starts from epoch [1-9]", said), f"no trial was resumed:\n{said}"
     # The service stays when its study is done: what asks it finds it there.
     assert {c["State"] for s in ("coordinator", "worker") for c in stack.containers(s)} == {"running"}
     exported = json.loads(stack.search("best", "--format", "json"))
@@ -235,7 +235,7 @@ def test_a_volume_that_is_older_than_its_keys(tmp_path: Path) -> None:
         wait_for(lambda: subprocess.run(ready, capture_output=True).returncode == 0)
         subprocess.run(["docker", "stop", plain], check=True, capture_output=True)
         project("up", "--detach", "--wait", "coordinator")
-        assert project.status()["counts"]["waiting"] == 12
+        assert project.status()["counts"]["waiting"] == 8
         refused = (
             "import psycopg2\n"
             "for mode in ('disable', 'require'):\n"
