@@ -279,9 +279,8 @@ class Program:
         the gradient norm of every matrix.
         """
         epoch = state.epoch + 1
-        dropout = make_dropout(
-            jax.random.fold_in(state.key, epoch), state.knobs.dropout, self.key.experiment.dropout_mask
-        )
+        knobs = self._anneal(state.knobs, epoch)
+        dropout = make_dropout(jax.random.fold_in(state.key, epoch), knobs.dropout, self.key.experiment.dropout_mask)
         weights_of_tasks = task_weights(self.moduli, self.scored)
 
         def loss(weights: Weights) -> tuple[Array, tuple[Array, Array]]:
@@ -290,7 +289,7 @@ class Program:
             return weighted_loss(logits, y, weights_of_tasks, self.moduli)
 
         (total, (losses, accuracies)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
-        updates, optimizer = self._optimizer(state.knobs).update(gradients, state.optimizer, state.weights)
+        updates, optimizer = self._optimizer(knobs).update(gradients, state.optimizer, state.weights)
         failed = (state.failed_epoch == 0) & ~jnp.isfinite(total)
         return (
             replace(
@@ -302,6 +301,15 @@ class Program:
             ),
             {"train_loss": losses, "train_accuracy": accuracies, "gradient_norm": self._norms(gradients)},
         )
+
+    def _anneal(self, knobs: Knobs, epoch: Array) -> Knobs:
+        """The knobs as they are at an epoch."""
+        annealing = self.key.experiment.annealing
+        left = {
+            name: optax.linear_schedule(1.0, share, annealing.end - annealing.start, annealing.start)(epoch)
+            for name, share in annealing.shares.items()
+        }
+        return replace(knobs, **{name: getattr(knobs, name) * share for name, share in left.items()})
 
     def _precision(self) -> Any:
         """What products are computed in. Without it a GPU would take those of float32 in 19 bits (TF32)."""

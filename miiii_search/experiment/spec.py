@@ -48,6 +48,36 @@ class Hyperparameters(Spec):
         return self
 
 
+class Annealing(Spec):
+    """How a run's hyperparameters fall: linearly, from what they are at epoch `start` to a share of it at epoch `end`.
+
+    A share of 1 is exactly off. Annealed dropout: Rennie, Goel and Thomas (2014), *Annealed dropout training of deep
+    networks*.
+    """
+
+    start: Annotated[int, Field(ge=0)] = 0
+    end: Annotated[int, Field(ge=0)] = 0
+    dropout: Annotated[float, Field(ge=0, le=1)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What is left in the end, of those hyperparameters that fall."""
+        shares = {name: getattr(self, name) for name in ("dropout", "weight_decay", "learning_rate")}
+        return {name: share for name, share in shares.items() if share != 1}
+
+    @model_validator(mode="after")
+    def _takes_time(self) -> Annealing:
+        if self.shares and self.end <= self.start:
+            name, share = next(iter(self.shares.items()))
+            raise ValueError(
+                f"annealing.{name} = {share:g} is reached after annealing.start = {self.start}, but annealing.end = "
+                f"{self.end}; set annealing.end"
+            )
+        return self
+
+
 class Experiment(Spec):
     """Everything about a run but its hyperparameters: task, data, length, seeds.
 
@@ -70,6 +100,7 @@ class Experiment(Spec):
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """Of matrix products; sums and the loss are float32 always. A CPU computes all three in float32."""
     grokfast_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    annealing: Annealing = Annealing()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 

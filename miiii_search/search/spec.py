@@ -93,7 +93,8 @@ class Pruning(Spec):
 
     rule: str = "forecast"
     min_epochs: Annotated[int, Field(ge=0)] | None = None
-    """The floor: no trial is pruned before it. Unset: a quarter of the budget of epochs, an eighth for `forecast`."""
+    """The floor: no trial is pruned before it. Unset: a quarter of the budget of epochs, an eighth for `forecast`; not
+    before the end of an annealing, which changes the pace of a run."""
     safety: Annotated[float, Field(ge=1, le=100)] = 3.0
     """For `forecast`: how many times as fast as before a run's loss may fall from now on. More gives up less."""
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
@@ -276,9 +277,11 @@ class StudySpec(Spec):
     @property
     def pruning_floor(self) -> int:
         """The epoch before which nothing is pruned."""
-        floor = self.pruning.min_epochs
+        if self.pruning.min_epochs is not None:
+            return self.pruning.min_epochs
         share = 8 if self.pruning.rule == "forecast" else 4
-        return self.experiment.epochs // share if floor is None else floor
+        annealing = self.experiment.annealing
+        return max(self.experiment.epochs // share, annealing.end if annealing.shares else 0)
 
     def _n_further(self, points: int) -> int:
         """Runs beyond the first of each of so many points; at most, where only the best get them."""

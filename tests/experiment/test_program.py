@@ -1,7 +1,7 @@
 """What a lane computes, against a training loop written plainly around the textbook's network."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.program import Program, ProgramKey
-from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters
 from miiii_search.experiment.tasks import Split, make_splits
 from tests.experiment import textbook
 from tests.experiment.small import INTERVAL, NARROW, SMALL, with_seed
@@ -33,7 +33,13 @@ def textbook_gradients(weights: dict[str, Array], x: Array, y: Array) -> dict[st
     return gradients
 
 
-def train_plainly(weights: Snapshot, split: Split, epochs: int) -> tuple[Arrays, Arrays]:
+def train_plainly(
+    weights: Snapshot,
+    split: Split,
+    epochs: int,
+    rate: Callable[[int], float] = lambda t: PLAIN.learning_rate,
+    decay: Callable[[int], float] = lambda t: PLAIN.weight_decay,
+) -> tuple[Arrays, Arrays]:
     """The weights after so many epochs of the filter and AdamW in float64, and the last gradients."""
     w: Arrays = {name: array.astype(np.float64) for name, array in weights.items()}
     average: Arrays = {}
@@ -47,7 +53,7 @@ def train_plainly(weights: Snapshot, split: Split, epochs: int) -> tuple[Arrays,
             first[name] = 0.9 * first[name] + 0.1 * filtered
             second[name] = 0.98 * second[name] + 0.02 * filtered**2
             direction = first[name] / (1 - 0.9**t) / (np.sqrt(second[name] / (1 - 0.98**t)) + 1e-8)
-            w[name] = w[name] - PLAIN.learning_rate * (direction + 0.5 * w[name])
+            w[name] = w[name] - rate(t) * (direction + decay(t) * w[name])
     return w, gradients
 
 
@@ -96,6 +102,26 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
     np.testing.assert_allclose(record.weight_norm[0], [np.linalg.norm(weights[n]) for n in names], rtol=1e-5)
     # Of the gradient before the filter, which here is about three times as large.
     np.testing.assert_allclose(record.gradient_norm[0], [np.linalg.norm(gradients[n]) for n in names], rtol=1e-2)
+
+
+def test_annealed_epochs_are_the_textbooks() -> None:
+    """Rate and decay as they are at three epochs before the fall, at its five, and at two after it."""
+    annealing = Annealing(start=3, end=8, learning_rate=0.2, weight_decay=0.1)
+    experiment = SMALL.model_copy(update={"annealing": annealing})
+    lanes = Lanes(ProgramKey.of(experiment, PLAIN), batched=False)
+    lane = lanes.admit(experiment, PLAIN)
+    start = lanes.weights(lane)
+    lanes.train(1)
+    # Linear between the two ends, a fifth of the way an epoch.
+    rates = [PLAIN.learning_rate * left for left in (1, 1, 1, 0.84, 0.68, 0.52, 0.36, 0.2, 0.2, 0.2)]
+    decays = [PLAIN.weight_decay * left for left in (1, 1, 1, 0.82, 0.64, 0.46, 0.28, 0.1, 0.1, 0.1)]
+    split = make_splits(SMALL).train
+    expected, _ = train_plainly(start, split, INTERVAL, lambda t: rates[t - 1], lambda t: decays[t - 1])
+    constant, _ = train_plainly(start, split, INTERVAL)
+    for name, weights in lanes.weights(lane).items():
+        moved = np.linalg.norm(expected[name] - start[name])
+        assert np.linalg.norm(weights - expected[name]) < 1e-3 * moved
+        assert np.linalg.norm(weights - constant[name]) > 1e-1 * moved
 
 
 # Half a unit in the last place of a factor is 2⁻²⁴, 2⁻¹¹ and 2⁻⁹; sums of products average some of it away.
@@ -154,6 +180,61 @@ def test_every_epoch_has_masks_of_its_own(looped: Lanes, dropout: float) -> None
     for name, array in looped.weights(lane).items():
         np.testing.assert_array_equal(array, start[name])
     assert len(np.unique(norms, axis=0)) == (20 if dropout else 1)
+
+
+def test_dropout_falls_until_it_is_off() -> None:
+    experiment = SMALL.model_copy(update={"evaluate_every": 1, "annealing": Annealing(start=8, end=12, dropout=0.0)})
+    # At so small a rate the weights stay, and only the masks can change the gradient.
+    still = PLAIN.model_copy(update={"dropout": 0.5, "learning_rate": 1e-20})
+    lanes = Lanes(ProgramKey.of(experiment, still), batched=False)
+    lane = lanes.admit(experiment, still)
+    record = lanes.train(20)[lane]
+    without = SMALL.model_copy(update={"evaluate_every": 1}), still.model_copy(update={"dropout": 0.0})
+    plain = Lanes(ProgramKey.of(*without), batched=False)
+    other = plain.admit(*without)
+    expected = plain.train(20)[other].gradient_norm
+    dropped = (record.gradient_norm != expected).any(axis=1)
+    assert record.epoch[dropped].tolist() == list(range(1, 12))
+    # While it falls, what is dropped changes the gradient less and less.
+    distance = np.linalg.norm(record.gradient_norm / expected - 1, axis=1)
+    assert distance[8:11].mean() < distance[:8].mean()
+
+
+def test_shares_of_one_are_exactly_off(looped: Lanes) -> None:
+    run = SMALL, NARROW.model_copy(update={"dropout": 0.5})
+    off = SMALL.model_copy(update={"annealing": Annealing(start=3, end=8)}), run[1]
+    other = Lanes(ProgramKey.of(*off), batched=False)
+    lanes = [(looped, looped.admit(*run)), (other, other.admit(*off))]
+    for each, _ in lanes:
+        each.train(2)
+    plain, annealed = (each.snapshot(lane) for each, lane in lanes)
+    for name in plain:
+        np.testing.assert_array_equal(plain[name], annealed[name], err_msg=name)
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["looped", "batched"])
+def test_a_fall_goes_on_from_a_snapshot(batched: bool) -> None:
+    """By the lane's own epochs, whatever its neighbours' are."""
+    annealing = Annealing(start=20, end=90, dropout=0.1, weight_decay=0.0, learning_rate=0.5)
+    run = SMALL.model_copy(update={"annealing": annealing}), NARROW.model_copy(update={"dropout": 0.5})
+    lanes = Lanes(ProgramKey.of(*run), batched)
+    first = lanes.admit(*run)
+    lanes.train(4)
+    snapshot = lanes.snapshot(first)
+    second = lanes.admit(*run, snapshot)
+    late = lanes.admit(*run)
+    lanes.train(8)
+    third = lanes.admit(*run, snapshot)
+    lanes.train(8)
+    lanes.train(4)
+    assert [lanes.progress(lane).epoch for lane in (first, second, third, late)] == [200, 200, 160, 200]
+    at_the_end = [lanes.weights(lane) for lane in (first, second, late)]
+    lanes.train(4)
+    for weights in [*at_the_end[1:], lanes.weights(third)]:
+        for name, expected in at_the_end[0].items():
+            # Programs of other widths sum in another order.
+            limit = 1e-3 * np.linalg.norm(expected) if batched else 0.0
+            assert np.linalg.norm(weights[name] - expected) <= limit
 
 
 def test_seeds_choose_weights_and_masks(looped: Lanes) -> None:

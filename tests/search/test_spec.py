@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miiii_search.errors import UserError
-from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters
 from miiii_search.search.presets import PRESETS, get_configuration, get_preset
 from miiii_search.search.settings import difference, read_toml, to_tree, validate, with_settings
 from miiii_search.search.spec import MAX_GRID, PRUNING_RULES, SAMPLERS, Budget, Pruning, Range, StudySpec, rungs
@@ -239,6 +239,13 @@ def test_pruning_floor() -> None:
     for rule, floor in (("forecast", 12), ("quantile", 25), ("median", 25)):
         assert spec.model_copy(update={"pruning": Pruning(rule=rule)}).pruning_floor == floor
         assert spec.model_copy(update={"pruning": Pruning(rule=rule, min_epochs=0)}).pruning_floor == 0
+
+
+@pytest.mark.parametrize(("dropout", "end", "floor"), [(0.5, 90, 90), (0.5, 11, 12), (1.0, 90, 12)])
+def test_nothing_is_pruned_before_the_end_of_an_annealing(dropout: float, end: int, floor: int) -> None:
+    annealing = Annealing(start=5, end=end, dropout=dropout)
+    spec = StudySpec(experiment=Experiment(p=11, epochs=100, annealing=annealing), space={})
+    assert spec.pruning_floor == floor
 
 
 # Spaces
