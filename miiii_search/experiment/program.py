@@ -304,10 +304,9 @@ class Program:
 
     def _anneal(self, knobs: Knobs, epoch: Array) -> Knobs:
         """The knobs as they are at an epoch."""
-        annealing = self.key.experiment.annealing
         left = {
-            name: optax.linear_schedule(1.0, share, annealing.end - annealing.start, annealing.start)(epoch)
-            for name, share in annealing.shares.items()
+            name: optax.linear_schedule(1.0, fall.share, fall.end - fall.start, fall.start)(epoch)
+            for name, fall in self.key.experiment.annealing.falls.items()
         }
         return replace(knobs, **{name: getattr(knobs, name) * share for name, share in left.items()})
 

@@ -48,34 +48,39 @@ class Hyperparameters(Spec):
         return self
 
 
-class Annealing(Spec):
-    """How a run's hyperparameters fall: linearly, from what they are at epoch `start` to a share of it at epoch `end`.
-
-    A share of 1 is exactly off. Annealed dropout: Rennie, Goel and Thomas (2014), *Annealed dropout training of deep
-    networks*.
-    """
+class Fall(Spec):
+    """From what it is at `start`, a hyperparameter falls linearly to a `share` of it at epoch `end`, and stays there."""
 
     start: Annotated[int, Field(ge=0)] = 0
-    end: Annotated[int, Field(ge=0)] = 0
-    dropout: Annotated[float, Field(ge=0, le=1)] = 1.0
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """What is left in the end, of those hyperparameters that fall."""
-        shares = {name: getattr(self, name) for name in ("dropout", "weight_decay", "learning_rate")}
-        return {name: share for name, share in shares.items() if share != 1}
+    end: Annotated[int, Field(gt=0)]
+    share: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
-    def _takes_time(self) -> Annealing:
-        if self.shares and self.end <= self.start:
-            name, share = next(iter(self.shares.items()))
-            raise ValueError(
-                f"annealing.{name} = {share:g} is reached after annealing.start = {self.start}, but annealing.end = "
-                f"{self.end}; set annealing.end"
-            )
+    def _takes_time(self) -> Fall:
+        if self.end <= self.start:
+            raise ValueError(f"end must be after start, but start = {self.start} and end = {self.end}")
         return self
+
+
+class Annealing(Spec):
+    """What falls in the course of a run; the others stay as they are.
+
+    Annealed dropout: Rennie, Goel and Thomas (2014), *Annealed dropout training of deep networks*.
+    """
+
+    dropout: Fall | None = None
+    weight_decay: Fall | None = None
+    learning_rate: Fall | None = None
+
+    @property
+    def falls(self) -> dict[str, Fall]:
+        """By the hyperparameter's name."""
+        return {name: fall for name in type(self).model_fields if (fall := getattr(self, name)) is not None}
+
+    @property
+    def end(self) -> int:
+        """The epoch from which on all stays as it is."""
+        return max((fall.end for fall in self.falls.values()), default=0)
 
 
 class Experiment(Spec):

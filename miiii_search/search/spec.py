@@ -280,8 +280,7 @@ class StudySpec(Spec):
         if self.pruning.min_epochs is not None:
             return self.pruning.min_epochs
         share = 8 if self.pruning.rule == "forecast" else 4
-        annealing = self.experiment.annealing
-        return max(self.experiment.epochs // share, annealing.end if annealing.shares else 0)
+        return max(self.experiment.epochs // share, self.experiment.annealing.end)
 
     def _n_further(self, points: int) -> int:
         """Runs beyond the first of each of so many points; at most, where only the best get them."""

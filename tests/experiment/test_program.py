@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.program import Program, ProgramKey
-from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters
+from miiii_search.experiment.spec import Annealing, Experiment, Fall, Hyperparameters
 from miiii_search.experiment.tasks import Split, make_splits
 from tests.experiment import textbook
 from tests.experiment.small import INTERVAL, NARROW, SMALL, with_seed
@@ -105,16 +105,19 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
 
 
 def test_annealed_epochs_are_the_textbooks() -> None:
-    """Rate and decay as they are at three epochs before the fall, at its five, and at two after it."""
-    annealing = Annealing(start=3, end=8, learning_rate=0.2, weight_decay=0.1)
+    """Rate and decay as they are before they fall, while they do, and after it."""
+    annealing = Annealing(
+        learning_rate=Fall(start=3, end=8, share=0.2),
+        weight_decay=Fall(start=2, end=6, share=0.1),
+    )
     experiment = SMALL.model_copy(update={"annealing": annealing})
     lanes = Lanes(ProgramKey.of(experiment, PLAIN), batched=False)
     lane = lanes.admit(experiment, PLAIN)
     start = lanes.weights(lane)
     lanes.train(1)
-    # Linear between the two ends, a fifth of the way an epoch.
+    # Linear between the two ends, a fifth and a quarter of the way an epoch.
     rates = [PLAIN.learning_rate * left for left in (1, 1, 1, 0.84, 0.68, 0.52, 0.36, 0.2, 0.2, 0.2)]
-    decays = [PLAIN.weight_decay * left for left in (1, 1, 1, 0.82, 0.64, 0.46, 0.28, 0.1, 0.1, 0.1)]
+    decays = [PLAIN.weight_decay * left for left in (1, 1, 0.775, 0.55, 0.325, 0.1, 0.1, 0.1, 0.1, 0.1)]
     split = make_splits(SMALL).train
     expected, _ = train_plainly(start, split, INTERVAL, lambda t: rates[t - 1], lambda t: decays[t - 1])
     constant, _ = train_plainly(start, split, INTERVAL)
@@ -183,7 +186,9 @@ def test_every_epoch_has_masks_of_its_own(looped: Lanes, dropout: float) -> None
 
 
 def test_dropout_falls_until_it_is_off() -> None:
-    experiment = SMALL.model_copy(update={"evaluate_every": 1, "annealing": Annealing(start=8, end=12, dropout=0.0)})
+    experiment = SMALL.model_copy(
+        update={"evaluate_every": 1, "annealing": Annealing(dropout=Fall(start=8, end=12, share=0))}
+    )
     # At so small a rate the weights stay, and only the masks can change the gradient.
     still = PLAIN.model_copy(update={"dropout": 0.5, "learning_rate": 1e-20})
     lanes = Lanes(ProgramKey.of(experiment, still), batched=False)
@@ -200,11 +205,13 @@ def test_dropout_falls_until_it_is_off() -> None:
     assert distance[8:11].mean() < distance[:8].mean()
 
 
-def test_shares_of_one_are_exactly_off(looped: Lanes) -> None:
+def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
+    """Not by one bit."""
     run = SMALL, NARROW.model_copy(update={"dropout": 0.5})
-    off = SMALL.model_copy(update={"annealing": Annealing(start=3, end=8)}), run[1]
-    other = Lanes(ProgramKey.of(*off), batched=False)
-    lanes = [(looped, looped.admit(*run)), (other, other.admit(*off))]
+    falls = {name: Fall(start=2 * INTERVAL, end=8 * INTERVAL, share=0.5) for name in Annealing.model_fields}
+    later = SMALL.model_copy(update={"annealing": Annealing(**falls)}), run[1]
+    other = Lanes(ProgramKey.of(*later), batched=False)
+    lanes = [(looped, looped.admit(*run)), (other, other.admit(*later))]
     for each, _ in lanes:
         each.train(2)
     plain, annealed = (each.snapshot(lane) for each, lane in lanes)
@@ -215,7 +222,11 @@ def test_shares_of_one_are_exactly_off(looped: Lanes) -> None:
 @pytest.mark.parametrize("batched", [False, True], ids=["looped", "batched"])
 def test_a_fall_goes_on_from_a_snapshot(batched: bool) -> None:
     """By the lane's own epochs, whatever its neighbours' are."""
-    annealing = Annealing(start=20, end=90, dropout=0.1, weight_decay=0.0, learning_rate=0.5)
+    annealing = Annealing(
+        dropout=Fall(start=20, end=90, share=0.1),
+        weight_decay=Fall(end=150, share=0.0),
+        learning_rate=Fall(start=70, end=100, share=0.5),
+    )
     run = SMALL.model_copy(update={"annealing": annealing}), NARROW.model_copy(update={"dropout": 0.5})
     lanes = Lanes(ProgramKey.of(*run), batched)
     first = lanes.admit(*run)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miiii_search.errors import UserError
-from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters
+from miiii_search.experiment.spec import Annealing, Experiment, Fall, Hyperparameters
 from miiii_search.search.presets import PRESETS, get_configuration, get_preset
 from miiii_search.search.settings import difference, read_toml, to_tree, validate, with_settings
 from miiii_search.search.spec import MAX_GRID, PRUNING_RULES, SAMPLERS, Budget, Pruning, Range, StudySpec, rungs
@@ -241,9 +241,9 @@ def test_pruning_floor() -> None:
         assert spec.model_copy(update={"pruning": Pruning(rule=rule, min_epochs=0)}).pruning_floor == 0
 
 
-@pytest.mark.parametrize(("dropout", "end", "floor"), [(0.5, 90, 90), (0.5, 11, 12), (1.0, 90, 12)])
-def test_nothing_is_pruned_before_the_end_of_an_annealing(dropout: float, end: int, floor: int) -> None:
-    annealing = Annealing(start=5, end=end, dropout=dropout)
+@pytest.mark.parametrize(("end", "floor"), [(90, 90), (11, 12)])
+def test_nothing_is_pruned_before_the_end_of_an_annealing(end: int, floor: int) -> None:
+    annealing = Annealing(dropout=Fall(end=end, share=0.5), weight_decay=Fall(end=7, share=0.5))
     spec = StudySpec(experiment=Experiment(p=11, epochs=100, annealing=annealing), space={})
     assert spec.pruning_floor == floor
 
