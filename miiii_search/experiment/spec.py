@@ -49,7 +49,7 @@ class Hyperparameters(Spec):
 
 
 class Fall(Spec):
-    """From what it is at `start`, a hyperparameter falls linearly to a `share` of it at epoch `end`, and stays there."""
+    """From what it is at `start`, a hyperparameter falls linearly to a `share` of it at epoch `end`, and stays so."""
 
     start: Annotated[int, Field(ge=0)] = 0
     end: Annotated[int, Field(gt=0)]
