@@ -55,7 +55,8 @@ def configurations() -> dict[str, Configuration]:
     return {
         "table-2": Configuration("Table 2 as printed: 30 %, a mask a sample", paper, table_2),
         "authors-code": Configuration("Table 2 as the public code has it: 50 %, one mask a batch", authors, table_2),
-        "narrow-best": Configuration("the best that was found for two cores", wide, best),
+        "fast": Configuration("the preset `fast`: all 29 tasks on two cores", *get_configuration("fast", None)),
+        "narrow-best": Configuration("the best of constant hyperparameters, on 70 %", wide, best),
         "search-best": Configuration(
             "the best of the search over 18 configurations: 80 %, λ = 2",
             _on(wide, train_fraction=0.8, epochs=65536),

@@ -38,7 +38,9 @@ StudyOption = Annotated[
     str | None,
     typer.Option("--study", envvar="MIIII_STUDY", help="The study's name; needless where there is one"),
 ]
-PresetOption = Annotated[str | None, typer.Option(envvar="MIIII_PRESET", help="demo, narrow, paper or authors-code")]
+PresetOption = Annotated[
+    str | None, typer.Option(envvar="MIIII_PRESET", help="demo, fast, narrow, paper or authors-code")
+]
 SpecOption = Annotated[Path | None, typer.Option(help="A study's spec as a TOML or JSON file, instead of a preset")]
 SetOption = Annotated[
     list[str] | None,
