@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -114,7 +116,7 @@ def test_twice_and_at_once_is_once(database: Database) -> None:
     assert len(runs) == 10 and set(runs.values()) == {1}
 
 
-def test_a_coordinator_that_dies_in_between_has_done_nothing(
+def test_a_coordinator_that_fails_in_between_has_done_nothing(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(database)
@@ -124,6 +126,36 @@ def test_a_coordinator_that_dies_in_between_has_done_nothing(
         patch.setattr(attributes, "write", lambda *_: 1 / 0)  # the last statement
         with pytest.raises(ZeroDivisionError):
             queue_further_seeds(study)
+    assert everything(database) == before
+    assert queue_further_seeds(study) is not None and len(waiting(study)) == 4
+
+
+IN_BETWEEN = """
+import sys, time
+from miiii_search.search import attributes
+from miiii_search.search.selecting import queue_further_seeds
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import open_study
+
+def write(*_):
+    print("in between", flush=True)
+    time.sleep(600)
+
+study = open_study(open_database(sys.argv[1]), "study")
+attributes.write = write
+queue_further_seeds(study)
+"""
+"""A coordinator that has queued the further seeds, but does not come to note that it has."""
+
+
+def test_a_coordinator_that_is_killed_in_between_has_done_nothing(database: Database) -> None:
+    study = make_study(database)
+    end_all(study, FIRSTS)
+    before = everything(database)
+    command = [sys.executable, "-c", IN_BETWEEN, database.url.render_as_string(hide_password=False)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as killed:
+        assert killed.stdout is not None and killed.stdout.readline() == "in between\n"
+        killed.kill()
     assert everything(database) == before
     assert queue_further_seeds(study) is not None and len(waiting(study)) == 4
 
