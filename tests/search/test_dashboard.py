@@ -128,7 +128,10 @@ def start() -> Iterator[Serve]:
 
     yield start
     for server, thread in running:
-        server.trigger.pull_trigger(server.close)
+        # Woken by something else, the server would close what is still to be written to: so it waits for that.
+        pulled = threading.Event()
+        server.trigger.pull_trigger(lambda server=server, pulled=pulled: pulled.wait() and server.close())
+        pulled.set()
         thread.join(30)
         server.task_dispatcher.shutdown()
 
