@@ -289,3 +289,22 @@ def test_no_device_is_one_line(empty_folder: Path) -> None:
     assert done.stderr.count("\n") == 1, done.stderr
     assert "no-such-device" in done.stderr
     assert "JAX_PLATFORMS=cpu" in done.stderr
+
+
+TOLD_TO_STOP_AT_THE_END = """
+import os, signal, sys
+from miiii_search.cli.processes import stop_on_signals
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+stop_on_signals()
+sys.modules["late"] = Late()
+"""
+"""SIGTERM comes while the interpreter ends, which has given signals their default actions back by then."""
+
+
+def test_who_is_told_to_stop_when_all_is_done_has_not_been_killed() -> None:
+    done = subprocess.run([sys.executable, "-c", TOLD_TO_STOP_AT_THE_END], cwd=Path(__file__).parents[1])
+    assert done.returncode == 0

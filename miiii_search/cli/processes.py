@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -26,7 +27,15 @@ def stop_on_signals() -> threading.Event:
     signal.set_wakeup_fd(ask)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
+    # The interpreter gives a signal its default action back while it ends: who had done all there was to do would be
+    # reported as killed. What is ignored stays ignored.
+    atexit.register(_ignore_signals)
     return stop
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def at_parents_end(act: Callable[[], object]) -> None:
