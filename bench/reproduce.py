@@ -63,7 +63,7 @@ def configurations() -> dict[str, Configuration]:
             _but(best, d_model=128, dropout=0.1, grokfast_lambda=2.0),
         ),
         "most-samples": Configuration(
-            "narrow-best on 90 % of the samples: what is memorised early is generalised late",
+            "narrow-best on 90 % of the samples: stands at 0.73 until dropout falls",
             _on(wide, train_fraction=0.9, validation_samples=600, epochs=65536),
             best,
         ),
