@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from miiii_search.cli import app
 from miiii_search.experiment.device import use_compilation_cache
-from miiii_search.search.storage import SILENCE_SECONDS, WAYS_OUT
+from miiii_search.search.storage import SILENCE_SECONDS, STALLED_SECONDS, WAYS_OUT
 from tests.integration.processes import COMMAND, TINY, Processes, clean_environment, read_trials, wait_for
 
 WORKERS = Path(__file__).parent.parent / "workers"
@@ -278,6 +278,7 @@ def test_pgbouncer_s_settings() -> None:
     bouncer = settings["pgbouncer"]
     assert bouncer["pool_mode"] == "transaction"
     assert int(bouncer["query_wait_timeout"]) < SILENCE_SECONDS
+    assert int(bouncer["idle_transaction_timeout"]) == STALLED_SECONDS < SILENCE_SECONDS
     assert bouncer["client_tls_sslmode"] == "require" and bouncer["server_tls_sslmode"] == "verify-full"
     assert "password" not in str(dict(bouncer)).lower()
 

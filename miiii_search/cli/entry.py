@@ -35,24 +35,24 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if not _is_lost_database(error):
+        if not (reason := _lost_database(error)):
             raise
         print(
-            "error: the database stopped answering; once it is back, the same command continues, and trials that "
-            "were running go back to the queue when their leases run out",
+            f"error: the database stopped answering ({reason}); once it is back, the same command continues, and "
+            "trials that were running go back to the queue when their leases run out",
             file=sys.stderr,
         )
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _is_lost_database(error: Exception) -> bool:
-    """Whether an open database went away; what could not be opened is a `UserError`."""
+def _lost_database(error: Exception) -> str:
+    """Why an open database does not answer, or nothing for another error. What could not be opened is a `UserError`."""
     if "sqlalchemy" not in sys.modules:
-        return False
-    from miiii_search.search.patience import is_lost
+        return ""
+    from miiii_search.search.patience import first_line, is_lost
 
-    return is_lost(error)
+    return first_line(error) if is_lost(error) else ""
 
 
 def _fail(message: str) -> None:

@@ -92,9 +92,12 @@ def is_lost(error: BaseException | None) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """The driver's own words, without SQL."""
+    """The driver's own words, without SQL; of a SQLite file that stays locked, with what may be the reason."""
     cause: BaseException | None = error
     while isinstance(cause, optuna.exceptions.StorageInternalError | sa.exc.PendingRollbackError):
         cause = cause.__cause__ or cause.__context__
     original = getattr(cause, "orig", None) or cause or error
-    return (str(original).strip().splitlines() or [type(original).__name__])[0]
+    words = (str(original).strip().splitlines() or [type(original).__name__])[0]
+    if getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+        words += "; is a process that uses it stopped, as by Ctrl-Z?"
+    return words

@@ -31,6 +31,9 @@ CONNECT_SECONDS = 5
 SILENCE_SECONDS = 30
 """Longer than any statement of ours takes, waiting for a lock included."""
 
+STALLED_SECONDS = 20
+"""For which a transaction may stand still before the server ends it; less than whoever waits for its locks waits."""
+
 
 @dataclass(frozen=True)
 class Database:
@@ -148,6 +151,7 @@ def _engine_arguments(url: sa.URL) -> dict[str, Any]:
         return {"connect_args": {"timeout": BUSY_SECONDS}}
     # Pre-ping finds connections that a restart of the server has cut. A small pool, since workers are many.
     return {
+        "poolclass": _Pool,
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 4,
@@ -161,6 +165,24 @@ def _engine_arguments(url: sa.URL) -> dict[str, Any]:
             "tcp_user_timeout": 1000 * SILENCE_SECONDS,
         },
     }
+
+
+class _Pool(sa.QueuePool):
+    """Connections whose transactions hold nobody up for long.
+
+    A process that is stopped within a transaction, or whose machine is gone without a word, would keep what it has
+    locked for as long as it is stopped, or for the two hours of the server's keepalive: its trials could not be taken
+    back. The server ends such a transaction; a process that goes on later finds its connection lost.
+    """
+
+
+@sa.event.listens_for(_Pool, "connect")
+def _end_what_stands_still(connection: Any, _record: Any) -> None:
+    connection.autocommit = True  # or the setting would be gone with a transaction that is undone
+    with connection.cursor() as cursor:
+        # Not as a parameter of the connection, which PgBouncer refuses.
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{STALLED_SECONDS}s'")
+    connection.autocommit = False
 
 
 def _give_up_on_silence() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ class Processes:
         self.folder = folder
         self.environment = {"XDG_STATE_HOME": str(folder / "state")}
         self._started: list[subprocess.Popen[str]] = []
+        self._commands: dict[subprocess.Popen[str], str] = {}
 
     def start(
         self, *arguments: str, storage: str, within: Sequence[str] = (), stdin: int | None = None
@@ -50,6 +52,7 @@ class Processes:
                 text=True,
             )
         self._started.append(process)
+        self._commands[process] = shlex.join(arguments)
         return process
 
     def log(self, process: subprocess.Popen[str]) -> str:
@@ -74,6 +77,7 @@ class Processes:
         return done.stdout
 
     def close(self) -> None:
+        """Ends what still runs, and prints the end of each log, which pytest shows of a test that failed."""
         for process in self._started:
             children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.kill()
@@ -81,6 +85,7 @@ class Processes:
             for child in children:
                 if child.is_running():
                     child.kill()
+            print(f"$ miiii-search {self._commands[process]}", self.log(process)[-4000:], sep="\n")
 
 
 def clean_environment(storage: str) -> dict[str, str]:

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 import urllib.error
@@ -109,7 +111,7 @@ def test_paused_for_longer_than_a_lease(processes: Processes, storage_url: str, 
     processes.run(*create(2), storage=storage_url)
     sleeper = processes.start(*WORK, storage=storage_url)
     wait_for(lambda: min(epochs_of(storage_url), default=0) > 1000)
-    sleeper.send_signal(signal.SIGSTOP)
+    pause(sleeper, storage_url)
     coordinator = processes.start("coordinate", "--study", "faults", storage=storage_url)
     wait_for(lambda: processes.log(coordinator).count("went back to the queue") == 2)
     other = processes.start(*WORK, storage=storage_url)
@@ -153,6 +155,26 @@ def test_database_goes_away(processes: Processes, unbroken: dict[int, Ended], mo
     assert {seed: unbroken[seed] for seed in range(4)} == ended(trials)
     assert [t.user_attrs["resumed"] for t in trials] == [[]] * 4
     assert "was taken" not in "".join(processes.log(worker) for worker in workers)
+
+
+def pause(process: subprocess.Popen[str], storage: str) -> None:
+    """Stops a process, though not while it writes to a SQLite file: nobody else could until it goes on."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: all(state(thread) == "T" for thread in Path(f"/proc/{process.pid}/task").iterdir()))
+        if not storage.startswith("sqlite"):
+            return
+        with contextlib.closing(sqlite3.connect(storage.removeprefix("sqlite:///"), timeout=0)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+
+
+def state(thread: Path) -> str:
+    """What a thread is doing, by the kernel's letter."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def answer(page: str) -> int:

@@ -33,11 +33,12 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search import artifacts, leases, tables
+from miiii_search.search import artifacts, leases, storage, tables
 from miiii_search.search.artifacts import Artifact, DatabaseArtifactStore
 from miiii_search.search.checkpoints import share, shared_epochs
 from miiii_search.search.coordinator import supervise
 from miiii_search.search.leases import Heartbeat, Lease, hand_back, requeue_overdue
+from miiii_search.search.patience import is_lost
 from miiii_search.search.reporting import Ending, Outcome, finish, report, retry
 from miiii_search.search.spec import Budget, Range
 from miiii_search.search.status import read_status
@@ -428,6 +429,28 @@ def test_what_is_being_renewed_is_not_taken_back(postgres_url: str) -> None:
             beside.execute(sa.text("SET lock_timeout = '5s'"))  # of this connection, which is the pool's next
         assert requeue_overdue(other, study.study_id) == [late.number]
     assert leased(study) == {renewed.trial_id: renewed.token}
+    database.close()
+    other.close()
+
+
+def test_what_stands_still_within_a_transaction_is_taken_back(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that is stopped, or a machine that is gone without a word, while it renews its leases."""
+    monkeypatch.setattr(storage, "STALLED_SECONDS", 1)
+    database, other = open_database(postgres_url, create=True), open_database(postgres_url)
+    study = create_study(database, "study", make_spec())
+    lease = claim(study, OVERDUE)
+    with pytest.raises(sa.exc.DBAPIError) as lost, database.transaction() as connection:
+        assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == {lease}
+        assert requeue_overdue(other, study.study_id) == []
+        assert wait_until(lambda: requeue_overdue(other, study.study_id)) == [lease.number]
+    assert is_lost(lost.value)  # so that it is tried again, which finds that the lease is gone
+    with database.transaction() as connection:
+        assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
+    for engine in (database.engine, database.optuna.engine):
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "1s"
     database.close()
     other.close()
 

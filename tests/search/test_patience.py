@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search.search import storage
 from miiii_search.search.patience import Away, Patience, first_line, is_lost
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import create_study
@@ -50,6 +51,18 @@ def test_a_server_that_takes_no_writes_is_waited_for() -> None:
                 connection.exec_driver_sql("CREATE TABLE t (a int)")
         assert is_lost(caught.value) and "read-only" in first_line(caught.value)
         database.close()
+
+
+def test_a_file_that_stays_locked_is_waited_for(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a process that is stopped in the middle of a transaction."""
+    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.1)
+    database, other = (open_database(f"sqlite:///{tmp_path}/a.db", create=True) for _ in range(2))
+    with other.transaction(), pytest.raises(sa.exc.DBAPIError) as caught, database.transaction():
+        pass
+    assert is_lost(caught.value)
+    assert first_line(caught.value) == "database is locked; is a process that uses it stopped, as by Ctrl-Z?"
+    database.close()
+    other.close()
 
 
 def test_a_mistake_of_ours_is_not_waited_for(tmp_path: object) -> None:
