@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from miiii_search.errors import UserError
 from miiii_search.experiment.spec import Hyperparameters
 from miiii_search.search.spec import SEARCHED_FIELDS, Range, StudySpec
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
+
+MEMBERS = ("Range", "tuple[union[float,int,str], ...]", "int", "float")
+"""Pydantic's names of a union's members."""
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -136,8 +140,8 @@ def _parse_value(text: str) -> Any:
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in one line."""
     mistakes = error.errors(include_url=False)
-    # A union reports a mistake for each member; an unknown key is the clearest of what can be said.
-    mistake = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
+    # A union reports a mistake for each member; the clearest of them is said.
+    mistake = min(mistakes, key=_is_less_clear)
     names = [str(part) for part in mistake["loc"]]
     if mistake["type"] == "extra_forbidden":
         # The last is the user's own, whatever it looks like.
@@ -146,21 +150,27 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     key = ".".join(_fields(names))
     if mistake["type"] == "missing":
         return f"`{key}` is missing"
+    if mistake["type"] == "tuple_type" and key.startswith("space."):
+        return f"{key} must be a list of values or {{low = ..., high = ...}}, but is {json.dumps(mistake['input'])}"
     message = (
         mistake["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("Tuple should", "must")
     )
-    if mistake["type"] == "value_error":
-        return message
+    if mistake["type"] == "value_error":  # it names the field, and a table within a table can be any of several
+        return f"{key}: {message}" if "." in key else message
     return f"{key} {message}, but is {json.dumps(mistake['input'], default=str)}"
+
+
+def _is_less_clear(mistake: ErrorDetails) -> int:
+    """Where a mistake is placed among those of a union's members; the first is said."""
+    if mistake["type"] in ("extra_forbidden", "value_error"):
+        return ("extra_forbidden", "value_error").index(mistake["type"])
+    is_a_table = mistake["type"] == "tuple_type" and isinstance(mistake["input"], dict)
+    return 3 if is_a_table or mistake["loc"][-1:] == ("int",) else 2  # a Range, and a float, is what was meant
 
 
 def _fields(names: Sequence[str]) -> list[str]:
     """The fields on the way to a mistake, without pydantic's names of validators and of a union's members."""
-    return [
-        name
-        for name in names
-        if not name.startswith("function-") and name not in ("Range", "tuple[union[float,int,str], ...]")
-    ]
+    return [name for name in names if not name.startswith("function-") and name not in MEMBERS]
 
 
 def _nearest_field(model: type[BaseModel], parents: Sequence[str], name: str) -> str:

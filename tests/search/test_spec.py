@@ -367,6 +367,20 @@ def test_settings_make_a_range() -> None:
         ("space.weight_decay=[]", r"space\.weight_decay must have at least 1 item"),
         ("space.weight_decay=1", r"space\.weight_decay must be"),
         ("space.weight_decay=['a']", r"weight_decay must be a valid number"),
+        (
+            "space.weight_decay=3",
+            r"space\.weight_decay must be a list of values or {low = .*}, but is 3",
+        ),
+        ("space.weight_decay={low = 1}", r"`space\.weight_decay\.high` is missing"),
+        ("space.weight_decay={low = 'a', high = 2}", r'space\.weight_decay\.low must be a valid number, but is "a"'),
+        (
+            "space.weight_decay={low = 2, high = 1}",
+            r"space\.weight_decay: low must be below high, but low = 2 and",
+        ),
+        (
+            "experiment.annealing.dropout={start = 9, end = 9, share = 0.5}",
+            r"experiment\.annealing\.dropout: end must be after start",
+        ),
         ("space.weight_decay={low=0, high=1}", r"space\.weight_decay is a range"),
         ("space.weight_decay={low=0, hihg=1}", r"unknown key `space\.weight_decay\.hihg`"),
         ("sampler=tep", r"no sampler `tep`; did you mean `tpe`"),
