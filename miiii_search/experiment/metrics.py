@@ -15,8 +15,14 @@ from miiii_search.experiment.telemetry import Floats, Record
 Verdict = Literal["identical", "agrees", "differs"]
 PerTask = Annotated[tuple[float, ...], Field(strict=False)]
 
+
 HALF_A_POINT = 0.005
 FIVE_PERCENT = 0.05
+
+
+def accuracy_text(accuracy: float) -> str:
+    """Three decimals; what falls short of 1 does not read as 1."""
+    return "0.999" if 0.999 < accuracy < 1 else f"{accuracy:.3f}"
 
 
 class Metrics(Spec):

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from safetensors.numpy import save
 
 from miiii_search.analysis.curves import learning_curves
-from miiii_search.experiment.metrics import Metrics, summarize
+from miiii_search.experiment.metrics import Metrics, accuracy_text, summarize
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.stores import Progress
 from miiii_search.experiment.telemetry import Floats, Record
@@ -224,7 +224,9 @@ def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tupl
     accuracy, solved = metrics.validation_accuracy_mean, metrics.epochs_to_solve
     if solved is not None:
         test = float(np.mean(np.asarray(metrics.test_accuracy)[np.asarray(experiment.scored)]))
-        ending = f"solved every task at epoch {solved:,} of {experiment.epochs:,} (test accuracy {test:.3f})."
+        ending = (
+            f"solved every task at epoch {solved:,} of {experiment.epochs:,} (test accuracy {accuracy_text(test)})."
+        )
         return TrialState.COMPLETE, objective(experiment, accuracy, solved), ending
     if pruned is not None:
         return TrialState.PRUNED, accuracy, f"was pruned: {pruned}."
@@ -234,7 +236,7 @@ def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tupl
         if scored
     )
     ending = (
-        f"was not solved in {experiment.epochs:,} epochs: validation accuracy {accuracy:.3f}, "
+        f"was not solved in {experiment.epochs:,} epochs: validation accuracy {accuracy_text(accuracy)}, "
         f"{reached} of {sum(experiment.scored)} tasks at {experiment.target_accuracy:g}."
     )
     return TrialState.COMPLETE, objective(experiment, accuracy, None), ending

@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 
 from miiii_search.errors import UserError
+from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.search.forecast import Forecast
 from miiii_search.search.rules import Case, Never, Quantile, Rule
 from miiii_search.search.spec import Pruning, StudySpec
@@ -36,7 +37,7 @@ class OptunaRule:
         if not self.pruner.prune(self.study, seen):
             return None
         mine = trial.intermediate_values.get(epoch, float("nan"))
-        return f"{type(self.pruner).__name__} at epoch {epoch:,}, validation accuracy {mine:.3f}"
+        return f"{type(self.pruner).__name__} at epoch {epoch:,}, validation accuracy {accuracy_text(mine)}"
 
 
 OPTUNAS_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {

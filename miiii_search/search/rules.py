@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from optuna.trial import TrialState
 
+from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.experiment.spec import Experiment
 from miiii_search.search.signals import Signals
 
@@ -93,7 +94,7 @@ class Quantile:
         if mine >= threshold:
             return None
         return (
-            f"validation accuracy {mine:.3f} at epoch {epoch:,} is below {threshold:.3f}, "
+            f"validation accuracy {accuracy_text(mine)} at epoch {epoch:,} is below {accuracy_text(threshold)}, "
             f"the {self.quantile:.0%} quantile of {len(values)} trials"
         )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.search import notes
 from miiii_search.search.artifacts import LEARNING_CURVES
 from miiii_search.search.budget import spent_by_now
@@ -73,7 +74,8 @@ def _best(study: Study, best: FrozenTrial | None) -> str:
     if best is None:
         return "No trial has been completed yet."
     solved = best.user_attrs.get("epochs_to_solve")
-    how = f"solved every task at epoch {solved:,}" if solved else f"reached a validation accuracy of {best.value:.3f}"
+    reached = f"reached a validation accuracy of {accuracy_text(best.value or 0.0)}"
+    how = f"solved every task at epoch {solved:,}" if solved else reached
     page = f"/dashboard/studies/{study.study_id}/trials?numbers={best.number}"
     command = f"miiii-search best --study {shlex.quote(study.name)} --out best.toml"
     return (

@@ -14,6 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from miiii_search.experiment.metrics import accuracy_text
+
 if TYPE_CHECKING:
     from miiii_search.search.replicates import Standing
     from miiii_search.search.status import Status
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 # Where there is no terminal a table is read in a file, which is as wide as it needs to be.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+LINE_SECONDS = 20.0
+"""Between the lines that are said where there is no terminal."""
+
 BARS = "▁▂▃▄▅▆▇█"
 ENDED = ("complete", "pruned", "fail")
 STATES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "dim"}
@@ -120,7 +125,7 @@ def _lanes(status: Status, rows: int) -> Table:
             f"{trial.epoch:,}",
             f"{trial.saved_epoch:,}" if trial.saved_epoch else "",
             *((bar, Text(sparkline(trial.curve), STATES["running"])) if wide else ()),
-            f"{trial.curve[-1]:.3f}" if trial.curve else "",
+            accuracy_text(trial.curve[-1]) if trial.curve else "",
             f"{trial.epochs_per_second:.0f}",
             _cut(_point(trial.params)),
             _cut(trial.worker),
@@ -143,7 +148,7 @@ def _leaders(status: Status, rows: int = 5) -> Table:
             str(trial.number),
             Text("solved" if solved else state, STATES[state]),
             f"{solved:,}" if solved else "",
-            f"{curve[-1]:.3f}" if curve else "",
+            accuracy_text(curve[-1]) if curve else "",
             Text(sparkline(curve), STATES[state]),
             f"{attributes.get('epochs_trained', 0):,}",
             _cut(_point(trial.params)),
@@ -186,7 +191,7 @@ def headline(status: Status) -> str:
     best = "no trial completed yet"
     if status.best is not None:
         solved = status.best.user_attrs.get("epochs_to_solve")
-        how = f"solved at epoch {solved:,}" if solved else f"accuracy {status.best.value:.3f}"
+        how = f"solved at epoch {solved:,}" if solved else f"accuracy {accuracy_text(status.best.value or 0.0)}"
         best = f"best: trial {status.best.number}, {how} ({_point(status.best.params)})"
     used = "".join(
         f" · {used:.3g} of {limit:g} {name.replace('_', ' ')}" for name, (used, limit) in status.budget.items()
@@ -221,13 +226,12 @@ def ranking(study: Study, rows: int = 20) -> Table:
         attributes, state = trial.user_attrs, trial.state.name.lower()
         solved = attributes.get("epochs_to_solve")
         metrics = attributes.get("metrics")
-        test = metrics and sum(metrics["test_accuracy"]) / len(metrics["test_accuracy"])
         table.add_row(
             str(rank),
             str(trial.number),
             Text("solved" if solved else state, style=STATES[state]),
-            f"{metrics['validation_accuracy_mean']:.3f}" if metrics else "",
-            f"{test:.3f}" if metrics else "",
+            accuracy_text(metrics["validation_accuracy_mean"]) if metrics else "",
+            accuracy_text(sum(metrics["test_accuracy"]) / len(metrics["test_accuracy"])) if metrics else "",
             f"{solved:,}" if solved else "",
             f"{attributes.get('epochs_trained', 0):,}",
             duration(attributes.get("seconds", 0)),

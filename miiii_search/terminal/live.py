@@ -10,9 +10,8 @@ from rich.live import Live
 
 from miiii_search.search.status import read_status
 from miiii_search.search.study import Study
+from miiii_search.terminal import display
 from miiii_search.terminal.display import console, headline, status_view
-
-LINE_SECONDS = 20.0
 
 
 @contextmanager
@@ -24,7 +23,7 @@ def live(study: Study) -> Iterator[Callable[[], bool]]:
         def look() -> bool:
             nonlocal said
             status = read_status(study)
-            if time.monotonic() - said >= LINE_SECONDS or status.done:
+            if time.monotonic() - said >= display.LINE_SECONDS or status.done:
                 said = time.monotonic()
                 counts = ", ".join(f"{count} {name}" for name, count in status.counts.items() if count)
                 console.print(f"{counts} · {headline(status)}", soft_wrap=True, markup=False)

@@ -22,7 +22,7 @@ from rich.progress import (
 from safetensors.numpy import save
 
 from miiii_search.errors import UserError
-from miiii_search.experiment.metrics import compare
+from miiii_search.experiment.metrics import accuracy_text, compare
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 from miiii_search.experiment.telemetry import Floats, Look, Record, snapshots_in, write_snapshot
 from miiii_search.search.export import Configuration, read_configuration
@@ -30,6 +30,7 @@ from miiii_search.search.presets import get_configuration
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.run_folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.search.settings import to_tree, with_settings
+from miiii_search.terminal import display
 from miiii_search.terminal.display import console
 from miiii_search.terminal.folders import prepare, writing
 
@@ -167,6 +168,8 @@ def train_visibly(
 ) -> tuple[Result, dict[int, Floats]]:
     """Trains one run, to the epoch `until` or until `stop`, with a progress bar; returns it with its spectra by epoch.
 
+    Where there is no terminal, a line now and then says how far it is.
+
     Its weights at log-spaced epochs go to the folder `snapshots`, in place of those of another run. Raises
     `UserError` if the loss stops being finite, or if the folder cannot be written.
     """
@@ -183,18 +186,20 @@ def train_visibly(
 
     with _progress_bar() as bar:
         task = bar.add_task("compiling", total=until or experiment.epochs, accuracy="")
+        said = time.monotonic()
 
         def show(progress: RunProgress, new: Record) -> None:
+            nonlocal said
             scored = np.asarray(experiment.scored)
             train, validation = (
-                f"{getattr(new, name)[-1][scored].mean():.3f}" for name in ("train_accuracy", "validation_accuracy")
+                accuracy_text(getattr(new, name)[-1][scored].mean())
+                for name in ("train_accuracy", "validation_accuracy")
             )
-            bar.update(
-                task,
-                completed=progress.epoch,
-                description="training",
-                accuracy=f"accuracy: training {train}, validation {validation}",
-            )
+            accuracy = f"accuracy: training {train}, validation {validation}"
+            bar.update(task, completed=progress.epoch, description="training", accuracy=accuracy)
+            if not console.is_terminal and time.monotonic() - said >= display.LINE_SECONDS:
+                said = time.monotonic()
+                _say(f"epoch {progress.epoch:,} of {until or experiment.epochs:,} · {accuracy}")
 
         try:
             result = run.train(experiment, hyperparameters, show, keep, until, stop)
@@ -234,5 +239,5 @@ def _print_tasks(trained: Configuration) -> None:
         metrics.test_accuracy,
         strict=True,
     ):
-        table.add_row(str(q), f"{1 / q:.3f}", *(f"{accuracy:.3f}" for accuracy in accuracies))
+        table.add_row(str(q), f"{1 / q:.3f}", *map(accuracy_text, accuracies))
     console.print(table)

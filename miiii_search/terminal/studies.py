@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.search.deleting import Holdings
 from miiii_search.search.listing import ORDER, Listed
 from miiii_search.terminal.display import STATES, duration
@@ -29,7 +30,7 @@ def studies_table(listed: Sequence[Listed], storage: str) -> Table:
             Text(study.state, style=_STYLES.get(study.state, "dim")),
             str(study.n_trials),
             *(Text(str(n), style=STATES[name]) if (n := study.counts[name]) else "" for name in ORDER),
-            "" if study.best is None else f"{study.best:.3f}",
+            "" if study.best is None else accuracy_text(study.best),
             _ago(study.created),
         )
     return table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miiii_search.experiment.metrics import Metrics, compare, digest, mean_accuracy, summarize
+from miiii_search.experiment.metrics import Metrics, accuracy_text, compare, digest, mean_accuracy, summarize
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.telemetry import Record
 
@@ -25,6 +25,14 @@ RECORDED = Metrics(
     test_loss=(0.3, 0.4),
     weights_sha256="ab",
 )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"),
+    [(0.0, "0.000"), (0.9984, "0.998"), (0.99966, "0.999"), (1 - 1e-7, "0.999"), (1.0, "1.000"), (1.0764, "1.076")],
+)
+def test_what_falls_short_of_one_does_not_read_as_one(accuracy: float, words: str) -> None:
+    assert accuracy_text(accuracy) == accuracy_text(float(np.float32(accuracy))) == words
 
 
 def measured(**changes: Any) -> Metrics:
