@@ -262,7 +262,7 @@ class Chaos:
 
     def _terminate(self, machine: Machine) -> None:
         machine.worker.terminate()
-        assert machine.worker.wait(20) == 0, self.processes.log(machine.worker)
+        assert machine.worker.wait(60) == 0, self.processes.log(machine.worker)
         self._restart(machine)
 
     def _pause(self, machine: Machine) -> None:

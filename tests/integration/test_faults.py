@@ -84,7 +84,7 @@ def test_told_to_stop(processes: Processes, storage_url: str, unbroken: dict[int
     worker = processes.start(*WORK[:-1], "3600", "--checkpoints", "here", storage=storage_url)
     wait_for(lambda: min(epochs_of(storage_url), default=0) > 1000)
     worker.terminate()
-    assert worker.wait(10) == 0, processes.log(worker)
+    assert worker.wait(60) == 0, processes.log(worker)
     assert "handed back 2 trials" in processes.log(worker)
     other = processes.start(*WORK, "--checkpoints", "there", storage=storage_url)  # it sees the database only
     assert other.wait(120) == 0, processes.log(other)
@@ -102,7 +102,7 @@ def test_told_to_stop_while_it_compiles(processes: Processes, tmp_path: Path) ->
     worker = processes.start("work", "--study", "faults", storage=storage)
     wait_for(lambda: "Trial" in processes.log(worker))
     worker.terminate()
-    assert worker.wait(15) == 0, processes.log(worker)
+    assert worker.wait(60) == 0, processes.log(worker)
     assert {t.state for t in read_trials(storage, "faults")} == {TrialState.WAITING}
 
 

@@ -204,7 +204,7 @@ def test_killed_worker_s_trials_come_back(processes: Processes, storage_url: str
     worker.wait()
     coordinator = processes.start("coordinate", "--study", "demo", storage=storage_url)
     wait_for(lambda: {t.state for t in read_trials(storage_url, "demo")} == {TrialState.WAITING})
-    assert "went back to the queue" in wait_for(lambda: processes.log(coordinator))
+    wait_for(lambda: processes.has_said(coordinator, "went back to the queue"))
     coordinator.send_signal(signal.SIGTERM)
     assert coordinator.wait(30) == 0
 

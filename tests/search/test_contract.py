@@ -621,9 +621,9 @@ def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> N
     with PostgresServer() as server:
         opened = open_database(server.create_database(), create=True)
         study = create_study(opened, "study", make_spec())
-        lease = claim(study, 3.0)
+        lease = claim(study, 6.0)
         server.stop("immediate")
-        time.sleep(4)
+        time.sleep(7)
         server.start()
         assert requeue_overdue(opened, study.study_id) == []
         with opened.transaction() as connection:

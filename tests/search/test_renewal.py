@@ -30,14 +30,14 @@ def renewed_at(study: Study) -> dict[int, float]:
 
 
 def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
-    lease = claim(study, 2.0)
+    lease = claim(study, 5.0)
     first = renewed_at(study)[lease.trial_id]
 
     def is_older_than_a_lease() -> bool:
         assert requeue_overdue(study.database, study.study_id) == []
-        return renewed_at(study)[lease.trial_id] > first + 2.5
+        return renewed_at(study)[lease.trial_id] > first + 5.5
 
-    with Renewer(study.database, 2.0) as renewer:
+    with Renewer(study.database, 5.0) as renewer:
         renewer.tell([Heartbeat(lease, 7, 1.0)])
         wait_until(is_older_than_a_lease)
     assert renewer.lost == set()
