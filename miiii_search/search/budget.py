@@ -140,14 +140,18 @@ class Allowance:
         if budget != self._budget:
             self._budget, self._spent, self._ask_at = budget, None, 0.0
 
-    def is_due(self) -> bool:
-        """Whether the database is to be asked again."""
-        return self._budget.has_limits and self._spent is None and self._clock() >= self._ask_at
+    def is_due(self, margin: float) -> bool:
+        """Whether the database is to be asked again: from time to time, and before training would be `over`."""
+        if not self._budget.has_limits or self._spent is not None:
+            return False
+        return self._clock() >= self._ask_at or self.seconds_left <= margin
 
-    def ask(self) -> None:
+    def ask(self, margin: float = 0.0) -> None:
         """Looks at what all workers have used, and reserves more where that is due.
 
         To be called before the first trial is claimed, and then whenever it `is_due`. Called twice, it does no more.
+        Where ending takes longer than a reservation lasts, the rest could never be reserved, and the study would never
+        be done: reservations are of twice the `margin` at least.
         """
         if not self._budget.has_limits:
             return
@@ -157,7 +161,7 @@ class Allowance:
             if not attributes.read(connection, self._study_id, STARTED_KEY):
                 attributes.write(connection, self._study_id, {STARTED_KEY: attributes.now(connection)})
             usage = read_usage(connection, self._study_id)
-            reserved = self._reserve(connection, usage) if self._budget.device_hours is not None else 0.0
+            reserved = self._reserve(connection, usage, margin) if self._budget.device_hours is not None else 0.0
         now = self._clock()
         self._since = now if self._since is None else self._since
         self._reserved = max(self._reserved, reserved)
@@ -167,12 +171,13 @@ class Allowance:
         self._spent = spent(self._budget, others)
         self._ask_at = now + min(ASK_SECONDS, self.seconds_left / 2)
 
-    def _reserve(self, connection: sa.Connection, usage: Usage) -> float:
-        """Reserves more where less than half of a reservation is left; returns what is reserved in all."""
+    def _reserve(self, connection: sa.Connection, usage: Usage, margin: float) -> float:
+        """Reserves more where half of a reservation, or the margin, is all that is left; returns what is reserved."""
         assert self._budget.device_hours is not None
         left = 3600 * self._budget.device_hours - usage.device_seconds
-        seconds = min(max(SHARE * left / self._devices, SHORTEST_SECONDS), LONGEST_SECONDS, left / self._devices)
-        if seconds * self._devices < SHORTEST_SECONDS or 2 * self.seconds_left > seconds:
+        share = min(max(SHARE * left / self._devices, SHORTEST_SECONDS), LONGEST_SECONDS)
+        seconds = min(max(share, 2 * margin), left / self._devices)
+        if seconds * self._devices < SHORTEST_SECONDS or self.seconds_left > max(seconds / 2, margin):
             return self._reserved
         # From the ledger, not from memory: an earlier answer may have been lost on its way.
         written = self._written(connection)

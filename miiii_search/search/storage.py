@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from miiii_search.errors import UserError
 from miiii_search.search import tables
-from miiii_search.search.patience import first_line
+from miiii_search.search.patience import first_line, is_lost
 
 BUSY_SECONDS = 60
 """How long a writer waits for another one of the same SQLite file."""
@@ -117,14 +117,13 @@ def open_database(text: str, *, create: bool = False) -> Database:
             engine.dispose()
             raise UserError(f"{redacted(url)} holds no studies; create one with miiii-search create or up")
         return Database(url, engine, _open_optuna(url, engine, create=not is_complete))
-    except sa.exc.OperationalError as error:
-        engine.dispose()
-        reason = _reason(error)
-        way_out = "may its file be written?" if url.drivername == "sqlite" else _way_out(reason)
-        raise UserError(f"cannot reach {redacted(url)}: {reason}; {way_out}") from None
     except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
         engine.dispose()
-        raise UserError(f"cannot use {redacted(url)}: {_reason(error)}") from None
+        reason = _reason(error)
+        if not is_lost(error):
+            raise UserError(f"cannot use {redacted(url)}: {reason}") from None
+        way_out = "may its file be written?" if url.drivername == "sqlite" else _way_out(reason)
+        raise UserError(f"cannot reach {redacted(url)}: {reason}; {way_out}") from None
 
 
 def _make_engine(url: sa.URL) -> sa.Engine:

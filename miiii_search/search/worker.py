@@ -200,9 +200,9 @@ class Worker:
 
     def _over_budget(self) -> str | None:
         """Why training is to end, if it is; asks the database from time to time."""
-        if self._allowance.is_due() and (self._runs or not self._was_paused):
+        if self._allowance.is_due(self._margin) and (self._runs or not self._was_paused):
             with contextlib.suppress(Away):  # what was reserved may be used meanwhile
-                self._patience.attempt(self._allowance.ask)
+                self._patience.attempt(lambda: self._allowance.ask(self._margin))
         return self._allowance.over(self._margin)
 
     @property

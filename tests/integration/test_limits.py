@@ -92,6 +92,7 @@ def assert_equal(one: object, other: object) -> None:
     assert one == other
 
 
+@pytest.mark.timeout(900)
 def test_out_of_memory_shrinks_the_lanes(
     processes: Processes, tmp_path: Path, large: tuple[str, Callable[[], None]]
 ) -> None:
@@ -102,7 +103,7 @@ def test_out_of_memory_shrinks_the_lanes(
     limit_memory(worker, usual_memory(worker) + 2 * LANE // 3)
     enqueue_second()
     wait_for(partial(processes.has_said, worker, "out of memory with 2 lanes"))
-    assert worker.wait(200) == 0, processes.log(worker)
+    assert worker.wait(600) == 0, processes.log(worker)
     said = processes.log(worker)
     assert "at most 1 from now on" in said and "Traceback" not in said and "was taken" not in said
     assert [t.state for t in read_trials(storage, "limits")] == [TrialState.COMPLETE] * 2

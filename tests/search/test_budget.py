@@ -47,7 +47,7 @@ def test_workers_never_use_more_device_time_than_there_is(database: Database, se
     """Workers come and go, pause, are killed: counted by hand, what they held devices for stays within the budget."""
     chance = random.Random(seed)
     study, clock, hours = study_with(database, device_hours=1.0), Clock(), 1.0
-    held, workers, margin = 0.0, [], 2.0
+    held, workers, margin = 0.0, [], chance.choice([2.0, 7.0, 21.0])
     for _ in range(5):
         devices = chance.choice([1, 2, 8])
         workers.append((devices, allowance(study, devices, clock)))
@@ -55,8 +55,8 @@ def test_workers_never_use_more_device_time_than_there_is(database: Database, se
     for _ in range(3000):
         for k in sorted(training):
             devices, worker = workers[k]
-            if worker.is_due():
-                worker.ask()
+            if worker.is_due(margin):
+                worker.ask(margin)
             if worker.over(margin) is not None:
                 training.discard(k)
             elif chance.random() < 0.01:
@@ -74,17 +74,22 @@ def test_workers_never_use_more_device_time_than_there_is(database: Database, se
     assert held > 0.25 * 3600 * hours  # what is lost are reservations of the killed
 
 
-def test_a_lone_worker_uses_nearly_all(database: Database) -> None:
-    study, clock = study_with(database, device_hours=1.0), Clock()
-    worker, margin = allowance(study, 2, clock), 3.0
-    worker.ask()
+@pytest.mark.parametrize("hours", [0.1, 1.0])
+@pytest.mark.parametrize("margin", [3.0, 5.0, 9.0, 21.0])
+def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours: float) -> None:
+    """And the study is done then, however long the worker takes to end: nobody else would come to make it so."""
+    study, clock = study_with(database, device_hours=hours), Clock()
+    worker = allowance(study, 2, clock)
+    worker.ask(margin)
     while worker.over(margin) is None:
         clock.now += 1.0
-        if worker.is_due():
-            worker.ask()
-    assert 3600 - 2 * margin - SHORTEST_SECONDS - 4 <= 2 * clock.now <= 3600
+        if worker.is_due(margin):
+            worker.ask(margin)
+    assert 3600 * hours - 2 * margin - SHORTEST_SECONDS - 4 <= 2 * clock.now <= 3600 * hours
     assert study.is_done()
-    assert spent_by_now(database, study.study_id, study.spec.budget) == "the budget of 1 device hours is used up"
+    assert spent_by_now(database, study.study_id, study.spec.budget) == (
+        f"the budget of {hours:g} device hours is used up"
+    )
 
 
 def test_what_is_reserved_survives_an_outage_and_a_lost_answer(database: Database) -> None:

@@ -437,7 +437,7 @@ def test_what_stands_still_within_a_transaction_is_taken_back(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a process that is stopped, or a machine that is gone without a word, while it renews its leases."""
-    monkeypatch.setattr(storage, "STALLED_SECONDS", 1)
+    monkeypatch.setattr(storage, "STALLED_SECONDS", 5)
     database, other = open_database(postgres_url, create=True), open_database(postgres_url)
     study = create_study(database, "study", make_spec())
     lease = claim(study, OVERDUE)
@@ -450,7 +450,7 @@ def test_what_stands_still_within_a_transaction_is_taken_back(
         assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
     for engine in (database.engine, database.optuna.engine):
         with engine.connect() as connection:
-            assert connection.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "1s"
+            assert connection.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "5s"
     database.close()
     other.close()
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from miiii_search.errors import UserError
 from miiii_search.search.storage import open_database
-from tests.postgres import DatabaseServer, open_engine
+from tests.postgres import DatabaseServer, PostgresServer, open_engine
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,24 @@ def test_a_refused_connection_tells_the_way_out(postgres_url: str, change: dict[
     url = sa.make_url(postgres_url).set(**change).render_as_string(hide_password=False)
     with pytest.raises(UserError, match=words):
         open_database(url)
+
+
+def test_a_server_that_goes_while_it_is_opened_is_not_reached() -> None:
+    """After our own first look, and before Optuna's."""
+    with PostgresServer() as server:
+        url = server.create_database()
+        open_database(url, create=True).close()
+
+        def leave(_c: object, _d: object, statement: str, *_: object) -> None:
+            if "FROM version_info" in statement:
+                server.stop("immediate")
+
+        sa.event.listen(sa.Engine, "before_cursor_execute", leave)
+        try:
+            with pytest.raises(UserError, match=r"cannot reach .*; is the server there"):
+                open_database(url)
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", leave)
 
 
 def test_a_role_without_rights_is_told_so(postgres_server: DatabaseServer, postgres_url: str) -> None:
