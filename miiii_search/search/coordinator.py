@@ -4,6 +4,7 @@ note, and decides that the study is done."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from miiii_search.search import leases
@@ -26,14 +27,17 @@ def supervise(
     """Supervises until the study is done (True) or `stop` is set (False). `on_poll` is called at each look, and
     `observe` is told what it found.
 
-    Several may run at once: what one has done the others find done. While the database is away, it waits.
+    Several may run at once: what one has done the others find done. While the database is away, it waits; then workers,
+    who could not reach it either, get the period of a lease to come back first.
     """
     poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say)
     note, paused = StudyNote(study), False
+    patient_until = 0.0
 
     def look() -> bool:
         nonlocal paused
-        for number in leases.requeue_overdue(study.database, study.study_id):
+        is_early = time.monotonic() < patient_until
+        for number in () if is_early else leases.requeue_overdue(study.database, study.study_id):
             say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
         if (queued := queue_further_seeds(study)) is not None:
             say(queued)
@@ -52,7 +56,7 @@ def supervise(
             if patience.attempt(look):
                 return True
         except Away:
-            pass
+            patient_until = time.monotonic() + study.spec.lease_seconds
         stop.wait(poll)
     return False
 

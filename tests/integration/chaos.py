@@ -134,8 +134,10 @@ class Chaos:
         self._coordinators = [self._coordinate() for _ in range(2)]
         self._machines = []
         for k in range(2):
-            proxy = Proxy(self._storage)
-            self._machines.append(Machine(self._folder / f"machine-{k}", proxy, self._work(k, proxy)))
+            proxy, folder = Proxy(self._storage), self._folder / f"machine-{k}"
+            disk_of(folder).mkdir()
+            point(folder, disk_of(folder))
+            self._machines.append(Machine(folder, proxy, self._work(k, proxy)))
         self._logs = [machine.worker for machine in self._machines]
         return self
 
@@ -299,13 +301,23 @@ class Chaos:
 
     def _take_disk(self, machine: Machine) -> None:
         """Puts a file where the folder was, for a moment, as a disk that is gone."""
-        away = machine.folder.with_suffix(".away")
-        with contextlib.suppress(FileNotFoundError):
-            machine.folder.rename(away)
-            machine.folder.write_text("no folder")
-            time.sleep(self._chance.uniform(0.5, 4.0))
-            machine.folder.unlink()
-            away.rename(machine.folder)
+        no_folder = machine.folder.with_suffix(".file")
+        no_folder.write_text("no folder")
+        point(machine.folder, no_folder)
+        time.sleep(self._chance.uniform(0.5, 4.0))
+        point(machine.folder, disk_of(machine.folder))
+
+
+def disk_of(folder: Path) -> Path:
+    """What the folder of a machine, a symbolic link, points to."""
+    return folder.with_suffix(".disk")
+
+
+def point(link: Path, target: Path) -> None:
+    """At once, since a worker may make a folder where it finds none."""
+    new = link.with_suffix(".new")
+    new.symlink_to(target)
+    new.replace(link)
 
 
 def truncate(path: Path) -> None:
