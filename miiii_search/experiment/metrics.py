@@ -15,7 +15,6 @@ from miiii_search.experiment.telemetry import Floats, Record
 Verdict = Literal["identical", "agrees", "differs"]
 PerTask = Annotated[tuple[float, ...], Field(strict=False)]
 
-
 HALF_A_POINT = 0.005
 FIVE_PERCENT = 0.05
 

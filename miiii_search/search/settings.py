@@ -141,7 +141,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in one line."""
     mistakes = error.errors(include_url=False)
     # A union reports a mistake for each member; the clearest of them is said.
-    mistake = min(mistakes, key=_is_less_clear)
+    mistake = min(mistakes, key=_vagueness)
     names = [str(part) for part in mistake["loc"]]
     if mistake["type"] == "extra_forbidden":
         # The last is the user's own, whatever it looks like.
@@ -160,7 +160,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     return f"{key} {message}, but is {json.dumps(mistake['input'], default=str)}"
 
 
-def _is_less_clear(mistake: ErrorDetails) -> int:
+def _vagueness(mistake: ErrorDetails) -> int:
     """Where a mistake is placed among those of a union's members; the first is said."""
     if mistake["type"] in ("extra_forbidden", "value_error"):
         return ("extra_forbidden", "value_error").index(mistake["type"])

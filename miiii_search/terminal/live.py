@@ -10,8 +10,7 @@ from rich.live import Live
 
 from miiii_search.search.status import read_status
 from miiii_search.search.study import Study
-from miiii_search.terminal import display
-from miiii_search.terminal.display import console, headline, status_view
+from miiii_search.terminal.display import LINE_SECONDS, console, headline, status_view
 
 
 @contextmanager
@@ -23,7 +22,7 @@ def live(study: Study) -> Iterator[Callable[[], bool]]:
         def look() -> bool:
             nonlocal said
             status = read_status(study)
-            if time.monotonic() - said >= display.LINE_SECONDS or status.done:
+            if time.monotonic() - said >= LINE_SECONDS or status.done:
                 said = time.monotonic()
                 counts = ", ".join(f"{count} {name}" for name, count in status.counts.items() if count)
                 console.print(f"{counts} · {headline(status)}", soft_wrap=True, markup=False)

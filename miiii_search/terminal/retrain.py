@@ -30,8 +30,7 @@ from miiii_search.search.presets import get_configuration
 from miiii_search.search.provenance import source_commit
 from miiii_search.search.run_folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.search.settings import to_tree, with_settings
-from miiii_search.terminal import display
-from miiii_search.terminal.display import console
+from miiii_search.terminal.display import LINE_SECONDS, console
 from miiii_search.terminal.folders import prepare, writing
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ def train_visibly(
             )
             accuracy = f"accuracy: training {train}, validation {validation}"
             bar.update(task, completed=progress.epoch, description="training", accuracy=accuracy)
-            if not console.is_terminal and time.monotonic() - said >= display.LINE_SECONDS:
+            if not console.is_terminal and time.monotonic() - said >= LINE_SECONDS:
                 said = time.monotonic()
                 _say(f"epoch {progress.epoch:,} of {until or experiment.epochs:,} · {accuracy}")
 

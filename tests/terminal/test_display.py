@@ -15,7 +15,7 @@ from miiii_search.search.reporting import Outcome, finish
 from miiii_search.search.status import Running, Status, read_status
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import create_study
-from miiii_search.terminal import display, live
+from miiii_search.terminal import live
 from miiii_search.terminal.display import headline, pruned_view, ranking, sparkline, status_view
 from miiii_search.terminal.studies import studies_table
 from tests.search.support import claim, end, make_spec
@@ -118,7 +118,7 @@ def test_a_user_s_brackets_are_no_markup(tmp_path: Path, monkeypatch: pytest.Mon
     end(study, claim(study))
     console = Console(width=300, file=io.StringIO())
     monkeypatch.setattr(live, "console", console)
-    monkeypatch.setattr(display, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(live, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(live, "headline", lambda status: status.study)
     with console.capture() as captured:
         console.print(ranking(study))

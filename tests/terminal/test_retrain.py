@@ -11,7 +11,7 @@ import pytest
 from miiii_search.errors import UserError
 from miiii_search.search.export import read_configuration
 from miiii_search.search.run_folder import read_run
-from miiii_search.terminal import display
+from miiii_search.terminal import retrain as retraining
 from miiii_search.terminal.retrain import choose, retrain
 
 SETTINGS = [
@@ -53,10 +53,10 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = choose(None, "demo", None, SETTINGS)
-    monkeypatch.setattr(display, "LINE_SECONDS", 3600.0)
+    monkeypatch.setattr(retraining, "LINE_SECONDS", 3600.0)
     assert retrain(chosen, tmp_path / "quiet", compare_with_recorded=False)
     assert " · accuracy: " not in capsys.readouterr().out
-    monkeypatch.setattr(display, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(retraining, "LINE_SECONDS", 0.0)
     assert retrain(chosen, tmp_path / "run", compare_with_recorded=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if " · accuracy: " in line]
     assert lines and all(re.match(r"epoch \d+ of 320 · accuracy: training \d\.\d{3}, valid", line) for line in lines)
