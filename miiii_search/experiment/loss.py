@@ -21,9 +21,14 @@ def task_slices(moduli: tuple[int, ...]) -> list[slice]:
     return [slice(int(end) - q, int(end)) for q, end in zip(moduli, ends, strict=True)]
 
 
-def task_weights(moduli: tuple[int, ...], scored: tuple[bool, ...]) -> Array:
-    """1/ln q, the inverse of a uniform guess's cross-entropy; 0 for tasks left out. `[tasks]`."""
-    return jnp.asarray(np.where(scored, 1 / np.log(moduli), 0), jnp.float32)
+def task_weights(moduli: tuple[int, ...], scored: tuple[bool, ...], reduction: str = "sum") -> Array:
+    """Return each task's factor in the loss. `[tasks]`.
+
+    It is 1/ln q, the inverse of a uniform guess's cross-entropy, and 0 for tasks left out. With the reduction "mean"
+    it is divided by the number of all tasks, those left out included, as in the public code.
+    """
+    divisor = len(moduli) if reduction == "mean" else 1
+    return jnp.asarray(np.where(scored, 1 / np.log(moduli), 0) / divisor, jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -105,11 +105,47 @@ def make_dropout(key: Array, rate: Array, mask: str) -> Callable[[Array], Array]
     return dropout
 
 
-def initial_weights(p: int, d_model: int, n_heads: int, n_logits: int, key: Array) -> dict[str, Array]:
-    """The weights of a freshly initialised network, by name."""
-    model = Transformer(p, d_model, n_heads, n_logits, nnx.Rngs(params=key))
+def initial_weights(
+    p: int, d_model: int, n_heads: int, moduli: tuple[int, ...], key: Array, initialisation: str = "he"
+) -> dict[str, Array]:
+    """Draw the weights of a new network, by name.
+
+    `initialisation` "he" is normal with the fan-in of one output (see `Transformer`); "public-code" is what the
+    paper's authors ran (see `_public_code_weights`).
+    """
+    if initialisation == "public-code":
+        return _public_code_weights(p, d_model, n_heads, moduli, key)
+    model = Transformer(p, d_model, n_heads, sum(moduli), nnx.Rngs(params=key))
     weights: dict[str, Array] = nnx.to_pure_dict(nnx.state(model))
     return weights
+
+
+def _public_code_weights(
+    p: int, d_model: int, n_heads: int, moduli: tuple[int, ...], key: Array
+) -> dict[str, Array]:
+    """Draw weights as the paper's public code does (commit d201562): JAX's `he_normal` on arrays of that code's shapes.
+
+    That initialiser draws from a normal distribution truncated at two standard deviations. It counts all axes but the
+    last as inputs, the head or task axis included. So queries, keys and values are √heads times smaller than "he", the
+    unembedding √tasks times smaller, and the embeddings depend on their numbers of rows. Both feed-forward matrices
+    come from one key, so that they hold the same draws in the same order, at half the size in the second.
+    """
+    he_normal = jax.nn.initializers.he_normal()
+    token, position, query, key_, value, output, feed_forward, unembedding = jax.random.split(key, 8)
+    per_head = (n_heads, d_model, d_model // n_heads)
+    logits = he_normal(unembedding, (len(moduli), d_model, max(moduli)), jnp.float32)
+    return {
+        "token_embedding": he_normal(token, (p + 1, d_model), jnp.float32),
+        "position_embedding": he_normal(position, (3, d_model), jnp.float32),
+        "query": he_normal(query, per_head, jnp.float32).transpose(1, 0, 2),
+        "key": he_normal(key_, per_head, jnp.float32).transpose(1, 0, 2),
+        "value": he_normal(value, per_head, jnp.float32).transpose(1, 0, 2),
+        "attention_output": he_normal(output, (n_heads, d_model // n_heads, d_model), jnp.float32),
+        "feed_forward_in": he_normal(feed_forward, (d_model, 4 * d_model), jnp.float32),
+        "feed_forward_out": he_normal(feed_forward, (4 * d_model, d_model), jnp.float32),
+        # That code has a row of max(q) logits for each task and masks the surplus ones.
+        "unembedding": jnp.concatenate([logits[k, :, :q] for k, q in enumerate(moduli)], axis=1),
+    }
 
 
 def with_weights(weights: dict[str, Array]) -> Transformer:

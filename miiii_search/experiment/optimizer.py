@@ -18,10 +18,13 @@ class GrokfastState(NamedTuple):
     average: Any
 
 
-def grokfast_ema(alpha: Array | float, amplitude: Array | float) -> optax.GradientTransformation:
-    """Grokfast's EMA filter: e_t = α e_{t−1} + (1−α) g_t with e_0 = g_0; the output is g_t + λ e_t.
+def grokfast_ema(
+    alpha: Array | float, amplitude: Array | float, start: str = "first-gradient"
+) -> optax.GradientTransformation:
+    """Grokfast's EMA filter: e_t = α e_{t−1} + (1−α) g_t; the output is g_t + λ e_t.
 
-    Both arguments may be traced; an `amplitude` λ of 0 is exactly off.
+    The average starts at the first gradient, e_0 = g_0, or with `start` "zero" at 0, as in the paper's public code.
+    `alpha` and `amplitude` may be traced; an `amplitude` λ of 0 is exactly off.
     Source: Lee et al. (2024), arXiv 2405.20233, algorithm 1; Eq. 13, whose time indices are a misprint.
     """
 
@@ -29,7 +32,7 @@ def grokfast_ema(alpha: Array | float, amplitude: Array | float) -> optax.Gradie
         return GrokfastState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
     def update(gradients: Any, state: GrokfastState, params: Any = None) -> tuple[Any, GrokfastState]:
-        first = state.updates == 0
+        first = (state.updates == 0) & (start == "first-gradient")
         average = jax.tree.map(lambda e, g: jnp.where(first, g, alpha * e + (1 - alpha) * g), state.average, gradients)
         filtered = jax.tree.map(lambda g, e: g + amplitude * e, gradients, average)
         return filtered, GrokfastState(state.updates + 1, average)
@@ -42,12 +45,13 @@ def make_optimizer(
     weight_decay: Array | float,
     grokfast_lambda: Array | float,
     grokfast_alpha: Array | float,
+    grokfast_start: str = "first-gradient",
 ) -> optax.GradientTransformation:
     """The paper's optimizer: the filter, then AdamW with β1 = 0.9, β2 = 0.98, ε = 1e-8 at a constant rate.
 
-    All arguments may be traced numbers: they are a lane's own.
+    The numbers may be traced: they are a lane's own.
     """
     return optax.chain(
-        grokfast_ema(grokfast_alpha, grokfast_lambda),
+        grokfast_ema(grokfast_alpha, grokfast_lambda, grokfast_start),
         optax.adamw(learning_rate, b1=0.9, b2=0.98, eps=1e-8, weight_decay=weight_decay),
     )

@@ -101,8 +101,8 @@ class Program:
         }
 
     @property
-    def _shape(self) -> tuple[int, int, int, int]:
-        return self.key.experiment.p, self.key.d_model, self.key.n_heads, sum(self.moduli)
+    def _shape(self) -> tuple[int, int, int, tuple[int, ...]]:
+        return self.key.experiment.p, self.key.d_model, self.key.n_heads, self.moduli
 
     def init(self, experiment: Experiment, hyperparameters: Hyperparameters) -> LaneState:
         """The state before epoch 1; always computed for one lane alone, so it depends on nothing else."""
@@ -193,7 +193,7 @@ class Program:
 
     def _initial_state(self, key: Array, knobs: Knobs) -> LaneState:
         weight_key, dropout_key = jax.random.split(key)
-        weights = initial_weights(*self._shape, weight_key)
+        weights = initial_weights(*self._shape, weight_key, self.key.experiment.initialisation)
         zero = jnp.zeros((), jnp.int32)
         return LaneState(
             weights=weights,
@@ -281,7 +281,7 @@ class Program:
         epoch = state.epoch + 1
         knobs = self._anneal(state.knobs, epoch)
         dropout = make_dropout(jax.random.fold_in(state.key, epoch), knobs.dropout, self.key.experiment.dropout_mask)
-        weights_of_tasks = task_weights(self.moduli, self.scored)
+        weights_of_tasks = task_weights(self.moduli, self.scored, self.key.experiment.loss_reduction)
 
         def loss(weights: Weights) -> tuple[Array, tuple[Array, Array]]:
             with self._precision():
@@ -338,6 +338,11 @@ class Program:
     def _norms(weights: Weights) -> Array:
         return jnp.stack([jnp.linalg.norm(weights[name].ravel()) for name in sorted(weights)])
 
-    @staticmethod
-    def _optimizer(knobs: Knobs) -> Any:
-        return make_optimizer(knobs.learning_rate, knobs.weight_decay, knobs.grokfast_lambda, knobs.grokfast_alpha)
+    def _optimizer(self, knobs: Knobs) -> Any:
+        return make_optimizer(
+            knobs.learning_rate,
+            knobs.weight_decay,
+            knobs.grokfast_lambda,
+            knobs.grokfast_alpha,
+            self.key.experiment.grokfast_start,
+        )

@@ -104,7 +104,16 @@ class Experiment(Spec):
     dropout_mask: Literal["sample", "batch"] = "sample"
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """Of matrix products; sums and the loss are float32 always. A CPU computes all three in float32."""
+    initialisation: Literal["he", "public-code"] = "he"
+    """How the weights are drawn; see `initial_weights`."""
     grokfast_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    grokfast_start: Literal["first-gradient", "zero"] = "first-gradient"
+    """The gradient filter's average before the first step: e_0 = g_0 (Lee et al.), or 0 as in the public code."""
+    loss_reduction: Literal["sum", "mean"] = "sum"
+    """How the tasks' weighted losses become one: their sum (Eq. 12), or their mean as in the public code.
+
+    AdamW ignores a constant factor except for its ε, which a mean makes larger relative to the gradients.
+    """
     annealing: Annealing = Annealing()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
