@@ -79,7 +79,9 @@ def runs() -> dict[str, Run]:
             authors_run,
             until="authors-code",
         ),
-        "basis": Run("permuted labels cannot be generalised (3.1)", authors_with(task="basis"), authors_run, until=8192),
+        "basis": Run(
+            "permuted labels cannot be generalised (3.1)", authors_with(task="basis"), authors_run, until=8192
+        ),
         "fast": Run("the preset `fast`: all 29 tasks in under an hour", *get_configuration("fast", None)),
     }
 
@@ -118,7 +120,9 @@ def train(name: str, run: Run, folder: Path, stop: Callable[[], bool]) -> None:
         epoch = int(snapshot["epoch"])
         record = Record.from_npz(data)
         if int(record.epoch[-1]) != epoch:
-            raise SystemExit(f"{own}: the record ends at {record.epoch[-1]}, the checkpoint at {epoch}; remove the folder")
+            raise SystemExit(
+                f"{own}: the record ends at {record.epoch[-1]}, the checkpoint at {epoch}; remove the folder"
+            )
         records, spectra = [record], spectra_from_npz(data)
     lane, pace = lanes.admit(experiment, run.hyperparameters, snapshot), Pace()
     saved, look_at = time.monotonic(), next_look(experiment, lanes.progress(lane).epoch)

@@ -23,8 +23,10 @@ from miiii_search.analysis.figures import (
     study,
     study_spread,
 )
+from miiii_search.analysis.figures.reference import compare_with_reference
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.milestones import REACHED
+from miiii_search.analysis.reference import Reference
 from miiii_search.analysis.report import Page, Picture
 from miiii_search.analysis.survey import Survey
 from miiii_search.experiment.metrics import accuracy_text
@@ -314,14 +316,23 @@ OF_SEVERAL: tuple[tuple[str, str, str, str, DrawSeveral], ...] = (
 )
 
 
-def pictures_of_several(findings: Sequence[Findings]) -> list[Picture]:
-    """The figures that put several runs side by side."""
+def pictures_of_several(findings: Sequence[Findings], reference: Reference | None = None) -> list[Picture]:
+    """Return the figures that put several runs side by side, and beside a reference if there is one."""
     # A folder's name may hold what matplotlib takes for mathematics.
     findings = [replace(one, run=replace(one.run, name=one.run.name.replace("$", r"\$"))) for one in findings]
-    return [
+    pictures = [
         Picture(name, "Findings", title, caption, source, partial(function, findings))
         for name, title, source, caption, function in OF_SEVERAL
     ]
+    if reference is not None:
+        shown = replace(reference, name=reference.name.replace("$", r"\$"))
+        caption = (
+            "Above: mean accuracies, of the reference in grey. Below: the epoch from which each task's validation "
+            "accuracy stays at 0.9, of the reference as dots, of the runs as crosses."
+        )
+        draw = partial(compare_with_reference, findings, shown)
+        pictures.insert(0, Picture("compare-reference", "Findings", "Beside the reference", caption, "Fig. 6", draw))
+    return pictures
 
 
 def page_of_several(table: Comparison, problems: Sequence[str], made_by: str) -> Page:

@@ -106,14 +106,26 @@ def compare(
     out: Annotated[Path, typer.Option(help="The folder for figures, numbers.json and report.html")] = Path(
         "comparison"
     ),
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Accuracy curves to compare with: a CSV file with the columns split (training or validation), "
+            "epoch, and one for each modulus",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Put several runs side by side: one table, and one figure for each of the paper's findings.
 
+    With --reference, also draw the runs beside other accuracy curves and print the differences; one run is enough.
+
     Example: miiii-search compare runs/nanda runs/miiii runs/basis runs/masked --out comparison
+
+    Example: miiii-search compare runs/authors-code --reference figure-6.csv
     """
     from miiii_search.terminal.analyze import compare_folders
 
-    compare_folders(run_folders, out)
+    compare_folders(run_folders, out, reference)
 
 
 def export_weights(

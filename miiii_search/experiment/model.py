@@ -120,9 +120,7 @@ def initial_weights(
     return weights
 
 
-def _public_code_weights(
-    p: int, d_model: int, n_heads: int, moduli: tuple[int, ...], key: Array
-) -> dict[str, Array]:
+def _public_code_weights(p: int, d_model: int, n_heads: int, moduli: tuple[int, ...], key: Array) -> dict[str, Array]:
     """Draw weights as the paper's public code does (commit d201562): JAX's `he_normal` on arrays of that code's shapes.
 
     That initialiser draws from a normal distribution truncated at two standard deviations. It counts all axes but the

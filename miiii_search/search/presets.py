@@ -29,7 +29,7 @@ AUTHORS_RUN = TABLE_2.model_copy(update={"weight_decay": 0.33})
 
 AUTHORS_EXPERIMENT = Experiment(
     train_fraction=0.5,
-    validation_samples=5385,  # that code validates on all 6,385 samples left; 1,000 are kept aside here for the test split
+    validation_samples=5385,  # that code validates on all 6,385 that are left; here 1,000 of them are the test split
     dropout_mask="batch",
     initialisation="public-code",
     grokfast_start="zero",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import TrialState
 from rich.table import Table
@@ -25,6 +26,7 @@ from miiii_search.analysis.comparison import Comparison
 from miiii_search.analysis.comparison import compare as compare_findings
 from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import to_numbers
+from miiii_search.analysis.reference import SPLITS, Differences, Reference, differences, read_reference
 from miiii_search.analysis.report import NUMBERS, PAGE, Drawn, draw, write
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.errors import UserError
@@ -134,28 +136,67 @@ def analyze_study(study: Study, out: Path | None) -> None:
     _say(f"{len(drawn)} figures, numbers.json and the page {folder / PAGE}")
 
 
-def compare_folders(folders: Sequence[Path], out: Path) -> None:
-    """Puts runs side by side: a table here and on a page, and figures. Raises `UserError`."""
-    if len(folders) < 2:
+def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | None = None) -> None:
+    """Put runs side by side: a table here and on a page, and figures; with a reference, the differences from it.
+
+    Raises `UserError` if `out` cannot be written, or if the reference cannot be read or compared.
+    """
+    if len(folders) < 2 and reference_file is None:
         raise UserError("compare needs two runs' folders or more; for one there is miiii-search analyze RUN_DIR")
+    reference = None if reference_file is None else read_reference(reference_file)
     runs, problems = [], list[str]()
     for folder in folders:
         run, lines = read_run(folder)
         runs.append(run)
         problems += lines
+    compared = {} if reference is None else _compare_with_reference(runs, folders, reference)
     prepare(out)
     with _steps() as step:
         findings = [_analyze_as(run, step) for run in _told_apart(runs, folders)]
-        figures = pictures_of_several(findings)
+        figures = pictures_of_several(findings, reference)
         drawn = draw(figures, step)
     problems += [f"{one.run.name}: {line}" for one in findings for line in one.missing]
     table = compare_findings(findings)
     for line in problems:
         _say(f"note: {line}")
     console.print(_table(table))
-    numbers = {"runs": [to_numbers(one) for one in findings], "table": table.to_json()}
+    numbers: dict[str, Any] = {"runs": [to_numbers(one) for one in findings], "table": table.to_json()}
+    if reference is not None:
+        for name, gaps in compared.items():
+            _print_differences(name, reference, gaps)
+        numbers["reference"] = {name: gaps.to_json() for name, gaps in compared.items()}
     writing(out, lambda: write(out, page_of_several(table, problems, MADE_BY), figures, drawn, numbers))
     _say(f"{len(drawn)} figures, numbers.json and the page {out / PAGE}")
+
+
+def _compare_with_reference(
+    runs: Sequence[TrainedRun], folders: Sequence[Path], reference: Reference
+) -> dict[str, Differences]:
+    """Return the differences of each run from the reference, by the run's name. Raises `UserError`."""
+    compared = {}
+    for run in _told_apart(runs, folders):
+        if run.record is None:
+            raise UserError(f"{run.name} has no record to compare with {reference.name}")
+        compared[run.name] = differences(run.experiment, run.record, reference)
+    return compared
+
+
+def _print_differences(name: str, reference: Reference, compared: Differences) -> None:
+    """Print mean accuracies at the reference's epochs, and the largest differences."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("epoch", *(f"{split}\n{what}" for split in SPLITS for what in ("reference", "run", "difference"))):
+        table.add_column(column, justify="right")
+    for k, epoch in enumerate(compared.epochs):
+        values = []
+        for split in SPLITS:
+            theirs, ours = compared.reference[split][k], compared.run[split][k]
+            values += [f"{theirs:.3f}", f"{ours:.3f}", f"{ours - theirs:+.3f}"]
+        table.add_row(f"{epoch:,}", *values)
+    _say(f"{name} beside {reference.name}: accuracies, mean over tasks")
+    console.print(table)
+    for split in SPLITS:
+        largest, epoch = compared.largest(split)
+        _say(f"{split}: the largest difference is {largest:.3f}, at epoch {epoch:,}")
 
 
 def _told_apart(runs: Sequence[TrainedRun], folders: Sequence[Path]) -> list[TrainedRun]:

@@ -20,8 +20,8 @@ P, D_MODEL, N_HEADS = 13, 24, 4
 
 
 def make_weights(task: Task) -> dict[str, NDArray[np.float32]]:
-    n_logits = sum(Experiment(p=P, task=task).moduli)
-    weights = initial_weights(P, D_MODEL, N_HEADS, n_logits, jax.random.PRNGKey(0))
+    moduli = Experiment(p=P, task=task).moduli
+    weights = initial_weights(P, D_MODEL, N_HEADS, moduli, jax.random.PRNGKey(0))
     # Freshly initialised attention is almost uniform, and would hide an error in its scores.
     return {name: np.asarray(20 * array if name == "query" else array) for name, array in weights.items()}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from miiii_search.experiment.loss import evaluate, task_slices, task_weights, weighted_loss
-from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.spec import Experiment, Task
 
 Array = jax.Array
 Floats = NDArray[np.float64]
@@ -149,6 +149,15 @@ def test_weights_are_the_inverse_of_a_uniform_guess() -> None:
     experiment = Experiment()
     weights = np.asarray(task_weights(experiment.moduli, experiment.scored))
     np.testing.assert_allclose(weights, [1 / log(q) for q in experiment.moduli], rtol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["miiii", "masked", "nanda"])
+def test_a_mean_counts_every_task(task: Task) -> None:
+    experiment = Experiment(task=task)
+    total = np.asarray(task_weights(experiment.moduli, experiment.scored))
+    mean = np.asarray(task_weights(experiment.moduli, experiment.scored, "mean"))
+    # Tasks that are left out count as well, as in the public code, which sets their weights to 0.
+    np.testing.assert_allclose(mean * {"miiii": 29, "masked": 29, "nanda": 1}[task], total, rtol=1e-6)
 
 
 def test_slices_lie_side_by_side() -> None:

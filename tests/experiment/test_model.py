@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
-from miiii_search.experiment.loss import task_weights, weighted_loss
+from miiii_search.experiment.loss import task_slices, task_weights, weighted_loss
 from miiii_search.experiment.model import initial_weights, make_dropout, with_weights
-from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.spec import Experiment, primes_below
 from miiii_search.experiment.tasks import make_splits
 from tests.experiment import textbook
 
@@ -23,6 +24,7 @@ Network = Callable[[Weights], dict[str, Array]]
 LossAndGradient = Callable[[Array, Array], tuple[Array, Array]]
 
 N_SAMPLES = 256
+MODULI = primes_below(113)
 SIZES = [(d_model, n_heads) for d_model in (128, 256) for n_heads in (4, 8)]
 
 
@@ -36,7 +38,7 @@ class Comparison:
 
 
 def make_weights(d_model: int, n_heads: int) -> Weights:
-    weights = initial_weights(113, d_model, n_heads, 1480, jax.random.PRNGKey(0))
+    weights = initial_weights(113, d_model, n_heads, MODULI, jax.random.PRNGKey(0))
     # Freshly initialised attention is almost uniform, and would hide an error in its scores.
     return weights | {"query": 20 * weights["query"]}
 
@@ -182,7 +184,7 @@ def test_initial_weights_follow_he(d_model: int, n_heads: int) -> None:
         "feed_forward_out": ((4 * d_model, d_model), 4 * d_model),
         "unembedding": ((d_model, 1480), d_model),
     }
-    weights = initial_weights(113, d_model, n_heads, 1480, jax.random.PRNGKey(0))
+    weights = initial_weights(113, d_model, n_heads, MODULI, jax.random.PRNGKey(0))
     assert weights.keys() == prescribed.keys()
     for name, (shape, fan_in) in prescribed.items():
         array = np.asarray(weights[name], np.float64)
@@ -196,11 +198,56 @@ def test_initial_weights_follow_he(d_model: int, n_heads: int) -> None:
         assert abs(share - 0.6827) < 5 * np.sqrt(0.6827 * 0.3173 / array.size)
 
 
+@pytest.mark.parametrize(("d_model", "n_heads"), SIZES)
+def test_public_code_weights_follow_jax_he_normal(d_model: int, n_heads: int) -> None:
+    d_head, n_tasks = d_model // n_heads, 29
+    prescribed = {  # fan-in as JAX counts it on that code's arrays: all axes but the last
+        "token_embedding": 114,
+        "position_embedding": 3,
+        "query": n_heads * d_model,
+        "key": n_heads * d_model,
+        "value": n_heads * d_model,
+        "attention_output": n_heads * d_head,
+        "feed_forward_in": d_model,
+        "feed_forward_out": 4 * d_model,
+        "unembedding": n_tasks * d_model,
+    }
+    weights = initial_weights(113, d_model, n_heads, MODULI, jax.random.PRNGKey(0), "public-code")
+    ours = initial_weights(113, d_model, n_heads, MODULI, jax.random.PRNGKey(0))
+    assert {name: array.shape for name, array in weights.items()} == {name: a.shape for name, a in ours.items()}
+    # Of a normal distribution that is cut off at two standard deviations: its own deviation, and one deviation's share.
+    cut = stats.truncnorm(-2, 2)
+    within_one = float(cut.cdf(cut.std()) - cut.cdf(-cut.std()))
+    for name, fan_in in prescribed.items():
+        array = np.asarray(weights[name], np.float64)
+        deviation = np.sqrt(2 / fan_in)
+        error = deviation * np.sqrt((stats.truncnorm.stats(-2, 2, moments="k") + 2) / (4 * array.size))
+        assert array.std() == pytest.approx(deviation, abs=5 * error), name
+        assert abs(array.mean()) < 5 * deviation / np.sqrt(array.size), name
+        assert np.abs(array).max() <= 2 * deviation / cut.std() * (1 + 1e-6), name
+        assert np.abs(array).max() > 1.8 * deviation / cut.std() or array.size < 1000, name
+        share = np.mean(np.abs(array) < deviation)
+        assert abs(share - within_one) < 5 * np.sqrt(within_one * (1 - within_one) / array.size), name
+    # That code draws both feed-forward matrices from one key.
+    np.testing.assert_allclose(
+        weights["feed_forward_out"].ravel(), weights["feed_forward_in"].ravel() / 2, rtol=1e-6, atol=1e-9
+    )
+
+
+def test_public_code_unembeddings_are_slices_of_padded_ones() -> None:
+    weights = initial_weights(113, 128, 4, MODULI, jax.random.PRNGKey(3), "public-code")
+    first = [float(weights["unembedding"][0, rows.start]) for rows in task_slices(MODULI)]
+    assert len(set(first)) == len(MODULI)  # no task repeats another's draws
+    single = initial_weights(31, 128, 4, (31,), jax.random.PRNGKey(0), "public-code")
+    assert single["unembedding"].shape == (128, 31)
+    assert float(single["unembedding"].std()) == pytest.approx(np.sqrt(2 / 128), rel=0.05)
+
+
 def test_no_two_matrices_are_drawn_alike() -> None:
-    weights = initial_weights(113, 128, 4, 1480, jax.random.PRNGKey(0))
+    weights = initial_weights(113, 128, 4, MODULI, jax.random.PRNGKey(0))
     first = [float(array.ravel()[0]) / float(array.std()) for array in weights.values()]
     assert len(set(first)) == len(first)
-    other = initial_weights(113, 128, 4, 1480, jax.random.PRNGKey(1))
+    other = initial_weights(113, 128, 4, MODULI, jax.random.PRNGKey(1))
     assert all((weights[name] != other[name]).all() for name in weights)
 
 

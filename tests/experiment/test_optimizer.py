@@ -38,9 +38,9 @@ def make_parameters() -> dict[str, NDArray[np.float32]]:
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
 
 
-def filtered(gradients: list[Floats], alpha: float, amplitude: float) -> list[Floats]:
+def filtered(gradients: list[Floats], alpha: float, amplitude: float, start: str = "first-gradient") -> list[Floats]:
     """Lee et al. (2024), algorithm 1, in float64."""
-    average = gradients[0]
+    average = gradients[0] if start == "first-gradient" else np.zeros_like(gradients[0])
     result = []
     for g in gradients:
         average = alpha * average + (1 - alpha) * g
@@ -81,12 +81,13 @@ def column(gradients: list[dict[str, NDArray[np.float32]]], name: str) -> list[F
     return [g[name].astype(np.float64) for g in gradients]
 
 
+@pytest.mark.parametrize("start", ["first-gradient", "zero"])
 @pytest.mark.parametrize(("alpha", "amplitude"), [(0.98, 0.5), (0.98, 2.0), (0.5, 1.0), (0.0, 3.0)])
-def test_the_filter_is_the_recurrence(alpha: float, amplitude: float) -> None:
+def test_the_filter_is_the_recurrence(alpha: float, amplitude: float, start: str) -> None:
     gradients = make_gradients()
-    transformation = grokfast_ema(alpha, amplitude)
+    transformation = grokfast_ema(alpha, amplitude, start)
     state = transformation.init(jax.tree.map(jnp.asarray, gradients[0]))
-    expected = {name: filtered(column(gradients, name), alpha, amplitude) for name in SHAPES}
+    expected = {name: filtered(column(gradients, name), alpha, amplitude, start) for name in SHAPES}
     for t, g in enumerate(gradients):
         output, state = transformation.update(jax.tree.map(jnp.asarray, g), state)
         for name in SHAPES:

@@ -177,6 +177,24 @@ def test_runs_side_by_side(type: Type, home: Path) -> None:
     assert [one["run"] for one in numbers["runs"]] == ["run", "other/run"] == numbers["table"]["runs"]
 
 
+def test_a_run_beside_a_reference(type: Type, home: Path) -> None:
+    """One run is enough; its differences from the reference are printed at each of its epochs, drawn and written."""
+    (home / "figure.csv").write_text(
+        "split,epoch,7\ntraining,64,0.5\ntraining,320,0.9\nvalidation,64,0.25\nvalidation,320,0.5\n"
+    )
+    said = type("compare", "run", "--reference", "figure.csv", "--out", "beside")
+    assert "run beside figure: accuracies, mean over tasks" in said
+    assert "training: the largest difference is" in said and "validation: the largest difference is" in said
+    assert (home / "beside" / "compare-reference.png").stat().st_size > 0
+    compared = json.loads((home / "beside" / "numbers.json").read_text())["reference"]["run"]
+    assert compared["epochs"] == [64, 320] and compared["training"]["reference"] == [0.5, 0.9]
+    run, _ = read_run(home / "run")
+    assert run.record is not None
+    assert compared["validation"]["run"][-1] == pytest.approx(
+        max(0.25, float(run.record.validation_accuracy[run.record.epoch >= 304].mean())), abs=1e-6
+    )
+
+
 def test_weights_of_a_folder_and_of_a_trial(type: Type, home: Path) -> None:
     assert "the weights are in mine.safetensors" in type("export-weights", "run", "--out", "mine.safetensors")
     run, _ = read_run(home / "run")
@@ -203,6 +221,8 @@ MISTAKES = {
     "analyze --study kept --out run/config.toml": "cannot write to run/config.toml",
     "analyze --trial 0": "--study",
     "compare run": "two runs' folders or more",
+    "compare run --reference nowhere.csv": "cannot read the reference nowhere.csv",
+    "compare run --reference run/config.toml": "the first line of run/config.toml must be split,epoch",
     "compare run nowhere": "there is no folder nowhere",
     "compare run run --out run/config.toml": "cannot write to run/config.toml",
     "export-weights": "one of the two",

@@ -77,7 +77,7 @@ def test_transformer_lens(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["miiii", "nanda", "basis", "masked"])
 def test_weight_shapes_are_the_network_s(task: Task) -> None:
     experiment, hyperparameters = Experiment(p=13, task=task), Hyperparameters(d_model=24, n_heads=4)
-    made = jax.eval_shape(lambda: initial_weights(13, 24, 4, sum(experiment.moduli), jax.random.PRNGKey(0)))
+    made = jax.eval_shape(lambda: initial_weights(13, 24, 4, experiment.moduli, jax.random.PRNGKey(0)))
     assert weight_shapes(experiment, hyperparameters) == {name: array.shape for name, array in made.items()}
 
 

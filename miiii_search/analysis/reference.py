@@ -1,0 +1,156 @@
+"""Accuracy curves from elsewhere, such as a paper's figure, and how far a run's are from them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from miiii_search.errors import UserError
+from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.telemetry import Floats, Record
+
+SPLITS = ("training", "validation")
+
+WINDOW = 0.05
+"""A run's value at an epoch is the mean of its evaluations within this share of the epoch, and of the nearest one."""
+
+Means = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Accuracies of every task at some epochs of another run, on both splits."""
+
+    name: str
+    moduli: tuple[int, ...]
+    epochs: NDArray[np.int64]  # [epochs], ascending
+    accuracy: dict[str, Means]  # by split: [epochs, tasks]
+
+    @property
+    def floor(self) -> float:
+        """The smallest value. Curves that were read off a figure end there, at whatever its ink could show."""
+        return float(min(values.min() for values in self.accuracy.values()))
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Mean accuracies over the tasks that a run and a reference share, at the reference's epochs."""
+
+    epochs: NDArray[np.int64]  # [epochs]
+    reference: dict[str, Means]  # by split: [epochs]
+    run: dict[str, Means]  # by split: [epochs]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        accuracies = {
+            split: {"reference": self.reference[split].tolist(), "run": self.run[split].tolist()} for split in SPLITS
+        }
+        return {"epochs": self.epochs.tolist(), **accuracies}
+
+    def largest(self, split: str, until: int | None = None) -> tuple[float, int]:
+        """Return the largest absolute difference on a split up to an epoch, and the epoch at which it occurs.
+
+        It is 0 at epoch 0 if no epoch of the reference is that early.
+        """
+        within = self.epochs <= (until or np.inf)
+        if not within.any():
+            return 0.0, 0
+        gaps = np.abs(self.run[split] - self.reference[split])[within]
+        return float(gaps.max()), int(self.epochs[within][gaps.argmax()])
+
+
+def read_reference(path: Path) -> Reference:
+    """Read accuracy curves from a CSV file with the columns split, epoch and one for each modulus.
+
+    The split is `training` or `validation`; both have the same epochs. An epoch that occurs twice counts once.
+
+    Raises:
+        UserError: The file cannot be read, or is not of this form. The message names the line.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the reference {path}: {error}") from None
+    if header[:2] != ["split", "epoch"] or not all(q.isdigit() for q in header[2:]) or len(header) < 3:
+        raise UserError(
+            f"the first line of {path} must be split,epoch and one modulus per column, such as split,epoch,2,3,5, "
+            f"but is {','.join(header)[:80]!r}"
+        )
+    read: dict[str, dict[int, list[float]]] = {split: {} for split in SPLITS}
+    for number, row in enumerate(rows, start=2):
+        try:
+            values = [float(text) for text in row[2:]]
+            if len(values) != len(header) - 2 or not all(0 <= value <= 1 for value in values):
+                raise ValueError
+            read[row[0]][int(row[1])] = values
+        except (ValueError, KeyError, IndexError):
+            raise UserError(
+                f"line {number} of {path} must hold {' or '.join(SPLITS)}, an epoch and {len(header) - 2} accuracies "
+                f"between 0 and 1, but is {','.join(row)[:80]!r}"
+            ) from None
+    if not read["training"] or read["training"].keys() != read["validation"].keys():
+        raise UserError(f"{path} must have the same epochs for training and for validation, at least one")
+    epochs = sorted(read["training"])
+    return Reference(
+        path.stem,
+        tuple(map(int, header[2:])),
+        np.asarray(epochs),
+        {split: np.asarray([read[split][epoch] for epoch in epochs]) for split in SPLITS},
+    )
+
+
+def differences(experiment: Experiment, record: Record, reference: Reference) -> Differences:
+    """Compare a run's accuracies with a reference's, at those of its epochs that the run has come to.
+
+    Both are clipped below at the reference's floor. Tasks that only one of them has are left out.
+
+    Raises:
+        UserError: The two have no task or no epoch in common.
+    """
+    shared = [q for q in experiment.moduli if q in reference.moduli]
+    if not shared:
+        raise UserError(f"the reference {reference.name} and the run have no modulus in common")
+    ours, theirs = ([moduli.index(q) for q in shared] for moduli in (experiment.moduli, reference.moduli))
+    reached = (reference.epochs >= record.epoch[0]) & (reference.epochs <= record.epoch[-1])
+    if not reached.any():
+        raise UserError(
+            f"the reference {reference.name} has no epoch between {record.epoch[0]:,} and {record.epoch[-1]:,}, "
+            "which the run was evaluated at"
+        )
+    epochs = reference.epochs[reached]
+    curves = {"training": record.train_accuracy, "validation": record.validation_accuracy}
+    return Differences(
+        epochs,
+        {split: reference.accuracy[split][reached][:, theirs].mean(axis=1) for split in SPLITS},
+        {
+            split: np.maximum(_around(record.epoch, curves[split][:, ours], epochs), reference.floor).mean(axis=1)
+            for split in SPLITS
+        },
+    )
+
+
+def staying_epochs(epochs: NDArray[np.int64], accuracy: Means, threshold: float) -> list[int | None]:
+    """Return, for each task, the first epoch from which its accuracy stays at a threshold; None if it does not."""
+    result: list[int | None] = []
+    for column in accuracy.T:
+        below = np.flatnonzero(column < threshold)
+        first = int(below[-1]) + 1 if len(below) else 0
+        result.append(int(epochs[first]) if first < len(epochs) else None)
+    return result
+
+
+def _around(evaluated: NDArray[np.int32], accuracy: Floats, epochs: NDArray[np.int64]) -> Means:
+    """The mean of the evaluations around each epoch. `[epochs, tasks]`."""
+    values = []
+    for epoch in epochs:
+        distance = np.abs(evaluated - epoch)
+        near = distance <= WINDOW * epoch
+        near[distance.argmin()] = True
+        values.append(accuracy[near].astype(np.float64).mean(axis=0))
+    return np.stack(values)
