@@ -8,7 +8,7 @@ import typer
 
 from miiii_search.cli.opening import installation_keys, open_storage
 from miiii_search.cli.options import DEFAULT_STORAGE, AccessOption, KeysOption, StorageOption, StudyOption
-from miiii_search.cli.talking import say
+from miiii_search.cli.talking import say, write
 from miiii_search.errors import UserError
 
 
@@ -51,4 +51,4 @@ def invite(
         return
     if not host:
         raise UserError("say by which name or address the other machine reaches this one, with --host gpu1.lab")
-    print(invitation.invite(open_storage(storage), installation_keys(keys, access), name, host, port, study), end="")
+    write(invitation.invite(open_storage(storage), installation_keys(keys, access), name, host, port, study))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -10,13 +9,17 @@ import typer
 
 from miiii_search.cli.commands import app
 from miiii_search.cli.opening import to_close
+from miiii_search.environment import clean_variables
 from miiii_search.errors import UserError
+from miiii_search.terminal import streams
 
 
+@streams.guarded()
 def main() -> None:
     """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
     try:
         with to_close:
+            clean_variables()
             code: Any = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error))
@@ -30,10 +33,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         if not (reason := _lost_database(error)):
             raise

@@ -12,7 +12,8 @@ import typer
 from miiii_search.cli import processes
 from miiii_search.cli.opening import open_storage, open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, PortOption, StorageOption, StudyOption, WithParent
-from miiii_search.cli.talking import say
+from miiii_search.cli.talking import say, show, write
+from miiii_search.terminal import streams
 
 
 def status(
@@ -31,11 +32,11 @@ def status(
 
     now = read_status(open_study(study, storage))
     if as_json:
-        print(json.dumps(now.to_json()))
+        write(json.dumps(now.to_json()) + "\n")
         return
-    from miiii_search.terminal.display import console, pruned_view, status_view
+    from miiii_search.terminal.display import pruned_view, status_view
 
-    console.print(pruned_view(now) if pruned else status_view(now))
+    show(pruned_view(now) if pruned else status_view(now))
 
 
 def simulate(
@@ -64,16 +65,17 @@ def simulate(
 
 
 def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
-    """Show the same as `status`, live, until the study is done.
+    """Show the same as `status`, live, until the study is done or nobody can see it.
 
     Example: miiii-search watch --study demo
     """
     from miiii_search.terminal.live import live
 
     opened = open_study(study, storage)
+    streams.need_output()
     stop = processes.stop_on_signals()
     with live(opened) as refresh:
-        while not (refresh() or stop.wait(1.0)):
+        while not (refresh() or stop.wait(1.0) or streams.is_lost()):
             pass
 
 
@@ -92,12 +94,11 @@ def list_(
     database = open_storage(storage)
     listed = list_studies(database)
     if as_json:
-        print(json.dumps([study.to_json() for study in listed]))
+        write(json.dumps([study.to_json() for study in listed]) + "\n")
         return
-    from miiii_search.terminal.display import console
     from miiii_search.terminal.studies import studies_table
 
-    console.print(studies_table(listed, str(database)))
+    show(studies_table(listed, str(database)))
 
 
 def dashboard(
@@ -125,6 +126,7 @@ def dashboard(
     check_exposure(host, password, published)
     if with_parent:
         processes.at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    processes.end_at_hangup()
     database = open_storage(storage)
     page = application(database.optuna, AllPlaces(database), writable=writable, password=password)
     serve(page, host, port, lambda url: say(f"dashboard: {f'http://{published}/' if published else url}"))
@@ -137,5 +139,6 @@ def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) 
     """
     from miiii_search.terminal.doctor import examine
 
+    streams.need_output()
     if not examine(storage, study):
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from miiii_search.environment import clean, read_value
 from miiii_search.errors import UserError
 
 DEFAULT_STORAGE = "sqlite:///miiii-search.db"
@@ -17,11 +18,14 @@ def storage_of(value: str) -> str:
     """A storage as given, or the one in the file that `MIIII_STORAGE_FILE` names. Raises `UserError`."""
     path = os.environ.get("MIIII_STORAGE_FILE")
     if value != DEFAULT_STORAGE or not path:
-        return value
+        return clean(value, "--storage")
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        url = read_value(Path(path), "MIIII_STORAGE_FILE")
     except OSError as error:
         raise UserError(f"cannot read the storage's URL from MIIII_STORAGE_FILE={path}: {error.strerror}") from None
+    if not url:
+        raise UserError(f"the file {path} of MIIII_STORAGE_FILE is empty: write the storage's URL into it")
+    return url
 
 
 # What an option that is None falls back to is decided where it is used, so that help shows it once.

@@ -10,7 +10,7 @@ import typer
 from miiii_search.cli import processes
 from miiii_search.cli.opening import open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, PresetOption, SetOption, StorageOption, StudyOption
-from miiii_search.cli.talking import say
+from miiii_search.cli.talking import say, write
 from miiii_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def best(
     exported = export_best(open_study(study, storage), by)
     text = exported.to_json() if chosen == "json" else exported.to_toml()
     if out is None:
-        print(text, end="")
+        write(text)
         return
     try:
         out.write_text(text, encoding="utf-8")
@@ -174,8 +174,8 @@ def train(
 ) -> None:
     """Train one configuration: a file's, or a preset's. Says whether it repeats what the file recorded.
 
-    Told to stop (Ctrl-C or SIGTERM), it writes what it has trained, if no other run is there. A second signal ends it
-    at once.
+    Told to stop (Ctrl-C, SIGTERM, a closed terminal), it writes what it has trained, if no other run is there. A
+    second Ctrl-C or SIGTERM ends it at once.
 
     Example: miiii-search train --preset paper --config paper-best --out runs/table-2
     """

@@ -33,8 +33,10 @@ from miiii_search.cli.options import (
     TrialsOption,
     WithParent,
 )
-from miiii_search.cli.talking import say
+from miiii_search.cli.talking import say, write
+from miiii_search.environment import state_folder
 from miiii_search.errors import UserError
+from miiii_search.terminal import streams
 
 
 def up(
@@ -113,7 +115,7 @@ def create(
 
         from miiii_search.search.settings import to_tree
 
-        print(tomli_w.dumps(to_tree(wanted_spec(preset, spec, settings, trials))), end="")
+        write(tomli_w.dumps(to_tree(wanted_spec(preset, spec, settings, trials))))
         return
     open_or_create(study, storage, preset, spec, settings, trials, artifacts)
 
@@ -181,12 +183,13 @@ def work(
 ) -> None:
     """Train trials of a study until none is left. Any number of workers may do so, on any machine.
 
-    Told to stop (Ctrl-C or SIGTERM), it saves its trials and hands them back; whoever claims one goes on from
-    there. A second signal ends it at once.
+    Told to stop (Ctrl-C, SIGTERM, a closed terminal), it saves its trials and hands them back; whoever claims one
+    goes on from there. A second Ctrl-C or SIGTERM ends it at once.
 
     Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
     """
     n_lanes = _lanes(lanes)
+    folder = checkpoints or state_folder() / "checkpoints"
     stop = processes.stop_on_signals()
     if with_parent:
         processes.at_parents_end(stop.set)
@@ -201,7 +204,7 @@ def work(
     choose_device(device)
     use_compilation_cache()
     say(f"worker on {describe_device()}, lanes: {lanes}")
-    policy = Policy(checkpoints or _state_folder() / "checkpoints", checkpoint_every, share_every)
+    policy = Policy(folder, checkpoint_every, share_every)
     beat, tally = Pulse(pulse), monitoring.Tally()
 
     def begin() -> Worker:
@@ -228,7 +231,7 @@ def work(
     if stop.is_set():
         # Compiling cannot be interrupted, and the interpreter would wait for its thread.
         to_close.close()
-        sys.stdout.flush()
+        streams.flush()
         os._exit(stopped_code)
 
 
@@ -239,8 +242,3 @@ def _lanes(lanes: str) -> int | None:
     if not lanes.isdecimal() or int(lanes) < 1:
         raise UserError(f"--lanes must be a number of at least 1, or auto, but is `{lanes}`")
     return int(lanes)
-
-
-def _state_folder() -> Path:
-    """Where what outlives a process lies on this machine."""
-    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "miiii-search"

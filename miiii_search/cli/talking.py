@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from miiii_search.errors import UserError
+from miiii_search.terminal import streams
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def show(result: RenderableType) -> None:
+    """Print what the command was called for. It fails if that cannot be written."""
+    from miiii_search.terminal.display import console
+
+    streams.need_output()
+    console.print(result)
+
+
+def write(data: str) -> None:
+    """Write a file's text, such as TOML or JSON, to standard output: in UTF-8, whatever the terminal's encoding.
+
+    The command fails if that cannot be written.
+    """
+    streams.need_output()
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data.encode("utf-8", "surrogateescape"))
+    sys.stdout.flush()
 
 
 def say(line: str) -> None:
+    """Print a line about the work, which goes on if that cannot be written."""
     from miiii_search.terminal.display import console
 
     console.print(line, soft_wrap=True, markup=False)

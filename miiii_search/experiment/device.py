@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from miiii_search.environment import cache_folder
 from miiii_search.errors import UserError
 
 OUT_OF_MEMORY = "out of memory|RESOURCE_EXHAUSTED|OUT_OF_MEMORY|ALLOC_FAILED|YNNPACK operation failed"
@@ -20,15 +21,15 @@ OUT_OF_MEMORY = "out of memory|RESOURCE_EXHAUSTED|OUT_OF_MEMORY|ALLOC_FAILED|YNN
 PACKAGES = ("miiii-search", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def use_compilation_cache() -> Path:
-    """Lets JAX keep compiled programs between processes; returns the folder.
+def use_compilation_cache() -> Path | None:
+    """Lets JAX keep compiled programs between processes; returns the folder, or None for a user who has none.
 
     `JAX_COMPILATION_CACHE_DIR` moves it; the default is the user's cache folder.
     """
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "miiii-search" / "jax"
-    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", default))
+    named, default = os.environ.get("JAX_COMPILATION_CACHE_DIR"), cache_folder()
+    folder = Path(named) if named else default and default / "jax"
     config: Any = jax.config
-    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
     config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # else small programs are compiled anew
     return folder
 

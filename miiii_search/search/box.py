@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,10 @@ from miiii_search.search.study import Study
 
 DRAIN_SECONDS = 30
 """How long children may take to hand back their trials before they are killed."""
+
+
+PLAIN = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
+"""Environment of a child, for lines as we read them."""
 
 
 class WorkerDied(Exception):
@@ -36,8 +41,9 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
+            errors="replace",  # libraries write to the pipe, too
             start_new_session=True,
-            env={**os.environ, "MIIII_STORAGE": storage, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
+            env={**os.environ, **PLAIN, "MIIII_STORAGE": storage},
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, args=(say,), daemon=True)
@@ -47,7 +53,8 @@ class Child:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.lines = [*self.lines[-50:], line.rstrip()]
-            say(line.rstrip())
+            with contextlib.suppress(OSError):  # the child would wait for ever on a pipe that nobody reads
+                say(line.rstrip())
 
     def exit_code(self) -> int | None:
         """None while it runs."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from miiii_search.environment import LINE_ENDS, read_value
 from miiii_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ def read_password(environment: Mapping[str, str] = os.environ) -> str | None:
     if password:
         raise UserError(f"{PASSWORD} and {PASSWORD}_FILE are two ways to say the same: set one of them")
     try:
-        text = Path(name).read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        text = read_value(Path(name), f"{PASSWORD}_FILE", LINE_ENDS)
+    except OSError as error:
         raise UserError(
-            f"the dashboard's password cannot be read from {name} ({cause}): correct {PASSWORD}_FILE, or the file"
+            f"the dashboard's password cannot be read from {name} ({error.strerror}): correct {PASSWORD}_FILE, or the "
+            "file"
         ) from None
     if not text:
         raise UserError(f"the dashboard's password file {name} is empty: write the password into it")

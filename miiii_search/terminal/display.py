@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -21,8 +21,28 @@ if TYPE_CHECKING:
     from miiii_search.search.status import Status
     from miiii_search.search.study import Study
 
-# Where there is no terminal a table is read in a file, which is as wide as it needs to be.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+COLOURS: dict[str, Literal["standard", "256", "truecolor"] | None] = {
+    **dict.fromkeys(("", "0", "false")),
+    "2": "256",
+    "3": "truecolor",
+}
+"""What FORCE_COLOR asks for. Any other value asks for the 16 standard colours."""
+
+
+def _make_console() -> Console:
+    """Return a console for standard output. What moves the cursor is for a terminal alone, whatever is asked for.
+
+    FORCE_COLOR asks for colours in a log, too.
+    """
+    if sys.stdout is not None and sys.stdout.isatty():
+        return Console(highlight=False, force_terminal=True)
+    wanted = os.environ.get("FORCE_COLOR", "").lower()
+    colours = COLOURS.get(wanted, "standard")
+    # A table in a file is as wide as it needs to be.
+    return Console(highlight=False, force_terminal=False, force_interactive=False, color_system=colours, width=130)
+
+
+console = _make_console()
 LINE_SECONDS = 20.0
 """Between the lines that are said where there is no terminal."""
 

@@ -16,7 +16,7 @@ from miiii_search.terminal.display import LINE_SECONDS, console, headline, statu
 @contextmanager
 def live(study: Study) -> Iterator[Callable[[], bool]]:
     """Shows the study while the context lasts; call what it gives to look again. That says whether it is done."""
-    if not console.is_terminal:
+    if not console.is_interactive:
         said = time.monotonic()
 
         def look() -> bool:

@@ -196,7 +196,7 @@ def train_visibly(
             )
             accuracy = f"accuracy: training {train}, validation {validation}"
             bar.update(task, completed=progress.epoch, description="training", accuracy=accuracy)
-            if not console.is_terminal and time.monotonic() - said >= LINE_SECONDS:
+            if not console.is_interactive and time.monotonic() - said >= LINE_SECONDS:
                 said = time.monotonic()
                 _say(f"epoch {progress.epoch:,} of {until or experiment.epochs:,} · {accuracy}")
 
