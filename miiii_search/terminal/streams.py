@@ -12,6 +12,7 @@ import errno
 import io
 import os
 import select
+import stat
 import sys
 import threading
 from contextlib import ContextDecorator
@@ -102,8 +103,7 @@ class Stream(io.RawIOBase):
             self._wait()
             self._ended = True
             self._changed.notify_all()
-        # A reader such as `head` that has seen enough is no failure.
-        return self.error is None or self.error.errno == errno.EPIPE
+        return self.error is None or self._has_no_reader(self.error)
 
     def is_lost(self) -> bool:
         """Return whether nothing that is written arrives anywhere: it failed, or the reader of a pipe has gone."""
@@ -112,6 +112,11 @@ class Stream(io.RawIOBase):
         poll = select.poll()
         poll.register(self._descriptor, 0)
         return any(event & select.POLLERR for _, event in poll.poll(0))
+
+    def _has_no_reader(self, error: OSError) -> bool:
+        """Return whether a write failed only because `head` has seen enough, or because a terminal was closed."""
+        is_device = stat.S_ISCHR(os.fstat(self._descriptor).st_mode)
+        return error.errno == errno.EPIPE or (error.errno == errno.EIO and is_device)
 
     def _wait(self) -> None:
         upto = self._accepted

@@ -133,3 +133,15 @@ def test_characters_that_an_encoding_lacks(encoding: str, text: str, written: by
     file.write(text)
     file.flush()
     assert raw.getvalue() == written
+
+
+def test_terminal_that_was_closed_is_no_failure() -> None:
+    window, terminal = os.openpty()
+    try:
+        os.close(window)
+        stream = Stream(terminal)
+        assert stream.write(b"x") == 1
+        assert stream.is_lost()
+        assert stream.end()
+    finally:
+        os.close(terminal)
