@@ -184,7 +184,7 @@ def simulate(
     timings.wrap(ending, "finish", "end of a trial")
     timings.wrap(peers.Peers, "read", "peers")
     worker.LISTEN_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
-    vars(ending)["learning_curves"] = lambda *_: PICTURE
+    vars(ending)["draw_curves"] = lambda *_: PICTURE
     pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 600}
     arguments = storage._engine_arguments
     vars(storage)["_engine_arguments"] = lambda url: arguments(url) | pool

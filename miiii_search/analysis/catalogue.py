@@ -24,6 +24,7 @@ from miiii_search.analysis.figures import (
     study_spread,
 )
 from miiii_search.analysis.figures.reference import compare_with_reference
+from miiii_search.analysis.figures.style import plain
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.milestones import REACHED
 from miiii_search.analysis.reference import Reference
@@ -316,22 +317,24 @@ OF_SEVERAL: tuple[tuple[str, str, str, str, DrawSeveral], ...] = (
 )
 
 
+BESIDE_REFERENCE = "compare-reference"
+
+
 def pictures_of_several(findings: Sequence[Findings], reference: Reference | None = None) -> list[Picture]:
     """Return the figures that put several runs side by side, and beside a reference if there is one."""
-    # A folder's name may hold what matplotlib takes for mathematics.
-    findings = [replace(one, run=replace(one.run, name=one.run.name.replace("$", r"\$"))) for one in findings]
+    findings = [replace(one, run=replace(one.run, name=plain(one.run.name))) for one in findings]
     pictures = [
         Picture(name, "Findings", title, caption, source, partial(function, findings))
         for name, title, source, caption, function in OF_SEVERAL
     ]
     if reference is not None:
-        shown = replace(reference, name=reference.name.replace("$", r"\$"))
+        shown = replace(reference, name=plain(reference.name))
         caption = (
             "Above: mean accuracies, of the reference in grey. Below: the epoch from which each task's validation "
             "accuracy stays at 0.9, of the reference as dots, of the runs as crosses."
         )
         draw = partial(compare_with_reference, findings, shown)
-        pictures.insert(0, Picture("compare-reference", "Findings", "Beside the reference", caption, "Fig. 6", draw))
+        pictures.insert(0, Picture(BESIDE_REFERENCE, "Findings", "Beside the reference", caption, "Fig. 6", draw))
     return pictures
 
 

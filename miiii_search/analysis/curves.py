@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from miiii_search.analysis.figures.style import default_style, plain
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.telemetry import Record
 
@@ -22,7 +23,12 @@ def learning_curves(experiment: Experiment, record: Record, title: str, solved_e
     Validation is drawn solid and training dotted, each task in the colour of its modulus; the black line is
     the mean over the scored tasks, which is what the study maximises.
     """
-    # Not through pyplot: its state is global, and workers finish trials beside one another.
+    with default_style():
+        return _draw(experiment, record, title, solved_epoch)
+
+
+def _draw(experiment: Experiment, record: Record, title: str, solved_epoch: int | None) -> bytes:
+    # Not through pyplot: its state is global.
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     accuracy, loss = figure.subplots(1, 2)
@@ -59,7 +65,7 @@ def learning_curves(experiment: Experiment, record: Record, title: str, solved_e
     if len(experiment.moduli) > 10:
         scale = ScalarMappable(normalize, colormaps["viridis"])
         figure.colorbar(scale, ax=loss, label="modulus q")
-    figure.suptitle(title, fontsize="small")
+    figure.suptitle(plain(title), fontsize="small")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()

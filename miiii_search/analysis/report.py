@@ -12,8 +12,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from miiii_search.analysis.figures.style import save, styled
+from miiii_search.errors import reason
+from miiii_search.files import write_file
 
 NUMBERS, PAGE = "numbers.json", "report.html"
+
+MADE_BY = "Made by miiii-search"
+"""At the end of each page."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,27 @@ class Drawn:
     svg: bytes
 
 
-def draw(pictures: Iterable[Picture], on_step: Callable[[str], None] = lambda what: None) -> list[Drawn]:
-    """Those of the pictures that can be drawn."""
+def draw(
+    pictures: Iterable[Picture],
+    on_step: Callable[[str], None] = lambda what: None,
+    on_failure: Callable[[str], None] | None = None,
+) -> list[Drawn]:
+    """Draws those of the pictures that have what they need.
+
+    One that fails is left out, and `on_failure` is given a line about it; without `on_failure` the error is raised.
+    """
     drawn = []
     for picture in pictures:
         on_step(picture.title)
-        with styled():
-            figure = picture.draw()
-            if figure is not None:
-                drawn.append(Drawn(picture, save(figure, "png"), save(figure, "svg")))
+        try:
+            with styled():
+                figure = picture.draw()
+                if figure is not None:
+                    drawn.append(Drawn(picture, save(figure, "png"), save(figure, "svg")))
+        except Exception as error:
+            if on_failure is None:
+                raise
+            on_failure(f"the figure {picture.name} could not be drawn: {reason(error)}")
     return drawn
 
 
@@ -68,21 +85,39 @@ class Page:
     """A larger table, its header first."""
 
 
+def file_names(pictures: Iterable[str]) -> list[str]:
+    """Returns the names of all files that `write` may write, from those of the pictures."""
+    return [NUMBERS, PAGE, *(f"{name}.{kind}" for name in pictures for kind in ("png", "svg"))]
+
+
+def is_report(folder: Path) -> bool:
+    """Whether the page in a folder is one that `write` wrote."""
+    try:
+        return MADE_BY in (folder / PAGE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def remove_missing(out: Path, pictures: Iterable[Picture], drawn: Sequence[Drawn]) -> None:
+    """Removes the files of pictures that were not drawn. Raises `OSError`."""
+    for missing in {picture.name for picture in pictures} - {one.picture.name for one in drawn}:
+        for kind in ("png", "svg"):
+            (out / f"{missing}.{kind}").unlink(missing_ok=True)
+
+
 def write(out: Path, page: Page, pictures: Iterable[Picture], drawn: Sequence[Drawn], numbers: object) -> list[Path]:
     """Writes NAME.png, NAME.svg, numbers.json and report.html. Raises `OSError`.
 
     Of the `pictures` those that could not be drawn are removed, so that none is of an earlier run.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for absent in {picture.name for picture in pictures} - {one.picture.name for one in drawn}:
-        for kind in ("png", "svg"):
-            (out / f"{absent}.{kind}").unlink(missing_ok=True)
+    remove_missing(out, pictures, drawn)
     files = {NUMBERS: (json.dumps(numbers, allow_nan=False) + "\n").encode(), PAGE: to_html(page, drawn).encode()}
     for one in drawn:
         files[f"{one.picture.name}.png"] = one.png
         files[f"{one.picture.name}.svg"] = one.svg
     for name, data in files.items():
-        (out / name).write_bytes(data)
+        write_file(out / name, data)
     return [out / name for name in files]
 
 

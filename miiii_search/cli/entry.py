@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from typing import Any
 
@@ -17,6 +19,7 @@ from miiii_search.terminal import streams
 @streams.guarded()
 def main() -> None:
     """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
+    _ignore_matplotlib_settings()
     try:
         with to_close:
             clean_variables()
@@ -43,6 +46,14 @@ def main() -> None:
         )
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _ignore_matplotlib_settings() -> None:
+    """Keeps what is meant for the user's own figures from ours: matplotlib reads it when it is imported."""
+    os.environ["MPLBACKEND"] = "agg"
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    # Of a cache that cannot be written, or fonts: it works without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def _lost_database(error: Exception) -> str:

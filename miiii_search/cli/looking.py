@@ -13,6 +13,7 @@ from miiii_search.cli import processes
 from miiii_search.cli.opening import open_storage, open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, PortOption, StorageOption, StudyOption, WithParent
 from miiii_search.cli.talking import say, show, write
+from miiii_search.files import file_name
 from miiii_search.terminal import streams
 
 
@@ -54,12 +55,12 @@ def simulate(
 
     Example: miiii-search simulate --study demo --out rules.png
     """
-    from miiii_search.terminal.folders import prepare
+    from miiii_search.terminal.folders import prepare_file
     from miiii_search.terminal.simulate import compare_rules, read_study_curves, show
 
     opened = open_study(study, storage)
-    path = out or Path(f"{opened.name}-rules.png".replace(os.sep, "_"))
-    prepare(path.parent)
+    path = out or Path(file_name(opened.name, "-rules.png"))
+    prepare_file(path)
     curves = read_study_curves(opened)
     show(curves, compare_rules(curves, lanes, replays), path, lanes)
 

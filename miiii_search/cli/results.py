@@ -12,6 +12,7 @@ from miiii_search.cli.opening import open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, PresetOption, SetOption, StorageOption, StudyOption
 from miiii_search.cli.talking import say, write
 from miiii_search.errors import UserError
+from miiii_search.files import write_file
 
 if TYPE_CHECKING:
     from miiii_search.analysis.run import TrainedRun
@@ -57,7 +58,7 @@ def best(
         write(text)
         return
     try:
-        out.write_text(text, encoding="utf-8")
+        write_file(out, text)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     say(f"trial {exported.provenance['trial']} of study `{exported.provenance['study']}` is in {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,6 +37,7 @@ from miiii_search.cli.options import (
 from miiii_search.cli.talking import say, write
 from miiii_search.environment import state_folder
 from miiii_search.errors import UserError
+from miiii_search.files import check_writable, file_name, write_file
 from miiii_search.terminal import streams
 
 
@@ -67,6 +69,13 @@ def up(
 
     n_lanes = _lanes(lanes)
     opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts)
+    path = Path(file_name(opened.name, "-best.toml"))
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the result, {path}, to this folder: {error.strerror}; run the command in another one"
+        ) from None
     stop = processes.stop_on_signals()
     arguments = ["dashboard", "--port", str(port)]
     page = Child(storage, arguments, say) if dashboard else nullcontext()
@@ -84,13 +93,18 @@ def up(
         console.print(standings_table(found))
     if best_trial(opened.trials()) is None:
         raise UserError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
-    path = Path(f"{opened.name}-best.toml".replace(os.sep, "_"))
-    path.write_text(export_best(opened).to_toml(), encoding="utf-8")
     known = storage == DEFAULT_STORAGE or "MIIII_STORAGE" in os.environ
     suffix = "" if known else f" --storage '{opened.database}'"
+    try:
+        write_file(path, export_best(opened).to_toml())
+    except OSError as error:
+        raise UserError(
+            f"the study is done, but cannot write {path}: {error.strerror}; write its best configuration elsewhere: "
+            f"{command_name()} best --study {shlex.quote(opened.name)}{suffix} --out FILE"
+        ) from None
     console.print(f"\nThe best configuration is in {path}. Next:")
     console.print(f"  {command_name()} dashboard{suffix}", soft_wrap=True)
-    console.print(f"  {command_name()} train {path} --out runs/best", soft_wrap=True)
+    console.print(f"  {command_name()} train {shlex.quote(str(path))} --out runs/best", soft_wrap=True)
     console.print(f"  {command_name()} analyze runs/best", soft_wrap=True)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from miiii_search.errors import reason
+from miiii_search.experiment.device import is_out_of_memory
 from miiii_search.experiment.lanes import Lanes, Snapshot
 from miiii_search.experiment.metrics import Metrics, summarize
 from miiii_search.experiment.pace import Pace
@@ -32,6 +34,14 @@ class NotFinite(Exception):
         self.epoch = epoch
 
 
+class DoesNotFit(Exception):
+    """A run that needs more memory than there is; `size` in bytes, if it is known."""
+
+    def __init__(self, reason: str, size: int | None) -> None:
+        super().__init__(reason)
+        self.size = size
+
+
 def train(
     experiment: Experiment,
     hyperparameters: Hyperparameters,
@@ -46,12 +56,29 @@ def train(
     `stop` is asked about once a second, first after one evaluation: what has been trained by then is returned, and
     its `progress.ended` is false.
 
-    Raises `NotFinite`; `ValueError` if `until` is no evaluation of the run.
+    Raises `NotFinite`, `DoesNotFit`; `ValueError` if `until` is no evaluation of the run.
     """
     if until is not None and (until < 1 or until % experiment.evaluation_interval):
         interval = experiment.evaluation_interval
         raise ValueError(f"until must be a multiple of {interval}, the epochs between evaluations, but is {until}")
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
+    try:
+        return _train(lanes, experiment, hyperparameters, on_progress, on_look, until, stop)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DoesNotFit(reason(error), lanes.bytes_per_lane()) from error
+
+
+def _train(
+    lanes: Lanes,
+    experiment: Experiment,
+    hyperparameters: Hyperparameters,
+    on_progress: Callable[[Progress, Record], None],
+    on_look: Callable[[Look], None],
+    until: int | None,
+    stop: Callable[[], bool],
+) -> Result:
     lane = lanes.admit(experiment, hyperparameters)
     pace, records, look_at = Pace(), list[Record](), next_look(experiment, 0)
     last = min(until or experiment.epochs, experiment.epochs)

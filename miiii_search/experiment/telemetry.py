@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miiii_search.experiment.spec import Experiment
+from miiii_search.files import replace_file
 
 Floats = NDArray[np.float32]
+
+SNAPSHOT_NAME = re.compile(r"epoch-(\d+)\.npz")
 
 FIRST_LOOK = 256
 """Before, a look would take a noticeable share of the training."""
@@ -31,14 +34,15 @@ class Look:
 
 
 def write_snapshot(folder: Path, look: Look) -> None:
-    """The weights of a look as `epoch-N.npz` in a folder, which is made."""
+    """Writes the weights of a look as `epoch-N.npz` into a folder, which is made. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / f"epoch-{look.epoch}.npz", allow_pickle=False, **look.weights)
+    with replace_file(folder / f"epoch-{look.epoch}.npz") as file:
+        np.savez(file, allow_pickle=False, **look.weights)
 
 
 def snapshots_in(folder: Path) -> dict[int, Path]:
     """The files that `write_snapshot` wrote, by epoch, ascending."""
-    named = [(re.fullmatch(r"epoch-(\d+)\.npz", path.name), path) for path in folder.glob("epoch-*.npz")]
+    named = [(SNAPSHOT_NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*.npz")]
     return dict(sorted((int(name[1]), path) for name, path in named if name))
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-import os
 import re
 import struct
 import uuid
@@ -32,6 +31,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
+from miiii_search.files import replace_file
 from miiii_search.search import attributes, tables
 from miiii_search.search.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
 from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PLACE_KEY, SELECTED_KEY, SPEC_KEY, STARTED_KEY
@@ -62,16 +62,16 @@ def export_study(study: Study, path: Path) -> int:
     Trials that run are written as waiting, with their newest checkpoint in the database. Raises `UserError` if the
     file cannot be written.
     """
-    unfinished = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        with _snapshot(study.database) as connection, zipfile.ZipFile(unfinished, "w") as archive:
+        with (
+            replace_file(path) as file,
+            _snapshot(study.database) as connection,
+            zipfile.ZipFile(file, "w") as archive,
+        ):
             _write(connection, study, _Writer(archive))
-        unfinished.replace(path)
         return path.stat().st_size
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another file") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def import_study(database: Database, path: Path, name: str | None) -> Study:

@@ -7,7 +7,6 @@ nothing but the epochs since the last one; a bad one is passed over for the one 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Collection
@@ -18,6 +17,7 @@ import sqlalchemy as sa
 
 from miiii_search.experiment.checkpoint import BadCheckpoint, Checkpoint
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.files import write_file
 from miiii_search.search import leases, tables
 from miiii_search.search.leases import Heartbeat
 from miiii_search.search.storage import Database, redacted
@@ -70,17 +70,7 @@ class LocalCheckpoints:
     def save(self, trial_id: int, epoch: int, data: bytes) -> None:
         """Writes a checkpoint, whole or not at all, and removes those that it makes needless. Raises `OSError`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(trial_id, epoch)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with unfinished.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
+        write_file(self._path(trial_id, epoch), data)
         for old in self._files(trial_id)[KEPT:]:
             old.unlink(missing_ok=True)
 

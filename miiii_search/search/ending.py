@@ -18,7 +18,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 from safetensors.numpy import save
 
-from miiii_search.analysis.curves import learning_curves
+from miiii_search.errors import reason
 from miiii_search.experiment.metrics import Metrics, accuracy_text, summarize
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.stores import Progress
@@ -212,11 +212,19 @@ def outcome(
         }
         if pruned is not None:
             own["reason"] = pruned
-    artifacts = [
-        Artifact(LEARNING_CURVES, learning_curves(experiment, record, note, progress.solved_epoch)),
-        Artifact(RECORD, record.to_npz(spectra, moduli=np.asarray(experiment.moduli))),
-    ]
+    artifacts = [Artifact(RECORD, record.to_npz(spectra, moduli=np.asarray(experiment.moduli)))]
+    try:
+        artifacts.insert(0, Artifact(LEARNING_CURVES, draw_curves(experiment, record, note, progress.solved_epoch)))
+    except Exception as error:
+        note = f"{note} Its learning curves could not be drawn: {reason(error)}."
     return Outcome(state, value, note, own, artifacts, is_solved=progress.solved_epoch is not None)
+
+
+def draw_curves(experiment: Experiment, record: Record, title: str, solved_epoch: int | None) -> bytes:
+    """Draws the learning curves of a trial. Raises whatever matplotlib does; even importing it may fail."""
+    from miiii_search.analysis.curves import learning_curves
+
+    return learning_curves(experiment, record, title, solved_epoch)
 
 
 def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tuple[TrialState, float, str]:

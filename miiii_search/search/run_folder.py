@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,17 +23,63 @@ from miiii_search.analysis.run import TrainedRun
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import Metrics, digest
 from miiii_search.experiment.telemetry import Floats, Record, snapshots_in, spectra_from_npz
-from miiii_search.search.export import Configuration, read_configuration
+from miiii_search.search.export import KIND, Configuration, read_configuration
+from miiii_search.search.output_folder import current
+from miiii_search.search.settings import read_toml
 
-CONFIG, RECORD, WEIGHTS, METRICS, SNAPSHOTS = (
+CONFIG, RECORD, WEIGHTS, METRICS, SNAPSHOTS, CURVES = (
     "config.toml",
     "record.npz",
     "weights.safetensors",
     "metrics.json",
     "snapshots",
+    "learning-curves.png",
 )
 
 ReadT = TypeVar("ReadT")
+
+
+def has_run(folder: Path) -> bool:
+    """Whether `train` has written a run into a folder."""
+    path = current(folder, CONFIG)
+    if not path.is_file():
+        return False
+    try:
+        tree = read_toml(path)
+    except UserError:
+        return False
+    provenance = tree.get("provenance")
+    # A file that somebody wrote has no metrics; one that `best` wrote names its study.
+    return tree.get("kind") == KIND and "metrics" in tree and isinstance(provenance, dict) and "study" not in provenance
+
+
+def check_run_folder(folder: Path) -> None:
+    """Checks that a run would replace no file that `train` did not write.
+
+    Raises:
+        UserError: It would.
+        OSError: A folder is in the place of a file.
+    """
+    for name in (CONFIG, METRICS, RECORD, WEIGHTS, CURVES):
+        if (folder / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
+    if has_run(folder):
+        foreign = [METRICS] if (folder / METRICS).exists() and not _are_metrics(folder / METRICS) else []
+    else:
+        names = (CONFIG, METRICS, SNAPSHOTS, RECORD, WEIGHTS, CURVES)
+        foreign = [name for name in names if os.path.lexists(folder / name)]
+    if foreign:
+        raise UserError(
+            f"{folder / foreign[0]} would be replaced, but is not part of a run that train wrote; choose another --out"
+        )
+
+
+def _are_metrics(path: Path) -> bool:
+    try:
+        tree = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(tree, dict) and "weights_sha256" in tree
 
 
 def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
@@ -40,15 +89,15 @@ def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; make one with miiii-search train --out {folder}")
-    if not (folder / CONFIG).is_file():
+    if not current(folder, CONFIG).is_file():
         raise UserError(
             f"{folder} is not a run's folder: it has no {CONFIG}; name one that miiii-search train --out wrote"
         )
     return assemble(
         folder.resolve().name,
-        read_configuration(folder / CONFIG),
-        lambda name: (folder / name).read_bytes() if (folder / name).is_file() else None,
-        snapshots_in(folder / SNAPSHOTS),
+        read_configuration(current(folder, CONFIG)),
+        lambda name: path.read_bytes() if (path := current(folder, name)).is_file() else None,
+        snapshots_in(current(folder, SNAPSHOTS)),
         folder,
     )
 

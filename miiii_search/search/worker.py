@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from miiii_search.errors import reason
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
 from miiii_search.experiment.telemetry import Look, write_snapshot
@@ -329,8 +330,15 @@ class Worker:
             del self._runs[number]
 
     def _keep_weights(self, assignment: Assignment, look: Look | None) -> None:
-        if self._snapshots is not None and look is not None:
+        if self._snapshots is None or look is None:
+            return
+        try:
             write_snapshot(self._snapshots / f"trial-{assignment.lease.number}", look)
+        except OSError as error:
+            self._say(
+                f"the snapshot of trial {assignment.lease.number} at epoch {look.epoch:,} was not written: "
+                f"{reason(error)}"
+            )
 
     def _lose(self, number: int) -> None:
         self._crew.drop(number)

@@ -7,7 +7,6 @@ what a worker of this machine may read: the authority's certificate and the work
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from miiii_search.errors import UserError
+from miiii_search.files import write_file
 
 OWN_NAMES = ("database", "localhost", "127.0.0.1")
 """What the server is called by the other containers, and on its own machine."""
@@ -197,8 +197,4 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 def _write(path: Path, text: str) -> None:
     """All of it or nothing, readable to this user alone."""
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    partial.replace(path)
+    write_file(path, text, private=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure
+from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure, plain
 from miiii_search.search.signals import signals_of
 from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.replay import Replayed
@@ -90,7 +90,7 @@ def _draw_panel(axes: Axes, title: str, compared: Compared) -> None:
             lines.setdefault(rule, []).append((x, y))
     for points in lines.values():
         axes.plot(*zip(*sorted(points), strict=True), color=OURS, linewidth=0.8, alpha=0.6)
-    axes.set(title=title, xlim=(0, 1), ylim=(-0.04, 1.04))
+    axes.set(title=plain(title), xlim=(0, 1), ylim=(-0.04, 1.04))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25, linewidth=0.5)
@@ -146,7 +146,7 @@ def draw_curves(panels: Mapping[str, Sequence[Replayed]]) -> Figure:
             if run.ending == "pruned":
                 one.plot(run.epochs, loss[seen][-1], "x", color=color, markersize=4)
         lowest = min((run.curve.record.validation_loss.min() for run in runs), default=0.0)
-        one.set(title=title, yscale="log", ylim=(max(3e-3, 0.2 * lowest), None), xlabel="epoch")
+        one.set(title=plain(title), yscale="log", ylim=(max(3e-3, 0.2 * lowest), None), xlabel="epoch")
         one.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:,.0f}"))
     for one in list(axes.flat)[n:]:
         one.set_visible(False)

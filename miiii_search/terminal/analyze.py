@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,12 @@ from optuna.trial import TrialState
 from rich.table import Table
 from rich.text import Text
 
+from miiii_search.analysis import report
 from miiii_search.analysis.catalogue import (
+    BESIDE_REFERENCE,
+    OF_RUN,
+    OF_SEVERAL,
+    OF_STUDY,
     page_of,
     page_of_several,
     page_of_study,
@@ -27,47 +33,63 @@ from miiii_search.analysis.comparison import compare as compare_findings
 from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import to_numbers
 from miiii_search.analysis.reference import SPLITS, Differences, Reference, differences, read_reference
-from miiii_search.analysis.report import NUMBERS, PAGE, Drawn, draw, write
+from miiii_search.analysis.report import (
+    NUMBERS,
+    PAGE,
+    Drawn,
+    Page,
+    Picture,
+    draw,
+    file_names,
+    is_report,
+    remove_missing,
+    write,
+)
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import compare
 from miiii_search.experiment.telemetry import snapshots_in
+from miiii_search.files import file_name
 from miiii_search.search.analyses import attach as attach_files
 from miiii_search.search.analyses import find_ended, read_trial
 from miiii_search.search.artifacts import Artifact
+from miiii_search.search.output_folder import OutputFolder, current, open_output
 from miiii_search.search.run_folder import CONFIG, SNAPSHOTS, read_run
 from miiii_search.search.study import Study
 from miiii_search.search.survey import read_survey
 from miiii_search.terminal.display import console, duration
-from miiii_search.terminal.folders import prepare, writing
+from miiii_search.terminal.folders import writing
 from miiii_search.terminal.retrain import train_visibly
 
-MADE_BY = f"Made by miiii-search {version('miiii-search')}."
+MADE_BY = f"{report.MADE_BY} {version('miiii-search')}."
+
+RUN_NAMES = [name for _, name, *_ in OF_RUN]
 
 
 def analyze_folder(folder: Path, out: Path | None) -> None:
     """Analyzes what `train` wrote. Raises `UserError`."""
     run, problems = read_run(folder)
-    analyze_run(run, problems, out or folder / "analysis")
+    with _open_report(out or folder / "analysis", RUN_NAMES) as output:
+        analyze_run(run, problems, output)
 
 
-def analyze_run(run: TrainedRun, problems: Sequence[str], out: Path) -> list[Drawn]:
+def analyze_run(run: TrainedRun, problems: Sequence[str], output: OutputFolder) -> list[Drawn]:
     """Computes, draws and writes all that the run allows; returns what was drawn.
 
-    Raises `UserError` if `out` cannot be written.
+    Raises `UserError` if the folder cannot be written.
     """
-    prepare(out)
-    started = time.monotonic()
+    started, failures = time.monotonic(), list[str]()
     with _steps() as step:
         findings = analyze(run, step)
         figures = pictures(findings)
-        drawn = draw(figures, step)
+        drawn = draw(figures, step, failures.append)
+    problems = [*problems, *failures]
     for line in [*problems, *findings.missing]:
         _say(f"note: {line}")
     page = page_of(findings, problems, MADE_BY)
-    writing(out, lambda: write(out, page, figures, drawn, to_numbers(findings)))
+    _publish(output, page, figures, drawn, to_numbers(findings))
     seconds = duration(time.monotonic() - started)
-    _say(f"{len(drawn)} figures, numbers.json and the page {out / PAGE} in {seconds}")
+    _say(f"{len(drawn)} figures, numbers.json and the page {output.path / PAGE} in {seconds}")
     return drawn
 
 
@@ -80,32 +102,34 @@ def analyze_trial(
     """
     trial = find_ended(study, number)
     run, problems = read_trial(study, trial, snapshots)
-    folder = out or Path("analysis") / f"{study.name}-{number}".replace("/", "_")
-    if (folder / CONFIG).exists():
+    folder = out or Path("analysis") / file_name(study.name, f"-{number}")
+    if current(folder, CONFIG).exists():
         raise UserError(f"{folder} holds a run that train wrote; choose another --out")
-    if run.weights is None and trial.state == TrialState.FAIL:
-        problems.append(f"the loss of trial {number} stopped being finite, so that it has no weights")
-    elif run.weights is None and retrain:
-        run, verdict = _trained_again(run, folder)
-        problems += verdict
-    elif run.weights is None:
-        seconds = trial.user_attrs.get("seconds")
-        took = f", which took {duration(float(seconds))}" if seconds else ""
-        problems.append(f"the weights of trial {number} were not kept: add --retrain to train it again{took}")
-    drawn = analyze_run(run, problems, folder)
+    trains = retrain and run.weights is None and trial.state != TrialState.FAIL
+    with _open_report(folder, [*RUN_NAMES, SNAPSHOTS] if trains else RUN_NAMES) as output:
+        if trains:
+            run, verdict = _trained_again(run, output)
+            problems += verdict
+        elif run.weights is None and trial.state == TrialState.FAIL:
+            problems.append(f"the loss of trial {number} stopped being finite, so that it has no weights")
+        elif run.weights is None:
+            seconds = trial.user_attrs.get("seconds")
+            took = f", which took {duration(float(seconds))}" if seconds else ""
+            problems.append(f"the weights of trial {number} were not kept: add --retrain to train it again{took}")
+        drawn = analyze_run(run, problems, output)
     if attach:
         pages = [Artifact(name, (folder / name).read_bytes()) for name in (PAGE, NUMBERS)]
         attach_files(study, trial, [*pages, *(Artifact(f"{one.picture.name}.png", one.png) for one in drawn)])
         _say(f"they are on the page of trial {number} in the dashboard, too")
 
 
-def _trained_again(run: TrainedRun, folder: Path) -> tuple[TrainedRun, list[str]]:
-    """The run with its weights, and with snapshots in `folder`; and a line if that is not the same run.
+def _trained_again(run: TrainedRun, output: OutputFolder) -> tuple[TrainedRun, list[str]]:
+    """The run with its weights, and with its snapshots; and a line if that is not the same run.
 
     Raises `UserError`.
     """
-    prepare(folder)
-    snapshots, remarks = folder / SNAPSHOTS, list[str]()
+    snapshots, remarks = output.unfinished / SNAPSHOTS, list[str]()
+    snapshots.mkdir()  # without any, those of another run are to go
     result, spectra = train_visibly(run.experiment, run.hyperparameters, snapshots, until=run.last_epoch)
     if run.metrics is not None:
         verdict, why = compare(run.metrics, result.metrics)
@@ -124,14 +148,17 @@ def _trained_again(run: TrainedRun, folder: Path) -> tuple[TrainedRun, list[str]
 
 def analyze_study(study: Study, out: Path | None) -> None:
     """Draws a whole study, as it is now. Raises `UserError` if `out` cannot be written."""
-    folder = out or Path("analysis") / study.name.replace("/", "_")
-    prepare(folder)
-    survey = read_survey(study)
-    figures = pictures_of_study(survey)
-    with _steps() as step:
-        drawn = draw(figures, step)
-    page = page_of_study(survey, MADE_BY)
-    writing(folder, lambda: write(folder, page, figures, drawn, survey.to_json()))
+    folder, failures = out or Path("analysis") / file_name(study.name), list[str]()
+    with _open_report(folder, OF_STUDY) as output:
+        survey = read_survey(study)
+        figures = pictures_of_study(survey)
+        with _steps() as step:
+            drawn = draw(figures, step, failures.append)
+        page = page_of_study(survey, MADE_BY)
+        page = replace(page, remarks=[*failures, *page.remarks])
+        for line in failures:
+            _say(f"note: {line}")
+        _publish(output, page, figures, drawn, survey.to_json())
     _say(page.summary)
     _say(f"{len(drawn)} figures, numbers.json and the page {folder / PAGE}")
 
@@ -150,22 +177,23 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
         runs.append(run)
         problems += lines
     compared = {} if reference is None else _compare_with_reference(runs, folders, reference)
-    prepare(out)
-    with _steps() as step:
-        findings = [_analyze_as(run, step) for run in _told_apart(runs, folders)]
-        figures = pictures_of_several(findings, reference)
-        drawn = draw(figures, step)
-    problems += [f"{one.run.name}: {line}" for one in findings for line in one.missing]
-    table = compare_findings(findings)
-    for line in problems:
-        _say(f"note: {line}")
-    console.print(_table(table))
-    numbers: dict[str, Any] = {"runs": [to_numbers(one) for one in findings], "table": table.to_json()}
-    if reference is not None:
-        for name, gaps in compared.items():
-            _print_differences(name, reference, gaps)
-        numbers["reference"] = {name: gaps.to_json() for name, gaps in compared.items()}
-    writing(out, lambda: write(out, page_of_several(table, problems, MADE_BY), figures, drawn, numbers))
+    names = [name for name, *_ in OF_SEVERAL] + ([BESIDE_REFERENCE] if reference else [])
+    with _open_report(out, names) as output:
+        with _steps() as step:
+            findings = [_analyze_as(run, step) for run in _told_apart(runs, folders)]
+            figures = pictures_of_several(findings, reference)
+            drawn = draw(figures, step, problems.append)
+        problems += [f"{one.run.name}: {line}" for one in findings for line in one.missing]
+        table = compare_findings(findings)
+        for line in problems:
+            _say(f"note: {line}")
+        console.print(_table(table))
+        numbers: dict[str, Any] = {"runs": [to_numbers(one) for one in findings], "table": table.to_json()}
+        if reference is not None:
+            for name, gaps in compared.items():
+                _print_differences(name, reference, gaps)
+            numbers["reference"] = {name: gaps.to_json() for name, gaps in compared.items()}
+        _publish(output, page_of_several(table, problems, MADE_BY), figures, drawn, numbers)
     _say(f"{len(drawn)} figures, numbers.json and the page {out / PAGE}")
 
 
@@ -197,6 +225,37 @@ def _print_differences(name: str, reference: Reference, compared: Differences) -
     for split in SPLITS:
         largest, epoch = compared.largest(split)
         _say(f"{split}: the largest difference is {largest:.3f}, at epoch {epoch:,}")
+
+
+def _open_report(out: Path, names: Collection[str]) -> AbstractContextManager[OutputFolder]:
+    """Holds the folder of a page and of the pictures with these names.
+
+    Raises `UserError` if it cannot be written, or if it holds such files that are somebody else's.
+    """
+
+    def check(folder: Path) -> None:
+        files = file_names(name for name in names if name != SNAPSHOTS)
+        foreign = next((name for name in (*files, SNAPSHOTS) if os.path.lexists(folder / name)), None)
+        if foreign and not is_report(folder) and (foreign != SNAPSHOTS or SNAPSHOTS in names):
+            raise UserError(
+                f"{folder / foreign} would be replaced, but is not part of a report of miiii-search; "
+                "choose another --out"
+            )
+
+    return open_output(out, check)
+
+
+def _publish(
+    output: OutputFolder, page: Page, figures: Sequence[Picture], drawn: Sequence[Drawn], numbers: object
+) -> None:
+    """Writes a report, in place of the one before. Raises `UserError`."""
+
+    def publish() -> None:
+        write(output.unfinished, page, figures, drawn, numbers)
+        output.publish()
+        remove_missing(output.path, figures, drawn)
+
+    writing(output.path, publish)
 
 
 def _told_apart(runs: Sequence[TrainedRun], folders: Sequence[Path]) -> list[TrainedRun]:

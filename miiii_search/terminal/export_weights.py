@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.errors import UserError
+from miiii_search.files import write_file
 from miiii_search.search.run_folder import WEIGHTS
 from miiii_search.search.settings import to_tree
 
@@ -47,7 +48,7 @@ def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: P
         arrays, metadata = to_state_dict(run.weights), metadata | {"config": to_config(run.weights)}
     written = save(dict(arrays), {key: json.dumps(value) for key, value in metadata.items()})
     try:
-        out.write_bytes(written)
+        write_file(out, written)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     return [line for line in problems if line.startswith(WEIGHTS)]

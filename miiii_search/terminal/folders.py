@@ -1,30 +1,29 @@
-"""Folders that commands write to."""
+"""Files and folders that commands write to."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from miiii_search.errors import UserError
+from miiii_search.files import check_writable
 
 WrittenT = TypeVar("WrittenT")
 
 
-def prepare(out: Path) -> None:
-    """Makes the folder and tries to write to it, before anything that takes long. Raises `UserError`."""
+def prepare_file(out: Path) -> None:
+    """Makes the folder of a file and tries to write there, before anything that takes long. Raises `UserError`."""
 
     def make() -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        out.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(out)
 
     writing(out, make)
 
 
 def writing(out: Path, write: Callable[[], WrittenT]) -> WrittenT:
-    """What `write` returns. Raises `UserError` if the system refuses what it does in `out`."""
+    """Returns what `write` returns. Raises `UserError` if the system refuses what it does in `out`."""
     try:
         return write()
     except OSError as error:

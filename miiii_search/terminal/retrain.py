@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,25 +22,32 @@ from rich.progress import (
 )
 from safetensors.numpy import save
 
-from miiii_search.errors import UserError
+from miiii_search.errors import UserError, reason
 from miiii_search.experiment.metrics import accuracy_text, compare
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
-from miiii_search.experiment.telemetry import Floats, Look, Record, snapshots_in, write_snapshot
+from miiii_search.experiment.telemetry import Floats, Look, Record, write_snapshot
+from miiii_search.files import write_file
 from miiii_search.search.export import Configuration, read_configuration
+from miiii_search.search.output_folder import OutputFolder, open_output
 from miiii_search.search.presets import get_configuration
 from miiii_search.search.provenance import source_commit
-from miiii_search.search.run_folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
+from miiii_search.search.run_folder import (
+    CONFIG,
+    CURVES,
+    METRICS,
+    RECORD,
+    SNAPSHOTS,
+    WEIGHTS,
+    check_run_folder,
+    has_run,
+)
 from miiii_search.search.settings import to_tree, with_settings
 from miiii_search.terminal.display import LINE_SECONDS, console
-from miiii_search.terminal.folders import prepare, writing
 
 if TYPE_CHECKING:
     from miiii_search.experiment.run import Result
     from miiii_search.experiment.stores import Progress as RunProgress
 
-
-UNFINISHED = "snapshots.unfinished"
-"""Where a run's snapshots wait until the run may take the place of the one before it."""
 
 STOPPED = "stopped_at_epoch"
 """In the provenance of a run that somebody stopped."""
@@ -78,19 +86,24 @@ def retrain(
     """Trains with a progress bar and writes its configuration, metrics, record, weights, snapshots and curves to `out`.
 
     Returns whether the run came to its end. If `stop` becomes true before, what was trained by then is written, and
-    the configuration says so; not over another run. Raises `UserError` if `out` cannot be written, or if the loss
-    stops being finite.
+    the configuration says so; not over another run.
+
+    Raises:
+        UserError: `out` cannot be written, is being written by another process, or holds files that are not of a
+            run; the loss stopped being finite, or the run does not fit into memory.
     """
-    prepare(out)
+    with open_output(out, check_run_folder) as output:
+        return _retrain(chosen, output, compare_with_recorded, stop)
+
+
+def _retrain(
+    chosen: Configuration, output: OutputFolder, compare_with_recorded: bool, stop: Callable[[], bool]
+) -> bool:
     from miiii_search.experiment.device import describe_device, package_versions
 
     experiment, hyperparameters = chosen.experiment, chosen.hyperparameters
     device, started = describe_device(), time.monotonic()
-    try:
-        result, spectra = train_visibly(experiment, hyperparameters, out / UNFINISHED, stop=stop)
-    except UserError:
-        writing(out, lambda: _remove_snapshots(out / UNFINISHED))
-        raise
+    result, spectra = train_visibly(experiment, hyperparameters, output.unfinished / SNAPSHOTS, stop=stop)
     provenance = {
         "completed": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device,
@@ -103,46 +116,77 @@ def retrain(
     if not whole:
         provenance[STOPPED] = epoch
         stopped = f"stopped at epoch {epoch:,} of {experiment.epochs:,}"
-        if (out / CONFIG).exists():
-            writing(out, lambda: _remove_snapshots(out / UNFINISHED))
-            _say(f"{stopped}; nothing was written: {out} holds another run")
+        if has_run(output.path):
+            _say(f"{stopped}; nothing was written: {output.path} holds another run")
             return False
     trained = replace(chosen, metrics=result.metrics, provenance=provenance)
-    writing(out, lambda: _write(out, trained, result, spectra))
+    _print_tasks(trained)
+    _write(output, _files(trained, result, spectra))
     solved = result.progress.solved_epoch
     how = f"solved at epoch {solved:,}" if solved else f"not solved in {experiment.epochs:,} epochs"
-    _print_tasks(trained)
-    _say(f"{how if whole else stopped}; metrics, weights and curves are in {out}")
+    _say(f"{how if whole else stopped}; metrics, weights and curves are in {output.path}")
     if whole and chosen.metrics is not None and compare_with_recorded:
         _say(_verdict(chosen, result))
     return whole
 
 
-def _write(out: Path, trained: Configuration, result: Result, spectra: dict[int, Floats]) -> None:
-    """All of a run's files, in place of those of another; the configuration last."""
-    from miiii_search.analysis.curves import learning_curves
+def _files(trained: Configuration, result: Result, spectra: dict[int, Floats]) -> dict[str, bytes]:
+    """All of a run's files but its snapshots."""
+    experiment = trained.experiment
+    files = {
+        WEIGHTS: save(result.weights),
+        RECORD: result.record.to_npz(spectra, moduli=np.asarray(experiment.moduli)),
+        METRICS: f"{result.metrics.model_dump_json(indent=2, exclude_none=True)}\n".encode(),
+        CONFIG: trained.to_toml().encode(),
+    }
+    try:
+        from miiii_search.analysis.curves import learning_curves
 
-    experiment, metrics = trained.experiment, result.metrics
-    title = f"{experiment.task}, p = {experiment.p}"
-    curves = learning_curves(experiment, result.record, title, result.progress.solved_epoch)
-    _remove_snapshots(out / SNAPSHOTS)
-    for path in snapshots_in(out / UNFINISHED).values():
-        (out / SNAPSHOTS).mkdir(exist_ok=True)
-        path.rename(out / SNAPSHOTS / path.name)
-    _remove_snapshots(out / UNFINISHED)
-    (out / WEIGHTS).write_bytes(save(result.weights))
-    (out / RECORD).write_bytes(result.record.to_npz(spectra, moduli=np.asarray(experiment.moduli)))
-    (out / "learning-curves.png").write_bytes(curves)
-    (out / METRICS).write_text(metrics.model_dump_json(indent=2, exclude_none=True) + "\n")
-    (out / CONFIG).write_text(trained.to_toml(), encoding="utf-8")
+        title = f"{experiment.task}, p = {experiment.p}"
+        files[CURVES] = learning_curves(experiment, result.record, title, result.progress.solved_epoch)
+    except Exception as error:
+        _say(f"warning: the learning curves could not be drawn: {reason(error)}")
+    return files
 
 
-def _remove_snapshots(folder: Path) -> None:
-    """And the folder, if there was nothing else in it."""
-    for old in snapshots_in(folder).values():
-        old.unlink()
-    with suppress(OSError):
-        folder.rmdir()
+def _write(output: OutputFolder, files: Mapping[str, bytes]) -> None:
+    """Writes a run's files in place of those of another; to a temporary folder if there is no space for them.
+
+    Raises `UserError` in that case.
+    """
+    snapshots = output.unfinished / SNAPSHOTS
+    needed = {name: data for name, data in files.items() if name != CURVES}
+    try:
+        snapshots.mkdir(exist_ok=True)  # without any, those of another run are to go
+        try:
+            _write_all(output.unfinished, needed)
+        except OSError as error:
+            if not any(snapshots.iterdir()):
+                raise
+            _say(f"warning: the snapshots were removed to make space for the run: {reason(error)}")
+            shutil.rmtree(snapshots)
+            snapshots.mkdir()
+            _write_all(output.unfinished, needed)
+        try:
+            _write_all(output.unfinished, {CURVES: files[CURVES]} if CURVES in files else {})
+        except OSError as error:
+            _say(f"warning: the learning curves were not written: {reason(error)}")
+        if not (output.unfinished / CURVES).exists():
+            (output.path / CURVES).unlink(missing_ok=True)  # those of another run
+        output.publish()
+    except OSError as error:
+        why = f"cannot write to {output.path}: {reason(error)}"
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="miiii-search-run-"))
+            _write_all(folder, files)
+        except OSError:
+            raise UserError(f"{why}; choose another --out") from None
+        raise UserError(f"{why}; the run was written to {folder} instead, without snapshots") from None
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        write_file(folder / name, data)
 
 
 def _verdict(recorded: Configuration, result: Result) -> str:
@@ -169,19 +213,21 @@ def train_visibly(
 
     Where there is no terminal, a line now and then says how far it is.
 
-    Its weights at log-spaced epochs go to the folder `snapshots`, in place of those of another run. Raises
-    `UserError` if the loss stops being finite, or if the folder cannot be written.
+    Its weights at log-spaced epochs go to the folder `snapshots`. Those that cannot be written are done without, with
+    a warning. Raises `UserError` if the loss stops being finite, or if the run does not fit into memory.
     """
     from miiii_search.experiment import run
     from miiii_search.experiment.device import use_compilation_cache
 
     use_compilation_cache()
     spectra: dict[int, Floats] = {}
-    writing(snapshots, lambda: _remove_snapshots(snapshots))
 
     def keep(look: Look) -> None:
         spectra[look.epoch] = look.spectrum
-        writing(snapshots, lambda: write_snapshot(snapshots, look))
+        try:
+            write_snapshot(snapshots, look)
+        except OSError as error:
+            _say(f"warning: the snapshot of epoch {look.epoch:,} was not written: {reason(error)}")
 
     with _progress_bar() as bar:
         task = bar.add_task("compiling", total=until or experiment.epochs, accuracy="")
@@ -205,6 +251,12 @@ def train_visibly(
         except run.NotFinite as error:
             raise UserError(
                 f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"
+            ) from None
+        except run.DoesNotFit as error:
+            needs = f", it needs about {error.size / 2**20:,.0f} MiB" if error.size else ""
+            raise UserError(
+                f"the run does not fit into the memory of this machine{needs} ({error}); use a larger one, or a "
+                "smaller p, d_model or validation_samples"
             ) from None
         bar.update(task, total=result.progress.epoch)
     return result, spectra

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from miiii_search.analysis.figures.style import save, styled
-from miiii_search.errors import UserError
+from miiii_search.errors import UserError, reason
+from miiii_search.files import write_file
 from miiii_search.search.study import Study
 from miiii_search.simulation.contenders import Contender, contenders
 from miiii_search.simulation.curves import CurveSet
@@ -68,9 +69,12 @@ def show(curves: CurveSet, compared: Sequence[tuple[Contender, Summary]], out: P
             highlight=False,
         )
     console.print(table(compared))
-    with styled():
-        picture = save(draw_rules({curves.name: compared}), "svg" if out.suffix == ".svg" else "png")
-    writing(out, lambda: out.write_bytes(picture))
+    try:
+        with styled():
+            picture = save(draw_rules({curves.name: compared}), "svg" if out.suffix == ".svg" else "png")
+    except Exception as error:
+        raise UserError(f"the picture could not be drawn: {reason(error)}") from error
+    writing(out, lambda: write_file(out, picture))
     console.print(f"the picture is in {out}", soft_wrap=True, highlight=False)
 
 

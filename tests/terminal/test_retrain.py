@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from miiii_search.errors import UserError
 from miiii_search.search.export import read_configuration
+from miiii_search.search.output_folder import open_output
 from miiii_search.search.run_folder import read_run
 from miiii_search.terminal import retrain as retraining
 from miiii_search.terminal.retrain import choose, retrain
@@ -104,3 +110,102 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "run" / "weights.safetensors").mkdir(parents=True)
     with pytest.raises(UserError, match=r"^cannot write to .*: Is a directory; choose another --out$"):
         retrain(chosen, tmp_path / "run", compare_with_recorded=False)
+
+
+@pytest.mark.parametrize("name", ["config.toml", "metrics.json", "snapshots/epoch-1.npz", "weights.safetensors"])
+def test_a_folder_with_files_of_somebody_else(name: str, tmp_path: Path) -> None:
+    """They are not replaced and not removed, and it is said before training."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    chosen = choose(None, "demo", None, SETTINGS)
+    with pytest.raises(UserError, match=r"would be replaced, but is not part of a run .*; choose another --out$"):
+        retrain(chosen, tmp_path, compare_with_recorded=False, stop=lambda: pytest.fail("it has trained"))
+    assert files(tmp_path) == {name: b"mine"}
+
+
+def test_a_run_with_metrics_of_somebody_else(folder: Path) -> None:
+    (folder / "metrics.json").write_text('{"loss": 1}')
+    before = files(folder)
+    with pytest.raises(UserError, match=r"metrics.json would be replaced"):
+        retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
+    assert files(folder) == before
+
+
+def test_a_configuration_that_best_wrote_is_no_run(trained: Path, tmp_path: Path) -> None:
+    config = replace(read_configuration(trained / "config.toml"), provenance={"study": "demo", "trial": 3})
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"config.toml would be replaced"):
+        retrain(config, tmp_path, compare_with_recorded=False)
+    assert files(tmp_path) == before
+
+
+def test_a_folder_that_another_process_writes(folder: Path) -> None:
+    with open_output(folder), pytest.raises(UserError, match=r"is being written by process \d+ on "):
+        retrain(
+            choose(None, "demo", None, SETTINGS),
+            folder,
+            compare_with_recorded=False,
+            stop=lambda: pytest.fail("it has trained"),
+        )
+
+
+@pytest.fixture
+def full_disk(trained: Path, tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A run on a small disk of its own, on which so many bytes are left."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a disk")
+    try:
+
+        def fill(left: int) -> Path:
+            shutil.copytree(trained, disk / "run")
+            free = shutil.disk_usage(disk).free
+            (disk / "ballast").write_bytes(b"x" * (free - left))
+            return disk / "run"
+
+        yield fill
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_with_space_for_a_run_but_not_for_its_snapshots(
+    full_disk: Callable[[int], Path], trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("config.toml", "metrics.json", "record.npz", "weights.safetensors")
+    needed = sum(-(-(trained / name).stat().st_size // 4096) for name in names)
+    folder = full_disk((needed + 3) * 4096)
+    assert retrain(read_configuration(trained / "config.toml"), folder, compare_with_recorded=True)
+    said = capsys.readouterr().out
+    assert "warning: the snapshots were removed to make space for the run: No space left on device" in said
+    assert "warning: the learning curves were not written: No space left on device" in said
+    assert "identical: every metric and every weight" in said
+    run, problems = read_run(folder)
+    assert problems == [] and run.snapshots == {} and run.weights is not None
+    assert not (folder / "learning-curves.png").exists()
+
+
+def test_a_disk_without_space_for_a_run(
+    full_disk: Callable[[int], Path], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before stays, and the new one is in the folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = full_disk(2 * 4096)
+    before = files(folder)
+    with pytest.raises(UserError, match=r"No space left on device; the run was written to (.*) instead") as failure:
+        retrain(read_configuration(trained / "config.toml"), folder, compare_with_recorded=False)
+    assert files(folder) == before
+    elsewhere = re.search(r"written to (.*) instead", str(failure.value))
+    assert elsewhere is not None and read_run(Path(elsewhere[1]))[1] == []
+
+
+def test_a_run_without_its_picture(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """matplotlib may fail at anything; the run is written."""
+    monkeypatch.setitem(sys.modules, "miiii_search.analysis.curves", None)
+    assert retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
+    assert "warning: the learning curves could not be drawn: " in capsys.readouterr().out
+    assert read_run(folder)[1] == [] and not (folder / "learning-curves.png").exists()

@@ -37,9 +37,10 @@ def label_all(figure: Figure, x: str, y: str) -> None:
 
 
 def fit(name: str, beside: int) -> str:
-    """A name in as many lines as it takes above one of so many panels beside one another on a page."""
+    """A name as `plain` returns it, in as many lines as it takes above one of so many panels beside one another."""
     width = style.COLUMN / beside if beside <= 2 else (style.PAGE - 1) / beside
-    return textwrap.fill(name, max(int(width * LETTERS_PER_INCH), 6))
+    lines = textwrap.wrap(name.replace(r"\$", "$"), max(int(width * LETTERS_PER_INCH), 6))
+    return "\n".join(lines).replace("$", r"\$")
 
 
 def legend_columns(labels: Sequence[str]) -> int:

@@ -1,10 +1,12 @@
-"""One look for all figures: sizes, type, colours, how they are saved."""
+"""One look for all figures: sizes, type, colours, how they are saved. The user's matplotlib settings do not matter."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -42,9 +44,37 @@ SETTINGS: Any = {
 }
 
 
-def styled() -> AbstractContextManager[None]:
-    """What all drawing is to happen in. Not for several threads at once."""
-    return mpl.rc_context(SETTINGS)
+_lock = threading.RLock()
+"""matplotlib's settings are those of the whole process."""
+
+_DEFAULTS: dict[Any, Any] = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
+
+
+@contextmanager
+def default_style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Draws with matplotlib's defaults and some changes, whatever the user's settings are. One thread at a time."""
+    with _lock, warnings.catch_warnings(), mpl.rc_context():
+        # A name may be in a script that no font here has.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        mpl.rcParams.update(_DEFAULTS | dict(changes or {}))
+        yield
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draws in the style of all figures. Everything that draws or saves one happens within it."""
+    with default_style(SETTINGS):
+        yield
+
+
+def plain(text: str) -> str:
+    """Returns text, such as a study's name, so that matplotlib shows it as it is.
+
+    Otherwise it takes what stands between dollar signs for mathematics, fails at some characters that nobody sees,
+    and leaves labels that begin with an underscore out of legends.
+    """
+    shown = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return ("\N{HAIR SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
 def new_figure(width: float, height: float) -> Figure:
