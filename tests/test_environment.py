@@ -7,11 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jax
 import pytest
 
 from miiii_search.cli.options import DEFAULT_STORAGE, storage_of
 from miiii_search.environment import cache_folder, clean_variables, state_folder
 from miiii_search.errors import UserError
+from miiii_search.experiment.device import use_compilation_cache
 from miiii_search.search.exposure import read_password
 from tests.integration.processes import COMMAND, TINY, clean_environment
 
@@ -106,33 +108,41 @@ def test_folders_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         state_folder()
 
 
+def test_compiled_programs_are_kept_where_a_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    try:
+        monkeypatch.setenv("HOME", "relative")
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+        assert use_compilation_cache() is None
+        assert jax.config.jax_compilation_cache_dir is None  # type: ignore[attr-defined]
+        monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+        assert use_compilation_cache() == Path("/cache/miiii-search/jax")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)  # type: ignore[no-untyped-call]
+
+
 def test_user_without_a_home(tmp_path: Path) -> None:
     """As in many containers: no HOME, and a user whom the system does not know."""
     if not shutil.which("unshare") or subprocess.run([*UNKNOWN, "true"], capture_output=True).returncode:
         pytest.skip("this system lets nobody be another user in a namespace")
-    homes = ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
+    homes = ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
     environment = {name: value for name, value in clean_environment("sqlite:///s.db").items() if name not in homes}
+    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str((cache_folder() or tmp_path) / "jax")
 
-    def run(*arguments: str, **named: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*UNKNOWN, *COMMAND, *arguments],
             cwd=tmp_path,
-            env=environment | {"MPLCONFIGDIR": str(tmp_path / "mpl"), "JAX_COMPILATION_CACHE_DIR": ""} | named,
+            env=environment | {"MPLCONFIGDIR": str(tmp_path / "mpl"), "JAX_COMPILATION_CACHE_DIR": compiled},
             capture_output=True,
             text=True,
             timeout=240,
         )
 
-    done = run("create", "--preset", "demo", *TINY, "--trials", "1")
-    assert done.returncode == 0, done.stderr
     done = run("work")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "XDG_STATE_HOME" in done.stderr
-    done = run("work", "--lanes", "1", XDG_STATE_HOME=str(tmp_path / "state"), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    done = run("train", "--preset", "demo", *TINY, "--out", "run")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "cache" / "miiii-search").is_dir()
-    # Without a place for it there is no cache of compiled programs, and nothing in the current folder.
-    before = set(os.listdir(tmp_path))
-    done = run("train", "--preset", "demo", *TINY, "--out", "run", XDG_CACHE_HOME="")
-    assert done.returncode == 0, done.stderr
-    assert set(os.listdir(tmp_path)) - before == {"run"}
+    assert (tmp_path / "run" / "config.toml").exists()
