@@ -187,7 +187,7 @@ def simulate(
     vars(ending)["draw_curves"] = lambda *_: PICTURE
     pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 600}
     arguments = storage._engine_arguments
-    vars(storage)["_engine_arguments"] = lambda url: arguments(url) | pool
+    vars(storage)["_engine_arguments"] = lambda url, read_only=False: arguments(url, read_only) | pool
     clock, stop = Clock(), threading.Event()
     threads: list[threading.Thread] = []
     clock.start()

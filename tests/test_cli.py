@@ -87,9 +87,34 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["create", "--storage", "postgresql://127.0.0.1:1/d?user=u&password=secret"],
         ["cannot reach", "127.0.0.1:1", "server"],
     ),
+    **{
+        f"password with {what}": (["status", "--storage", url], ["percent-encode", "%40"])
+        for what, url in {
+            "an at sign": "postgresql://u:se@secret@127.0.0.1:1/d",
+            "two at signs": "postgresql://u:@secret@@127.0.0.1:1/d",
+            "an at sign and a slash": "postgresql://u:se/x@secret@127.0.0.1:1/d",
+            "an at sign among the parameters": "postgresql://127.0.0.1:1/d?user=u&password=x@secret",
+            "an at sign among the parameters, without a database": "postgresql://127.0.0.1?password=x@secret",
+            "what looks like a port": "postgresql://u:12/secret@127.0.0.1:1/d",
+        }.items()
+    },
+    **{
+        f"password with {character}": (
+            ["status", "--storage", f"postgresql://u:{character}secret{character}@127.0.0.1:1/d"],
+            ["cannot reach", "u:***@127.0.0.1:1/d", "server"],
+        )
+        for character in ("/", "#", "?", ":", "%40", "%2F", "%")
+    },
+    "unknown parameter that is secret": (
+        ["status", "--storage", "postgresql://127.0.0.1:1/d?pwd=secret"],
+        ["cannot use", "invalid connection option"],
+    ),
+    "URL where none is expected": (["status", "postgresql://u:secret@h/d"], ["unexpected", "***@h/d"]),
+    "SQLite with a host": (["status", "--storage", "sqlite://u:secret@h/x.db"], ["three slashes"]),
+    "SQLite with two slashes": (["status", "--storage", "sqlite://x.db"], ["three slashes"]),
     "port that is no number": (["create", "--storage", "postgresql://u:secret@h:port/d"], ["not a URL"]),
     "parameters of SQLite": (["create", "--storage", "sqlite:///x.db?timeout=x"], ["`timeout`", "sqlite:///FILE"]),
-    "folder for a database": (["create", "--storage", "sqlite:///."], ["cannot reach sqlite:///.", "file"]),
+    "folder for a database": (["create", "--storage", "sqlite:///."], ["cannot use sqlite:///.", "file"]),
     "duplicate value": (up("space.dropout=[0.1, 0.1]"), ["space.dropout", "0.1 twice"]),
     "sampler without a budget": (up("sampler=random"), ["budget", "--trials"]),
     "lanes in words": (["up", "--preset", "demo", "--lanes", "many"], ["--lanes", "auto", "many"]),

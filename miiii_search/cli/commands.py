@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from miiii_search.capabilities import FIGURES, TRAINING, needs
 from miiii_search.cli import containers, keeping, looking, results, running
 
 app = typer.Typer(
@@ -15,13 +16,13 @@ app = typer.Typer(
     "Example: miiii-search up --preset demo",
 )
 
-app.command()(running.up)
+app.command()(needs(TRAINING, running.up))
 app.command()(running.create)
 app.command()(running.coordinate)
-app.command()(running.work)
+app.command()(needs(TRAINING, running.work))
 app.command()(looking.status)
 app.command()(looking.watch)
-app.command()(looking.simulate)
+app.command()(needs(FIGURES, looking.simulate))
 app.command("list")(looking.list_)
 app.command()(keeping.pause)
 app.command()(keeping.resume)
@@ -31,10 +32,10 @@ app.command()(keeping.tidy)
 app.command()(keeping.export_study)
 app.command()(keeping.import_study)
 app.command()(results.best)
-app.command()(results.train)
-app.command()(results.analyze)
-app.command()(results.compare)
-app.command()(results.export_weights)
+app.command()(needs(TRAINING, results.train))
+app.command()(needs(FIGURES, results.analyze))
+app.command()(needs(FIGURES, results.compare))
+app.command()(needs(FIGURES, results.export_weights))
 app.command()(looking.dashboard)
 app.command(hidden=True)(containers.make_keys)
 app.command()(containers.invite)

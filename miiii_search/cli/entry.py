@@ -10,9 +10,11 @@ from typing import Any
 import typer
 
 from miiii_search.cli.commands import app
+from miiii_search.cli.faults import explain
 from miiii_search.cli.opening import to_close
 from miiii_search.environment import clean_variables
 from miiii_search.errors import UserError
+from miiii_search.redaction import hide_passwords
 from miiii_search.terminal import streams
 
 
@@ -31,19 +33,15 @@ def main() -> None:
         sys.exit(2)
     except typer._click.exceptions.UsageError as error:
         command = f"miiii-search {error.ctx.info_name}" if error.ctx and error.ctx.parent else "miiii-search"
-        _fail(f"{error.format_message().rstrip('.')}; see {command} --help")
+        _fail(f"{hide_passwords(error.format_message()).rstrip('.')}; see {command} --help")
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
-        if not (reason := _lost_database(error)):
+        if not (line := explain(error)):
             raise
-        print(
-            f"error: the database stopped answering ({reason}); once it is back, the same command continues, and "
-            "trials that were running go back to the queue when their leases run out",
-            file=sys.stderr,
-        )
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -54,15 +52,6 @@ def _ignore_matplotlib_settings() -> None:
     os.environ["MATPLOTLIBRC"] = os.devnull
     # Of a cache that cannot be written, or fonts: it works without.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-
-
-def _lost_database(error: Exception) -> str:
-    """Why an open database does not answer, or nothing for another error. What could not be opened is a `UserError`."""
-    if "sqlalchemy" not in sys.modules:
-        return ""
-    from miiii_search.search.patience import first_line, is_lost
-
-    return first_line(error) if is_lost(error) else ""
 
 
 def _fail(message: str) -> None:

@@ -128,7 +128,7 @@ def dashboard(
     if with_parent:
         processes.at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
     processes.end_at_hangup()
-    database = open_storage(storage)
+    database = open_storage(storage, quiet=with_parent)
     page = application(database.optuna, AllPlaces(database), writable=writable, password=password)
     serve(page, host, port, lambda url: say(f"dashboard: {f'http://{published}/' if published else url}"))
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miiii_search.cli.talking import say
+from miiii_search.cli.talking import say, warn
 from miiii_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,20 +19,35 @@ to_close = ExitStack()
 """What is closed at a command's end."""
 
 
-def open_storage(storage: str, create: bool = False) -> Database:
-    """A storage that is closed at the command's end. Raises `UserError` where there is none, unless `create`."""
+opened: list[str] = []
+"""The storages that the command has opened, as they may be shown."""
+
+
+def open_storage(storage: str, create: bool = False, quiet: bool = False) -> Database:
+    """A storage that is closed at the command's end. Raises `UserError` where there is none, unless `create`.
+
+    Warns of a SQLite file on a network file system, unless `quiet`: of several processes, one warns.
+    """
+    from miiii_search.search.sqlite_file import NETWORK_ADVICE, network_file_system
     from miiii_search.search.storage import open_database
 
     database = open_database(storage, create=create)
     to_close.callback(database.close)
+    opened.append(str(database))
+    if (
+        not quiet
+        and database.url.drivername == "sqlite"
+        and (kind := network_file_system(Path(str(database.url.database))))
+    ):
+        warn(f"{database} lies on a network file system ({kind}); {NETWORK_ADVICE}")
     return database
 
 
-def open_study(study: str | None, storage: str) -> Study:
+def open_study(study: str | None, storage: str, quiet: bool = False) -> Study:
     """The study of this name, or the only one that there is. Raises `UserError`."""
     from miiii_search.search import study as studies
 
-    return studies.open_study(open_storage(storage), study)
+    return studies.open_study(open_storage(storage, quiet=quiet), study)
 
 
 def open_or_create(

@@ -207,7 +207,7 @@ def work(
     stop = processes.stop_on_signals()
     if with_parent:
         processes.at_parents_end(stop.set)
-    opened = open_study(study, storage)
+    opened = open_study(study, storage, quiet=with_parent)
     from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
     from miiii_search.search import monitoring
     from miiii_search.search.checkpoints import Policy

@@ -40,6 +40,11 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True, markup=False)
 
 
+def warn(line: str) -> None:
+    """Print a warning on standard error, which leaves standard output to what a program may read."""
+    print(f"warning: {line}", file=sys.stderr)
+
+
 def ask(question: str, yes: bool) -> None:
     """Goes on only if the answer is yes, or was given with the command."""
     if yes:

@@ -22,6 +22,19 @@ READ_ONLY = "25006"
 """PostgreSQL's code for a server that takes no writes, such as a standby before it takes over."""
 
 
+STAYS = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,  # no such table, for instance
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+"""SQLite's result codes that waiting does not change."""
+
+
 class Away(Exception):
     """The database does not answer, or did not a moment ago; nothing was written, or it is not known whether."""
 
@@ -85,7 +98,8 @@ def is_lost(error: BaseException | None) -> bool:
         return False
     if error.connection_invalidated:
         return True
-    mistake = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR  # no such table, for instance
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    mistake = code is not None and code & 0xFF in STAYS  # the low byte is the primary code
     if getattr(error.orig, "pgcode", None) == READ_ONLY:
         return True
     return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not mistake

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import sqlite3
 import time
@@ -16,7 +17,8 @@ import psycopg2.extensions
 import sqlalchemy as sa
 
 from miiii_search.errors import UserError
-from miiii_search.search import tables
+from miiii_search.redaction import hide_passwords
+from miiii_search.search import faults, sqlite_file, tables
 from miiii_search.search.patience import first_line, is_lost
 
 BUSY_SECONDS = 60
@@ -42,6 +44,8 @@ class Database:
     url: sa.URL
     engine: sa.Engine
     optuna: optuna.storages.RDBStorage
+    read_only: bool = False
+    """Whether it is a SQLite file that this process may only read."""
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -63,8 +67,30 @@ class Database:
         return redacted(self.url)
 
 
+USER_INFORMATION = re.compile(r"[^@:/?#]*(:[^@]*)?")
+"""What stands before the host: a user, and perhaps a password."""
+
+PARAMETERS = re.compile(r"[^@:/?#]*/[^@?#]*\?[^@]*")
+"""A host, a database and parameters, without user and port."""
+
+PORT = re.compile(r"[^@:/?#]*:(\d+[/?#]|/[^@]*\?[^@]*=)")
+"""What begins as a host and a port do."""
+
+SHOWN = frozenset(
+    {
+        *("host", "hostaddr", "port", "user", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl"),
+        *("application_name", "connect_timeout", "target_session_attrs", "channel_binding", "gssencmode", "options"),
+    }
+)
+"""Parameters of a URL whose values may be shown; those of others may be secret."""
+
+
 def parse_url(text: str) -> sa.URL:
-    """A storage URL with the driver that we use. Raises `UserError` for an unknown kind."""
+    """A storage URL with the driver that we use.
+
+    Raises `UserError` for an unknown kind, and, showing nothing of it, for a URL that can be read in two ways.
+    """
+    _check_user_information(text)
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
@@ -76,6 +102,8 @@ def parse_url(text: str) -> sa.URL:
         # SQLAlchemy 2.1 takes psycopg 3 for a bare postgresql://.
         return url.set(drivername="postgresql+psycopg2")
     if kind == "sqlite" and url.drivername in ("sqlite", "sqlite+pysqlite"):
+        if url.host or url.username or url.password or url.port:
+            raise UserError("a SQLite storage is a file and has no host: use sqlite:///FILE, with three slashes")
         if not url.database or url.database == ":memory:":
             raise UserError("a storage in memory is lost with the process; use sqlite:///FILE")
         if url.query:
@@ -87,55 +115,90 @@ def parse_url(text: str) -> sa.URL:
     )
 
 
+def _check_user_information(text: str) -> None:
+    """Refuse a URL of a server whose password may not end where it seems to. Raises `UserError`."""
+    kind, _, rest = text.partition("://")
+    if kind.startswith("sqlite") or "@" not in rest:
+        return
+    before, _, after = rest.partition("@")
+    is_user = USER_INFORMATION.fullmatch(before) and not PORT.match(before)
+    if "@" not in after and (is_user or PARAMETERS.fullmatch(before)):
+        return
+    raise UserError(
+        "it is not clear where the password in the storage's URL ends: percent-encode the special characters of user, "
+        "password and parameters (%40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %25 for %), as "
+        "urllib.parse.quote(password, safe='') in Python does"
+    )
+
+
 def redacted(url: sa.URL) -> str:
-    """The URL as it may be shown: without its password."""
-    query = {key: "***" if "password" in key.lower() else value for key, value in url.query.items()}
+    """The URL as it may be shown: without its password, and without parameters that may be secret."""
+    query = {key: value if key in SHOWN else "***" for key, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True).replace("postgresql+psycopg2", "postgresql")
 
 
 def open_database(text: str, *, create: bool = False) -> Database:
     """Opens a storage URL; with `create`, makes file and tables where there are none.
 
-    Raises `UserError` if the kind is unknown, the server does not answer, or there is nothing to open.
+    A SQLite file that may only be read is opened for reading, unless `create`.
+    Raises `UserError` if the kind is unknown, the server does not answer, the tables are not ours, or there is
+    nothing to open.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # what it tells of every trial, we show
     url = parse_url(text)
+    read_only = False
     if url.drivername == "sqlite":
         path = Path(url.database or "")
         if not create and not path.is_file():
             raise UserError(f"there is no database {path}; create a study first, or give its place with --storage")
         if not path.parent.is_dir():
             raise UserError(f"the folder {path.parent} of the storage does not exist; create it first")
+        read_only = path.is_file() and not sqlite_file.is_writable(path)
+        if read_only and create:
+            way_out = faults.SQLITE[sqlite3.SQLITE_READONLY]
+            raise UserError(f"cannot write to {redacted(url)}, or to its folder; {way_out}")
     if url.drivername != "sqlite":
         _give_up_on_silence()
-    engine = _make_engine(url)
+    engine = _make_engine(url, read_only)
     try:
         with engine.connect() as connection:
+            if problem := tables.foreign(connection):
+                raise UserError(f"{redacted(url)} {problem}; choose another --storage")
             # Ours are made last: where they are, Optuna's are complete.
             has_tables, is_complete = tables.inspect(connection)
         if not has_tables and not create:
-            engine.dispose()
             raise UserError(f"{redacted(url)} holds no studies; create one with miiii-search create or up")
-        return Database(url, engine, _open_optuna(url, engine, create=not is_complete))
+        if read_only and not is_complete:
+            raise UserError(
+                f"{redacted(url)} may only be read, and an older version of miiii-search created its tables; open it "
+                "once where it may be written, with miiii-search list"
+            )
+        return Database(url, engine, _open_optuna(url, engine, create=not is_complete, read_only=read_only), read_only)
+    except UserError:
+        engine.dispose()
+        raise
     except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
         engine.dispose()
-        reason = _reason(error)
+        reason = hide_passwords(_reason(error))
+        if advice := faults.advice_for(error):
+            raise UserError(f"cannot use {redacted(url)}: {reason}; {advice}") from None
         if not is_lost(error):
             raise UserError(f"cannot use {redacted(url)}: {reason}") from None
         way_out = "may its file be written?" if url.drivername == "sqlite" else _way_out(reason)
         raise UserError(f"cannot reach {redacted(url)}: {reason}; {way_out}") from None
 
 
-def _make_engine(url: sa.URL) -> sa.Engine:
+def _make_engine(url: sa.URL, read_only: bool) -> sa.Engine:
     """An engine for our own transactions."""
-    engine = sa.create_engine(url, **_engine_arguments(url))
+    engine = sa.create_engine(url, **_engine_arguments(url, read_only))
     if url.drivername == "sqlite":
 
         @sa.event.listens_for(engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # the driver must not begin transactions; `begin` below does
-            _use_wal(connection)
-            connection.execute("PRAGMA synchronous=NORMAL")
+            if not read_only:
+                _use_wal(connection)
+                connection.execute("PRAGMA synchronous=NORMAL")
 
         @sa.event.listens_for(engine, "begin")
         def begin(connection: sa.Connection) -> None:
@@ -145,7 +208,11 @@ def _make_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _engine_arguments(url: sa.URL) -> dict[str, Any]:
+def _engine_arguments(url: sa.URL, read_only: bool = False) -> dict[str, Any]:
+    if read_only:
+        path = Path(url.database or "")
+        # Every connection anew: whether somebody else writes the file decides how it is read.
+        return {"creator": lambda: sqlite_file.connect_read_only(path, BUSY_SECONDS), "poolclass": sa.NullPool}
     if url.drivername == "sqlite":
         return {"connect_args": {"timeout": BUSY_SECONDS}}
     # Pre-ping finds connections that a restart of the server has cut. A small pool, since workers are many.
@@ -199,8 +266,8 @@ def _give_up_on_silence() -> None:
     psycopg2.extensions.set_wait_callback(wait)
 
 
-def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool) -> optuna.storages.RDBStorage:
-    """Optuna's storage on the same database.
+def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool, read_only: bool) -> optuna.storages.RDBStorage:
+    """Optuna's storage on the same database. Raises `UserError` if another version of Optuna made its tables.
 
     Two processes may make the tables of a new database at once; the one that comes second finds them half made
     and tries again.
@@ -209,17 +276,32 @@ def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool) -> optuna.stor
         try:
             opened = optuna.storages.RDBStorage(
                 url.render_as_string(hide_password=False),
-                engine_kwargs=_engine_arguments(url),
+                engine_kwargs=_engine_arguments(url, read_only),
                 skip_table_creation=not create,
             )
             if create:
                 tables.create_tables(engine.execution_options(immediate=True))
             return opened
+        except RuntimeError as error:
+            if "table schema" not in str(error):
+                raise
+            raise UserError(_other_version(url, str(error))) from None
         except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError):
             if not create or attempt == 9:
                 raise
             time.sleep(0.1 * (attempt + 1))
     raise AssertionError("unreachable")
+
+
+def _other_version(url: sa.URL, words: str) -> str:
+    """What to do about tables of another version of Optuna, whose own words are given."""
+    made_by = re.search(r"set up by optuna ([^)\s]+)", words)
+    what = f"its tables are those of Optuna {made_by[1] if made_by else 'of another version'}"
+    if "storage upgrade" in words:
+        way_out = f"make a backup, then type: optuna storage upgrade --storage '{redacted(url)}'"
+    else:
+        way_out = "use the version of miiii-search that created them"
+    return f"cannot use {redacted(url)}: {what}, or were changed since, and this is {optuna.__version__}; {way_out}"
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

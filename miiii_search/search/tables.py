@@ -92,6 +92,23 @@ def inspect(connection: sa.Connection) -> tuple[bool, bool]:
     return has_tables, is_complete and _has_saved_epoch(connection)
 
 
+def foreign(connection: sa.Connection) -> str | None:
+    """What is wrong with a database that another program made; None if it is Optuna's, ours or empty.
+
+    A server's database may hold tables of other programs beside ours, a file may not.
+    """
+    inspector = sa.inspect(connection)
+    found = set(inspector.get_table_names())
+    optunas = found & set(models.BaseModel.metadata.tables)
+    for table, keys in ((studies, ("study_id", "study_name")), (trials, ("trial_id", "study_id", "state"))):
+        if table.name in optunas and not {column["name"] for column in inspector.get_columns(table.name)} >= set(keys):
+            return f"has a table `{table.name}` of another program"
+    others = found if connection.dialect.name == "sqlite" else found & {"alembic_version"}
+    if others and not optunas:
+        return f"is another program's: it has a table `{min(others)}`"
+    return None
+
+
 def _has_saved_epoch(connection: sa.Connection) -> bool:
     return any(
         column["name"] == leases.c.saved_epoch.name for column in sa.inspect(connection).get_columns(leases.name)

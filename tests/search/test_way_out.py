@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import sqlalchemy as sa
 
 from miiii_search.errors import UserError
 from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study
 from tests.postgres import DatabaseServer, PostgresServer, open_engine
+from tests.search.support import make_spec
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,44 @@ def test_a_role_without_rights_is_told_so(postgres_server: DatabaseServer, postg
                 open_database(url.render_as_string(hide_password=False))
         finally:
             connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("create", [False, True], ids=["to read", "to create"])
+@pytest.mark.parametrize(
+    ("revision", "words"),
+    [("v3.0.0.d", "make a backup, then type: optuna storage upgrade --storage"), ("v9.0.0", "use the version of")],
+    ids=["older", "newer"],
+)
+def test_tables_of_another_optuna(storage_url: str, revision: str, words: str, create: bool) -> None:
+    opened = open_database(storage_url, create=True)
+    create_study(opened, "s", make_spec())
+    opened.close()
+    with open_engine(storage_url).begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    with pytest.raises(UserError, match=words) as refused:
+        open_database(storage_url, create=create)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("create", [False, True], ids=["to read", "to create"])
+@pytest.mark.parametrize(
+    "table", ["studies (id INTEGER, title TEXT)", "alembic_version (version_num TEXT)", "trials (id INTEGER)"]
+)
+def test_a_database_of_another_program_is_left_alone(storage_url: str, table: str, create: bool) -> None:
+    engine = open_engine(storage_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE {table}")
+    with pytest.raises(UserError, match=r"another program.*; choose another --storage"):
+        open_database(storage_url, create=create)
+    assert sa.inspect(engine).get_table_names() == [table.split()[0]]
+
+
+def test_a_server_may_hold_tables_of_others(postgres_url: str, tmp_path: Path) -> None:
+    """A file may not: it is most likely named by mistake."""
+    file = f"sqlite:///{tmp_path}/photos.db"
+    for url in (postgres_url, file):
+        with open_engine(url).begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE photos (id INTEGER)")
+    open_database(postgres_url, create=True).close()
+    with pytest.raises(UserError, match="another program's: it has a table `photos`"):
+        open_database(file, create=True)

@@ -10,14 +10,17 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search.cli import main
 from miiii_search.errors import UserError
+from miiii_search.search.archive import export_study
 from miiii_search.search.storage import Database, open_database
+from miiii_search.search.study import create_study
 from miiii_search.service import roles
 from miiii_search.service.invite import invite
 from miiii_search.service.keys import Keys
 from tests.integration.processes import TINY, Processes, read_trials
 from tests.postgres import open_engine
-from tests.search.support import together
+from tests.search.support import everything, make_spec, together, with_all
 
 
 @pytest.fixture
@@ -96,6 +99,40 @@ def test_what_a_worker_s_role_cannot(role: str, statement: str) -> None:
         pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"),
     ):
         connection.execute(sa.text(statement))
+
+
+def test_what_a_worker_s_role_may_not_do_is_one_line(
+    role: str, owned: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And `doctor` says it beforehand; none of it leaves anything behind."""
+    study = create_study(owned, "s", make_spec())
+    with_all(study)
+    export_study(study, tmp_path / "s.zip")
+    before = everything(owned)
+    monkeypatch.setenv("MIIII_STORAGE", role)
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr("sys.argv", ["miiii-search", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return end.value.code, said.out, said.err
+
+    for arguments in (
+        ("create", "--study", "t"),
+        ("delete", "--study", "s", "--yes", "--force"),
+        ("tidy", "--keep-records", "0", "--yes"),
+        ("import-study", f"{tmp_path}/s.zip", "--study", "t"),
+        ("invite", "--revoke", "--name", "gpu2"),
+    ):
+        code, _, said = run(*arguments)
+        assert code in (1, 2) and said.startswith("error: ") and said.count("\n") == 1, said
+        if arguments[0] != "invite":
+            assert "permission denied" in said and "the database's owner" in said
+            assert str(sa.make_url(role).username) in said and str(sa.make_url(role).password) not in said
+    code, said, _ = run("doctor", "--study", "s")
+    assert "ok   it takes what a worker writes; create, delete, tidy and import-study need" in said, said
+    assert everything(owned) == before
 
 
 def test_another_password_voids_the_first(role: str, owned: Database) -> None:
