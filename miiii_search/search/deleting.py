@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.artifacts import linked
-from miiii_search.search.places import remove_from
+from miiii_search.search.places import check_place, remove_from
 from miiii_search.search.study import Study
 
 
@@ -37,8 +37,13 @@ def delete(study: Study, *, force: bool = False) -> Holdings:
     """Deletes a study in one transaction; returns what went. Its workers find that it is gone, and end.
 
     Raises `UserError` while a worker trains trials of it, unless `force`; if it was deleted already; and if the place
-    of its artifacts is down.
+    of its artifacts is down, before anything is deleted unless `force`.
     """
+    if not force:
+        try:
+            check_place(study.place)
+        except UserError as error:
+            raise UserError(f"{error}; delete the study all the same with --force, and its artifacts stay") from None
     with study.database.transaction() as connection:
         study.lock(connection)
         found = _holdings(connection, study.study_id)

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from miiii_search.errors import UserError
+from miiii_search.redaction import hide_passwords
 from miiii_search.search import tables
 from miiii_search.search.artifacts import DatabaseArtifactStore
 from miiii_search.search.attributes import PLACE_KEY
@@ -36,6 +36,10 @@ CONNECT_SECONDS, READ_SECONDS, TRIES = 5, 30, 3
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """What we and Optuna name artifacts. Nothing else is looked for outside of the database: no name leaves its folder."""
+
+MARKER = ".miiii-search"
+"""The file that a place gets when it is first used. Without it, and without artifacts, a folder may be a mount point
+with nothing mounted: what is missing there may be elsewhere."""
 
 
 class StoreDown(Exception):
@@ -65,13 +69,21 @@ def prepare_place(place: str) -> None:
     try:
         if place.startswith("file:"):
             _folder(place).mkdir(parents=True, exist_ok=True)
-        store, name = open_place(place), str(uuid.uuid4())
-        store.write(name, io.BytesIO(b"a try of miiii-search's"))
-        store.remove(name)
+        Place(place).mark()
     except StoreDown as error:
         raise UserError(f"cannot keep artifacts in {place}: {error}") from None
     except OSError as error:
         raise UserError(f"cannot keep artifacts in {place}: {error.strerror}") from None
+
+
+def check_place(place: str | None) -> None:
+    """Make sure that artifacts can be looked for where a study keeps them. Raises `UserError`; None is the database."""
+    if place is None:
+        return
+    try:
+        Place(place).check()
+    except StoreDown as error:
+        raise UserError(f"cannot look for the study's artifacts in {place}: {error}") from None
 
 
 @cache
@@ -85,9 +97,11 @@ class Place:
 
     def __init__(self, place: str) -> None:
         self._prefix = ""
+        self._folder: Path | None = None
         self._store: Any
         if place.startswith("file:"):
-            self._store = FileSystemArtifactStore(_folder(place))
+            self._folder = _folder(place)
+            self._store = FileSystemArtifactStore(self._folder)
             return
         url = urlsplit(place)
         self._prefix = f"{url.path.strip('/')}/".lstrip("/")
@@ -103,24 +117,55 @@ class Place:
         return io.BytesIO(self._attempt(artifact_id, read))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Stores the bytes. A folder that is not there, since nothing is mounted, is not made. Raises `StoreDown`."""
-        self._attempt(artifact_id, lambda: self._store.write(self._prefix + artifact_id, content_body))
+        """Stores the bytes. Raises `StoreDown`, also for a folder where nothing is mounted."""
+
+        def write() -> None:
+            if self._folder is not None:
+                self.check()
+            self._store.write(self._prefix + artifact_id, content_body)
+
+        self._attempt(artifact_id, write)
 
     def remove(self, artifact_id: str) -> None:
         """Deletes the bytes. Raises `ArtifactNotFound` (of a folder), `StoreDown`."""
         self._attempt(artifact_id, lambda: self._store.remove(self._prefix + artifact_id))
 
+    def mark(self) -> None:
+        """Leave the file by which the place is known again. Raises `StoreDown`."""
+        self._translated(lambda: self._store.write(self._prefix + MARKER, io.BytesIO(b"")))
+
+    def check(self) -> None:
+        """Make sure that this is the place, so that what is not in it is nowhere. Raises `StoreDown`.
+
+        A place that an older version used has no marker; there, other artifacts are the sign.
+        """
+        if not self._translated(self._is_known):
+            raise StoreDown(f"it has neither artifacts nor the file {MARKER}: is the right place mounted there?")
+
+    def _is_known(self) -> bool:
+        if self._folder is not None:
+            with os.scandir(self._folder) as entries:
+                return any(entry.name == MARKER or ID.fullmatch(entry.name) for entry in entries)
+        client, bucket = self._store.client, self._store.bucket
+        return bool(client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1).get("KeyCount"))
+
     def _attempt(self, artifact_id: str, action: Callable[[], Any]) -> Any:
         if not ID.fullmatch(artifact_id):
             raise ArtifactNotFound(f"there is no artifact {artifact_id}")
+        return self._translated(action)
+
+    def _translated(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
         except ArtifactNotFound:
+            self.check()
+            raise
+        except StoreDown:
             raise
         except OSError as error:
-            raise StoreDown(error.strerror or first_line(error)) from error
+            raise StoreDown(error.strerror or hide_passwords(first_line(error))) from error
         except Exception as error:  # boto3's exceptions have no common base
-            raise StoreDown(first_line(error)) from error
+            raise StoreDown(hide_passwords(first_line(error))) from error
 
 
 def remove_from(place: str | None, artifact_ids: Iterable[str]) -> None:
@@ -130,6 +175,7 @@ def remove_from(place: str | None, artifact_ids: Iterable[str]) -> None:
     """
     if place is None:
         return
+    check_place(place)
     store = open_place(place)
     for artifact_id in artifact_ids:
         try:

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.artifacts import TRIAL_PREFIX, attached, detach
-from miiii_search.search.places import remove_from
+from miiii_search.search.places import check_place, remove_from
 from miiii_search.search.study import Study
 
 
@@ -33,6 +33,7 @@ def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
     In one transaction, links and bytes together, so that nothing points to what is gone. Called twice, it does no more.
     Raises `UserError` if the study was deleted, or the place of its artifacts is down.
     """
+    check_place(study.place)
     with study.database.transaction() as connection:
         study.lock(connection)
         attributes, artifacts = tables.trial_system_attributes, tables.artifacts

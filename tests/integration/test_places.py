@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -21,11 +22,17 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search.places import AllPlaces, Place, StoreDown, parse_place, prepare_place
+from miiii_search.search import artifacts
+from miiii_search.search.archive import export_study
+from miiii_search.search.deleting import delete
+from miiii_search.search.leases import Heartbeat
+from miiii_search.search.places import MARKER, AllPlaces, Place, StoreDown, parse_place, prepare_place
+from miiii_search.search.reporting import Ending, Outcome, finish
+from miiii_search.search.retention import tidy
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import create_study, open_study
 from tests.integration.processes import TINY, Processes, read_trials, wait_for
-from tests.search.support import make_spec
+from tests.search.support import claim, everything, make_spec
 
 SECRET = "s3cret-of-the-bucket"
 CREATE = ("create", "--study", "s", "--preset", "demo", *TINY, "--trials", "1")
@@ -62,12 +69,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, s3: dict[str, str]) ->
 
 
 def objects(place: str) -> list[str]:
-    """The names of what a place holds."""
+    """The names of the artifacts that a place holds."""
     if place.startswith("/"):
-        return os.listdir(place)
+        return [name for name in os.listdir(place) if name != MARKER]
     prefix = place.removeprefix("s3://bucket/")
     listed = boto3.client("s3").list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
-    return [entry["Key"].removeprefix(f"{prefix}/") for entry in listed]
+    return [name for entry in listed if (name := entry["Key"].removeprefix(f"{prefix}/")) != MARKER]
 
 
 def get(url: str) -> tuple[int, bytes]:
@@ -112,7 +119,7 @@ def test_a_place_that_is_down_costs_no_result(processes: Processes, storage_url:
     """The trial ends with its result, its note says what is missing, and nothing points to what is not there."""
     processes.run(*CREATE, "--artifacts", place, storage=storage_url)
     if place.startswith("/"):
-        Path(place).rmdir()  # as where nothing is mounted
+        shutil.rmtree(place)  # as where nothing is mounted
     else:
         processes.environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
     said = processes.run("work", "--study", "s", "--lanes", "1", storage=storage_url)
@@ -258,3 +265,41 @@ def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Pa
         assert open_study(database, "s").place is None
     finally:
         database.close()
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["no folder", "an empty mount point"])
+def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool) -> None:
+    """Nothing is exported without its artifacts, and nothing forgets them, until the folder is back."""
+    folder, away = tmp_path / "shared", tmp_path / "away"
+    database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
+    place = parse_place(str(folder))
+    prepare_place(place)
+    study = create_study(database, "s", make_spec(), place)
+    lease, name = claim(study), str(uuid.uuid4())
+    Place(place).write(name, io.BytesIO(b"bytes"))
+    outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {}, [], links=dict([artifacts.link(name, "record.npz")]))
+    assert finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
+    before = everything(database)
+    folder.rename(away)
+    if empty:
+        folder.mkdir()
+    for act in (
+        lambda: export_study(study, tmp_path / "study.zip"),
+        lambda: tidy(study, 0),
+        lambda: delete(study),
+    ):
+        with pytest.raises(UserError, match=r"from|in file:///.*: "):
+            act()
+    for use in (AllPlaces(database).open_reader, Place(place).open_reader, Place(place).remove):
+        with pytest.raises(StoreDown):
+            use(name)
+    with pytest.raises(StoreDown):
+        Place(place).write(str(uuid.uuid4()), io.BytesIO(b""))
+    assert everything(database) == before
+    if empty:
+        folder.rmdir()
+    away.rename(folder)
+    export_study(study, tmp_path / "study.zip")
+    delete(study)
+    assert os.listdir(folder) == [MARKER]
+    database.close()

@@ -25,7 +25,7 @@ from miiii_search.search.archive import export_study, import_study
 from miiii_search.search.artifacts import Artifact
 from miiii_search.search.deleting import delete, holdings
 from miiii_search.search.leases import Heartbeat
-from miiii_search.search.places import AllPlaces, StoreDown, prepare_place
+from miiii_search.search.places import MARKER, AllPlaces, StoreDown, prepare_place
 from miiii_search.search.reporting import Ending, Outcome, finish
 from miiii_search.search.retention import Removed, tidy
 from miiii_search.search.spec import Pruning
@@ -164,7 +164,11 @@ def study(database: Database, request: pytest.FixtureRequest, tmp_path: Path) ->
 def kept(study: Study) -> int:
     """How many files are kept, wherever that is."""
     inside = len(everything(study.database)["miiii_artifacts"])
-    return inside if study.place is None else inside + len(list(Path(study.place.removeprefix("file://")).iterdir()))
+    return (
+        inside
+        if study.place is None
+        else inside + sum(path.name != MARKER for path in Path(study.place.removeprefix("file://")).iterdir())
+    )
 
 
 def test_files_are_attached_to_an_ended_trial(study: Study, start: Serve) -> None:  # noqa: F811

@@ -35,21 +35,23 @@ READING: list[list[str]] = [
 CHANGING: list[list[str]] = [["pause"], ["delete", "--study", "s", "--yes", "--force"], ["create", "--study", "t"]]
 
 RUN_ALL = """
-import contextlib, io, json, sys
-from miiii_search.cli import main
-results = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["miiii-search", *arguments]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-    results.append([code, out.getvalue(), err.getvalue()])
+import json, os, sys, tempfile
+import optuna, sqlalchemy, miiii_search.cli  # once, for speed
+commands, results = json.loads(sys.argv[1]), []
+for arguments in commands:
+    files = [tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")]
+    child = os.fork()
+    if child == 0:
+        os.dup2(files[0].fileno(), 1)
+        os.dup2(files[1].fileno(), 2)
+        from miiii_search.cli import main
+        sys.argv = ["miiii-search", *arguments]
+        main()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    results.append([code, *(file.seek(0) or file.read() for file in files)])
 print(json.dumps(results))
 """
-"""All commands in one process, for speed; each opens the storage for itself."""
+"""Runs commands one after the other."""
 
 
 def run_all(folder: Path, commands: list[list[str]]) -> list[tuple[int, str, str]]:
