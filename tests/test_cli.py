@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -62,6 +63,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown group": (up("experimnt.epochs=5"), ["experimnt", "experiment"]),
     "wrong type": (up("experiment.epochs=many"), ["experiment.epochs", "integer", "many"]),
     "no equals sign": (up("experiment.epochs"), ["key=value"]),
+    "a preset by its name": (up("preset=paper"), ["`preset` cannot be set", "--preset"]),
+    "a preset to train": (["train", "--preset", "demo", "--set", "preset=paper"], ["unknown key `preset`"]),
     "searched over": (up("hyperparameters.dropout=0.3"), ["searches over dropout", "space.dropout=[0.3]"]),
     "range without a sampler": (up("space.dropout={low=0.0, high=0.5}"), ["range", "sampler"]),
     "unknown sampler": (up("sampler=tep"), ["`tep`", "did you mean `tpe`"]),
@@ -292,6 +295,41 @@ def test_doctor_says_what_is_wrong_and_what_to_do(
     ill = capsys.readouterr().out
     assert "FAIL cannot reach postgresql://u:***@127.0.0.1:1/d" in ill
     assert "secret" not in ill
+
+
+@pytest.mark.parametrize("name", ["plain", "it's [a] $HOME;b", "-x :bug:", "two  spaces"])
+def test_what_an_error_says_to_type_can_be_typed(
+    name: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the study is called, and wherever its storage is."""
+    storage = f"sqlite:///{empty_folder}/a b's.db"
+    create = ["create", f"--study={name}", "--trials", "2", "--storage", storage]
+    assert run(create, monkeypatch) == 0
+    assert run(["best", f"--study={name}", "--storage", storage], monkeypatch) == 2
+    told = capsys.readouterr().err
+    command = told.rpartition("; see ")[2].strip()
+    program = shlex.join([sys.executable, "-m", "miiii_search"])
+    typed = command.replace("miiii-search", program, 1) + " --json"
+    done = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, timeout=120)
+    assert json.loads(done.stdout)["study"] == name, done.stderr
+
+
+def test_an_extension_cannot_rename_the_preset(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["create", "--preset", "demo"], monkeypatch) == 0
+    assert run(["extend", "--set", "preset=paper"], monkeypatch) == 2
+    assert "`preset` cannot be set" in capsys.readouterr().err
+
+
+def test_a_study_of_a_file_is_named_for_the_file(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `--dry-run` printed says which preset it was; once edited it is another study."""
+    assert run(["create", "--preset", "demo", "--dry-run"], monkeypatch) == 0
+    (empty_folder / "mine.toml").write_text(capsys.readouterr().out)
+    assert run(["create", "--spec", "mine.toml"], monkeypatch) == 0
+    assert "study `mine` created" in capsys.readouterr().out
 
 
 def test_mistake_in_a_process_of_its_own(empty_folder: Path) -> None:

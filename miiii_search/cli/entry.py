@@ -55,5 +55,6 @@ def _ignore_matplotlib_settings() -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    # In one line; but what a shell is to take keeps its spaces.
+    print(f"error: {' '.join(line.strip() for line in message.splitlines())}", file=sys.stderr)
     sys.exit(2)

@@ -18,11 +18,13 @@ def pause(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -
 
     Example: miiii-search pause --study table-1
     """
+    from miiii_search.search.hints import hint
     from miiii_search.search.pausing import pause
 
     opened = open_study(study, storage)
     was = "is paused now" if pause(opened) else "is paused already"
-    say(f"study `{opened.name}` {was}; its workers hand back what they train and wait for miiii-search resume")
+    again = hint("resume", "--study", opened.name, database=opened.database)
+    say(f"study `{opened.name}` {was}; its workers hand back what they train and wait for {again}")
 
 
 def resume(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
@@ -144,4 +146,4 @@ def import_study(
 
     database = open_storage(storage, create=True)
     opened = import_study(database, file, study)
-    say(f"study `{opened.name}` is in {database}: {len(opened.trials())} trials")
+    say(f"study `{opened.name}` is in {database}: {sum(opened.counts().values())} trials")

@@ -29,15 +29,20 @@ def status(
     """
     import json
 
-    from miiii_search.search.status import read_status
+    from miiii_search.search.status import LAST_PRUNED, read_status
 
-    now = read_status(open_study(study, storage))
+    now = read_status(open_study(study, storage), None if as_json or pruned else LAST_PRUNED)
     if as_json:
         write(json.dumps(now.to_json()) + "\n")
         return
-    from miiii_search.terminal.display import pruned_view, status_view
+    from miiii_search.terminal.display import pruned_view, status_view, waiting_for
 
-    show(pruned_view(now) if pruned else status_view(now))
+    if pruned:
+        show(pruned_view(now))
+        return
+    show(status_view(now, advice=False))
+    if why := waiting_for(now):
+        say(why)  # in one line, so that its command can be copied
 
 
 def simulate(
@@ -90,7 +95,9 @@ def list_(
     """
     import json
 
+    from miiii_search.search.hints import hint
     from miiii_search.search.listing import list_studies
+    from miiii_search.search.status import A_COORDINATOR
 
     database = open_storage(storage)
     listed = list_studies(database)
@@ -100,6 +107,10 @@ def list_(
     from miiii_search.terminal.studies import studies_table
 
     show(studies_table(listed, str(database)))
+    for one in listed:
+        if one.state == f"waiting for {A_COORDINATOR}":
+            start = hint("coordinate", "--study", one.name, database=database)
+            say(f"study `{one.name}` waits for a coordinator; start one: {start}")
 
 
 def dashboard(

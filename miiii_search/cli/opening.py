@@ -68,7 +68,8 @@ def open_or_create(
     if preset and spec:
         raise UserError("--preset and --spec are two ways to say the same: choose one")
     wanted = wanted_spec(preset, spec, settings, trials)
-    name = study or wanted.preset or (spec.stem if spec else "study")
+    # A file may say which preset it was made from; its grid can be another one by now.
+    name = study or (spec.stem if spec else wanted.preset) or "study"
     as_it_is = keep or not (preset or spec or settings or trials)
     database = open_storage(storage, create=True)
     known = name in studies.study_names(database)

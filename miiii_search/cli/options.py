@@ -10,8 +10,9 @@ import typer
 
 from miiii_search.environment import clean, read_value
 from miiii_search.errors import UserError
+from miiii_search.search.hints import DEFAULT_STORAGE
 
-DEFAULT_STORAGE = "sqlite:///miiii-search.db"
+__all__ = ["DEFAULT_STORAGE"]
 
 
 def storage_of(value: str) -> str:

@@ -46,6 +46,7 @@ def best(
     Example: miiii-search best --study demo --by median --out best.toml
     """
     from miiii_search.search.export import BY, export_best
+    from miiii_search.search.hints import file_argument, hint
 
     chosen = format or ("json" if out and out.suffix == ".json" else "toml")
     if chosen not in ("toml", "json"):
@@ -53,7 +54,7 @@ def best(
     if by not in BY:
         raise UserError(f"--by must be {', '.join(BY[:-1])} or {BY[-1]}, but is `{by}`")
     exported = export_best(open_study(study, storage), by)
-    text = exported.to_json() if chosen == "json" else exported.to_toml()
+    text = exported.to_json() if chosen == "json" else exported.to_toml(out)
     if out is None:
         write(text)
         return
@@ -61,7 +62,8 @@ def best(
         write_file(out, text)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
-    say(f"trial {exported.provenance['trial']} of study `{exported.provenance['study']}` is in {out}")
+    say(f"trial {exported.provenance['trial']} of study `{exported.provenance['study']}` is in {out}; to train it:")
+    say(f"  {hint('train', file_argument(out), '--out', 'runs/best')}")
 
 
 def analyze(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -63,8 +62,9 @@ def up(
     """
     from miiii_search.search.box import Child, WorkerDied, run_study
     from miiii_search.search.export import export_best
-    from miiii_search.search.status import best_trial, read_status
-    from miiii_search.terminal.display import command_name, console, ranking, standings_table
+    from miiii_search.search.hints import file_argument, hides_password, hint
+    from miiii_search.search.status import read_status
+    from miiii_search.terminal.display import console, ranking, standings_table
     from miiii_search.terminal.live import live
 
     n_lanes = _lanes(lanes)
@@ -89,23 +89,24 @@ def up(
         say("stopped; the same command continues")
         return
     console.print(ranking(opened))
-    if found := read_status(opened).standings:
-        console.print(standings_table(found))
-    if best_trial(opened.trials()) is None:
+    now = read_status(opened, pruned=0)
+    if now.standings:
+        console.print(standings_table(now.standings))
+    if now.best is None:
         raise UserError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
-    known = storage == DEFAULT_STORAGE or "MIIII_STORAGE" in os.environ
-    suffix = "" if known else f" --storage '{opened.database}'"
     try:
-        write_file(path, export_best(opened).to_toml())
+        write_file(path, export_best(opened).to_toml(path))
     except OSError as error:
         raise UserError(
-            f"the study is done, but cannot write {path}: {error.strerror}; write its best configuration elsewhere: "
-            f"{command_name()} best --study {shlex.quote(opened.name)}{suffix} --out FILE"
+            f"the study is done, but cannot write {path}: {error.strerror}; write its best configuration elsewhere, "
+            f"with --out FILE: {hint('best', '--study', opened.name, database=opened.database)}"
         ) from None
-    console.print(f"\nThe best configuration is in {path}. Next:")
-    console.print(f"  {command_name()} dashboard{suffix}", soft_wrap=True)
-    console.print(f"  {command_name()} train {shlex.quote(str(path))} --out runs/best", soft_wrap=True)
-    console.print(f"  {command_name()} analyze runs/best", soft_wrap=True)
+    say(f"\nThe best configuration is in {path}. Next:")
+    say(f"  {hint('dashboard', database=opened.database)}")
+    say(f"  {hint('train', file_argument(path), '--out', 'runs/best')}")
+    say(f"  {hint('analyze', 'runs/best')}")
+    if hides_password(opened.database):
+        say("where MIIII_STORAGE holds the URL of the storage, which has a password")
 
 
 def create(

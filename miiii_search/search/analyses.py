@@ -26,6 +26,7 @@ from miiii_search.search.artifacts import (
     write_bytes,
 )
 from miiii_search.search.export import Configuration, export_trial
+from miiii_search.search.hints import hint
 from miiii_search.search.places import AllPlaces, StoreDown, open_place, remove_from
 from miiii_search.search.run_folder import assemble
 from miiii_search.search.storage import ARTIFACT_LIMIT
@@ -34,15 +35,15 @@ from miiii_search.search.study import METRICS_KEY, Study
 
 def find_ended(study: Study, number: int) -> FrozenTrial:
     """The trial of this number. Raises `UserError` if there is none, or if it has not ended."""
-    trials = study.trials()
-    trial = next((trial for trial in trials if trial.number == number), None)
+    trial = study.read_number(number)
     if trial is None:
-        there = f"its trials are 0 to {len(trials) - 1}" if trials else "it has none yet"
+        n = sum(study.counts().values())
+        there = f"its trials are 0 to {n - 1}" if n else "it has none yet"
         raise UserError(f"study `{study.name}` has no trial {number}; {there}")
     if not trial.state.is_finished():
         raise UserError(
             f"trial {number} of study `{study.name}` is {trial.state.name.lower()}; only trials that have ended are "
-            f"analyzed: see miiii-search status --study {study.name}"
+            f"analyzed: see {hint('status', '--study', study.name, database=study.database)}"
         )
     return trial
 

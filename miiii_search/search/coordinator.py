@@ -9,12 +9,17 @@ from collections.abc import Callable
 
 from miiii_search.search import leases
 from miiii_search.search.budget import spent_by_now
+from miiii_search.search.hints import hint
 from miiii_search.search.patience import Away, Patience
 from miiii_search.search.selecting import queue_further_seeds
+from miiii_search.search.status import A_WORKER, who_is_missing
 from miiii_search.search.study import Glance, Study
 from miiii_search.search.study_note import StudyNote
 
 POLL_SECONDS = 2.0
+
+NOBODY_SECONDS = 60.0
+"""For which no worker has trained a study before the coordinator says so: starting one takes a while."""
 
 
 def supervise(
@@ -33,9 +38,10 @@ def supervise(
     poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say)
     note, paused = StudyNote(study), False
     patient_until = 0.0
+    trained_at: float | None = time.monotonic()  # None once it was said that nobody trains
 
     def look() -> bool:
-        nonlocal paused
+        nonlocal paused, trained_at
         is_early = time.monotonic() < patient_until
         for number in () if is_early else leases.requeue_overdue(study.database, study.study_id):
             say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
@@ -49,6 +55,13 @@ def supervise(
             paused = study.paused
             say(f"study `{study.name}` is paused" if paused else f"study `{study.name}` goes on")
         note.refresh(done)
+        counts = {state.name.lower(): n for state, n in glance.counts.items()}
+        missing = who_is_missing(counts, is_selecting=study.awaits_selection, is_abandoned=False)
+        if done or paused or counts["running"] or missing != A_WORKER:
+            trained_at = time.monotonic()
+        elif trained_at is not None and time.monotonic() - trained_at >= NOBODY_SECONDS:
+            trained_at = None
+            say(f"no worker trains study `{study.name}`; start one: {_to_work(study)}")
         return done
 
     while not stop.is_set():
@@ -59,6 +72,10 @@ def supervise(
             patient_until = time.monotonic() + study.spec.lease_seconds
         stop.wait(poll)
     return False
+
+
+def _to_work(study: Study) -> str:
+    return hint("work", "--study", study.name, database=study.database)
 
 
 def wait_for_more(

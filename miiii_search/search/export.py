@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, replace
 from datetime import UTC
 from importlib.metadata import version
@@ -15,9 +16,10 @@ from optuna.trial import FrozenTrial
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.search.replicates import MEDIAN, WORST, Standing, standings
+from miiii_search.search.hints import PROGRAM, file_argument, hint
+from miiii_search.search.replicates import MEDIAN, WORST, Standing
 from miiii_search.search.settings import read_toml, to_tree, validate
-from miiii_search.search.status import best_trial
+from miiii_search.search.status import StatusReader, read_best
 from miiii_search.search.study import METRICS_KEY, Study
 
 KIND = "miiii-search configuration"
@@ -49,9 +51,10 @@ class Configuration:
             tree["metrics"] = to_tree(self.metrics)
         return tree | ({"provenance": self.provenance} if self.provenance else {})
 
-    def to_toml(self) -> str:
-        """As a TOML file with a comment that says what to do with it."""
-        return "# Train it again: miiii-search train THIS_FILE --out DIR\n" + tomli_w.dumps(self.to_tree())
+    def to_toml(self, path: Path | None = None) -> str:
+        """As a TOML file with a comment that says what to do with it, once it is the file `path`."""
+        file = shlex.quote(file_argument(path)) if path and str(path).isprintable() else "THIS_FILE"
+        return f"# Train it again: {PROGRAM} train {file} --out runs/best\n" + tomli_w.dumps(self.to_tree())
 
     def to_json(self) -> str:
         """As a JSON file."""
@@ -64,14 +67,12 @@ def export_best(study: Study, by: str = TRIAL) -> Configuration:
     That is the seed that the configuration is ranked by, so that the file shows what may be expected, not the luckiest
     seed. Raises `UserError` if there is none.
     """
-    trials = study.trials()
     if by != TRIAL:
-        return _export_standing(study, standings(trials, study.spec.replicates.count, by), by)
-    best = best_trial(trials)
+        return _export_standing(study, StatusReader(study).standings(by), by)
+    best = read_best(study)
     if best is None:
-        raise UserError(
-            f"study `{study.name}` has no completed trial to export yet; see miiii-search status --study {study.name}"
-        )
+        seen = hint("status", "--study", study.name, database=study.database)
+        raise UserError(f"study `{study.name}` has no completed trial to export yet; see {seen}")
     return export_trial(study, best)
 
 
@@ -84,7 +85,7 @@ def _export_standing(study: Study, found: list[Standing], by: str) -> Configurat
             f"no configuration of study `{study.name}` is solved with {share} of its seeds "
             f"(there are to be {best.seeds}); export the best by another measure: --by {others}"
         )
-    exported = export_trial(study, chosen)
+    exported = export_trial(study, study.read([chosen.trial_id])[chosen.trial_id])
     ranking = {key: value for key, value in best.to_json().items() if key != "params" and value is not None}
     return replace(exported, provenance={**exported.provenance, "ranking": {"by": by, **ranking}})
 

@@ -25,6 +25,12 @@ from miiii_search.search.tables import leases, trial_system_attributes, trials
 SHAPE_KEY = "miiii:shape"
 """The trial attribute that names what its program is compiled for."""
 
+NAMED = 5
+"""Trials and workers that a message names."""
+
+TAKEN_BACK_SECONDS = 10.0
+"""A coordinator that runs takes an overdue trial back sooner than this: it looks every two seconds."""
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -44,6 +50,18 @@ class Heartbeat:
     epochs_per_second: float
     saved_epoch: int = 0
     """Of its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A running trial whose worker is gone, and that no coordinator has taken back yet."""
+
+    study_id: int
+    number: int
+    worker: str | None
+    """None if it has no lease: a program other than ours began it."""
+    silent_seconds: float
+    """Since its lease was last renewed."""
 
 
 def utc_now() -> datetime:
@@ -236,6 +254,44 @@ def requeue_overdue(database: Database, study_id: int) -> list[int]:
             )
         )
         return _requeue(connection, [*expired, *ownerless.scalars()])
+
+
+def find_abandoned(connection: sa.Connection, study_id: int | None = None) -> list[Abandoned]:
+    """Returns the trials that a coordinator, if one ran, would have taken back by now; by study and number.
+
+    Of one study, or of all. They are those of `requeue_overdue`, once their leases have been overdue for
+    `TAKEN_BACK_SECONDS`.
+    """
+    clock = tables.now(connection)
+    period = leases.c.expires_at - leases.c.renewed_at
+    is_overdue = sa.and_(
+        leases.c.expires_at + TAKEN_BACK_SECONDS < clock,
+        tables.up_since(connection) + period + TAKEN_BACK_SECONDS < clock,
+    )
+    query = (
+        sa.select(trials.c.study_id, trials.c.number, leases.c.worker, (clock - leases.c.renewed_at).label("silent"))
+        .outerjoin(leases, leases.c.trial_id == trials.c.trial_id)
+        .where(trials.c.state == TrialState.RUNNING, sa.or_(leases.c.trial_id.is_(None), is_overdue))
+        .order_by(trials.c.study_id, trials.c.number)
+    )
+    if study_id is not None:
+        query = query.where(trials.c.study_id == study_id)
+    return [Abandoned(row.study_id, row.number, row.worker, row.silent or 0.0) for row in connection.execute(query)]
+
+
+def describe_abandoned(found: Sequence[Abandoned]) -> str:
+    """Returns which trials wait for a coordinator, and whose they were, as a part of a sentence."""
+    numbers = ", ".join(str(trial.number) for trial in found[:NAMED]) + " and others" * (len(found) > NAMED)
+    silent = max(trial.silent_seconds for trial in found)
+    workers = sorted({trial.worker for trial in found if trial.worker is not None})
+    who = f"worker {', '.join(workers[:NAMED])} has been silent for {silent:.0f} s" if workers else "no worker has it"
+    if len(workers) > 1:
+        who = f"workers {', '.join(workers[:NAMED])} have been silent for up to {silent:.0f} s"
+    many = len(found) > 1
+    return (
+        f"trial{'s' * many} {numbers} {'are' if many else 'is'} overdue ({who}), "
+        f"and no coordinator has taken {'them' if many else 'it'} back"
+    )
 
 
 def _requeue(connection: sa.Connection, trial_ids: list[int]) -> list[int]:

@@ -15,6 +15,8 @@ from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, SELECTED_KEY, SPEC_KEY
 from miiii_search.search.budget import read_usage, spent
+from miiii_search.search.leases import find_abandoned
+from miiii_search.search.status import who_is_missing
 from miiii_search.search.storage import Database
 from miiii_search.search.study import expected_trials, has_all_trials, parse_spec
 
@@ -54,6 +56,7 @@ def list_studies(database: Database) -> list[Listed]:
         studies = connection.execute(sa.select(tables.studies).order_by("study_name")).all()
         attributes, counts = _attributes(connection), _counts(connection)
         best, started, served = _best(connection), _first_starts(connection), _served(connection)
+        abandoned = {trial.study_id for trial in find_abandoned(connection)}
         listed = []
         for row in studies:
             known, of_study = attributes.get(row.study_id, {}), counts.get(row.study_id, {})
@@ -64,13 +67,20 @@ def list_studies(database: Database) -> list[Listed]:
             total = sum(found.values())
             state, n_trials = "of another program", total
             if SPEC_KEY in known:
-                state, n_trials = _state(connection, row.study_id, known, found, row.study_id in served)
+                state, n_trials = _state(
+                    connection, row.study_id, known, found, row.study_id in served, row.study_id in abandoned
+                )
             listed.append(Listed(row.study_name, state, found, n_trials, best.get(row.study_id), created))
     return listed
 
 
 def _state(
-    connection: sa.Connection, study_id: int, known: Mapping[str, Any], counts: Mapping[str, int], served: bool
+    connection: sa.Connection,
+    study_id: int,
+    known: Mapping[str, Any],
+    counts: Mapping[str, int],
+    is_served: bool,
+    is_abandoned: bool,
 ) -> tuple[str, int]:
     """The state in words, and how many trials there are to be."""
     total = sum(counts.values())
@@ -86,9 +96,9 @@ def _state(
     elif PAUSED_KEY in known:
         state = "paused"
     else:
-        state = "running" if served else "waiting for a worker"
-        if spec.replicates.top is not None and selection is None and not (counts["waiting"] or counts["running"]):
-            state = "waiting for a coordinator"  # who gives the best their further seeds
+        is_selecting = spec.replicates.top is not None and selection is None
+        missing = None if is_served else who_is_missing(counts, is_selecting=is_selecting, is_abandoned=is_abandoned)
+        state = f"waiting for {missing}" if missing else "running"
     return state, expected_trials(spec, selection, total)
 
 

@@ -18,7 +18,9 @@ def pause(study: Study) -> bool:
     Raises `UserError` if it is done, or deleted.
     """
     if study.is_done():
-        raise UserError(f"study `{study.name}` is done, there is nothing to pause; add trials with miiii-search extend")
+        raise UserError(
+            f"study `{study.name}` is done, there is nothing to pause; add trials with miiii-search extend --trials N"
+        )
     with study.database.transaction() as connection:
         study.lock(connection)
         if attributes.read(connection, study.study_id, PAUSED_KEY):

@@ -24,6 +24,7 @@ from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import Metrics, digest
 from miiii_search.experiment.telemetry import Floats, Record, snapshots_in, spectra_from_npz
 from miiii_search.search.export import KIND, Configuration, read_configuration
+from miiii_search.search.hints import file_argument, hint
 from miiii_search.search.output_folder import current
 from miiii_search.search.settings import read_toml
 
@@ -88,7 +89,8 @@ def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
     Raises `UserError` if the folder is not one of a run, or if its configuration is not readable.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; make one with miiii-search train --out {folder}")
+        train = hint("train", "--preset", "demo", "--out", file_argument(folder))
+        raise UserError(f"there is no folder {folder}; make one, for example with {train}")
     if not current(folder, CONFIG).is_file():
         raise UserError(
             f"{folder} is not a run's folder: it has no {CONFIG}; name one that miiii-search train --out wrote"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,19 +95,39 @@ def with_settings(model: type[SpecT], tree: Mapping[str, Any], settings: Sequenc
         key, equals, text = setting.partition("=")
         if not equals:
             raise UserError(f"--set needs key=value, but got `{setting}`; for example --set experiment.epochs=256")
-        *parents, leaf = key.strip().split(".")
-        for name, group in [("hyperparameters", parents), ("experiment", parents)]:
-            if group == [name] and leaf in edited.get("space", {}):
-                raise UserError(f"--set {setting}: the study searches over {leaf}; use --set 'space.{leaf}=[{text}]'")
+        *parents, leaf = names = key.strip().split(".")
+        value = _parse_value(text.strip())
+        if model is StudySpec:
+            _check_settable(setting, names, value, edited.get("space", {}))
         node = edited = _in_full(edited)
         for name in parents:
             child = node.setdefault(name, {})
             if not isinstance(child, dict):
                 child = node[name] = {}
             node = child
-        node[leaf] = _parse_value(text.strip())
+        node[leaf] = value
     source = "--set" if settings else "the spec"
     return validate(model, edited, source)
+
+
+FIXED = {
+    "preset": "it records which preset a study was made from: choose one with --preset",
+    "format": "it is the format of the spec, which the version of miiii-search decides",
+}
+"""Keys of a study's spec that are no settings, and why."""
+
+
+def _check_settable(setting: str, names: Sequence[str], value: Any, space: Mapping[str, Any]) -> None:
+    """Raises `UserError` for a setting of a study that would have no effect, or not the one that it names."""
+    if (why := FIXED.get(names[0])) is not None:
+        raise UserError(f"--set {setting}: `{names[0]}` cannot be set; {why}")
+    if names[0] not in ("hyperparameters", "experiment"):
+        return
+    given = {names[1]: value} if len(names) == 2 else value if len(names) == 1 and isinstance(value, dict) else {}
+    for name in given:
+        if name in space:
+            better = shlex.quote(f"space.{name}=[{json.dumps(given[name])}]")
+            raise UserError(f"--set {setting}: the study searches over {name}; use --set {better}")
 
 
 def _in_full(tree: dict[str, Any]) -> dict[str, Any]:

@@ -191,8 +191,7 @@ class StudySpec(Spec):
             size = points + self._n_further(points)
             if size > MAX_GRID:
                 raise ValueError(f"the grid has {size} configurations, {MAX_GRID} at most; shorten the lists")
-            for point in self.grid():
-                self.run(point, 0)
+            self._check_grid()
         else:
             if self.budget.trials is None:
                 raise ValueError(f"sampler = '{self.sampler}' needs a budget: set budget.trials, or --trials N")
@@ -258,11 +257,11 @@ class StudySpec(Spec):
         A sampler over lists visits each point once.
         """
         if self.is_queue:
-            points = len(self.points())
+            points = self._n_points
             runs = points + self._n_further(points)
             return runs if self.budget.trials is None else min(runs, self.budget.trials)
         budget = self.budget.trials or 0
-        return min(budget, len(self.points())) if self.is_finite else budget
+        return min(budget, self._n_points) if self.is_finite else budget
 
     @property
     def is_queue(self) -> bool:
@@ -281,6 +280,26 @@ class StudySpec(Spec):
             return self.pruning.min_epochs
         share = 8 if self.pruning.rule == "forecast" else 4
         return max(self.experiment.epochs // share, self.experiment.annealing.end)
+
+    @property
+    def _n_points(self) -> int:
+        """The number of `points`, without listing them."""
+        values = {name: self._values(name) for name in self.space}
+        beside = sum(any(point[name] not in values[name] for name in values) for point in self.first)
+        return math.prod(map(len, values.values())) + beside
+
+    def _check_grid(self) -> None:
+        """Raises `ValueError` if a point of the grid has no run.
+
+        An experiment is valid or not whatever the hyperparameters, and the reverse, so that not every point of both
+        together is looked at: a command that opens a study of 10,000 configurations would spend a second on it.
+        """
+        names = [name for name in self.space if name in Hyperparameters.model_fields]
+        for group in (names, [name for name in self.space if name not in names]):
+            spec, base = (Hyperparameters, self.hyperparameters) if group is names else (Experiment, self.experiment)
+            known = base.model_dump()
+            for values in itertools.product(*(self._values(name) for name in group)):
+                spec(**{**known, **dict(zip(group, values, strict=True))})
 
     def _n_further(self, points: int) -> int:
         """Runs beyond the first of each of so many points; at most, where only the best get them."""

@@ -167,7 +167,7 @@ def open_database(text: str, *, create: bool = False) -> Database:
             # Ours are made last: where they are, Optuna's are complete.
             has_tables, is_complete = tables.inspect(connection)
         if not has_tables and not create:
-            raise UserError(f"{redacted(url)} holds no studies; create one with miiii-search create or up")
+            raise UserError(f"{redacted(url)} holds no studies; create one with miiii-search create or miiii-search up")
         if read_only and not is_complete:
             raise UserError(
                 f"{redacted(url)} may only be read, and an older version of miiii-search created its tables; open it "

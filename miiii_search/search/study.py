@@ -31,6 +31,7 @@ from miiii_search.search.attributes import (
     VERSION_KEY,
 )
 from miiii_search.search.budget import spent_by_now
+from miiii_search.search.hints import hint
 from miiii_search.search.leases import SHAPE_KEY
 from miiii_search.search.settings import difference, to_tree, validate
 from miiii_search.search.spec import Point, Range, StudySpec, Value, nearest
@@ -93,7 +94,9 @@ class Study:
             raise self._deleted()
 
     def _deleted(self) -> UserError:
-        return UserError(f"study `{self.name}` was deleted; miiii-search list shows those that there are")
+        return UserError(
+            f"study `{self.name}` was deleted; {hint('list', database=self.database)} shows those that there are"
+        )
 
     def load(self, **arguments: Any) -> optuna.Study:
         """The study as Optuna's, with a cache of its own. `arguments`: sampler, pruner."""
@@ -118,6 +121,17 @@ class Study:
         except KeyError:
             raise self._deleted() from None
         return {trial._trial_id: trial for trial in found}
+
+    def read_number(self, number: int) -> FrozenTrial | None:
+        """Reads the trial of this number, and no other; None if there is none.
+
+        Raises `UserError` if somebody deleted the study.
+        """
+        trials = tables.trials
+        query = sa.select(trials.c.trial_id).where(trials.c.study_id == self.study_id, trials.c.number == number)
+        with self.database.engine.connect() as connection:
+            ids = list(connection.execute(query).scalars())
+        return next(iter(self.read(ids).values()), None)
 
     def counts(self) -> dict[TrialState, int]:
         """How many trials are in each state."""
@@ -274,7 +288,8 @@ def open_study(database: Database, name: str | None) -> Study:
             raise UserError(f"which study? name it with --study: {_listed(names)}")
         name = names[0]
     if name not in names:
-        close = nearest(name, names) if names else "; there is none yet, create it with miiii-search create"
+        create = hint("create", f"--study={name}", database=database)
+        close = nearest(name, names) if names else f"; there is none yet, create it with {create}"
         raise UserError(f"there is no study `{name}` in {database}{close}")
     study_id = database.optuna.get_study_id_from_name(name)
     return _open(database, name, study_id)

@@ -13,6 +13,7 @@ from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.search import notes
 from miiii_search.search.artifacts import LEARNING_CURVES
 from miiii_search.search.budget import spent_by_now
+from miiii_search.search.hints import PROGRAM
 from miiii_search.search.status import read_best
 from miiii_search.search.study import Study, describe_point, expected_trials
 
@@ -77,7 +78,7 @@ def _best(study: Study, best: FrozenTrial | None) -> str:
     reached = f"reached a validation accuracy of {accuracy_text(best.value or 0.0)}"
     how = f"solved every task at epoch {solved:,}" if solved else reached
     page = f"/dashboard/studies/{study.study_id}/trials?numbers={best.number}"
-    command = f"miiii-search best --study {shlex.quote(study.name)} --out best.toml"
+    command = f"{PROGRAM} best --study {shlex.quote(study.name)} --out best.toml"
     return (
         f"[Trial {best.number}]({page}) {how} ({describe_point(best.params)}). "
         f"Where `MIIII_STORAGE` names this database, this exports it:\n\n```\n{command}\n```{_curves(study, best)}"

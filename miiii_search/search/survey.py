@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.analysis.survey import Dimension, Spread, Survey, TrialRow, survey
 from miiii_search.experiment.spec import Hyperparameters
-from miiii_search.search.replicates import Standing, solved_at, standings
+from miiii_search.search.replicates import Standing, ended, standings
 from miiii_search.search.spec import Range
 from miiii_search.search.study import METRICS_KEY, REPLICATE_KEY, Study
 
@@ -30,7 +30,7 @@ def read_survey(study: Study) -> Survey:
     study.refresh()
     dimensions = [_dimension(name, dimension) for name, dimension in study.spec.space.items()]
     trials, seeds = study.trials(), study.spec.replicates.count
-    spreads = [_spread(standing) for standing in standings(trials, seeds)] if seeds > 1 else []
+    spreads = [_spread(standing) for standing in standings(ended(trials), seeds)] if seeds > 1 else []
     found = survey(study.name, study.spec.experiment.epochs, dimensions, [_row(trial) for trial in trials])
     return replace(found, spreads=tuple(spreads))
 
@@ -46,7 +46,7 @@ def _dimension(name: str, dimension: object) -> Dimension:
 
 
 def _spread(standing: Standing) -> Spread:
-    epochs = [solved_at(trial) for trial in standing.trials]
+    epochs = [trial.solved_at for trial in standing.trials]
     solved = tuple(epoch for epoch in epochs if epoch is not None)
     return Spread(standing.params, standing.seeds, len(epochs), solved, standing.median, standing.worst)
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
+
 from miiii_search.errors import reason
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
@@ -28,6 +30,7 @@ from miiii_search.search.assignment import Assignment
 from miiii_search.search.budget import Allowance
 from miiii_search.search.checkpoints import Policy
 from miiii_search.search.ending import Ender
+from miiii_search.search.hints import hint
 from miiii_search.search.intake import IDLE_SECONDS, Intake
 from miiii_search.search.judging import Judge
 from miiii_search.search.leases import Lease
@@ -44,8 +47,11 @@ LISTEN_SECONDS = 0.1
 
 PAUSED = "the study is paused: this worker waits until it is resumed"
 
+NOTHING = "nothing to train for now"
+
 AWAITS_SELECTION = (
-    "nothing to train for now: once every configuration was run, the coordinator queues further seeds of the best"
+    f"{NOTHING}: once every configuration was run, the coordinator queues further seeds of the best; "
+    "if none runs, start one"
 )
 
 LOOK_SECONDS = 5.0
@@ -109,7 +115,7 @@ class Worker:
         self._ender = Ender(study, self._attributes, self._saver)
         self._look_at = 0.0
         self._was_paused = False
-        self._said_why_it_waits = False
+        self._why_it_waits: str | None = None
         self._tally = tally or Tally()
         self._runs: dict[int, Assignment] = {}
         """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
@@ -135,6 +141,7 @@ class Worker:
                             return
                         stop.wait(IDLE_SECONDS)
                         continue
+                    self._why_it_waits = None
                     posted = self._listen()
                     # Of what was just read, so that the leases of what the crew has ended are renewed, too.
                     renewer.tell([a.heartbeat() for a in self._runs.values()])
@@ -222,12 +229,35 @@ class Worker:
             if self._patience.attempt(self._study.is_done):
                 return True
             self._patience.attempt(self._intake.check_fit)
-            if self._study.awaits_selection and not self._said_why_it_waits:
-                self._said_why_it_waits = True
-                self._say(AWAITS_SELECTION)
+            if not self._was_paused:
+                self._say_why_it_waits(*self._patience.attempt(self._find_why_it_waits))
         except Away:
             pass
         return False
+
+    def _say_why_it_waits(self, reason: str, words: str) -> None:
+        """Says why there is nothing to train, unless that was said last and the reason is still the same."""
+        if words and reason != self._why_it_waits:
+            self._say(words)
+        self._why_it_waits = reason
+
+    def _find_why_it_waits(self) -> tuple[str, str]:
+        """Why there is nothing to train in a study that is not done: a name of the reason, and what to say of it."""
+        study = self._study
+        coordinate = hint("coordinate", "--study", study.name, database=self._database)
+        with self._database.engine.connect() as connection:
+            abandoned = leases.find_abandoned(connection, study.study_id)
+        if abandoned:
+            told = f"{NOTHING}: {leases.describe_abandoned(abandoned)}; start one: {coordinate}"
+            return f"abandoned {[trial.number for trial in abandoned]}", told
+        counts = study.counts()
+        if counts[TrialState.WAITING]:
+            return "waiting", ""  # it was about to claim one, or one does not fit, which the intake has said
+        if counts[TrialState.RUNNING]:
+            return "others", f"{NOTHING}: the trials that are left run on other workers; what comes back is taken over"
+        if study.awaits_selection:
+            return "selection", f"{AWAITS_SELECTION}: {coordinate}"
+        return "nothing", ""
 
     def _listen(self) -> list[Update | Saved | Suspended | OutOfMemory]:
         """What the crew has posted, or nothing after a moment. Raises what made a trainer fail."""

@@ -57,7 +57,7 @@ END
 docker compose -f workers/docker-compose.yml up
 
 # A machine without a GPU adds the line MIIII_DEVICE=cpu to workers/.env first. The password stands here and nowhere
-# else; to take it back: miiii-search invite --revoke --name {name}
+# else; to take it back: docker compose exec coordinator miiii-search invite --revoke --name {name}
 """
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
-from rich.table import Table
 from rich.text import Text
 
 from miiii_search.analysis import report
@@ -60,6 +59,7 @@ from miiii_search.search.survey import read_survey
 from miiii_search.terminal.display import console, duration
 from miiii_search.terminal.folders import writing
 from miiii_search.terminal.retrain import train_visibly
+from miiii_search.terminal.tables import Column, Fitted
 
 MADE_BY = f"{report.MADE_BY} {version('miiii-search')}."
 
@@ -187,7 +187,7 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
         table = compare_findings(findings)
         for line in problems:
             _say(f"note: {line}")
-        console.print(_table(table))
+        console.print(comparison_table(table))
         numbers: dict[str, Any] = {"runs": [to_numbers(one) for one in findings], "table": table.to_json()}
         if reference is not None:
             for name, gaps in compared.items():
@@ -211,17 +211,17 @@ def _compare_with_reference(
 
 def _print_differences(name: str, reference: Reference, compared: Differences) -> None:
     """Print mean accuracies at the reference's epochs, and the largest differences."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("epoch", *(f"{split}\n{what}" for split in SPLITS for what in ("reference", "run", "difference"))):
-        table.add_column(column, justify="right")
-    for k, epoch in enumerate(compared.epochs):
-        values = []
-        for split in SPLITS:
-            theirs, ours = compared.reference[split][k], compared.run[split][k]
-            values += [f"{theirs:.3f}", f"{ours:.3f}", f"{ours - theirs:+.3f}"]
-        table.add_row(f"{epoch:,}", *values)
+    columns = [Column("epoch", [f"{epoch:,}" for epoch in compared.epochs])]
+    for split in SPLITS:
+        theirs, ours = compared.reference[split], compared.run[split]
+        gaps = [f"{ours[k] - theirs[k]:+.3f}" for k in range(len(compared.epochs))]
+        columns += [
+            Column(f"{split}\nreference", [f"{value:.3f}" for value in theirs], rank=1),
+            Column(f"{split}\nrun", [f"{value:.3f}" for value in ours], rank=2),
+            Column(f"{split}\ndifference", gaps),
+        ]
     _say(f"{name} beside {reference.name}: accuracies, mean over tasks")
-    console.print(table)
+    console.print(Fitted(columns))
     for split in SPLITS:
         largest, epoch = compared.largest(split)
         _say(f"{split}: the largest difference is {largest:.3f}, at epoch {epoch:,}")
@@ -271,16 +271,25 @@ def _analyze_as(run: TrainedRun, step: Callable[[str], None]) -> Findings:
     return analyze(run, lambda what: step(f"{run.name}: {what}"))
 
 
-def _table(comparison: Comparison) -> Table:
-    """What fits into a terminal: the page has the rest, such as a number for each head."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("")
-    for name in comparison.header[2 : 2 + len(comparison.names)]:
-        table.add_column(Text(name), justify="right")
-    for row in comparison.rows:
-        if max(len(cell.values) for cell in row.cells) <= 2:
-            table.add_row(Text(f"{row.name}, {row.unit}".rstrip(", ")), *(Text(cell.text) for cell in row.cells))
-    return table
+def comparison_table(comparison: Comparison) -> Fitted:
+    """What fits into a terminal: the page has the rest, such as a number for each head.
+
+    In a narrow terminal names go on in the next line; runs for which there is no room are left to the page.
+    """
+    rows = [row for row in comparison.rows if max(len(cell.values) for cell in row.cells) <= 2]
+    quantities = [f"{row.name}, {row.unit}".rstrip(", ") for row in rows]
+    names = comparison.header[2 : 2 + len(comparison.names)]
+    runs = [[row.cells[k].text for row in rows] for k in range(len(names))]
+    return Fitted(
+        [
+            Column("", quantities, left=True, least=16, fold=True),
+            # The first two always have a place.
+            *(
+                Column(name, cells, least=8, fold=True, rank=k // 2)
+                for k, (name, cells) in enumerate(zip(names, runs, strict=True))
+            ),
+        ]
+    )
 
 
 @contextmanager

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.terminal.tables import Column, Fitted
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from miiii_search.search.replicates import Standing
     from miiii_search.search.status import Status
     from miiii_search.search.study import Study
@@ -29,17 +30,29 @@ COLOURS: dict[str, Literal["standard", "256", "truecolor"] | None] = {
 """What FORCE_COLOR asks for. Any other value asks for the 16 standard colours."""
 
 
+FILE_WIDTH = 10_000
+"""Columns where there is no terminal: a table in a file is as wide as it needs to be."""
+
+
 def _make_console() -> Console:
     """Return a console for standard output. What moves the cursor is for a terminal alone, whatever is asked for.
 
-    FORCE_COLOR asks for colours in a log, too.
+    What a user named is shown as it is: neither [brackets] nor :colons: mean anything in it. FORCE_COLOR asks for
+    colours in a log, too.
     """
     if sys.stdout is not None and sys.stdout.isatty():
-        return Console(highlight=False, force_terminal=True)
+        return Console(highlight=False, markup=False, emoji=False, force_terminal=True)
     wanted = os.environ.get("FORCE_COLOR", "").lower()
     colours = COLOURS.get(wanted, "standard")
-    # A table in a file is as wide as it needs to be.
-    return Console(highlight=False, force_terminal=False, force_interactive=False, color_system=colours, width=130)
+    return Console(
+        highlight=False,
+        markup=False,
+        emoji=False,
+        force_terminal=False,
+        force_interactive=False,
+        color_system=colours,
+        width=FILE_WIDTH,
+    )
 
 
 console = _make_console()
@@ -49,18 +62,6 @@ LINE_SECONDS = 20.0
 BARS = "▁▂▃▄▅▆▇█"
 ENDED = ("complete", "pruned", "fail")
 STATES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "dim"}
-
-WIDE = 120
-"""Columns of a terminal that has room for pictures beside the figures."""
-
-
-def command_name() -> str:
-    """How the user types our command, as they just did."""
-    typed = sys.argv[0]
-    on_path = shutil.which("miiii-search")
-    if os.path.basename(typed) == "__main__.py":
-        return "python -m miiii_search"
-    return "miiii-search" if on_path and os.path.realpath(on_path) == os.path.realpath(typed) else typed
 
 
 def duration(seconds: float | None) -> str:
@@ -74,17 +75,15 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
-def status_view(status: Status, rows: int = 16) -> RenderableType:
-    """A study at one moment: counts, throughput, the best so far, the trials in the lanes, and the best that ended."""
+def status_view(status: Status, rows: int = 16, *, advice: bool = True) -> RenderableType:
+    """A study at one moment: counts, throughput, the best so far, the trials in the lanes, and the best that ended.
+
+    With `advice`, also what it waits for; a caller that can print a command in one line prints that itself.
+    """
     ended = sum(status.counts[name] for name in ENDED)
-    head = Table.grid(padding=(0, 2))
-    head.add_row(
-        Text(status.study, style="bold"),
-        _shares(status),
-        f"{ended} of {status.n_trials} trials",
-        Text("  ").join(Text(f"{count} {name}", STATES[name]) for name, count in status.counts.items() if count),
-    )
-    parts: list[RenderableType] = [head, Text(headline(status))]
+    parts: list[RenderableType] = [Head(status), Text(headline(status), overflow="fold")]
+    if advice and (why := waiting_for(status)):
+        parts.append(Text(why, style="yellow", overflow="fold"))
     if status.running:
         parts += [Text(), _lanes(status, rows)]
     if len(status.running) > rows:
@@ -98,19 +97,52 @@ def status_view(status: Status, rows: int = 16) -> RenderableType:
     return Group(*parts)
 
 
+def waiting_for(status: Status) -> str:
+    """Returns why a study does not go on, or what no worker has, in a sentence; nothing if it goes on."""
+    from miiii_search.search.leases import describe_abandoned
+
+    if status.done or status.paused:
+        return ""
+    if status.abandoned:
+        return f"{describe_abandoned(status.abandoned)}; start one: {status.advice}"
+    if status.waits_for is not None:
+        return f"waiting for {status.waits_for}; start one: {status.advice}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first lines of a study: its name, a bar, and how many trials are in each state; one line if it fits."""
+
+    status: Status
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        status = self.status
+        ended = sum(status.counts[name] for name in ENDED)
+        counts = [Text(f"{count} {name}", STATES[name]) for name, count in status.counts.items() if count]
+        name, told = Text(status.study, "bold", overflow="fold"), Text(f"{ended} of {status.n_trials} trials")
+        line = Text("  ").join([name, _shares(status), told, *counts])
+        if line.cell_len <= options.max_width:
+            yield line
+            return
+        yield name
+        bar = Text("  ").join([_shares(status), told])
+        yield bar if bar.cell_len <= options.max_width else told
+        if counts:
+            yield Text("  ").join(counts)
+
+
 def pruned_view(status: Status, rows: int | None = None) -> RenderableType:
     """The trials that were given up and why, in the rule's words; the last `rows` of them, or all."""
-    from miiii_search.search.status import pruned
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("pruned", justify="right", vertical="top")
-    table.add_column("at epoch", justify="right", vertical="top")
-    table.add_column("because" if rows is None else "because, of the last ones")
-    given_up = pruned(status.trials)
-    for trial in given_up[-rows:] if rows else given_up:
-        attributes = trial.user_attrs
-        table.add_row(str(trial.number), f"{attributes.get('epochs_trained', 0):,}", Text(attributes.get("reason", "")))
-    return table
+    shown = status.pruned[-rows:] if rows else status.pruned
+    because = "because" if rows is None else "because, of the last ones"
+    return Fitted(
+        [
+            Column("pruned", [str(trial.number) for trial in shown]),
+            Column("at epoch", [f"{trial.epoch or 0:,}" for trial in shown]),
+            Column(because, [trial.reason or "" for trial in shown], left=True, least=20, fold=True),
+        ]
+    )
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
@@ -133,77 +165,71 @@ def _shares(status: Status, width: int = 36) -> Text:
     return bar.append("━" * (width - until), "bright_black")
 
 
-def _lanes(status: Status, rows: int) -> Table:
-    """A row a running trial."""
-    wide = console.width >= WIDE
-    pictures = ("", "by epoch") if wide else ()
-    table = _table("trial", "epoch", "saved", *pictures, "accuracy", "epochs/s", "parameters", "worker", "heard")
-    for trial in status.running[:rows]:
-        bar = ProgressBar(total=status.epochs, completed=trial.epoch, width=12, complete_style=STATES["running"])
-        table.add_row(
-            str(trial.number),
-            f"{trial.epoch:,}",
-            f"{trial.saved_epoch:,}" if trial.saved_epoch else "",
-            *((bar, Text(sparkline(trial.curve), STATES["running"])) if wide else ()),
-            accuracy_text(trial.curve[-1]) if trial.curve else "",
-            f"{trial.epochs_per_second:.0f}",
-            _cut(_point(trial.params)),
-            _cut(trial.worker),
-            f"{duration(trial.silent_seconds)} ago",
-        )
-    return table
+def _lanes(status: Status, rows: int) -> Fitted:
+    """The running trials, each in a row."""
+    shown = status.running[:rows]
+    cyan = STATES["running"]
+    bars = [ProgressBar(total=status.epochs, completed=t.epoch, width=12, complete_style=cyan) for t in shown]
+    return Fitted(
+        [
+            Column("trial", [str(t.number) for t in shown]),
+            Column("epoch", [f"{t.epoch:,}" for t in shown]),
+            Column("saved", [f"{t.saved_epoch:,}" if t.saved_epoch else "" for t in shown], rank=3),
+            Column("", bars, left=True, rank=6, width=12),
+            Column("by epoch", [Text(sparkline(t.curve), cyan) for t in shown], left=True, rank=5),
+            Column("accuracy", [accuracy_text(t.curve[-1]) if t.curve else "" for t in shown]),
+            Column("epochs/s", [f"{t.epochs_per_second:.0f}" for t in shown], rank=1),
+            Column("parameters", [_point(t.params) for t in shown], left=True, least=14, rank=2),
+            Column("worker", [t.worker for t in shown], left=True, least=10),
+            Column("heard", [f"{duration(t.silent_seconds)} ago" for t in shown]),
+        ]
+    )
 
 
-def _leaders(status: Status, rows: int = 5) -> Table:
+def _leaders(status: Status) -> Fitted:
     """The best of the trials that have ended."""
-    from miiii_search.search.status import ranked
-
-    table = _table("best", "state", "solved at", "accuracy", "by epoch", "epochs", "parameters")
-    for trial in ranked(status.trials)[:rows]:
-        attributes, state = trial.user_attrs, trial.state.name.lower()
-        solved = attributes.get("epochs_to_solve")
-        reports = trial.intermediate_values
-        curve = [reports[epoch] for epoch in sorted(reports)]
-        table.add_row(
-            str(trial.number),
-            Text("solved" if solved else state, STATES[state]),
-            f"{solved:,}" if solved else "",
-            accuracy_text(curve[-1]) if curve else "",
-            Text(sparkline(curve), STATES[state]),
-            f"{attributes.get('epochs_trained', 0):,}",
-            _cut(_point(trial.params)),
-        )
-    return table
+    shown = status.leaders
+    curves = [[t.intermediate_values[epoch] for epoch in sorted(t.intermediate_values)] for t in shown]
+    styles = [STATES[t.state.name.lower()] for t in shown]
+    pictures = [Text(sparkline(curve), style) for curve, style in zip(curves, styles, strict=True)]
+    return Fitted(
+        [
+            Column("best", [str(t.number) for t in shown]),
+            Column("state", [_outcome(t) for t in shown], left=True),
+            Column("solved at", [_solved_at(t) for t in shown]),
+            Column("accuracy", [accuracy_text(curve[-1]) if curve else "" for curve in curves]),
+            Column("by epoch", pictures, left=True, rank=2),
+            Column("epochs", [f"{t.user_attrs.get('epochs_trained', 0):,}" for t in shown], rank=1),
+            Column("parameters", [_point(t.params) for t in shown], left=True, least=14),
+        ]
+    )
 
 
-def standings_table(standings: Sequence[Standing], rows: int = 5) -> Table:
+def standings_table(standings: Sequence[Standing], rows: int = 5) -> Fitted:
     """The best configurations over their seeds, by the median."""
-    table = _table("solved", "median", "worst", "ended", "trials", "configuration by the median of its seeds")
-    for standing in standings[:rows]:
-        table.add_row(
-            f"{standing.solved}/{standing.seeds}",
-            *(f"{epochs:,}" if epochs else "" for epochs in (standing.median, standing.worst)),
-            str(len(standing.trials)),
-            _cut(", ".join(str(number) for number in sorted(trial.number for trial in standing.trials))),
-            _cut(_point(standing.params)),
-        )
-    return table
+    shown = standings[:rows]
+    numbers = [", ".join(str(number) for number in sorted(trial.number for trial in s.trials)) for s in shown]
+    points = [_point(s.params) for s in shown]
+    return Fitted(
+        [
+            Column("solved", [f"{s.solved}/{s.seeds}" for s in shown]),
+            Column("median", [f"{s.median:,}" if s.median else "" for s in shown]),
+            Column("worst", [f"{s.worst:,}" if s.worst else "" for s in shown]),
+            Column("ended", [str(len(s.trials)) for s in shown], rank=1),
+            Column("trials", numbers, least=6, rank=2),
+            Column("configuration by the median of its seeds", points, left=True, least=14),
+        ]
+    )
 
 
-def _cut(text: str) -> Text:
-    """Cut where the terminal is narrow, so that a trial is a line."""
-    return Text(text, no_wrap=True, overflow="ellipsis")
+def _outcome(trial: FrozenTrial) -> Text:
+    state = trial.state.name.lower()
+    return Text("solved" if trial.user_attrs.get("epochs_to_solve") else state, STATES[state])
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in columns:
-        is_point = name.startswith("configuration")
-        left = is_point or name in ("", "state", "by epoch", "parameters", "worker")
-        # Rich makes narrower what may be wrapped, before all else; see `_cut`.
-        is_long = is_point or name in ("parameters", "worker", "trials")
-        table.add_column(name, justify="left" if left else "right", no_wrap=not is_long, overflow="ellipsis")
-    return table
+def _solved_at(trial: FrozenTrial) -> str:
+    solved = trial.user_attrs.get("epochs_to_solve")
+    return f"{solved:,}" if solved else ""
 
 
 def headline(status: Status) -> str:
@@ -225,41 +251,33 @@ def headline(status: Status) -> str:
     return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {duration(status.seconds_left)}{used}"
 
 
-def ranking(study: Study, rows: int = 20) -> Table:
+def ranking(study: Study, rows: int = 20) -> RenderableType:
     """The ended trials, best first."""
-    from miiii_search.search.status import ranked
+    from miiii_search.search.status import read_leaders, read_varied
 
-    trials = ranked(study.trials())
-    table = Table(
-        title=Text(f"Study {study.name}: {len(trials)} trials, best first"),  # no markup of a user's
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    # A column for what was searched over; what is the same in all trials would only take room.
-    names = [name for name in study.spec.space if len({str(trial.params.get(name)) for trial in trials}) > 1]
-    columns = ["", "trial", "state", "validation", "test", "solved at", "epochs", "time"]
-    for column in [*columns, *(_SHORT.get(name, name) for name in names)]:
-        table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
-    for rank, trial in enumerate(trials[:rows], start=1):
-        attributes, state = trial.user_attrs, trial.state.name.lower()
-        solved = attributes.get("epochs_to_solve")
-        metrics = attributes.get("metrics")
-        table.add_row(
-            str(rank),
-            str(trial.number),
-            Text("solved" if solved else state, style=STATES[state]),
-            accuracy_text(metrics["validation_accuracy_mean"]) if metrics else "",
-            accuracy_text(sum(metrics["test_accuracy"]) / len(metrics["test_accuracy"])) if metrics else "",
-            f"{solved:,}" if solved else "",
-            f"{attributes.get('epochs_trained', 0):,}",
-            duration(attributes.get("seconds", 0)),
-            *(_value(trial.params.get(name)) for name in names),
-        )
-    if len(trials) > rows:
-        table.caption = f"… and {len(trials) - rows} more"
-    return table
+    n_ended = sum(n for state, n in study.counts().items() if state.is_finished())
+    trials = read_leaders(study, rows)
+    # What was searched over; what is the same in all trials would only take room.
+    varied = read_varied(study)
+    metrics = [trial.user_attrs.get("metrics") for trial in trials]
+    accuracies = [accuracy_text(m["validation_accuracy_mean"]) if m else "" for m in metrics]
+    tested = [accuracy_text(sum(m["test_accuracy"]) / len(m["test_accuracy"])) if m else "" for m in metrics]
+    columns = [
+        Column("", [str(rank) for rank in range(1, len(trials) + 1)]),
+        Column("trial", [str(trial.number) for trial in trials]),
+        Column("state", [_outcome(trial) for trial in trials], left=True),
+        Column("validation", accuracies),
+        Column("test", tested, rank=2),
+        Column("solved at", [_solved_at(trial) for trial in trials]),
+        Column("epochs", [f"{trial.user_attrs.get('epochs_trained', 0):,}" for trial in trials], rank=4),
+        Column("time", [duration(trial.user_attrs.get("seconds", 0)) for trial in trials], rank=3),
+    ]
+    each = [Column(_SHORT.get(name, name), [_value(t.params.get(name)) for t in trials]) for name in varied]
+    points = [_point({name: trial.params.get(name) for name in varied}) for trial in trials]
+    together = [Column("parameters", points, left=True, least=14, fold=True)] if varied else []
+    title = Text(f"Study {study.name}: {n_ended} trials, best first", "bold", overflow="fold")
+    more = [Text(f"… and {n_ended - rows} more", "dim")] if n_ended > rows else []
+    return Group(title, Text(), Fitted([*columns, *each], [*columns, *together], rule=True), *more)
 
 
 def _point(params: dict[str, object]) -> str:

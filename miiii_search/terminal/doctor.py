@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import sqlalchemy as sa
+from rich.text import Text
 
 from miiii_search.capabilities import is_coordinator
 from miiii_search.errors import UserError
@@ -32,8 +33,7 @@ def examine(storage: str, study: str | None) -> bool:
     """Prints what was found; True if nothing is wrong."""
     healthy = True
     for ok, finding in [*_python(), *_packages(), *_devices(), *_storage(storage, study)]:
-        console.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] ", end="")
-        console.print(finding, markup=False, soft_wrap=True)
+        console.print(Text("ok  " if ok else "FAIL", "green" if ok else "red"), finding, soft_wrap=True)
         healthy = healthy and ok
     return healthy
 
@@ -86,7 +86,7 @@ def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
         return
     try:
         if url.drivername == "sqlite" and study is None and not Path(url.database or "").exists():
-            yield True, f"storage {url.database}: not there yet; up and create make it"
+            yield True, f"storage {url.database}: not there yet; miiii-search up and miiii-search create make it"
             return
         database = open_database(storage)
         try:

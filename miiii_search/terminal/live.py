@@ -8,32 +8,34 @@ from contextlib import contextmanager
 
 from rich.live import Live
 
-from miiii_search.search.status import read_status
+from miiii_search.search.status import StatusReader
 from miiii_search.search.study import Study
-from miiii_search.terminal.display import LINE_SECONDS, console, headline, status_view
+from miiii_search.terminal.display import LINE_SECONDS, console, headline, status_view, waiting_for
 
 
 @contextmanager
 def live(study: Study) -> Iterator[Callable[[], bool]]:
     """Shows the study while the context lasts; call what it gives to look again. That says whether it is done."""
+    reader = StatusReader(study)
     if not console.is_interactive:
         said = time.monotonic()
 
         def look() -> bool:
             nonlocal said
-            status = read_status(study)
-            if time.monotonic() - said >= LINE_SECONDS or status.done:
-                said = time.monotonic()
-                counts = ", ".join(f"{count} {name}" for name, count in status.counts.items() if count)
-                console.print(f"{counts} · {headline(status)}", soft_wrap=True, markup=False)
+            if time.monotonic() - said < LINE_SECONDS and not study.is_done():
+                return False
+            said, status = time.monotonic(), reader.read(pruned=0)
+            counts = ", ".join(f"{count} {name}" for name, count in status.counts.items() if count)
+            why = f" · {waiting}" if (waiting := waiting_for(status)) else ""
+            console.print(f"{counts} · {headline(status)}{why}", soft_wrap=True, markup=False)
             return status.done
 
         yield look
         return
-    with Live(status_view(read_status(study)), console=console, refresh_per_second=4) as shown:
+    with Live(status_view(reader.read()), console=console, refresh_per_second=4) as shown:
 
         def update() -> bool:
-            status = read_status(study)
+            status = reader.read()
             shown.update(status_view(status))
             return status.done
 

@@ -43,6 +43,7 @@ from miiii_search.search.run_folder import (
 )
 from miiii_search.search.settings import to_tree, with_settings
 from miiii_search.terminal.display import LINE_SECONDS, console
+from miiii_search.terminal.tables import Column, Fitted
 
 if TYPE_CHECKING:
     from miiii_search.experiment.run import Result
@@ -276,19 +277,19 @@ def _progress_bar() -> Progress:
 
 def _print_tasks(trained: Configuration) -> None:
     """The accuracy of every task at the end."""
-    from rich.table import Table
-
     assert trained.metrics is not None
     metrics = trained.metrics
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("q", "chance", "training", "validation", "test"):
-        table.add_column(name, justify="right")
-    for q, *accuracies in zip(
-        metrics.moduli,
-        metrics.train_accuracy,
-        metrics.validation_accuracy,
-        metrics.test_accuracy,
-        strict=True,
-    ):
-        table.add_row(str(q), f"{1 / q:.3f}", *map(accuracy_text, accuracies))
-    console.print(table)
+    accuracies = {
+        "training": metrics.train_accuracy,
+        "validation": metrics.validation_accuracy,
+        "test": metrics.test_accuracy,
+    }
+    console.print(
+        Fitted(
+            [
+                Column("q", [str(q) for q in metrics.moduli]),
+                Column("chance", [f"{1 / q:.3f}" for q in metrics.moduli]),
+                *(Column(name, [accuracy_text(value) for value in values]) for name, values in accuracies.items()),
+            ]
+        )
+    )

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from miiii_search.analysis.figures.style import save, styled
 from miiii_search.errors import UserError, reason
 from miiii_search.files import write_file
+from miiii_search.search.hints import hint
 from miiii_search.search.study import Study
 from miiii_search.simulation.contenders import Contender, contenders
 from miiii_search.simulation.curves import CurveSet
@@ -20,19 +20,20 @@ from miiii_search.simulation.from_study import curves_of
 from miiii_search.simulation.scoring import Summary, replays, shuffled, summarize, truth_of
 from miiii_search.terminal.display import console
 from miiii_search.terminal.folders import writing
+from miiii_search.terminal.tables import Column, Fitted
 
 
 def read_study_curves(study: Study) -> CurveSet:
     """The curves of a study's ended trials. Raises `UserError` if there are none."""
     with _bar() as bar:
-        task = bar.add_task("reading records", total=len(study.trials()))
+        task = bar.add_task("reading records", total=sum(study.counts().values()))
         curves, problems = curves_of(study, lambda _: bar.advance(task))
     for problem in problems:
         console.print(f"note: {problem}", soft_wrap=True, highlight=False)
     if not curves.curves:
         raise UserError(
             f"study `{study.name}` has no ended trial with a record, so there is nothing to replay; "
-            f"see miiii-search status --study {study.name}"
+            f"see {hint('status', '--study', study.name, database=study.database)}"
         )
     return curves
 
@@ -78,27 +79,34 @@ def show(curves: CurveSet, compared: Sequence[tuple[Contender, Summary]], out: P
     console.print(f"the picture is in {out}", soft_wrap=True, highlight=False)
 
 
-def table(compared: Sequence[tuple[Contender, Summary]]) -> Table:
+def table(compared: Sequence[tuple[Contender, Summary]]) -> Fitted:
     """A row a rule: means, and what holds nine of ten replays."""
-    found = Table(box=None, pad_edge=False)
-    found.add_column("rule")
-    for name in ("epochs saved", "grokkers lost", "of the 10 fastest", "regret", "first solved after", "best after"):
-        found.add_column(name, justify="right")
+    rows = []
     for contender, summary in compared:
         mean, low, high = summary.mean, summary.low, summary.high
         saved = f"{1 - mean.epochs_share:.0%}"
         if high.epochs_share - low.epochs_share > 0.01:
             saved += f" ({1 - high.epochs_share:.0%} to {1 - low.epochs_share:.0%})"
-        found.add_row(
-            contender.name,
-            saved,
-            _number(mean.grokkers_lost, "{:.0%}"),
-            _number(mean.top10_lost, "{:.1f}"),
-            _number(mean.regret, "{:.3f}"),
-            _number(mean.first_solved, "{:,.0f} epochs"),
-            _number(mean.best_found, "{:,.0f}"),
+        rows.append(
+            (
+                contender.name,
+                saved,
+                _number(mean.grokkers_lost, "{:.0%}"),
+                _number(mean.top10_lost, "{:.1f}"),
+                _number(mean.regret, "{:.3f}"),
+                _number(mean.first_solved, "{:,.0f} epochs"),
+                _number(mean.best_found, "{:,.0f}"),
+            )
         )
-    return found
+    rules, *figures = zip(*rows, strict=True)
+    names = ("epochs saved", "grokkers lost", "of the 10 fastest", "regret", "first solved after", "best after")
+    ranks = (0, 0, 2, 3, 1, 4)
+    return Fitted(
+        [
+            Column("rule", rules, left=True, least=12, fold=True),
+            *(Column(name, cells, rank=rank) for name, cells, rank in zip(names, figures, ranks, strict=True)),
+        ]
+    )
 
 
 def _number(value: float, form: str) -> str:

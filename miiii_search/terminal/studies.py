@@ -5,35 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.search.deleting import Holdings
 from miiii_search.search.listing import ORDER, Listed
-from miiii_search.terminal.display import STATES, duration
+from miiii_search.terminal.display import ENDED, STATES, duration
+from miiii_search.terminal.tables import Column, Fitted
 
 _STYLES = {"running": "cyan", "paused": "yellow", "done": "green"}
 
 
-def studies_table(listed: Sequence[Listed], storage: str) -> Table:
-    """The studies, one a row."""
-    title = Text(f"{len(listed)} stud{'y' if len(listed) == 1 else 'ies'} in {storage}")  # no markup of a user's
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("study", "state", "trials", *ORDER, "best", "created"):
-        left = name in ("study", "state", "created")
-        table.add_column(name, justify="left" if left else "right", overflow="fold" if name == "study" else "ellipsis")
-    for study in listed:
-        table.add_row(
-            Text(study.name),
-            Text(study.state, style=_STYLES.get(study.state, "dim")),
-            str(study.n_trials),
-            *(Text(str(n), style=STATES[name]) if (n := study.counts[name]) else "" for name in ORDER),
-            "" if study.best is None else accuracy_text(study.best),
-            _ago(study.created),
-        )
-    return table
+def studies_table(listed: Sequence[Listed], storage: str) -> RenderableType:
+    """The studies, each in a row; in a narrow terminal with fewer figures."""
+    title = Text(f"{len(listed)} stud{'y' if len(listed) == 1 else 'ies'} in {storage}", "bold", overflow="fold")
+    study = Column("study", [one.name for one in listed], left=True, least=16, fold=True)
+    states = [Text(one.state, _STYLES.get(one.state, "dim")) for one in listed]
+    state = Column("state", states, left=True, least=13, fold=True)
+    best = Column("best", ["" if one.best is None else accuracy_text(one.best) for one in listed])
+    created = Column("created", [_ago(one.created) for one in listed], left=True, rank=2)
+    counts = [
+        Column(name, [Text(str(n), STATES[name]) if (n := one.counts[name]) else "" for one in listed])
+        for name in ORDER
+    ]
+    of = Column("trials", [str(one.n_trials) for one in listed])
+    ended = [sum(one.counts[name] for name in ENDED) for one in listed]
+    shares = [f"{n}/{one.n_trials}" for n, one in zip(ended, listed, strict=True)]
+    running = Column("running", [str(one.counts["running"] or "") for one in listed], rank=1)
+    table = Fitted(
+        [study, state, of, *counts, best, created],
+        [study, state, Column("ended", shares), running, best, created],
+        rule=True,
+    )
+    return Group(title, Text(), table)
 
 
 def describe_holdings(holdings: Holdings) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import re
+import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from miiii_search.experiment.checkpoint import FORMAT
 from miiii_search.search import tables
 from miiii_search.search.checkpoints import LocalCheckpoints
 from miiii_search.search.storage import open_database
-from tests.integration.processes import TINY, Processes, read_trials, wait_for
+from tests.integration.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from tests.postgres import DatabaseServer, open_engine
 from tests.search.support import all_tables
 
@@ -120,8 +121,15 @@ def test_a_name_stays_a_name(processes: Processes, tmp_path: Path) -> None:
     processes.folder = inside
     storage = f"sqlite:///{inside}/study.db"
     up = ("up", "--preset", "demo", "--study", name, "--no-dashboard", *TINY, "--trials", "1")
-    processes.run(*up, storage=storage)
+    said = processes.run(*up, storage=storage)
     [exported] = inside.glob("*-best.toml")
+    # What it says to type next is what a shell takes, with this file, whatever is in its name.
+    hints = [line.strip() for line in said.partition("Next:")[2].splitlines() if line.startswith("  ")]
+    [train] = [line for line in hints if " train " in line]
+    environment = clean_environment(storage) | processes.environment
+    done = subprocess.run(["sh", "-c", train], cwd=inside, env=environment, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (inside / "runs" / "best" / "config.toml").is_file()
     assert "identical" in processes.run("train", exported.name, "--out", "run", storage=storage)
     processes.run("best", "--study", name, "--out", "best.json", storage=storage)
     assert "identical" in processes.run("train", "best.json", "--out", "other", storage=storage)

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from miiii_search.errors import UserError
 from miiii_search.search.export import export_best, read_configuration
-from miiii_search.search.replicates import MEDIAN, WORST, standings
+from miiii_search.search.replicates import MEDIAN, WORST, Ended, ended, standings
 from miiii_search.search.status import read_status
 from miiii_search.search.storage import Database
 from miiii_search.search.study import Study, create_study
@@ -59,10 +59,10 @@ def make_trial(number: int, point: float, outcome: int | str, value: float = 0.5
     )
 
 
-def make_trials(configurations: Sequence[Sequence[int | str]]) -> list[FrozenTrial]:
+def ended_trials(configurations: Sequence[Sequence[int | str]]) -> list[Ended]:
     """A replicate of all before the next, as the queue has them."""
     runs = [(k, r) for r in range(9) for k in range(len(configurations)) if r < len(configurations[k])]
-    return [make_trial(n, k / 100, configurations[k][r]) for n, (k, r) in enumerate(runs)]
+    return ended(make_trial(n, k / 100, configurations[k][r]) for n, (k, r) in enumerate(runs))
 
 
 def known(x: float) -> int | None:
@@ -77,7 +77,7 @@ def test_figures_and_order(configurations: list[list[int | str]], by: str) -> No
         epochs = [x if isinstance(x, int) else math.inf for x in outcomes] + [math.inf] * (seeds - len(outcomes))
         if any(x not in ("running", "waiting") for x in outcomes):
             expected[k / 100] = (statistics.median_high(epochs), max(epochs))
-    found = standings(make_trials(configurations), seeds, by)
+    found = standings(ended_trials(configurations), seeds, by)
     assert {s.params["dropout"]: (s.median, s.worst) for s in found} == {
         point: (known(median), known(worst)) for point, (median, worst) in expected.items()
     }
@@ -90,7 +90,7 @@ def test_figures_and_order(configurations: list[list[int | str]], by: str) -> No
 
 
 def order(configurations: Sequence[Sequence[int | str]], seeds: int, by: str) -> list[int]:
-    return [round(100 * s.params["dropout"]) for s in standings(make_trials(configurations), seeds, by)]
+    return [round(100 * s.params["dropout"]) for s in standings(ended_trials(configurations), seeds, by)]
 
 
 def test_ties() -> None:
@@ -108,7 +108,7 @@ def test_one_lucky_seed_does_not_lead() -> None:
 
 
 def test_of_one_seed_each_it_is_the_order_of_trials() -> None:
-    found = standings(make_trials([[30], [10], ["not solved"], [20]]), 1)
+    found = standings(ended_trials([[30], [10], ["not solved"], [20]]), 1)
     assert [s.trials[0].number for s in found] == [1, 3, 0, 2]
     assert found[0].median_trial is found[0].worst_trial is found[0].trials[0]
 

@@ -370,7 +370,13 @@ def test_settings_make_a_range() -> None:
         ("hyperparameters.learning_rate=1/3", r'learning_rate must be a valid number, but is "1/3"'),
         ("hyperparameters.learning_rate=nan", r"learning_rate must be a finite number"),
         ("hyperparameters.learning_rate=inf", r"learning_rate must be a finite number"),
-        ("preset=2024-01-01", r"preset|date"),
+        ("preset=paper", r"--set preset=paper: `preset` cannot be set; .* choose one with --preset"),
+        ("preset.x=1", r"`preset` cannot be set"),
+        ("format=1", r"`format` cannot be set"),
+        (
+            "hyperparameters={weight_decay = 0.1}",
+            r"searches over weight_decay; use --set 'space\.weight_decay=\[0\.1\]'",
+        ),
         ("hyperparameters.weight_decay=1", r"searches over weight_decay; use --set 'space\.weight_decay=\[1\]'"),
         ("space.weight_decay=[]", r"space\.weight_decay must have at least 1 item"),
         ("space.weight_decay=1", r"space\.weight_decay must be"),
@@ -398,7 +404,7 @@ def test_settings_make_a_range() -> None:
         ("=5", r"unknown key"),
         ("function-=5", r"unknown key `function-`"),
         ("experiment.Range=5", r"unknown key `experiment\.Range`"),
-        ("format=2", r"format must be 1, but is 2"),
+        ("format=2", r"`format` cannot be set"),
     ],
 )
 def test_settings_that_are_wrong(setting: str, complaint: str) -> None:

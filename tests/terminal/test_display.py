@@ -31,7 +31,6 @@ def status(**fields: object) -> Status:
         "counts": {"waiting": 1, "running": 2, "complete": 0, "pruned": 0, "fail": 0},
         "n_trials": 3,
         "epochs": 4096,
-        "trials": [],
         "running": running,
         "best": None,
         "done": False,
@@ -126,6 +125,6 @@ def test_a_user_s_brackets_are_no_markup(tmp_path: Path, monkeypatch: pytest.Mon
         with live.live(study) as look:
             assert not look()
         console.print(status_view(read_status(study)))
-    assert captured.get().count(NAMED_LIKE_MARKUP) == 4
+    assert captured.get().count(NAMED_LIKE_MARKUP) == 6  # in two of them also in the command that starts a worker
     assert "[/x]" in captured.get()  # of the storage's folder
     database.close()

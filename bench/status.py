@@ -1,0 +1,171 @@
+"""What it costs to look at a large study: our commands beside a plain read of all trials through Optuna.
+
+Both sides of a row answer the same question about the same study, by turns in one process.
+The ratio is of their medians. Optuna's side calls `Study.get_trials`, with
+the uncached reader that a new process has, and picks what is shown.
+
+Example: python bench/status.py --trials 10000 --json status.json
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from miiii_search.experiment.spec import Experiment
+from miiii_search.search import leases, tables
+from miiii_search.search.listing import list_studies
+from miiii_search.search.presets import TABLE_1
+from miiii_search.search.replicates import ended, standings
+from miiii_search.search.spec import Budget, Replicates, StudySpec, rungs
+from miiii_search.search.status import LAST_PRUNED, StatusReader, best_trial, ranked, read_best, read_status
+from miiii_search.search.storage import Database, open_database
+from miiii_search.search.study import Study, create_study
+from tests.postgres import PostgresServer
+
+EPOCHS = 65536
+WAITING, RUNNING = 64, 32
+AT_ONCE = 1000
+
+
+def main() -> None:
+    options = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    options.add_argument("--trials", type=int, default=10_000)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = options.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rows: list[dict[str, Any]] = []
+    print(f"{'':<12}{'what':<28}{'ours, s':>9}{'Optuna, s':>11}{'ratio':>8}")
+    with tempfile.TemporaryDirectory() as folder, PostgresServer() as server:
+        for kind, url in (("sqlite", f"sqlite:///{folder}/bench.db"), ("postgresql", server.create_database())):
+            database = open_database(url, create=True)
+            study = make_study(database, arguments.trials)
+            for what, ours, plain in contests(study):
+                row = measure(ours, plain, arguments.repeats)
+                rows.append({"database": kind, "what": what, **row})
+                print(f"{kind:<12}{what:<28}{row['ours']:>9.3f}{row['optuna']:>11.2f}{row['ratio']:>8.0f}", flush=True)
+            database.close()
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"trials": arguments.trials, "rows": rows}, indent=2) + "\n")
+
+
+def contests(study: Study) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]]:
+    """(name, our read, the plain one) of each question."""
+    reader = StatusReader(study)
+    reader.read()
+
+    def plain_status() -> Any:
+        trials = read_all(study)
+        given_up = [trial for trial in trials if trial.state == TrialState.PRUNED]
+        return (
+            best_trial(trials),
+            ranked(trials)[:5],
+            given_up[-3:],
+            standings(ended(trials), study.spec.replicates.count),
+        )
+
+    return [
+        ("status", lambda: read_status(study, LAST_PRUNED), plain_status),
+        ("status, looked at again", reader.read, plain_status),
+        ("best", lambda: read_best(study), lambda: best_trial(read_all(study))),
+        ("list", lambda: list_studies(study.database), lambda: best_trial(read_all(study))),
+        ("a poll of the coordinator", study.is_done, lambda: read_all(study)),
+    ]
+
+
+def read_all(study: Study) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=study.name, storage=study.database.optuna).get_trials(deepcopy=False)
+
+
+def measure(ours: Callable[[], Any], plain: Callable[[], Any], repeats: int) -> dict[str, float]:
+    """Medians of seconds, by turns."""
+    taken: dict[str, list[float]] = {"ours": [], "optuna": []}
+    for _ in range(repeats):
+        for name, action in (("ours", ours), ("optuna", plain)):
+            began = time.perf_counter()
+            action()
+            taken[name].append(time.perf_counter() - began)
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    return {**medians, "ratio": medians["optuna"] / medians["ours"]}
+
+
+def make_study(database: Database, n: int) -> Study:
+    """A study of `n` trials of Table 1, 26 seeds each, with a rung's reports and a worker's attributes, by SQL."""
+    spec = StudySpec(
+        experiment=Experiment(epochs=EPOCHS),
+        space=TABLE_1,
+        replicates=Replicates(count=-(-n // 384)),
+        budget=Budget(trials=n),
+    )
+    study = create_study(database, "large", spec)
+    n_ended = max(n - WAITING - RUNNING, 0)
+    chance = random.Random(0)
+    with database.transaction() as connection:
+        query = sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id == study.study_id)
+        ids = list(connection.execute(query.order_by(tables.trials.c.number)).scalars())[:n_ended]
+        for k in range(0, len(ids), AT_ONCE):
+            end(connection, ids[k : k + AT_ONCE], chance, rungs(spec.experiment))
+    leases.claim(database, study.study_id, "worker", 600.0, n=RUNNING)
+    if database.url.drivername != "sqlite":
+        with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(sa.text("ANALYZE"))
+    return study
+
+
+def end(connection: sa.Connection, ids: list[int], chance: random.Random, epochs: list[int]) -> None:
+    """Ends trials: half of them pruned half-way, the others complete, some of those solved."""
+    now = leases.utc_now()
+    values, attributes, reports = [], [], []
+    for trial_id in ids:
+        is_pruned, accuracy = chance.random() < 0.5, chance.random()
+        trained = EPOCHS // 2 if is_pruned else EPOCHS
+        solved = None if is_pruned or accuracy < 0.8 else int(EPOCHS * chance.random())
+        metrics = {name: [accuracy] * 29 for name in ("train_accuracy", "validation_accuracy", "test_accuracy")}
+        known = {
+            "epochs_trained": trained,
+            "epochs_to_solve": solved,
+            "seconds": 100.0,
+            "worker": "a-machine:1234",
+            "device": "cpu",
+            "metrics": {**metrics, "validation_accuracy_mean": accuracy},
+            "versions": {"jax": "0.10.2", "optuna": "5.0.0"},
+            **({"reason": "its validation loss would be down too late"} if is_pruned else {}),
+        }
+        values.append({"trial_id": trial_id, "objective": 0, "value": accuracy, "value_type": "FINITE"})
+        attributes += [{"trial_id": trial_id, "key": k, "value_json": json.dumps(v)} for k, v in known.items()]
+        reports += [
+            {"trial_id": trial_id, "step": e, "intermediate_value": accuracy, "intermediate_value_type": "FINITE"}
+            for e in epochs
+            if e <= trained
+        ]
+        state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
+        connection.execute(
+            sa.update(tables.trials)
+            .where(tables.trials.c.trial_id == trial_id)
+            .values(state=state, datetime_start=now, datetime_complete=now)
+        )
+    for table, rows in (
+        (tables.trial_values, values),
+        (tables.trial_user_attributes, attributes),
+        (tables.intermediate_values, reports),
+    ):
+        connection.execute(sa.insert(table), rows)
+
+
+if __name__ == "__main__":
+    main()
