@@ -30,11 +30,8 @@ class Reference:
     moduli: tuple[int, ...]
     epochs: NDArray[np.int64]  # [epochs], ascending
     accuracy: dict[str, Means]  # by split: [epochs, tasks]
-
-    @property
-    def floor(self) -> float:
-        """The smallest value. Curves that were read off a figure end there, at whatever its ink could show."""
-        return float(min(values.min() for values in self.accuracy.values()))
+    floor: float
+    """The smallest accuracy that it can show: curves that were read off a figure end at what its ink could show."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,7 @@ def read_reference(path: Path) -> Reference:
     """Read accuracy curves from a CSV file with the columns split, epoch and one for each modulus.
 
     The split is `training` or `validation`; both have the same epochs. An epoch that occurs twice counts once.
+    The smallest accuracy in the file is taken for the smallest that its source could show.
 
     Raises:
         UserError: The file cannot be read, or is not of this form. The message names the line.
@@ -97,12 +95,9 @@ def read_reference(path: Path) -> Reference:
     if not read["training"] or read["training"].keys() != read["validation"].keys():
         raise UserError(f"{path} must have the same epochs for training and for validation, at least one")
     epochs = sorted(read["training"])
-    return Reference(
-        path.stem,
-        tuple(map(int, header[2:])),
-        np.asarray(epochs),
-        {split: np.asarray([read[split][epoch] for epoch in epochs]) for split in SPLITS},
-    )
+    accuracy = {split: np.asarray([read[split][epoch] for epoch in epochs]) for split in SPLITS}
+    floor = float(min(values.min() for values in accuracy.values()))
+    return Reference(path.stem, tuple(map(int, header[2:])), np.asarray(epochs), accuracy, floor)
 
 
 def differences(experiment: Experiment, record: Record, reference: Reference) -> Differences:

@@ -171,7 +171,7 @@ def write_curves(path: Path, sets: Sequence[CurveSet]) -> None:
         arrays[f"{curves.name}/meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         record = Record.concatenate([curve.record for curve in curves.curves])
         for field in fields(Record):
-            arrays[f"{curves.name}/{field.name}"] = _rounded(getattr(record, field.name))
+            arrays[f"{curves.name}/{field.name}"] = round_floats(getattr(record, field.name))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in arrays.items():
             file = io.BytesIO()
@@ -214,8 +214,8 @@ def _solving_epoch(experiment: Experiment, solved_epoch: int) -> int:
     return solved_epoch + (experiment.solved_evaluations - 1) * experiment.evaluation_interval
 
 
-def _rounded(array: NDArray[Any]) -> NDArray[Any]:
-    """Floats with fewer bits, so that they compress; ones, zeros and accuracies of whole samples stay distinct."""
+def round_floats(array: NDArray[Any]) -> NDArray[Any]:
+    """Round float32 to fewer bits, so that they compress; ones, zeros and accuracies of whole samples stay distinct."""
     if array.dtype != np.float32:
         return array
     dropped = 23 - MANTISSA_BITS

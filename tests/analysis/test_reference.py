@@ -34,13 +34,13 @@ def make_reference(moduli: tuple[int, ...] = (2, 3, 5, 7, 11)) -> Reference:
     rng = np.random.default_rng(0)
     epochs = np.asarray([3, 50, 100, 333, 500, 900, 100_000])
     accuracy = {split: 0.05 + 0.95 * rng.uniform(size=(7, len(moduli))) for split in ("training", "validation")}
-    return Reference("made-up", moduli, epochs, accuracy)
+    return Reference("made-up", moduli, epochs, accuracy, min(float(values.min()) for values in accuracy.values()))
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = make_reference()
     read = read_reference(write_csv(tmp_path / "made-up.csv", written))
-    assert (read.name, read.moduli) == (written.name, written.moduli)
+    assert (read.name, read.moduli, read.floor) == (written.name, written.moduli, written.floor)
     np.testing.assert_array_equal(read.epochs, written.epochs)
     for split in ("training", "validation"):
         np.testing.assert_array_equal(read.accuracy[split], written.accuracy[split])
@@ -92,6 +92,7 @@ def test_a_run_beside_itself_does_not_differ(tmp_path: Path) -> None:
             "training": record.train_accuracy[rows].astype(np.float64),
             "validation": record.validation_accuracy[rows].astype(np.float64),
         },
+        0.0,
     )
     compared = differences(EXPERIMENT, record, read_reference(write_csv(tmp_path / "itself.csv", itself)))
     assert compared.largest("training")[0] < 1e-7 and compared.largest("validation")[0] < 1e-7
@@ -109,7 +110,7 @@ def test_nothing_in_common_is_said() -> None:
     with pytest.raises(UserError, match="no modulus in common"):
         differences(EXPERIMENT, record, make_reference((89, 97)))
     late = make_reference()
-    late = Reference(late.name, late.moduli, late.epochs + 10**7, late.accuracy)
+    late = Reference(late.name, late.moduli, late.epochs + 10**7, late.accuracy, 0.0)
     with pytest.raises(UserError, match="has no epoch between"):
         differences(EXPERIMENT, record, late)
 
