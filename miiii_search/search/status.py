@@ -52,6 +52,8 @@ class Status:
     spent: str | None
     """Which limit ended the study, or is about to, in words."""
     paused: bool = False
+    mismatch: str | None = None
+    """Why workers of this version do not train the study, if they do not."""
     standings: list[Standing] = field(default_factory=list)
     """The configurations over their seeds, best first; none where each has one seed."""
 
@@ -96,6 +98,7 @@ class Status:
             "configurations": [standing.to_json() for standing in self.standings[:CONFIGURATIONS]],
             "done": self.done,
             "paused": self.paused,
+            "waits": self.mismatch,
             "budget": {name: {"used": round(used, 4), "limit": limit} for name, (used, limit) in self.budget.items()},
             "pruned": [
                 {
@@ -138,6 +141,7 @@ def read_status(study: Study) -> Status:
         best=best_trial(trials),
         done=not counts["running"] and (ended or over is not None),
         paused=study.paused,
+        mismatch=study.mismatch,
         budget=budget,
         spent=over,
         standings=standings(trials, seeds) if (seeds := study.spec.replicates.count) > 1 else [],
