@@ -10,25 +10,24 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import pytest
-import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.experiment.version import TRAINING_PROGRAM
 from miiii_search.search import attributes
 from miiii_search.search.attributes import ID_KEY, PROGRAMS_KEY, SPEC_KEY, VERSION_KEY
 from miiii_search.search.storage import open_database
-from miiii_search.search.study import open_study
+from miiii_search.search.study import create_study, open_study
 from tests.integration.processes import TINY, Processes, clean_environment, read_trials, wait_for
-from tests.postgres import DatabaseServer, open_engine
+from tests.search.support import claim, end, make_spec
 
 PAGE = Path(__file__).parents[2] / "docs" / "upgrading.md"
 OTHER_PROGRAM = TRAINING_PROGRAM + 98
 
 
-def create(processes: Processes, storage: str, name: str = "demo", trials: int = 1) -> None:
-    processes.run("create", "--preset", "demo", "--study", name, *TINY, "--trials", str(trials), storage=storage)
+def create(processes: Processes, storage: str) -> None:
+    processes.run("create", "--preset", "demo", "--study", "demo", *TINY, "--trials", "1", storage=storage)
 
 
 def change(storage: str, values: dict[str, object], remove: tuple[str, ...] = ()) -> None:
@@ -129,64 +128,23 @@ def type_in(folder: Path, script: str, storage: str, path: str = "", **variables
     return done.stdout
 
 
-def test_the_page_on_sqlite(processes: Processes, tmp_path: Path) -> None:
-    storage = "sqlite:///miiii-search.db"
-    create(processes, storage, trials=2)
-    processes.run("work", "--lanes", "1", "--study", "demo", storage=storage)
-    before = [trial.user_attrs["metrics"] for trial in read_trials(f"sqlite:///{tmp_path}/miiii-search.db", "demo")]
-    said = type_in(tmp_path, blocks("A study in SQLite"), storage)
+def fill(storage: str) -> list[dict[str, Any]]:
+    """A study with two results and a queue; returns the results."""
+    database = open_database(storage, create=True)
+    study = create_study(database, "demo", make_spec())
+    for value in (0.25, 0.5):
+        end(study, claim(study), value=value)
+    database.close()
+    return results(storage, "demo")
+
+
+def results(storage: str, study: str) -> list[dict[str, Any]]:
+    return [{**trial.params, **trial.user_attrs} for trial in read_trials(storage, study)]
+
+
+def test_the_page_on_sqlite(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/miiii-search.db"
+    before = fill(storage)
+    said = type_in(tmp_path, blocks("A study in SQLite"), "sqlite:///miiii-search.db")
     assert "training program" in said and "demo-restored" in said
-    for name in ("demo", "demo-restored"):
-        trials = read_trials(f"sqlite:///{tmp_path}/miiii-search.db", name)
-        assert [trial.user_attrs["metrics"] for trial in trials] == before
-
-
-@pytest.fixture
-def programs(postgres_server: DatabaseServer) -> str:
-    """The folder of `pg_dump` of the server's own version, if it is the tests' own server."""
-    package = getattr(postgres_server, "_package", None)
-    return str(package / "pginstall" / "bin") if package else ""
-
-
-def test_the_page_on_postgresql(
-    processes: Processes, postgres_server: DatabaseServer, postgres_url: str, programs: str, tmp_path: Path
-) -> None:
-    create(processes, postgres_url)
-    processes.run("work", "--lanes", "1", "--study", "demo", storage=postgres_url)
-    restored = postgres_server.create_database()
-    said = type_in(tmp_path, blocks("A study in PostgreSQL"), postgres_url, programs, RESTORED=restored)
-    assert "demo" in said
-    [trial], [same] = read_trials(postgres_url, "demo"), read_trials(restored, "demo")
-    assert same.state == TrialState.COMPLETE and same.user_attrs == trial.user_attrs
-    assert processes.run("status", "--study", "demo", storage=restored)
-    postgres_server.drop_database(restored)
-
-
-def test_the_page_on_containers(
-    processes: Processes, postgres_server: DatabaseServer, programs: str, tmp_path: Path
-) -> None:
-    """What is typed into the containers, typed here: the services and the database's names are those of Compose."""
-    services = set(re.findall(r"exec -T (\w+)", blocks("An installation of containers")))
-    compose = (PAGE.parents[1] / "docker-compose.yml").read_text()
-    assert services and all(re.search(rf"^  {service}:$", compose, re.MULTILINE) for service in services)
-    url = sa.make_url(postgres_server.url)
-    with open_engine(postgres_server.url).connect() as connection:
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        if connection.execute(sa.text("SELECT 1 FROM pg_roles WHERE rolname = 'miiii'")).first():
-            pytest.skip("the server has a role miiii already")
-        connection.execute(sa.text("CREATE ROLE miiii SUPERUSER LOGIN PASSWORD 'miiii'"))
-        connection.execute(sa.text("CREATE DATABASE miiii OWNER miiii"))
-    storage = url.set(username="miiii", password="miiii", database="miiii").render_as_string(hide_password=False)
-    try:
-        create(processes, storage)
-        processes.run("work", "--lanes", "1", "--study", "demo", storage=storage)
-        before = read_trials(storage, "demo")[0].user_attrs
-        lines = blocks("An installation of containers")
-        variables = {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGPASSWORD": "miiii"}
-        type_in(tmp_path, re.sub(r"docker compose exec -T \w+ ", "", lines), storage, programs, **variables)
-        assert read_trials(storage, "demo")[0].user_attrs == before
-    finally:
-        with open_engine(postgres_server.url).connect() as connection:
-            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-            connection.execute(sa.text("DROP DATABASE miiii WITH (FORCE)"))
-            connection.execute(sa.text("DROP ROLE miiii"))
+    assert results(storage, "demo") == results(storage, "demo-restored") == before
