@@ -346,7 +346,7 @@ def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
         database = open_database(server.create_database(), create=True)
         study = make_study(database, 1, 1)
         [lease] = leases.claim(database, study.study_id, "worker", LEASE_SECONDS)
-        local = LocalCheckpoints(Path(folder), database, study.name)
+        local = LocalCheckpoints(Path(folder), study)
         began = time.perf_counter()
         for n in range(1, 4):
             local.save(lease.trial_id, n, data)

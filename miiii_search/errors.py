@@ -9,3 +9,7 @@ def reason(error: BaseException) -> str:
     """Returns why something failed, in one line."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return next((line.strip() for line in words.splitlines() if line.strip()), type(error).__name__)
+
+
+class IncompatibleVersion(UserError):
+    """A study that this version of the package cannot read, or would train differently than the one before."""

@@ -34,6 +34,8 @@ def command_lines() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), command_lines())
 def test_documented_command_lines_parse(page: str, line: str) -> None:
     words = shlex.split(line.replace("THIS_FILE", "best.toml").replace(" FILE", " best.toml"), comments=True)
+    if words[1:] == ["--version"]:
+        return
     command = COMMANDS.commands.get(words[1])  # type: ignore[attr-defined]
     assert command is not None, f"{page} tells to type {words[1]}, which is no command"
     with command.make_context(words[1], words[2:]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from miiii_search.capabilities import FIGURES, TRAINING, needs
@@ -15,6 +17,26 @@ app = typer.Typer(
     help="Hyperparameter search for networks that grok families of modular tasks.\n\n"
     "Example: miiii-search up --preset demo",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from miiii_search.experiment.version import TRAINING_PROGRAM
+
+        print(f"miiii-search {version('miiii-search')}, training program {TRAINING_PROGRAM}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit")
+    ] = False,
+) -> None:
+    """Options of the program as a whole."""
+
 
 app.command()(needs(TRAINING, running.up))
 app.command()(running.create)

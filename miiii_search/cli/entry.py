@@ -12,8 +12,10 @@ import typer
 from miiii_search.cli.commands import app
 from miiii_search.cli.faults import explain
 from miiii_search.cli.opening import to_close
+from miiii_search.cli.talking import say_later
 from miiii_search.environment import clean_variables
 from miiii_search.errors import UserError
+from miiii_search.experiment.environment import isolate
 from miiii_search.redaction import hide_passwords
 from miiii_search.terminal import streams
 
@@ -22,6 +24,7 @@ from miiii_search.terminal import streams
 def main() -> None:
     """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
     _ignore_matplotlib_settings()
+    say_later(isolate())
     try:
         with to_close:
             clean_variables()

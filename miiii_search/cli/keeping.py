@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from miiii_search.cli.opening import open_storage, open_study
-from miiii_search.cli.options import DEFAULT_STORAGE, SetOption, StorageOption, StudyOption
+from miiii_search.cli.options import DEFAULT_STORAGE, StorageOption, StudyOption
 from miiii_search.cli.talking import ask, say
 from miiii_search.errors import UserError
 
@@ -42,7 +42,10 @@ def extend(
     study: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     trials: Annotated[int | None, typer.Option(help="The new budget: so many trials in all", min=1)] = None,
-    settings: SetOption = None,
+    # Not from MIIII_SET, which is what a study is created with.
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of the spec; may be repeated")
+    ] = None,
 ) -> None:
     """Add trials to a study: a larger budget, a larger space, more replicates. Only new points are queued.
 

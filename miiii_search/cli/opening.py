@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miiii_search.cli.talking import say, warn
-from miiii_search.errors import UserError
+from miiii_search.errors import IncompatibleVersion, UserError
 
 if TYPE_CHECKING:
     from miiii_search.search.spec import StudySpec
     from miiii_search.search.storage import Database
     from miiii_search.search.study import Study
     from miiii_search.service.keys import Keys
+
+WAIT_SECONDS = 5.0
+"""Between two looks at a study that another version has to train."""
 
 to_close = ExitStack()
 """What is closed at a command's end."""
@@ -48,6 +54,31 @@ def open_study(study: str | None, storage: str, quiet: bool = False) -> Study:
     from miiii_search.search import study as studies
 
     return studies.open_study(open_storage(storage, quiet=quiet), study)
+
+
+def when_compatible(
+    open_: Callable[[], Study], check: Callable[[Study], object], stop: threading.Event, beat: Callable[[], object]
+) -> Study | None:
+    """Opens a study for a process that stays; waits while this version cannot read it, or `check` refuses it.
+
+    Returns None once `stop` is set. A process that ended instead would be started again, for ever. Raises `UserError`
+    for everything but `IncompatibleVersion`.
+    """
+    said = ""
+    while not stop.is_set():
+        try:
+            opened = open_()
+            check(opened)
+            return opened
+        except IncompatibleVersion as error:
+            to_close.close()
+            if str(error) != said:
+                said = str(error)
+                say(f"waiting: {said}")
+        until = time.monotonic() + WAIT_SECONDS
+        while not stop.wait(1.0) and time.monotonic() < until:
+            beat()
+    return None
 
 
 def open_or_create(

@@ -87,6 +87,12 @@ MetricsPortOption = Annotated[
 MetricsHostOption = Annotated[
     str, typer.Option(envvar="MIIII_METRICS_HOST", help="The address of the metrics; anyone who reaches it reads them")
 ]
+AnyVersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--any-version", envvar="MIIII_ANY_VERSION", help="Train a study whose results another training program made"
+    ),
+]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 StayOption = Annotated[bool, typer.Option(help="Stay when the study is done, for one that is extended")]
 PulseOption = Annotated[

@@ -9,8 +9,8 @@ import typer
 
 from miiii_search.cli import processes
 from miiii_search.cli.opening import open_study
-from miiii_search.cli.options import DEFAULT_STORAGE, PresetOption, SetOption, StorageOption, StudyOption
-from miiii_search.cli.talking import say, write
+from miiii_search.cli.options import DEFAULT_STORAGE, StorageOption, StudyOption
+from miiii_search.cli.talking import say, say_ignored, write
 from miiii_search.errors import UserError
 from miiii_search.files import write_file
 
@@ -99,6 +99,8 @@ def analyze(
             raise UserError(ONE_OF_TWO)
         analyze_folder(run_folder, out)
     elif trial is not None:
+        if retrain:
+            say_ignored()
         analyze_trial(open_study(study, storage), trial, out, snapshots, retrain=retrain, attach=attach)
     else:
         analyze_study(open_study(study, storage), out)
@@ -170,10 +172,13 @@ def chosen_run(
 
 def train(
     file: Annotated[Path | None, typer.Argument(help="A configuration that `best` wrote")] = None,
-    preset: PresetOption = None,
+    preset: Annotated[str | None, typer.Option(help="demo, fast, narrow, paper or authors-code")] = None,
     config: Annotated[str | None, typer.Option(help="A named configuration of the preset, such as paper-best")] = None,
     out: Annotated[Path, typer.Option(help="The folder for metrics, weights and curves")] = Path("runs/latest"),
-    settings: SetOption = None,
+    # Not from MIIII_SET and MIIII_PRESET, which are a study's: a file is trained as it is.
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of the run; may be repeated")
+    ] = None,
 ) -> None:
     """Train one configuration: a file's, or a preset's. Says whether it repeats what the file recorded.
 
@@ -182,9 +187,12 @@ def train(
 
     Example: miiii-search train --preset paper --config paper-best --out runs/table-2
     """
+    from miiii_search.experiment.environment import import_jax
     from miiii_search.terminal.retrain import choose, retrain
 
     chosen = choose(file, preset, config, settings or [])
+    say_ignored()
+    import_jax()
     stop = processes.stop_on_signals()
     if not retrain(chosen, out, compare_with_recorded=not settings, stop=stop.is_set):
         raise typer.Exit(STOPPED_CODE)

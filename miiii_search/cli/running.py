@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from miiii_search.cli import processes
-from miiii_search.cli.opening import installation_keys, open_or_create, open_study, to_close, wanted_spec
+from miiii_search.cli.opening import (
+    installation_keys,
+    open_or_create,
+    open_study,
+    to_close,
+    wanted_spec,
+    when_compatible,
+)
 from miiii_search.cli.options import (
     DEFAULT_STORAGE,
     AccessOption,
+    AnyVersionOption,
     ArtifactsOption,
     CheckpointsOption,
     KeysOption,
@@ -33,11 +43,14 @@ from miiii_search.cli.options import (
     TrialsOption,
     WithParent,
 )
-from miiii_search.cli.talking import say, write
+from miiii_search.cli.talking import say, say_ignored, write
 from miiii_search.environment import state_folder
 from miiii_search.errors import UserError
 from miiii_search.files import check_writable, file_name, write_file
 from miiii_search.terminal import streams
+
+if TYPE_CHECKING:
+    from miiii_search.search.study import Study
 
 
 def up(
@@ -51,6 +64,7 @@ def up(
     lanes: LanesOption = "auto",
     port: PortOption = 8080,
     dashboard: Annotated[bool, typer.Option(help="Show the study in optuna-dashboard meanwhile")] = True,
+    any_version: AnyVersionOption = False,
 ) -> None:
     """Run a study on this box to its end: coordinator, one worker and the dashboard.
 
@@ -68,6 +82,7 @@ def up(
     from miiii_search.terminal.live import live
 
     n_lanes = _lanes(lanes)
+    say_ignored()
     opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts)
     path = Path(file_name(opened.name, "-best.toml"))
     try:
@@ -77,6 +92,7 @@ def up(
             f"cannot write the result, {path}, to this folder: {error.strerror}; run the command in another one"
         ) from None
     stop = processes.stop_on_signals()
+    opened.check_version(any_version)
     arguments = ["dashboard", "--port", str(port)]
     page = Child(storage, arguments, say) if dashboard else nullcontext()
     try:
@@ -160,7 +176,14 @@ def coordinate(
     from miiii_search.service.pulse import Pulse
 
     stop, beat = processes.stop_on_signals(), Pulse(pulse)
-    opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts, keep)
+
+    def open_it() -> Study:
+        return open_or_create(study, storage, preset, spec, settings, trials, artifacts, keep)
+
+    # It supervises what others train, too, and so only has to be able to read the study.
+    opened = when_compatible(open_it, lambda study: None, stop, beat) if stay else open_it()
+    if opened is None:
+        return
     if keys and access:
         from miiii_search.service.roles import let_workers_in
 
@@ -183,7 +206,7 @@ def work(
     checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two files of a trial")] = 60,
     share_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two copies in the database")] = 600,
     grace: Annotated[float, typer.Option(min=1, help="Seconds that saving may take once told to stop")] = 10,
-    any_version: Annotated[bool, typer.Option(help="Train a study of another version of miiii-search")] = False,
+    any_version: AnyVersionOption = False,
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda", envvar="MIIII_DEVICE", help="cuda: refuse to train without a GPU")
     ] = "auto",
@@ -203,24 +226,32 @@ def work(
 
     Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
     """
+    from miiii_search.service.pulse import Pulse
+
     n_lanes = _lanes(lanes)
     folder = checkpoints or state_folder() / "checkpoints"
     stop = processes.stop_on_signals()
     if with_parent:
         processes.at_parents_end(stop.set)
-    opened = open_study(study, storage, quiet=with_parent)
+    beat = Pulse(pulse)
+    opened = _open_to_train(study, storage, any_version, stop if stay else None, beat, quiet=with_parent)
+    if opened is None:
+        _end_at_once(stopped_code)
+    from miiii_search.experiment.environment import import_jax
+
+    say_ignored()
+    import_jax()
     from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
     from miiii_search.search import monitoring
     from miiii_search.search.checkpoints import Policy
     from miiii_search.search.coordinator import wait_for_more
     from miiii_search.search.worker import Worker
-    from miiii_search.service.pulse import Pulse
 
     choose_device(device)
     use_compilation_cache()
     say(f"worker on {describe_device()}, lanes: {lanes}")
     policy = Policy(folder, checkpoint_every, share_every)
-    beat, tally = Pulse(pulse), monitoring.Tally()
+    tally = monitoring.Tally()
 
     def begin() -> Worker:
         return Worker(
@@ -244,10 +275,34 @@ def work(
                 worker = begin()
                 worker.run(stop)
     if stop.is_set():
-        # Compiling cannot be interrupted, and the interpreter would wait for its thread.
-        to_close.close()
-        streams.flush()
-        os._exit(stopped_code)
+        _end_at_once(stopped_code)
+
+
+def _open_to_train(
+    study: str | None,
+    storage: str,
+    any_version: bool,
+    stop: threading.Event | None,
+    beat: Callable[[], object],
+    quiet: bool,
+) -> Study | None:
+    """Opens a study that this version may train; waits for one until `stop` is set, if given, and then returns None."""
+
+    def check(opened: Study) -> None:
+        opened.check_version(any_version)
+
+    if stop is not None:
+        return when_compatible(lambda: open_study(study, storage, quiet=quiet), check, stop, beat)
+    opened = open_study(study, storage, quiet=quiet)
+    check(opened)
+    return opened
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """Compiling cannot be interrupted, and the interpreter would wait for its thread."""
+    to_close.close()
+    streams.flush()
+    os._exit(code)
 
 
 def _lanes(lanes: str) -> int | None:

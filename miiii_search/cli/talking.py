@@ -45,6 +45,20 @@ def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
 
 
+_ignored: list[str] = []
+
+
+def say_later(ignored: list[str]) -> None:
+    """Keeps what was removed from the environment for `say_ignored`."""
+    _ignored[:] = ignored
+
+
+def say_ignored() -> None:
+    """Says what was removed from the environment, in a command that trains."""
+    if _ignored:
+        say(f"ignored, since it could change results: {' '.join(_ignored)}; see docs/science.md")
+
+
 def ask(question: str, yes: bool) -> None:
     """Goes on only if the answer is yes, or was given with the command."""
     if yes:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miiii_search.experiment.numerics import pinned
 from miiii_search.experiment.program import MAX_EVALUATIONS, LaneState, Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.stores import Batched, Looped, Progress, Rows, progress_of, scalars_of
@@ -30,6 +31,7 @@ class Lanes:
     Not for use by several threads at once; several `Lanes` may share a `program`.
     """
 
+    @pinned
     def __init__(
         self,
         key: ProgramKey,
@@ -55,6 +57,7 @@ class Lanes:
         """Whether so many lanes need a wider program than the one that trains now, and so more memory."""
         return self._store.grows(lanes)
 
+    @pinned
     def admit(self, experiment: Experiment, hyperparameters: Hyperparameters, snapshot: Snapshot | None = None) -> int:
         """Gives a run a lane, from its first epoch or from a snapshot, and returns the lane's index.
 
@@ -76,6 +79,7 @@ class Lanes:
         rows = self.start(evaluations)
         return {lane: rows.record(lane) for lane in self._progress}
 
+    @pinned
     def start(self, evaluations: int) -> Rows:
         """`train`, but what was recorded is still on its way to the host when this returns."""
         if not 1 <= evaluations <= MAX_EVALUATIONS:
@@ -89,6 +93,7 @@ class Lanes:
         """Where the run in this lane stands."""
         return self._progress[lane]
 
+    @pinned
     def final(self, lane: int) -> dict[str, Floats]:
         """`train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` of each task, without dropout.
 
@@ -97,14 +102,17 @@ class Lanes:
         final: dict[str, Floats] = jax.device_get(self.program.final(self._store.get(lane)))
         return final
 
+    @pinned
     def spectrum(self, lane: int) -> Floats:
         """The neurons' mean Fourier magnitudes `[p, p // 2 + 1]`, see `Program.spectrum`."""
         return np.asarray(self.program.spectrum(self._store.get(lane)))
 
+    @pinned
     def weights(self, lane: int) -> Snapshot:
         """The weights of the run in this lane, by name."""
         return {name: np.asarray(array) for name, array in self._store.get(lane).weights.items()}
 
+    @pinned
     def snapshot(self, lane: int) -> Snapshot:
         """Everything that `admit` needs to go on from here, exactly."""
         leaves, _ = jax.tree_util.tree_flatten_with_path(self._store.get(lane))
@@ -114,11 +122,13 @@ class Lanes:
         """What a lane takes on its device while it trains, by the compiler's account; None if it gives none."""
         return self._store.bytes_per_lane()
 
+    @pinned
     def release(self, lane: int) -> None:
         """Frees the lane."""
         del self._progress[lane]
         self._store.drop(lane)
 
+    @pinned
     def clear(self) -> None:
         """Frees all lanes, also after an error that left them in no state."""
         self._progress = {}

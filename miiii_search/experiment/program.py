@@ -18,6 +18,7 @@ import optax
 from miiii_search.experiment import tasks
 from miiii_search.experiment.loss import evaluate, task_weights, weighted_loss
 from miiii_search.experiment.model import initial_weights, make_dropout, with_weights
+from miiii_search.experiment.numerics import pinned
 from miiii_search.experiment.optimizer import make_optimizer
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 
@@ -77,13 +78,18 @@ class ProgramKey:
         return ProgramKey(experiment.model_copy(update=traced), hyperparameters.d_model, hyperparameters.n_heads)
 
 
-_ABSTRACT_INPUT = jax.eval_shape(lambda: (jax.random.PRNGKey(0), Knobs(*[jnp.float32(0)] * 5)))
-"""A key and knobs, as shapes and types."""
+def _abstract_input() -> Any:
+    """A key and knobs, as shapes and types."""
+    return jax.eval_shape(lambda: (jax.random.PRNGKey(0), Knobs(*[jnp.float32(0)] * 5)))
 
 
 class Program:
-    """One lane's functions, compiled at their first call: `init`, `train`, `final`, `spectrum`."""
+    """One lane's functions, compiled at their first call: `init`, `train`, `final`, `spectrum`.
 
+    All are compiled and run with `pinned_numerics`: JAX's configuration does not change their results.
+    """
+
+    @pinned
     def __init__(self, key: ProgramKey) -> None:
         self.key = key
         self.moduli, self.scored = key.experiment.moduli, key.experiment.scored
@@ -104,6 +110,7 @@ class Program:
     def _shape(self) -> tuple[int, int, int, tuple[int, ...]]:
         return self.key.experiment.p, self.key.d_model, self.key.n_heads, self.moduli
 
+    @pinned
     def init(self, experiment: Experiment, hyperparameters: Hyperparameters) -> LaneState:
         """The state before epoch 1; always computed for one lane alone, so it depends on nothing else."""
         if ProgramKey.of(experiment, hyperparameters) != self.key:
@@ -119,6 +126,7 @@ class Program:
         state: LaneState = self._init(jax.random.PRNGKey(experiment.seed), knobs)
         return state
 
+    @pinned
     def train(self, state: LaneState, evaluations: int) -> Chunk:
         """Up to `evaluations` times `evaluation_interval` epochs; `state` is donated.
 
@@ -130,12 +138,14 @@ class Program:
         trained: Chunk = self._train(state, jnp.int32(min(evaluations, MAX_EVALUATIONS)), self.data)
         return trained
 
+    @pinned
     def final(self, state: LaneState) -> dict[str, Array]:
         """Loss and accuracy of each task on the training and test splits, for a run that has ended."""
         self._make("_final")
         final: dict[str, Array] = self._final(state.weights, self.data)
         return final
 
+    @pinned
     def spectrum(self, state: LaneState) -> Array:
         """The magnitude of the neurons' 2-d Fourier transform over the grid of all (x0, x1), mean over neurons.
 
@@ -174,6 +184,7 @@ class Program:
         self.compile()
         return self._train
 
+    @pinned
     def _make(self, *functions: str) -> None:
         """Compiles functions, unless they are; of several threads that ask for one, one does."""
         for name in functions:
@@ -182,14 +193,15 @@ class Program:
                     getattr(self, name)
 
     @cached_property
+    @pinned
     def abstract_state(self) -> LaneState:
         """The shapes and types of a lane's state."""
-        state: LaneState = jax.eval_shape(self._initial_state, *_ABSTRACT_INPUT)
+        state: LaneState = jax.eval_shape(self._initial_state, *_abstract_input())
         return state
 
     @cached_property
     def _init(self) -> Any:
-        return jax.jit(self._initial_state).lower(*_ABSTRACT_INPUT).compile()
+        return jax.jit(self._initial_state).lower(*_abstract_input()).compile()
 
     def _initial_state(self, key: Array, knobs: Knobs) -> LaneState:
         weight_key, dropout_key = jax.random.split(key)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from miiii_search.experiment.numerics import pinned
 from miiii_search.experiment.program import LaneState, Program
 from miiii_search.experiment.telemetry import Record
 
@@ -237,6 +238,7 @@ class Batched:
         split: LaneState = jax.device_put(states, self._by_lane)
         return split
 
+    @pinned
     def _compile(self, width: int) -> Any:
         self._program.compile_rest()
         mapped = jax.vmap(self._program.train_lane, in_axes=(0, None, None))

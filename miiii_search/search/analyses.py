@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial
 
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.errors import UserError
-from miiii_search.experiment.telemetry import snapshots_in
 from miiii_search.search import attributes
 from miiii_search.search.artifacts import (
     STUDY_PREFIX,
@@ -29,6 +28,7 @@ from miiii_search.search.export import Configuration, export_trial
 from miiii_search.search.hints import hint
 from miiii_search.search.places import AllPlaces, StoreDown, open_place, remove_from
 from miiii_search.search.run_folder import assemble
+from miiii_search.search.snapshots import read_snapshots
 from miiii_search.search.storage import ARTIFACT_LIMIT
 from miiii_search.search.study import METRICS_KEY, Study
 
@@ -79,12 +79,9 @@ def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) 
         except StoreDown as error:
             raise UserError(f"cannot read {filename} of trial {trial.number}: {error}") from None
 
-    return assemble(
-        f"{study.name} {trial.number}",
-        configuration_of(study, trial),
-        fetch,
-        snapshots_in(snapshots / f"trial-{trial.number}") if snapshots else {},
-    )
+    found, lines = read_snapshots(snapshots, study, trial) if snapshots else ({}, [])
+    run, problems = assemble(f"{study.name} {trial.number}", configuration_of(study, trial), fetch, found)
+    return run, [*problems, *lines]
 
 
 def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:

@@ -34,10 +34,19 @@ from miiii_search.errors import UserError
 from miiii_search.files import replace_file
 from miiii_search.search import attributes, tables
 from miiii_search.search.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
-from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PLACE_KEY, SELECTED_KEY, SPEC_KEY, STARTED_KEY
+from miiii_search.search.attributes import (
+    CREATED_KEY,
+    ID_KEY,
+    ORIGINS_KEY,
+    PAUSED_KEY,
+    PLACE_KEY,
+    SELECTED_KEY,
+    SPEC_KEY,
+    STARTED_KEY,
+)
 from miiii_search.search.places import StoreDown, open_place
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database
-from miiii_search.search.study import Study, check_name, open_study, parse_spec
+from miiii_search.search.study import Study, check_name, new_id, open_study, parse_spec
 
 FORMAT = 1
 MANIFEST, STUDY = "manifest.json", "study.json"
@@ -259,7 +268,8 @@ def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reade
     ids = {old: found[number] for old, number in numbers.items()}
     renamed = _insert_artifacts(connection, tree, reader)
     for table in tables.OF_STUDIES:
-        kept = [row for row in tree["study"][table.name] if row.get("key") != PLACE_KEY]  # they are in the database now
+        # Artifacts are in the database now; and the study that was exported, which has the id, may still be there.
+        kept = [row for row in tree["study"][table.name] if row.get("key") not in (PLACE_KEY, ID_KEY, ORIGINS_KEY)]
         rows = [_rewritten(row, ids, renamed) for row in kept]
         _insert_rows(connection, table, rows, lambda row: {"study_id": study_id})
     for table in tables.OF_TRIALS:
@@ -270,7 +280,20 @@ def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reade
     for row in tree["checkpoints"]:
         values = {"trial_id": ids[row["trial_id"]], "epoch": int(row["epoch"]), "data": reader.data(row["file"])}
         connection.execute(sa.insert(tables.checkpoints).values(values))
-    _let_time_stand(connection, study_id, float(tree["exported_at"]))
+    exported_at = float(tree["exported_at"])
+    attributes.write(connection, study_id, {ID_KEY: new_id(), ORIGINS_KEY: _origins(tree, exported_at)})
+    _let_time_stand(connection, study_id, exported_at)
+
+
+def _origins(tree: Mapping[str, Any], exported_at: float) -> list[tuple[str, float]]:
+    """The ids that the study has had, newest first, each with the time at which it was exported under it."""
+    rows = tree["study"][tables.study_system_attributes.name]
+    known = {row["key"]: json.loads(row["value_json"]) for row in rows if row["key"] in (ID_KEY, ORIGINS_KEY)}
+    origins = [(known[ID_KEY], exported_at)] if ID_KEY in known else []
+    origins += [(origin, float(at)) for origin, at in known.get(ORIGINS_KEY, [])]
+    if not all(re.fullmatch("[0-9a-f]{32}", origin) for origin, _ in origins):
+        raise BadArchive("the study's ids must be of 32 hexadecimal digits")
+    return origins
 
 
 def _insert_artifacts(connection: sa.Connection, tree: Mapping[str, Any], reader: _Reader) -> dict[str, str]:

@@ -14,8 +14,14 @@ import sqlalchemy as sa
 from miiii_search.search import tables
 
 SPEC_KEY = "miiii:spec"
+ID_KEY = "miiii:id"
+"""The study's identity: a random id that no other study has, whatever its name and its database are called."""
+ORIGINS_KEY = "miiii:origins"
+"""Of an imported study: the ids it had before, each with the time of its export; see `snapshots`."""
 VERSION_KEY = "miiii:version"
 """The version of this package that created the study."""
+PROGRAMS_KEY = "miiii:programs"
+"""The numbers of the training programs that may train it; see `experiment.version`."""
 CREATED_KEY = "miiii:created_at"
 """When it was created; this and the following in seconds since 1970 by the database's clock."""
 STARTED_KEY = "miiii:started_at"
@@ -33,6 +39,13 @@ def read(connection: sa.Connection, study_id: int, *keys: str) -> dict[str, Any]
     table = tables.study_system_attributes
     query = sa.select(table.c.key, table.c.value_json).where(table.c.study_id == study_id, table.c.key.in_(keys))
     return {row.key: json.loads(row.value_json) for row in connection.execute(query)}
+
+
+def of_all_studies(connection: sa.Connection, key: str) -> list[Any]:
+    """The attribute's value in each study of the database that has it."""
+    table = tables.study_system_attributes
+    query = sa.select(table.c.value_json).where(table.c.key == key)
+    return [json.loads(value) for value in connection.execute(query).scalars()]
 
 
 def write(connection: sa.Connection, study_id: int, values: Mapping[str, Any]) -> None:

@@ -6,8 +6,8 @@ nothing but the epochs since the last one; a bad one is passed over for the one 
 
 from __future__ import annotations
 
-import hashlib
 import re
+import shutil
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,9 +18,11 @@ import sqlalchemy as sa
 from miiii_search.experiment.checkpoint import BadCheckpoint, Checkpoint
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.files import write_file
-from miiii_search.search import leases, tables
+from miiii_search.search import attributes, leases, tables
+from miiii_search.search.attributes import ID_KEY
 from miiii_search.search.leases import Heartbeat
-from miiii_search.search.storage import Database, redacted
+from miiii_search.search.storage import Database
+from miiii_search.search.study import Study
 
 KEPT = 2
 """Files of a trial: if the newest is bad, there is the one before it."""
@@ -60,12 +62,16 @@ class ByteBudget:
 
 
 class LocalCheckpoints:
-    """Files `trial-ID.epoch-N.ckpt` in a folder of the study's own; trials by their id in the database."""
+    """Files `DATABASE/STUDY/trial-ID.epoch-N.ckpt` in a folder; trials by their id in the database.
 
-    def __init__(self, folder: Path, database: Database, study: str) -> None:
-        # Two databases on one machine have trials of the same ids.
-        place = hashlib.sha256(f"{redacted(database.url)}\n{study}".encode()).hexdigest()[:16]
-        self.folder = folder / place
+    STUDY is the study's random id, so that neither its name nor the spelling of the storage's URL matters. DATABASE
+    keeps a copied database, whose studies have the ids of the original's, apart from the original.
+    """
+
+    def __init__(self, folder: Path, study: Study) -> None:
+        self._database = study.database
+        self._of_database = folder / study.database.instance()
+        self.folder = self._of_database / study.identity
 
     def save(self, trial_id: int, epoch: int, data: bytes) -> None:
         """Writes a checkpoint, whole or not at all, and removes those that it makes needless. Raises `OSError`."""
@@ -88,6 +94,15 @@ class LocalCheckpoints:
         """Removes all checkpoints of a trial."""
         for path in self.folder.glob(f"trial-{trial_id:d}.epoch-*"):  # and what a killed process was writing
             path.unlink(missing_ok=True)
+
+    def remove_deleted_studies(self) -> None:
+        """Removes what this machine still holds of studies that are no longer in the database. Raises `OSError`."""
+        found = [path for path in self._of_database.glob("*") if re.fullmatch("[0-9a-f]{32}", path.name)]
+        with self._database.engine.connect() as connection:  # after the folders, which are younger than their studies
+            known = attributes.of_all_studies(connection, ID_KEY)
+        for folder in found:
+            if folder.name not in known:
+                shutil.rmtree(folder)
 
     def trial_ids(self) -> set[int]:
         """The trials that have files here."""

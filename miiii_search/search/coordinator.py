@@ -37,11 +37,12 @@ def supervise(
     """
     poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say)
     note, paused = StudyNote(study), False
+    mismatch: str | None = None
     patient_until = 0.0
     trained_at: float | None = time.monotonic()  # None once it was said that nobody trains
 
     def look() -> bool:
-        nonlocal paused, trained_at
+        nonlocal paused, mismatch, trained_at
         is_early = time.monotonic() < patient_until
         for number in () if is_early else leases.requeue_overdue(study.database, study.study_id):
             say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
@@ -54,6 +55,9 @@ def supervise(
         if study.paused != paused:
             paused = study.paused
             say(f"study `{study.name}` is paused" if paused else f"study `{study.name}` goes on")
+        if study.mismatch != mismatch:
+            mismatch = study.mismatch
+            say(mismatch or f"study `{study.name}` goes on with this version")
         note.refresh(done)
         counts = {state.name.lower(): n for state, n in glance.counts.items()}
         missing = who_is_missing(counts, is_selecting=study.awaits_selection, is_abandoned=False)

@@ -25,6 +25,7 @@ from sqlalchemy.exc import OperationalError
 from miiii_search.errors import UserError
 from miiii_search.search import exposure
 from miiii_search.search.places import StoreDown
+from miiii_search.search.study_cache import cached
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -65,7 +66,7 @@ def application(
     `GET /` leads to the note of the only study, or to the list of several. Artifacts are `SHOWN` or saved.
     """
     # The dashboard uses a storage object as it is, and a bare RDBStorage reads every trial again per refresh.
-    storage = optuna.storages.get_storage(storage)
+    storage = cached(storage)
     dashboard: Any = optuna_dashboard.wsgi(storage, artifact_store=artifact_store)
     dashboard.install(_explained)
 

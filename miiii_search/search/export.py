@@ -106,6 +106,7 @@ def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
         "worker": attributes.get("worker"),
         "seconds": attributes.get("seconds"),
         "versions": attributes.get("versions", {}),
+        "numerics": attributes.get("numerics"),
     }
     return Configuration(
         experiment,

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
+from miiii_search.experiment.version import TRAINING_PROGRAM
 from miiii_search.search import tables
-from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, SELECTED_KEY, SPEC_KEY
+from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PROGRAMS_KEY, SELECTED_KEY, SPEC_KEY
 from miiii_search.search.budget import read_usage, spent
 from miiii_search.search.leases import find_abandoned
 from miiii_search.search.status import who_is_missing
@@ -29,7 +30,7 @@ class Listed:
 
     name: str
     state: str
-    """running, waiting for a worker or for a coordinator, paused or done; or of another program."""
+    """running, waiting for a worker, a coordinator or another version, paused or done; or of another program."""
     counts: dict[str, int]
     n_trials: int
     """That it is to have."""
@@ -99,13 +100,15 @@ def _state(
         is_selecting = spec.replicates.top is not None and selection is None
         missing = None if is_served else who_is_missing(counts, is_selecting=is_selecting, is_abandoned=is_abandoned)
         state = f"waiting for {missing}" if missing else "running"
+        if missing and TRAINING_PROGRAM not in known.get(PROGRAMS_KEY, (1,)):
+            state = "waiting for another version"
     return state, expected_trials(spec, selection, total)
 
 
 def _attributes(connection: sa.Connection) -> dict[int, dict[str, Any]]:
     table = tables.study_system_attributes
     query = sa.select(table.c.study_id, table.c.key, table.c.value_json).where(
-        table.c.key.in_([SPEC_KEY, PAUSED_KEY, CREATED_KEY, SELECTED_KEY])
+        table.c.key.in_([SPEC_KEY, PAUSED_KEY, CREATED_KEY, SELECTED_KEY, PROGRAMS_KEY])
     )
     found: dict[int, dict[str, Any]] = {}
     for row in connection.execute(query):

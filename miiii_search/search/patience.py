@@ -21,6 +21,8 @@ LONGEST_SECONDS = 30.0
 READ_ONLY = "25006"
 """PostgreSQL's code for a server that takes no writes, such as a standby before it takes over."""
 
+INSUFFICIENT_PRIVILEGE = "42501"
+
 
 STAYS = frozenset(
     {
@@ -103,6 +105,13 @@ def is_lost(error: BaseException | None) -> bool:
     if getattr(error.orig, "pgcode", None) == READ_ONLY:
         return True
     return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not mistake
+
+
+def is_read_only(error: sa.exc.DBAPIError) -> bool:
+    """Whether the database does not let this role, or anyone, write."""
+    if getattr(error.orig, "pgcode", None) in (READ_ONLY, INSUFFICIENT_PRIVILEGE):
+        return True
+    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY")
 
 
 def first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.artifacts import TRIAL_PREFIX, attached, detach
 from miiii_search.search.places import check_place, remove_from
+from miiii_search.search.snapshots import trial_folder
 from miiii_search.search.study import Study
 
 
@@ -61,7 +62,7 @@ def old_snapshots(study: Study, folder: Path, keep: int) -> list[Path]:
         ids = _ended(connection, study.study_id)[keep:]
         query = sa.select(tables.trials.c.number).where(tables.trials.c.trial_id.in_(ids))
         numbers = sorted(connection.execute(query).scalars())
-    folders = [folder / f"trial-{number}" for number in numbers]
+    folders = [trial_folder(folder, study, number) for number in numbers]
     return [path for trial in folders if not trial.is_symlink() for path in sorted(trial.glob("epoch-*.npz"))]
 
 

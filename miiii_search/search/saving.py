@@ -23,7 +23,7 @@ class Saver:
         self._study = study
         self._policy = policy
         self._say = say
-        self._local = LocalCheckpoints(policy.folder, study.database, study.name)
+        self._local = LocalCheckpoints(policy.folder, study)
         self._budget = ByteBudget(policy.share_bytes_per_second)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._shared_at: dict[Lease, float] = {}
@@ -60,7 +60,11 @@ class Saver:
             self._say(f"cannot remove the checkpoints of an ended trial: {error}")
 
     def sweep(self) -> None:
-        """Removes what this machine still holds of trials that ended elsewhere."""
+        """Removes what this machine still holds of trials that ended elsewhere, and of deleted studies."""
+        try:
+            self._local.remove_deleted_studies()
+        except OSError as error:
+            self._say(f"cannot remove the checkpoints of a deleted study: {error}")
         for trial_id in finished(self._study.database, self._local.trial_ids()):
             self.remove(trial_id)
 

@@ -92,6 +92,8 @@ class Status:
     """The trials that were given up, in that order: all of them, or the last ones."""
     epochs_trained: float | None = None
     """The mean of the trials that have ended; None before the first."""
+    mismatch: str | None = None
+    """Why workers of this version do not train the study, if they do not."""
     standings: list[Standing] = field(default_factory=list)
     """The configurations over their seeds, best first; none where each has one seed."""
     abandoned: list[Abandoned] = field(default_factory=list)
@@ -143,6 +145,7 @@ class Status:
             "paused": self.paused,
             "waits_for": self.waits_for,
             "advice": self.advice,
+            "waits": self.mismatch,
             "budget": {name: {"used": round(used, 4), "limit": limit} for name, (used, limit) in self.budget.items()},
             "pruned": [{"number": trial.number, "epoch": trial.epoch, "reason": trial.reason} for trial in self.pruned],
             "running": [
@@ -212,6 +215,7 @@ class StatusReader:
             budget=budget,
             spent=over,
             paused=study.paused,
+            mismatch=study.mismatch,
             leaders=leaders,
             pruned=given_up,
             epochs_trained=epochs_trained,

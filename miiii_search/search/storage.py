@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import select
 import sqlite3
@@ -57,6 +58,20 @@ class Database:
         with self.engine.execution_options(immediate=True).begin() as connection:
             yield connection
 
+    def instance(self) -> str:
+        """An id of this database on this machine, the same under every spelling of its URL.
+
+        A copy has another: a file is known by its inode, a database of a server by the cluster's identifier and its
+        own number. Not part of a study's identity, since the same file may have another inode in a container.
+        """
+        if self.url.drivername == "sqlite":
+            place = f"sqlite {Path(self.url.database or '').stat().st_ino}"
+        else:
+            with self.engine.connect() as connection:
+                oid = connection.execute(sa.text("SELECT oid FROM pg_database WHERE datname = current_database()"))
+                place = f"postgresql {_cluster(self.engine)} {oid.scalar_one()}"
+        return hashlib.sha256(place.encode()).hexdigest()[:16]
+
     def close(self) -> None:
         """Closes the connections."""
         self.optuna.remove_session()
@@ -83,6 +98,15 @@ SHOWN = frozenset(
     }
 )
 """Parameters of a URL whose values may be shown; those of others may be secret."""
+
+
+def _cluster(engine: sa.Engine) -> str:
+    """The identifier that PostgreSQL gives a cluster when it is made; empty if the server does not tell this role."""
+    try:
+        with engine.connect() as connection:
+            return str(connection.execute(sa.text("SELECT system_identifier FROM pg_control_system()")).scalar_one())
+    except sa.exc.ProgrammingError:
+        return ""
 
 
 def parse_url(text: str) -> sa.URL:

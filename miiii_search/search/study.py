@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,13 +20,17 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.errors import UserError
+from miiii_search.errors import IncompatibleVersion, UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.version import TRAINING_PROGRAM
 from miiii_search.search import attributes, notes, tables
 from miiii_search.search.attributes import (
     CREATED_KEY,
+    ID_KEY,
+    ORIGINS_KEY,
     PAUSED_KEY,
     PLACE_KEY,
+    PROGRAMS_KEY,
     SELECTED_KEY,
     SPEC_KEY,
     VERSION_KEY,
@@ -33,6 +38,7 @@ from miiii_search.search.attributes import (
 from miiii_search.search.budget import spent_by_now
 from miiii_search.search.hints import hint
 from miiii_search.search.leases import SHAPE_KEY
+from miiii_search.search.patience import is_read_only
 from miiii_search.search.settings import difference, to_tree, validate
 from miiii_search.search.spec import Point, Range, StudySpec, Value, nearest
 from miiii_search.search.storage import Database
@@ -40,6 +46,7 @@ from miiii_search.search.storage import Database
 REPLICATE_KEY = "miiii:replicate"
 METRICS_KEY = "metrics"
 """The trial attribute that holds `Metrics`."""
+IDENTITY_KEYS = (ID_KEY, CREATED_KEY)
 METRIC = "accuracy + epochs saved"
 """The name of the objective in the dashboard; see `objective`."""
 
@@ -67,9 +74,26 @@ class Study:
     place: str | None = None
     """Of its artifacts; None is the database."""
     created_at: float | None = None
-    """By the database's clock. SQLite gives the id of a deleted study to the next one, which this tells apart."""
+    """By the database's clock."""
     selection: Mapping[str, Any] | None = None
     """Which configurations got further replicates, once some did; see `selecting`."""
+    id: str | None = None
+    """The study's random identity. Unlike `study_id`, no other study ever has it: SQLite gives the `study_id` of a
+    deleted study to the next one. None if the study has none yet and the database does not let us write one."""
+    programs: tuple[int, ...] = (TRAINING_PROGRAM,)
+    """The training programs that may train it; see `admit_program`."""
+    origins: tuple[tuple[str, float], ...] = ()
+    """If the study was imported: the ids it had before, newest first, and when it was exported under each."""
+
+    @property
+    def identity(self) -> str:
+        """The study's id, which names its files on this machine. Raises `UserError` if it has none."""
+        if self.id is None:
+            raise UserError(
+                f"study `{self.name}` was created by an older version and has no id yet, and {self.database} does "
+                "not let this role write one: open it once as the database's owner, with miiii-search status"
+            )
+        return self.id
 
     def refresh(self) -> None:
         """Looks again at what others may have changed meanwhile: `extend` the spec, `pause` and `resume` the state.
@@ -77,21 +101,26 @@ class Study:
         Raises `UserError` if somebody deleted the study.
         """
         with self.database.engine.connect() as connection:
-            found = attributes.read(connection, self.study_id, SPEC_KEY, PAUSED_KEY, CREATED_KEY, SELECTED_KEY)
-        if SPEC_KEY not in found or found.get(CREATED_KEY) != self.created_at:
+            keys = (SPEC_KEY, PAUSED_KEY, SELECTED_KEY, PROGRAMS_KEY, *IDENTITY_KEYS)
+            found = attributes.read(connection, self.study_id, *keys)
+        if SPEC_KEY not in found or not self._is(found):
             raise self._deleted()
         if found[SPEC_KEY] != to_tree(self.spec):
             self.spec = parse_spec(found[SPEC_KEY])
         self.paused = PAUSED_KEY in found
         self.selection = found.get(SELECTED_KEY)
+        self.programs = _programs(found)
 
     def lock(self, connection: sa.Connection, *, shared: bool = False) -> None:
         """`tables.lock_study`. Raises `UserError` if somebody deleted the study."""
-        if (
-            not tables.lock_study(connection, self.study_id, shared=shared)
-            or attributes.read(connection, self.study_id, CREATED_KEY).get(CREATED_KEY) != self.created_at
+        if not tables.lock_study(connection, self.study_id, shared=shared) or not self._is(
+            attributes.read(connection, self.study_id, *IDENTITY_KEYS)
         ):
             raise self._deleted()
+
+    def _is(self, found: Mapping[str, Any]) -> bool:
+        """Whether these are attributes of this study, not of a later one that the database gave the same number."""
+        return found.get(CREATED_KEY) == self.created_at and self.id in (None, found.get(ID_KEY))
 
     def _deleted(self) -> UserError:
         return UserError(
@@ -170,20 +199,43 @@ class Study:
         """Whether the best configurations are still to be given further replicates."""
         return self.spec.replicates.top is not None and self.selection is None
 
-    def check_version(self, any_version: bool) -> dict[str, str]:
-        """What is to be written on trials of a study of another version of this package: nothing if it is this one.
+    @property
+    def mismatch(self) -> str | None:
+        """Why this version must not train the study, and what to do; None if it trains runs as the study's do."""
+        if TRAINING_PROGRAM in self.programs:
+            return None
+        programs = " and ".join(map(str, self.programs))
+        return (
+            f"study `{self.name}` was created by miiii-search {self.version or 'of an unknown version'} and is trained "
+            f"by training program {programs}; this is {version('miiii-search')} with program {TRAINING_PROGRAM}, whose "
+            "results differ: install a version with the study's program, or let this one go on with work --any-version "
+            "or MIIII_ANY_VERSION=1 (docs/upgrading.md)"
+        )
 
-        Raises `UserError` if it is another and `any_version` is false.
+    def admit_program(self) -> None:
+        """Lets workers of this version train the study from now on, beside those that already may.
+
+        Raises `UserError` if somebody deleted the study.
         """
-        own = version("miiii-search")
-        if self.version in (None, own):
-            return {}
-        if not any_version:
-            raise UserError(
-                f"study `{self.name}` was created by miiii-search {self.version}, this is {own}: install that version, "
-                "or let this one train it with --any-version"
-            )
-        return {"study_version": str(self.version)}
+        with self.database.transaction() as connection:
+            self.lock(connection)
+            found = _programs(attributes.read(connection, self.study_id, PROGRAMS_KEY))
+            self.programs = tuple(sorted({*found, TRAINING_PROGRAM}))
+            attributes.write(connection, self.study_id, {PROGRAMS_KEY: self.programs})
+
+    def check_version(self, any_version: bool) -> dict[str, Any]:
+        """Returns what a trial records of the versions.
+
+        Raises `IncompatibleVersion` if this one must not train the study; with `any_version`, admits it instead.
+        """
+        if (mismatch := self.mismatch) is not None:
+            if not any_version:
+                raise IncompatibleVersion(mismatch)
+            self.admit_program()
+        recorded: dict[str, Any] = {"training_program": TRAINING_PROGRAM}
+        if self.version not in (None, version("miiii-search")):
+            recorded["study_version"] = self.version
+        return recorded
 
     def run_of(self, trial: FrozenTrial) -> tuple[Experiment, Hyperparameters]:
         """The run that a trial stands for."""
@@ -376,23 +428,69 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
 
 
 def _open(database: Database, name: str, study_id: int) -> Study:
+    keys = (
+        *(SPEC_KEY, VERSION_KEY, PROGRAMS_KEY, PAUSED_KEY, PLACE_KEY, SELECTED_KEY, ORIGINS_KEY),
+        *IDENTITY_KEYS,
+    )
     with database.engine.connect() as connection:
-        found = attributes.read(
-            connection, study_id, SPEC_KEY, VERSION_KEY, PAUSED_KEY, PLACE_KEY, CREATED_KEY, SELECTED_KEY
-        )
+        found = attributes.read(connection, study_id, *keys)
     if SPEC_KEY not in found:
         raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
     return Study(
         database,
         name,
         study_id,
-        parse_spec(found[SPEC_KEY]),
+        _stored_spec(name, found),
         found.get(VERSION_KEY),
         PAUSED_KEY in found,
         found.get(PLACE_KEY),
         found.get(CREATED_KEY),
         found.get(SELECTED_KEY),
+        programs=_programs(found),
+        id=found.get(ID_KEY) or _give_id(database, study_id),
+        origins=tuple((str(origin), float(at)) for origin, at in found.get(ORIGINS_KEY, [])),
     )
+
+
+def _stored_spec(name: str, found: Mapping[str, Any]) -> StudySpec:
+    try:
+        return parse_spec(found[SPEC_KEY])
+    except UserError as error:
+        creator = found.get(VERSION_KEY, "of an unknown version")
+        raise IncompatibleVersion(
+            f"study `{name}` was created by miiii-search {creator}, and this is {version('miiii-search')}, which "
+            f"cannot read it: {error}"
+        ) from None
+
+
+def _programs(found: Mapping[str, Any]) -> tuple[int, ...]:
+    """The training programs of a study; all versions before the number was recorded had the first."""
+    return tuple(found.get(PROGRAMS_KEY, (1,)))
+
+
+def new_id() -> str:
+    """A random id for a study."""
+    return uuid.uuid4().hex
+
+
+def _give_id(database: Database, study_id: int) -> str | None:
+    """Gives a study of an older version its id, once: of several processes at a time, all get the same.
+
+    Returns None if the study is gone, or if the role may not write: reading goes on without an id.
+    """
+    try:
+        with database.transaction() as connection:
+            if not tables.lock_study(connection, study_id):
+                return None
+            found: str | None = attributes.read(connection, study_id, ID_KEY).get(ID_KEY)
+            if found is None:
+                found = new_id()
+                attributes.write(connection, study_id, {ID_KEY: found})
+            return found
+    except sa.exc.DBAPIError as error:
+        if not is_read_only(error):
+            raise
+        return None
 
 
 def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
@@ -407,7 +505,9 @@ def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
 
 def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec, place: str | None) -> None:
     values = {
+        ID_KEY: new_id(),
         VERSION_KEY: version("miiii-search"),
+        PROGRAMS_KEY: [TRAINING_PROGRAM],
         CREATED_KEY: attributes.now(connection),
         "study:metric_names": [METRIC],
         **({PLACE_KEY: place} if place else {}),

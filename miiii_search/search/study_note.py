@@ -68,7 +68,9 @@ def _state(study: Study, counts: dict[TrialState, int], done: bool) -> str:
         return f"Done: {over}" if over else "Done"
     if study.paused:
         return "Paused"
-    return "Running" if counts[TrialState.RUNNING] else "Waiting for a worker"
+    if counts[TrialState.RUNNING]:
+        return "Running"
+    return f"Waiting for another version\n\n{mismatch}" if (mismatch := study.mismatch) else "Waiting for a worker"
 
 
 def _best(study: Study, best: FrozenTrial | None) -> str:

@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 from miiii_search.errors import reason
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
+from miiii_search.experiment.numerics import describe_numerics
 from miiii_search.experiment.telemetry import Look, write_snapshot
 from miiii_search.experiment.trainer import Chunk, OutOfMemory, Posted, Saved, Suspended, Update
 from miiii_search.search import leases
@@ -40,6 +41,7 @@ from miiii_search.search.provenance import source_commit
 from miiii_search.search.renewal import Renewer
 from miiii_search.search.reporting import report
 from miiii_search.search.saving import Saver
+from miiii_search.search.snapshots import trial_folder
 from miiii_search.search.study import Study
 
 LISTEN_SECONDS = 0.1
@@ -66,11 +68,12 @@ class Worker:
 
     `lanes` is how many at once; None measures how many are best. `checkpoints` says where and how often running
     trials are saved; None saves nothing, and a trial that is handed back begins anew. Snapshots of the weights at
-    log-spaced epochs are kept in the folder `snapshots`, if there is one. `on_chunk` is told when devices computed.
+    log-spaced epochs are kept below `snapshots`, if given, in a folder of the study's own. `on_chunk` is told when
+    devices computed.
     `crew` trains; a simulation brings its own. `on_turn` is called at each turn of the main loop.
     `tally` goes on from the process's worker before this one.
 
-    Raises `UserError` if the study was created by another version of this package, unless `any_version`.
+    Raises `IncompatibleVersion` if this version trains runs differently than the study's, unless `any_version`.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Worker:
             "worker": self.name,
             "device": describe_device(),
             "versions": package_versions(),
+            "numerics": describe_numerics(),
             "git_commit": source_commit(),
             **study.check_version(any_version),
         }
@@ -339,7 +343,9 @@ class Worker:
         is_last = assignment.suspended or self._saver.drains
         if assignment.saving is not None and not is_last:
             return
-        checkpoint = assignment.checkpoint(saved, {name: self._attributes[name] for name in ("device", "versions")})
+        checkpoint = assignment.checkpoint(
+            saved, {name: self._attributes[name] for name in ("device", "versions", "numerics")}
+        )
         assignment.saving = self._saver.save(assignment.heartbeat(), checkpoint, is_last)
 
     def _shrink(self, event: OutOfMemory) -> None:
@@ -363,7 +369,7 @@ class Worker:
         if self._snapshots is None or look is None:
             return
         try:
-            write_snapshot(self._snapshots / f"trial-{assignment.lease.number}", look)
+            write_snapshot(trial_folder(self._snapshots, self._study, assignment.lease.number), look)
         except OSError as error:
             self._say(
                 f"the snapshot of trial {assignment.lease.number} at epoch {look.epoch:,} was not written: "

@@ -248,6 +248,8 @@ def headline(status: Status) -> str:
     if status.paused:
         saving = f", {status.counts['running']} trials are being saved" if status.counts["running"] else ""
         return f"paused{saving} · {best}{used}"
+    if status.mismatch and not status.running:
+        return f"waits for another version: {status.mismatch}\n{best}{used}"
     return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {duration(status.seconds_left)}{used}"
 
 

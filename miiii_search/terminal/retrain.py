@@ -101,6 +101,7 @@ def _retrain(
     chosen: Configuration, output: OutputFolder, compare_with_recorded: bool, stop: Callable[[], bool]
 ) -> bool:
     from miiii_search.experiment.device import describe_device, package_versions
+    from miiii_search.experiment.numerics import describe_numerics
 
     experiment, hyperparameters = chosen.experiment, chosen.hyperparameters
     device, started = describe_device(), time.monotonic()
@@ -110,6 +111,7 @@ def _retrain(
         "device": device,
         "seconds": round(time.monotonic() - started, 3),
         "versions": package_versions(),
+        "numerics": describe_numerics(),
     }
     if (commit := source_commit()) is not None:
         provenance["git_commit"] = commit

@@ -33,11 +33,11 @@ def make_run(name: str, accuracy: float, epochs: int = 65536) -> PackedRun:
 
 def test_a_run_that_is_stopped_on_the_way_is_the_same_run(tmp_path: Path) -> None:
     train("tiny", TINY, tmp_path / "whole", lambda: False)
-    for pieces in (1, 3, 1000):  # chunks of the run until it is stopped
-        stops = iter([False] * (pieces - 1) + [True])
+    for n in (1, 3, 1000):  # chunks of the run until it is stopped
+        stops = iter([False] * (n - 1) + [True])
         train("tiny", TINY, tmp_path / "pieces", lambda stops=stops: next(stops, True))  # type: ignore[misc]
         state = read_state(tmp_path / "pieces" / "tiny")
-        assert state is not None and state["ended"] == (pieces == 1000)
+        assert state is not None and state["ended"] == (n == 1000)
     (whole, problems), (pieces, more) = (read_run(tmp_path / name / "tiny") for name in ("whole", "pieces"))
     assert problems == more == []
     assert whole.metrics is not None and whole.metrics == pieces.metrics  # with the digest of all weights

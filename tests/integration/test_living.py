@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
 
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search.cli.options import DEFAULT_STORAGE
+from miiii_search.search import tables
 from tests.integration.processes import TINY, Processes, read_trials, shared_trials, wait_for
+from tests.postgres import open_engine
 
 EPOCHS = 80_000
 """More than are trained until a pause is noticed, a command's start included."""
@@ -70,3 +75,33 @@ def test_from_the_first_day_to_the_last(processes: Processes, storage_url: str, 
     processes.run("delete", "--study", "one", storage=moved, code=2)  # nobody is there to answer
     assert "is deleted" in processes.run("delete", "--study", "one", "--yes", storage=moved)
     assert json.loads(processes.run("list", "--json", storage=moved)) == []
+
+
+def test_namesakes_leave_each_other_alone(tmp_path: Path) -> None:
+    """Two folders, each with the default storage and a study of the same name: neither sees the other's checkpoints."""
+    checkpoints = tmp_path / "state" / "miiii-search" / "checkpoints"
+    long = ("--set", f"experiment.epochs={10**7}", "--set", "pruning.rule=none")
+    work = ("work", "--lanes", "1", "--checkpoint-every", "0.2")
+    with contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(contextlib.closing(Processes(tmp_path / name))) for name in ("1", "2"))
+        for processes, more in ((first, long), (second, ())):
+            processes.folder.mkdir()
+            processes.environment["XDG_STATE_HOME"] = str(tmp_path / "state")
+            processes.run("create", "--preset", "demo", *TINY, *more, "--trials", "1", storage=DEFAULT_STORAGE)
+        killed = first.start(*work, storage=DEFAULT_STORAGE)
+        wait_for(lambda: len(list(checkpoints.rglob("*.ckpt"))) >= 2)
+        killed.kill()
+        killed.wait()
+        left = {path: path.read_bytes() for path in checkpoints.rglob("*.ckpt")}
+        other = second.start(*work, storage=DEFAULT_STORAGE)
+        assert other.wait(240) == 0
+        assert "passed over" not in second.log(other)
+        assert {path: path.read_bytes() for path in checkpoints.rglob("*.ckpt")} == left != {}
+        with open_engine(f"sqlite:///{first.folder}/miiii-search.db").begin() as connection:  # its lease runs out
+            connection.execute(sa.update(tables.leases).values(expires_at=0.0))
+        coordinator = first.start("coordinate", storage=DEFAULT_STORAGE)
+        again = first.start(*work, storage=DEFAULT_STORAGE)
+        wait_for(lambda: re.search(r"Trial 0 starts from epoch [\d,]+", first.log(again)))
+        for process in (again, coordinator):
+            process.terminate()
+            assert process.wait(120) == 0

@@ -22,6 +22,7 @@ from miiii_search.experiment.checkpoint import FORMAT
 from miiii_search.search import tables
 from miiii_search.search.checkpoints import LocalCheckpoints
 from miiii_search.search.storage import open_database
+from miiii_search.search.study import open_study
 from tests.integration.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from tests.postgres import DatabaseServer, open_engine
 from tests.search.support import all_tables
@@ -96,7 +97,7 @@ def test_a_checkpoint_is_never_executed(processes: Processes, tmp_path: Path) ->
     storage = f"sqlite:///{tmp_path}/study.db"
     processes.run("create", "--preset", "demo", "--study", "s", *TINY, "--trials", "1", storage=storage)
     database = open_database(storage)
-    folder = LocalCheckpoints(tmp_path / "here", database, "s").folder
+    folder = LocalCheckpoints(tmp_path / "here", open_study(database, "s")).folder
     folder.mkdir(parents=True)
     objects = io.BytesIO()
     np.savez(objects, allow_pickle=True, a=np.asarray([Trap(trap)], dtype=object))

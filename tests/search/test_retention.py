@@ -10,6 +10,7 @@ from optuna.artifacts import get_all_artifact_meta
 from miiii_search.errors import UserError
 from miiii_search.search.artifacts import DatabaseArtifactStore
 from miiii_search.search.retention import Removed, old_snapshots, remove_snapshots, tidy
+from miiii_search.search.snapshots import study_folder, trial_folder
 from miiii_search.search.status import ranked
 from miiii_search.search.storage import Database
 from miiii_search.search.study import Study, create_study
@@ -53,16 +54,17 @@ def test_the_best_trials_weights_are_kept(database: Database, tmp_path: Path) ->
     with_all(study)
     ended = {trial.number for trial in read_back(study).trials if trial.state.is_finished()}
     running = next(trial.number for trial in read_back(study).trials if not trial.state.is_finished())
+    folder = study_folder(tmp_path, study)
     for number in (*ended, running):
-        (tmp_path / f"trial-{number}").mkdir()
-        (tmp_path / f"trial-{number}" / "epoch-256.npz").write_bytes(b"weights")
-    (tmp_path / "trial-1" / "mine.txt").write_text("mine")
-    (tmp_path / "epoch-256.npz").write_bytes(b"another's")
+        trial_folder(tmp_path, study, number).mkdir(parents=True)
+        (folder / f"trial-{number}" / "epoch-256.npz").write_bytes(b"weights")
+    (folder / "trial-1" / "mine.txt").write_text("mine")
+    (folder / "epoch-256.npz").write_bytes(b"another's")
     old = old_snapshots(study, tmp_path, 1)
     assert {path.parent.name for path in old} == {f"trial-{number}" for number in ended - {0}}
     remove_snapshots(old)
     assert old_snapshots(study, tmp_path, 1) == []
-    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    kept = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     running_s = f"trial-{running}/epoch-256.npz"
     assert kept == {"trial-0/epoch-256.npz", running_s, "trial-1/mine.txt", "epoch-256.npz"}
     assert [path.parent.name for path in old_snapshots(study, tmp_path, 0)] == ["trial-0"]

@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.search import notes, tables
+from miiii_search.search import attributes, notes, tables
 from miiii_search.search.artifacts import Artifact, DatabaseArtifactStore
+from miiii_search.search.attributes import PROGRAMS_KEY
 from miiii_search.search.coordinator import supervise
 from miiii_search.search.leases import Heartbeat
 from miiii_search.search.reporting import Outcome, finish
@@ -55,6 +56,19 @@ def test_it_follows_the_study(study: Study) -> None:
     assert f"numbers={third.number}) solved every task at epoch 1,234 (dropout " in read_note(study)
     # What it tells to type is one command line, whatever the name.
     assert "\nmiiii-search best --study 'it'\"'\"'s a study' --out best.toml\n" in read_note(study)
+
+
+def test_it_says_that_another_version_is_needed(study: Study) -> None:
+    with study.database.transaction() as connection:
+        attributes.write(connection, study.study_id, {PROGRAMS_KEY: [0]})
+    study.refresh()
+    note = StudyNote(study, seconds=0)
+    note.refresh(done=False)
+    assert read_note(study).startswith("## Waiting for another version\n\nstudy `it's a study` was created by")
+    assert "MIIII_ANY_VERSION=1" in read_note(study)
+    claim(study)  # by a worker of that version
+    note.refresh(done=False)
+    assert read_note(study).startswith("## Running\n")
 
 
 def test_it_says_what_comes_next(database: Database) -> None:

@@ -23,19 +23,21 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 from safetensors.numpy import load
 
-from miiii_search.errors import UserError
+from miiii_search.errors import IncompatibleVersion
 from miiii_search.experiment import run
 from miiii_search.experiment.device import use_compilation_cache
 from miiii_search.experiment.metrics import digest
 from miiii_search.experiment.telemetry import Record
-from miiii_search.search import tables
+from miiii_search.experiment.version import TRAINING_PROGRAM
+from miiii_search.search import attributes, tables
 from miiii_search.search.artifacts import DatabaseArtifactStore
+from miiii_search.search.attributes import PROGRAMS_KEY, VERSION_KEY
 from miiii_search.search.checkpoints import ByteBudget, LocalCheckpoints, Policy
 from miiii_search.search.leases import grant, requeue_overdue
 from miiii_search.search.spec import Budget, Pruning, Range, rungs
 from miiii_search.search.status import read_status
 from miiii_search.search.storage import Database, open_database
-from miiii_search.search.study import Study, create_study
+from miiii_search.search.study import Study, create_study, open_study
 from miiii_search.search.worker import Worker
 from tests.search.support import SECONDS, SMALL, TINY, claim, end, everything, make_spec, read_back, wait_until
 
@@ -205,12 +207,19 @@ def test_no_retries(sqlite: Database) -> None:
 
 def test_a_study_of_another_version(sqlite: Database) -> None:
     study = create_study(sqlite, "another version", make_spec(space={"dropout": (0.0,)}))
-    older = replace(study, version="0.0.1")
-    with pytest.raises(UserError, match=r"created by miiii-search 0\.0\.1.*--any-version"):
-        Worker(older, 1)
-    Worker(older, 1, any_version=True).run(threading.Event())
+    with study.database.transaction() as connection:
+        attributes.write(connection, study.study_id, {VERSION_KEY: "0.0.1", PROGRAMS_KEY: [0]})
+    other = open_study(sqlite, study.name)
+    with pytest.raises(IncompatibleVersion, match=r"created by miiii-search 0\.0\.1.*program 0;.*--any-version"):
+        Worker(other, 1)
+    study.refresh()
+    assert study.mismatch == replace(other, version=study.version).mismatch is not None
+    Worker(other, 1, any_version=True).run(threading.Event())
+    study.refresh()
+    assert study.mismatch is None and study.programs == (0, TRAINING_PROGRAM)  # from now on, for everyone
     [trial] = read_back(study).trials
     assert trial.state == TrialState.COMPLETE and trial.user_attrs["study_version"] == "0.0.1"
+    assert trial.user_attrs["training_program"] == TRAINING_PROGRAM
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -255,7 +264,7 @@ def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_pat
 def test_what_ended_elsewhere_is_swept(sqlite: Database, tmp_path: Path) -> None:
     study = create_study(sqlite, "swept", make_spec(space={"dropout": (0.0, 0.1)}, pruning=NEVER))
     first, second = claim(study), claim(study)
-    local = LocalCheckpoints(tmp_path, sqlite, "swept")
+    local = LocalCheckpoints(tmp_path, study)
     for lease in (first, second):
         for epoch in (4, 8, 12):
             local.save(lease.trial_id, epoch, b"data")

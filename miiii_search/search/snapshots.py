@@ -1,0 +1,46 @@
+"""Where `work --snapshots DIR` keeps weights: `DIR/STUDY-ID/trial-N/epoch-M.npz`, a folder for each study."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from miiii_search.experiment.telemetry import snapshots_in
+from miiii_search.search.study import Study
+
+ID_DIGITS = 12
+"""Of the study's id in the folder's name, which a person should be able to read."""
+
+
+def study_folder(folder: Path, study: Study) -> Path:
+    """The study's own folder below `folder`: its name, as far as a path can hold it, and its id."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", study.name)[:60].lstrip(".")
+    return folder / f"{name}-{study.identity[:ID_DIGITS]}"
+
+
+def trial_folder(folder: Path, study: Study, number: int) -> Path:
+    """Where the weights of the study's trial `number` lie."""
+    return study_folder(folder, study) / f"trial-{number}"
+
+
+def read_snapshots(folder: Path, study: Study, trial: FrozenTrial) -> tuple[dict[int, Path], list[str]]:
+    """A trial's snapshots by epoch, and a line if `folder` may hold some that cannot be told apart.
+
+    An imported study also finds what its trials left before they were exported.
+    """
+    if found := snapshots_in(trial_folder(folder, study, trial.number)):
+        return found, []
+    for origin, exported_at in study.origins:
+        if trial.datetime_complete is not None and trial.datetime_complete.timestamp() <= exported_at:
+            for path in folder.glob(f"*-{origin[:ID_DIGITS]}"):
+                if found := snapshots_in(path / f"trial-{trial.number}"):
+                    return found, []
+    if snapshots_in(folder / f"trial-{trial.number}"):
+        place = trial_folder(folder, study, trial.number)
+        return {}, [
+            f"{folder / place.name} was written by an older version, which does not say of which study: if it is "
+            f"of `{study.name}` alone, move it to {place}"
+        ]
+    return {}, []

@@ -1,0 +1,150 @@
+"""Another version on a study, and the commands of docs/upgrading.md, typed as they stand there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from miiii_search.experiment.version import TRAINING_PROGRAM
+from miiii_search.search import attributes
+from miiii_search.search.attributes import ID_KEY, PROGRAMS_KEY, SPEC_KEY, VERSION_KEY
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study, open_study
+from tests.integration.processes import TINY, Processes, clean_environment, read_trials, wait_for
+from tests.search.support import claim, end, make_spec
+
+PAGE = Path(__file__).parents[2] / "docs" / "upgrading.md"
+OTHER_PROGRAM = TRAINING_PROGRAM + 98
+
+
+def create(processes: Processes, storage: str) -> None:
+    processes.run("create", "--preset", "demo", "--study", "demo", *TINY, "--trials", "1", storage=storage)
+
+
+def change(storage: str, values: dict[str, object], remove: tuple[str, ...] = ()) -> None:
+    """Makes the study one of another version."""
+    database = open_database(storage)
+    study = open_study(database, "demo")
+    with database.transaction() as connection:
+        attributes.remove(connection, study.study_id, remove)
+        attributes.write(connection, study.study_id, values)
+    database.close()
+
+
+def test_a_study_of_an_older_version_goes_on(processes: Processes, storage_url: str) -> None:
+    """One of a version that recorded neither programs nor ids: nothing has to be set."""
+    create(processes, storage_url)
+    change(storage_url, {VERSION_KEY: "0.0.1"}, (PROGRAMS_KEY, ID_KEY))
+    processes.run("work", "--lanes", "1", "--study", "demo", storage=storage_url)
+    [trial] = read_trials(storage_url, "demo")
+    assert trial.state == TrialState.COMPLETE
+    assert (trial.user_attrs["training_program"], trial.user_attrs["study_version"]) == (TRAINING_PROGRAM, "0.0.1")
+
+
+def test_a_study_of_another_program_waits(processes: Processes, tmp_path: Path) -> None:
+    """And everyone says so, until one setting lets it go on."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    create(processes, storage)
+    change(storage, {VERSION_KEY: "9.9.9", PROGRAMS_KEY: [OTHER_PROGRAM]})
+    refused = processes.start("work", "--lanes", "1", "--study", "demo", storage=storage)
+    pulse = tmp_path / "pulse"
+    worker = processes.start(
+        "work", "--lanes", "1", "--study", "demo", "--stay", "--pulse", str(pulse), storage=storage
+    )
+    coordinator = processes.start("coordinate", "--study", "demo", storage=storage)
+    assert refused.wait(120) == 2
+    [line] = processes.log(refused).splitlines()
+    for words in ("miiii-search 9.9.9", f"training program {OTHER_PROGRAM}", "--any-version", "MIIII_ANY_VERSION=1"):
+        assert words in line
+    wait_for(lambda: processes.has_said(worker, "waiting: study `demo` was created by miiii-search 9.9.9"))
+    wait_for(lambda: processes.has_said(coordinator, "MIIII_ANY_VERSION"))
+    wait_for(pulse.exists)  # it is alive, for a healthcheck
+    status = json.loads(processes.run("status", "--study", "demo", "--json", storage=storage))
+    assert "9.9.9" in status["waits"] and not status["done"]
+    assert "waits for another version" in processes.run("status", "--study", "demo", storage=storage)
+    [listed] = json.loads(processes.run("list", "--json", storage=storage))
+    assert listed["state"] == "waiting for another version"
+    assert worker.poll() is None and processes.log(worker).count("waiting:") == 1
+
+    processes.environment["MIIII_ANY_VERSION"] = "1"
+    processes.run("work", "--lanes", "1", "--study", "demo", storage=storage)
+    del processes.environment["MIIII_ANY_VERSION"]
+    [trial] = read_trials(storage, "demo")
+    assert trial.state == TrialState.COMPLETE and trial.user_attrs["training_program"] == TRAINING_PROGRAM
+    assert coordinator.wait(120) == 0
+    # The worker that waited has seen that it may go on, and knows that the study is done.
+    wait_for(lambda: processes.has_said(worker, "is done; waiting for more"))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(120) == 0
+    status = json.loads(processes.run("status", "--study", "demo", "--json", storage=storage))
+    assert status["waits"] is None and status["done"]
+
+
+def test_a_study_that_cannot_be_read_is_waited_for(processes: Processes, tmp_path: Path) -> None:
+    """A spec of a later format: the containers' commands wait, and end well when they are told to."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    create(processes, storage)
+    change(storage, {VERSION_KEY: "9.9.9", SPEC_KEY: {"format": 2}})
+    stay = [
+        processes.start("work", "--lanes", "1", "--study", "demo", "--stay", storage=storage),
+        processes.start("coordinate", "--study", "demo", "--keep", "--stay", storage=storage),
+    ]
+    for process in stay:
+        wait_for(partial(processes.has_said, process, "waiting: study `demo` was created by"))
+        assert "format 2" in processes.log(process) and process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0, processes.log(process)
+    failed = processes.start("status", "--study", "demo", storage=storage)
+    assert failed.wait(120) == 2 and "9.9.9" in processes.log(failed)
+
+
+def blocks(heading: str) -> str:
+    """The lines of a section's blocks, as a script."""
+    section = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return "\n".join(re.findall(r"^ {4}(.*)$", section, re.MULTILINE))
+
+
+def type_in(folder: Path, script: str, storage: str, path: str = "", **variables: str) -> str:
+    """Runs a script as a shell does, with our command on the path."""
+    own = folder / "bin"
+    own.mkdir(exist_ok=True)
+    command = own / "miiii-search"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m miiii_search "$@"\n')
+    command.chmod(0o755)
+    environment = clean_environment(storage) | {"PATH": f"{own}:{path}:{os.environ['PATH']}", **variables}
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def fill(storage: str) -> list[dict[str, Any]]:
+    """A study with two results and a queue; returns the results."""
+    database = open_database(storage, create=True)
+    study = create_study(database, "demo", make_spec())
+    for value in (0.25, 0.5):
+        end(study, claim(study), value=value)
+    database.close()
+    return results(storage, "demo")
+
+
+def results(storage: str, study: str) -> list[dict[str, Any]]:
+    return [{**trial.params, **trial.user_attrs} for trial in read_trials(storage, study)]
+
+
+def test_the_page_on_sqlite(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/miiii-search.db"
+    before = fill(storage)
+    said = type_in(tmp_path, blocks("A study in SQLite"), "sqlite:///miiii-search.db")
+    assert "training program" in said and "demo-restored" in said
+    assert results(storage, "demo") == results(storage, "demo-restored") == before
