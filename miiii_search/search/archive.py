@@ -36,6 +36,7 @@ from miiii_search.search import attributes, tables
 from miiii_search.search.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
 from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PLACE_KEY, SELECTED_KEY, SPEC_KEY, STARTED_KEY
 from miiii_search.search.places import StoreDown, open_place
+from miiii_search.search.revisions import renew_revision
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database
 from miiii_search.search.study import Study, check_name, open_study, parse_spec
 
@@ -271,6 +272,7 @@ def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reade
         values = {"trial_id": ids[row["trial_id"]], "epoch": int(row["epoch"]), "data": reader.data(row["file"])}
         connection.execute(sa.insert(tables.checkpoints).values(values))
     _let_time_stand(connection, study_id, float(tree["exported_at"]))
+    renew_revision(connection, study_id)
 
 
 def _insert_artifacts(connection: sa.Connection, tree: Mapping[str, Any], reader: _Reader) -> dict[str, str]:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 
 from miiii_search.errors import UserError
 from miiii_search.search import exposure
+from miiii_search.search.dashboard_cache import CurrentDashboard
 from miiii_search.search.places import StoreDown
 
 if TYPE_CHECKING:
@@ -64,10 +65,13 @@ def application(
     503 when the storage fails; 404 for an artifact without bytes. Refusals are JSON: `{"reason": ...}`.
     `GET /` leads to the note of the only study, or to the list of several. Artifacts are `SHOWN` or saved.
     """
-    # The dashboard uses a storage object as it is, and a bare RDBStorage reads every trial again per refresh.
-    storage = optuna.storages.get_storage(storage)
-    dashboard: Any = optuna_dashboard.wsgi(storage, artifact_store=artifact_store)
-    dashboard.install(_explained)
+
+    def make(cached: optuna.storages.BaseStorage) -> Any:
+        dashboard: Any = optuna_dashboard.wsgi(cached, artifact_store=artifact_store)
+        dashboard.install(_explained)
+        return dashboard
+
+    dashboards = CurrentDashboard(storage, make)
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def refuse(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> list[bytes]:
@@ -96,7 +100,7 @@ def application(
             start_response = _contained(start_response)
         # The dashboard answers 500 for its script and icon to a client that sends no such header, as curl.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
-        response: Iterable[bytes] = dashboard(environ, start_response)
+        response: Iterable[bytes] = dashboards.respond(lambda dashboard: dashboard(environ, start_response))
         return response
 
     return guarded

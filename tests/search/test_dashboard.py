@@ -217,7 +217,10 @@ def test_finished_trials_are_read_once(data: Fixture, start: Serve) -> None:
     statements: list[str] = []
     sa.event.listen(data.storage.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     assert call(artifact).status == 200
-    assert statements and not [text for text in statements if re.search(r"FROM trials\b|FROM trial_", text)]
+    # One trial at most, which tells a study that another program made from a later one with its id.
+    assert statements and not [
+        text for text in statements if re.search(r"FROM trials(?! AS first_trial)\b|FROM trial_", text)
+    ]
 
 
 WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
