@@ -6,6 +6,8 @@ import io
 import os
 import re
 import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,14 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from miiii_search.experiment.spec import Experiment
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study
 from tests.integration.processes import TINY, Processes, wait_for
+from tests.search.support import claim, end, make_spec
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 WAIT_MS = 60_000
 """For whatever is waited for: a browser beside training on two cores is slow."""
@@ -54,9 +61,9 @@ def storage(started: Processes, folder: Path) -> str:
     return storage
 
 
-def serve(processes: Processes, storage: str, password: str = "") -> str:
+def serve(processes: Processes, storage: str, password: str = "", root_path: str = "") -> str:
     """The address of a dashboard of its own process."""
-    processes.environment["MIIII_DASHBOARD_PASSWORD"] = password
+    processes.environment |= {"MIIII_DASHBOARD_PASSWORD": password, "MIIII_DASHBOARD_ROOT_PATH": root_path}
     process = processes.start("dashboard", "--port", "0", storage=storage)
     return str(wait_for(lambda: re.search(r"dashboard: (http://\S+)/", processes.log(process)))[1])
 
@@ -201,4 +208,143 @@ def test_the_password_is_asked_for(browser: Browser, started: Processes, storage
         if status == 200:
             # The page's own requests, and its pictures, bring the password along.
             page.get_by_role("heading", name="Done").wait_for()
+        context.close()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def proxy(started: Processes, storage: str, folder: Path) -> Iterator[str]:
+    """The address of an nginx with two dashboards: it passes on the path /optuna/, and takes /team/optuna/ away."""
+    assert NGINX is not None
+    upstream = serve(started, storage, "grøk:1", "/optuna")
+    stripped = serve(started, storage, "grøk:1", "/team/optuna")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    (folder / "nginx.conf").write_text(f"""
+        daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr; events {{}}
+        http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port};
+            location /optuna/ {{ proxy_pass {upstream.removesuffix("/optuna")}; proxy_set_header Host $http_host; }}
+            location /team/optuna/ {{ proxy_pass {stripped.removesuffix("/team/optuna")}/; }}
+        }} }}
+    """)
+    command = [NGINX, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: process.poll() is not None or listens(port))
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.skipif(NGINX is None, reason="no nginx here")
+@pytest.mark.parametrize("root", ["/optuna", "/team/optuna"])
+def test_a_visitor_behind_a_proxy(browser: Browser, proxy: str, root: str) -> None:
+    """Below a path, with the password: links, redirects, pictures, the table's file, and the page's own routes."""
+    credentials = {"username": "any", "password": "grøk:1"}
+    context = browser.new_context(base_url=proxy, http_credentials=credentials)  # type: ignore[arg-type]
+    context.set_default_timeout(WAIT_MS)
+    page, asked, failed = context.new_page(), list[str](), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None)
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    page.goto(f"{root}/")
+    page.get_by_role("heading", name="Done").wait_for()
+    assert page.url == f"{proxy}{root}/dashboard/studies/1/note"
+    picture = page.get_by_alt_text("Its learning curves")
+    page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
+    assert picture.evaluate("picture => picture.naturalWidth") > 0
+    page.get_by_role("link", name=re.compile(r"^Trial \d+$")).click()
+    page.wait_for_url(f"**{root}/dashboard/studies/1/trials?numbers=*")
+    for _ in range(2):  # by the page's own routes, and by an address that was copied
+        page.get_by_text(re.compile(r"^Trial \d (was not solved|solved every task)")).wait_for()
+        picture = page.locator(f"img[src^='{root}/artifacts/1/']").first
+        picture.wait_for(state="attached")
+        page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
+        assert picture.evaluate("picture => picture.naturalWidth") > 0
+        page.reload()
+    page.goto(f"{root}/dashboard")
+    page.get_by_role("link", name=re.compile("demo")).click()
+    page.wait_for_url(f"**{root}/dashboard/studies/1")
+    page.get_by_text("Hyperparameter Importance").wait_for()
+    page.goto(f"{root}/dashboard/studies/1/trialTable")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download CSV File").click()
+    assert Path(download.value.path()).read_text().startswith("Number,State")
+    assert [url for url in asked if not url.startswith((f"{proxy}{root}/", "data:", "blob:"))] == []
+    assert failed == []
+    context.close()
+    stranger = browser.new_context(base_url=proxy)
+    assert stranger.request.get(f"{root}/dashboard").status == 401
+    stranger.close()
+
+
+@pytest.fixture(scope="module")
+def many_tasks(started: Processes, folder: Path) -> str:
+    """The address of a dashboard with a study of 29 tasks, one trial of which has ended and one runs."""
+    storage = f"sqlite:///{folder}/tasks.db"
+    database = open_database(storage, create=True)
+    study = create_study(database, "tasks", make_spec(experiment=Experiment(p=113, task="miiii")))
+    accuracies = {str(q): 0.004999999888241291 for q in study.spec.experiment.moduli}
+    end(study, claim(study), value=0.004999999888241291, validation_accuracy=accuracies, test_accuracy=accuracies)
+    claim(study)
+    database.close()
+    return serve(started, storage)
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_pages_are_as_wide_as_the_window(browser: Browser, many_tasks: str, width: int) -> None:
+    context = browser.new_context(base_url=many_tasks, viewport={"width": width, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    texts = {
+        "/dashboard": "1. tasks",
+        "/dashboard/studies/1": "Hyperparameter Importance",
+        "/dashboard/studies/1/trials?numbers=0": "Trial 0 (trial_id=1)",
+        "/dashboard/studies/1/trialTable": "Download CSV File",
+        "/dashboard/studies/1/note": "What is searched",
+        "/dashboard/compare-studies?ids=1": "1. tasks",
+    }
+    for path, text in texts.items():
+        page.goto(path)
+        page.get_by_text(text).first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    page.goto("/dashboard/studies/1/trials?numbers=0")
+    page.get_by_text("validation_accuracy 2 0.005, 3 0.005").wait_for()
+    assert "0.00499999" not in page.locator("body").inner_text()
+    context.close()
+
+
+def test_a_read_only_dashboard_has_no_buttons_that_write(
+    browser: Browser, started: Processes, many_tasks: str, folder: Path
+) -> None:
+    writable = started.start("dashboard", "--port", "0", "--writable", storage=f"sqlite:///{folder}/tasks.db")
+    address = str(wait_for(lambda: re.search(r"dashboard: (http://\S+)/", started.log(writable)))[1])
+    writing = {
+        "/dashboard": ("1. tasks", ["[aria-label='delete study']", "[aria-label='rename study']", "text=Create"]),
+        "/dashboard/studies/1": ("Hyperparameter Importance", ["text=Upload a New File"]),
+        "/dashboard/studies/1/note": ("What is searched", ["[data-testid='EditIcon']"]),
+        "/dashboard/studies/1/trials?numbers=1": (
+            "Trial 1 (trial_id=2)",
+            ["text=Fail Trial", "[data-testid='EditIcon']", "text=Upload a New File"],
+        ),
+    }
+    for base, visible in ((many_tasks, False), (address, True)):
+        context = browser.new_context(base_url=base, viewport={"width": 1400, "height": 900})
+        context.set_default_timeout(WAIT_MS)
+        page = context.new_page()
+        for path, (text, buttons) in writing.items():
+            page.goto(path)
+            page.get_by_text(text).first.wait_for()
+            for button in buttons:
+                found = page.locator(f"main >> {button}").first
+                found.wait_for(state="visible" if visible else "attached")
+                assert found.is_visible() == visible, (path, button)
         context.close()

@@ -20,7 +20,7 @@ from miiii_search.search.archive import export_study, import_study
 from miiii_search.search.artifacts import Artifact
 from miiii_search.search.dashboard import application
 from miiii_search.search.deleting import delete
-from miiii_search.search.extending import extend
+from miiii_search.search.extending import Extension, extend
 from miiii_search.search.leases import Heartbeat
 from miiii_search.search.places import AllPlaces
 from miiii_search.search.reporting import Outcome, finish
@@ -39,7 +39,12 @@ def call(database: Database) -> Call:
     app = application(database.optuna, AllPlaces(database))
 
     def call(path: str) -> Any:
-        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "HTTP_HOST": "localhost", "QUERY_STRING": ""}
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": path,
+            "HTTP_HOST": "localhost",
+            "QUERY_STRING": "",
+        }
         environ |= {"wsgi.input": BytesIO(), "wsgi.errors": BytesIO(), "SERVER_NAME": "localhost", "SERVER_PORT": "80"}
         return json.loads(b"".join(app(environ, lambda *_: lambda _: None)))
 
@@ -95,7 +100,8 @@ def test_extended_while_a_request_is_under_way(
 ) -> None:
     """What it computes of the old rows is not shown to those who come after."""
     end_all(study, lambda params: params["weight_decay"] + params["dropout"])
-    get_all_trials, extended = optuna.storages._CachedStorage.get_all_trials, []
+    get_all_trials = optuna.storages._CachedStorage.get_all_trials
+    extended: list[Extension] = []
 
     def read_then_extend(self: Any, *arguments: Any, **options: Any) -> Any:
         trials = get_all_trials(self, *arguments, **options)
