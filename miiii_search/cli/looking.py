@@ -121,6 +121,10 @@ def dashboard(
     published: Annotated[
         str | None, typer.Option(metavar="ADDRESS:PORT", help="In a container: where its machine publishes the port")
     ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(metavar="PATH", envvar="MIIII_DASHBOARD_ROOT_PATH", help="The path that a proxy serves it below"),
+    ] = "",
     with_parent: WithParent = False,
 ) -> None:
     """Serve optuna-dashboard on the studies of a storage, read-only unless asked otherwise.
@@ -129,8 +133,11 @@ def dashboard(
     MIIII_DASHBOARD_PASSWORD_FILE names.
 
     Example: miiii-search dashboard --port 8080
+
+    Example: miiii-search dashboard --root-path /optuna
     """
     from miiii_search.search.dashboard import application, serve
+    from miiii_search.search.dashboard_page import parse_root_path
     from miiii_search.search.exposure import check_exposure, read_password
     from miiii_search.search.places import AllPlaces
 
@@ -140,8 +147,14 @@ def dashboard(
         processes.at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
     processes.end_at_hangup()
     database = open_storage(storage, quiet=with_parent)
-    page = application(database.optuna, AllPlaces(database), writable=writable, password=password)
-    serve(page, host, port, lambda url: say(f"dashboard: {f'http://{published}/' if published else url}"))
+    stores = AllPlaces(database)
+    page = application(database.optuna, stores, writable=writable, password=password, root_path=root_path)
+
+    def ready(url: str) -> None:
+        address = f"http://{published}/" if published else url
+        say(f"dashboard: {address.rstrip('/')}{parse_root_path(root_path)}/")
+
+    serve(page, host, port, ready)
 
 
 def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:

@@ -217,6 +217,9 @@ def work(
     ] = 0,
     metrics_port: MetricsPortOption = None,
     metrics_host: MetricsHostOption = "127.0.0.1",
+    name: Annotated[
+        str | None, typer.Option(envvar="MIIII_WORKER_NAME", help="The worker's name in the dashboard and in status")
+    ] = None,
     with_parent: WithParent = False,
 ) -> None:
     """Train trials of a study until none is left. Any number of workers may do so, on any machine.
@@ -264,6 +267,7 @@ def work(
             grace_seconds=grace,
             on_turn=beat,
             tally=tally,
+            name=name,
         )
 
     worker = begin()

@@ -45,6 +45,7 @@ from miiii_search.search.attributes import (
     STARTED_KEY,
 )
 from miiii_search.search.places import StoreDown, open_place
+from miiii_search.search.revisions import renew_revision
 from miiii_search.search.storage import ARTIFACT_LIMIT, Database
 from miiii_search.search.study import Study, check_name, new_id, open_study, parse_spec
 
@@ -283,6 +284,7 @@ def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reade
     exported_at = float(tree["exported_at"])
     attributes.write(connection, study_id, {ID_KEY: new_id(), ORIGINS_KEY: _origins(tree, exported_at)})
     _let_time_stand(connection, study_id, exported_at)
+    renew_revision(connection, study_id)
 
 
 def _origins(tree: Mapping[str, Any], exported_at: float) -> list[tuple[str, float]]:

@@ -32,6 +32,8 @@ SELECTED_KEY = "miiii:selected"
 """Which configurations got further replicates, and how many trials there are since; see `selecting`."""
 PLACE_KEY = "miiii:artifacts"
 """The place of its artifacts, if that is not the database; see `places`."""
+REVISION_KEY = "miiii:revision"
+"""A random text, replaced whenever rows of ended trials are rewritten; see `revisions`."""
 
 
 def read(connection: sa.Connection, study_id: int, *keys: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import gzip
 import json
 import logging
 import re
@@ -20,12 +21,14 @@ import optuna_dashboard
 import waitress  # type: ignore[import-untyped]
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
+from optuna_dashboard import _serializer
 from sqlalchemy.exc import OperationalError
 
 from miiii_search.errors import UserError
 from miiii_search.search import exposure
+from miiii_search.search.dashboard_cache import CurrentDashboard
+from miiii_search.search.dashboard_page import Page, parse_root_path, serialize_attributes
 from miiii_search.search.places import StoreDown
-from miiii_search.search.study_cache import cached
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -57,6 +60,7 @@ def application(
     *,
     writable: bool = False,
     password: str | None = None,
+    root_path: str = "",
 ) -> WSGIApplication:
     """The dashboard of every study in `storage`, with `GET /healthz`.
 
@@ -64,16 +68,25 @@ def application(
     from another site's page; 401 without the password (an empty one counts as none; `/healthz` needs none);
     503 when the storage fails; 404 for an artifact without bytes. Refusals are JSON: `{"reason": ...}`.
     `GET /` leads to the note of the only study, or to the list of several. Artifacts are `SHOWN` or saved.
+    `root_path` is the path below which a proxy serves it. Requests may come with it or without it: some proxies take
+    it away. Raises `UserError` for a root path that is none.
     """
-    # The dashboard uses a storage object as it is, and a bare RDBStorage reads every trial again per refresh.
-    storage = cached(storage)
-    dashboard: Any = optuna_dashboard.wsgi(storage, artifact_store=artifact_store)
-    dashboard.install(_explained)
+    page = Page(parse_root_path(root_path), read_only=not writable)
+    _serializer.serialize_attrs = serialize_attributes
+
+    def make(cached: optuna.storages.BaseStorage) -> Any:
+        dashboard: Any = optuna_dashboard.wsgi(cached, artifact_store=artifact_store)
+        dashboard.install(lambda view: _explained(view, page))
+        return dashboard
+
+    dashboards = CurrentDashboard(storage, make)
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def refuse(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> list[bytes]:
             return _answer(environ, start_response, status, {"reason": reason}, *headers)
 
+        if page.root and f"{environ.get('PATH_INFO', '')}/".startswith(f"{page.root}/"):
+            environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(page.root) or "/"
         host, reading = environ.get("HTTP_HOST", ""), environ["REQUEST_METHOD"] in READING
         # Against DNS rebinding: a page of another site that resolves its own name to this machine.
         if not password and not exposure.is_loopback(exposure.hostname(host)):
@@ -91,13 +104,17 @@ def application(
         if not reading and exposure.is_cross_origin(environ):
             return refuse(HTTPStatus.FORBIDDEN, "Another site's page may not write: use the dashboard's own.")
         if (path := environ.get("PATH_INFO", "")) == "/" and reading:
-            start_response("302 Found", [("Location", _first_page(storage)), ("Content-Length", "0")])
+            start_response("302 Found", [("Location", page.root + _first_page(storage)), ("Content-Length", "0")])
             return []
+        if path == "/static/bundle.js" and page.root:
+            return _script(environ, start_response, page)
         if path.startswith("/artifacts/"):
             start_response = _contained(start_response)
+        if path.startswith("/dashboard"):  # our page is not the file that it would compare
+            environ.pop("HTTP_IF_MODIFIED_SINCE", None)
         # The dashboard answers 500 for its script and icon to a client that sends no such header, as curl.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
-        response: Iterable[bytes] = dashboard(environ, start_response)
+        response: Iterable[bytes] = dashboards.respond(lambda dashboard: dashboard(environ, start_response))
         return response
 
     return guarded
@@ -173,8 +190,8 @@ def _contained(start_response: StartResponse) -> StartResponse:
     return start
 
 
-def _explained(view: Callable[..., Any]) -> Callable[..., Any]:
-    """A bottle plugin: a view whose exceptions become JSON answers with a reason."""
+def _explained(view: Callable[..., Any], page: Page) -> Callable[..., Any]:
+    """A bottle plugin: a view whose exceptions become JSON answers with a reason, and whose answers suit `page`."""
     # The dashboard's decorator answers a mute 500 to every exception, so the view under it is called instead.
     inner = getattr(view, "__wrapped__", view)
 
@@ -183,7 +200,11 @@ def _explained(view: Callable[..., Any]) -> Callable[..., Any]:
         if inner is not view:  # what the decorator sets, for the one view that returns JSON as text
             bottle.response.content_type = "application/json"
         try:
-            answer = inner(*args, **kwargs)
+            if bottle.request.method == "PUT":
+                page.accept(bottle.request.json)
+            answer = page.present(inner(*args, **kwargs))
+            if bottle.request.path.startswith("/dashboard"):
+                answer = _page(answer, page)
             if bottle.response.status_code == 204:
                 # The dashboard's page parses every answer as JSON and reports a failure when there is none.
                 bottle.response.status = 200
@@ -208,6 +229,28 @@ def _explained(view: Callable[..., Any]) -> Callable[..., Any]:
         raise bottle.HTTPResponse({"reason": reason}, status)
 
     return explained
+
+
+def _page(file: Any, page: Page) -> Any:
+    """Our page in place of the dashboard's file, with its Content-Security-Policy."""
+    if hasattr(file.body, "close"):
+        file.body.close()
+    # Browsers ask for it anew, since its root path and buttons are those of this process.
+    headers = {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-cache"}
+    policy = file.get_header("Content-Security-Policy")
+    return bottle.HTTPResponse(page.html, 200, **headers, **{"Content-Security-Policy": policy})
+
+
+def _script(environ: WSGIEnvironment, start_response: StartResponse, page: Page) -> list[bytes]:
+    """The page's script with the root path in its addresses. Browsers keep it, since the page names it by its tag."""
+    headers = [("Content-Type", "text/javascript; charset=utf-8"), ("Cache-Control", "max-age=31536000, immutable")]
+    content = page.script
+    if "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
+        headers.append(("Content-Encoding", "gzip"))
+    else:
+        content = gzip.decompress(content)
+    start_response("200 OK", [*headers, ("Vary", "Accept-Encoding"), ("Content-Length", str(len(content)))])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
 
 
 def _answer(

@@ -17,6 +17,7 @@ from miiii_search.errors import UserError
 from miiii_search.search import attributes, tables
 from miiii_search.search.attributes import SELECTED_KEY, SPEC_KEY
 from miiii_search.search.points import read_points, without_known
+from miiii_search.search.revisions import renew_revision
 from miiii_search.search.settings import difference, to_tree, with_settings
 from miiii_search.search.spec import Point, Range, Replicates, StudySpec
 from miiii_search.search.study import (
@@ -147,7 +148,10 @@ def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: i
 
 
 def _rewrite_distributions(connection: sa.Connection, study_id: int, stored: StudySpec, wanted: StudySpec) -> None:
-    """Gives the trials that there are the larger space: Optuna wants one list of choices for all trials."""
+    """Gives the trials that there are the larger space: Optuna wants one list of choices for all trials.
+
+    Ended trials too, which readers hold for final: the study has another revision then.
+    """
     trials, params = tables.trials, tables.trial_params
     of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
     new = distributions(wanted)
@@ -155,6 +159,7 @@ def _rewrite_distributions(connection: sa.Connection, study_id: int, stored: Stu
         before, after = distribution_to_json(old), distribution_to_json(new[name])
         if before == after:  # as text: a list may become one of equal numbers, 0 and 0.0
             continue
+        renew_revision(connection, study_id)
         connection.execute(
             sa.update(params)
             .where(params.c.trial_id.in_(of_study), params.c.param_name == name)

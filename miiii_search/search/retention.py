@@ -13,6 +13,7 @@ from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.artifacts import TRIAL_PREFIX, attached, detach
 from miiii_search.search.places import check_place, remove_from
+from miiii_search.search.revisions import renew_revision
 from miiii_search.search.snapshots import trial_folder
 from miiii_search.search.study import Study
 
@@ -51,6 +52,8 @@ def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
             detach(connection, study.study_id, later)
             connection.execute(sa.delete(attributes).where(of_rest))
             connection.execute(sa.delete(artifacts).where(files))
+            if names:
+                renew_revision(connection, study.study_id)
     if not dry_run:
         remove_from(study.place, names)
     return removed

@@ -39,6 +39,7 @@ from miiii_search.search.budget import spent_by_now
 from miiii_search.search.hints import hint
 from miiii_search.search.leases import SHAPE_KEY
 from miiii_search.search.patience import is_read_only
+from miiii_search.search.revisions import renew_revision
 from miiii_search.search.settings import difference, to_tree, validate
 from miiii_search.search.spec import Point, Range, StudySpec, Value, nearest
 from miiii_search.search.storage import Database
@@ -513,6 +514,7 @@ def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec, p
         **({PLACE_KEY: place} if place else {}),
     }
     attributes.write(connection, study_id, values)
+    renew_revision(connection, study_id)
     write_spec(connection, study_id, spec)
 
 

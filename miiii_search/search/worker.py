@@ -11,7 +11,6 @@ import contextlib
 import math
 import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +42,7 @@ from miiii_search.search.reporting import report
 from miiii_search.search.saving import Saver
 from miiii_search.search.snapshots import trial_folder
 from miiii_search.search.study import Study
+from miiii_search.search.worker_name import worker_name
 
 LISTEN_SECONDS = 0.1
 """The longest that a worker does not notice that it was told to stop."""
@@ -71,7 +71,7 @@ class Worker:
     log-spaced epochs are kept below `snapshots`, if given, in a folder of the study's own. `on_chunk` is told when
     devices computed.
     `crew` trains; a simulation brings its own. `on_turn` is called at each turn of the main loop.
-    `tally` goes on from the process's worker before this one.
+    `tally` goes on from the process's worker before this one. `name` is what people call it, see `worker_name`.
 
     Raises `IncompatibleVersion` if this version trains runs differently than the study's, unless `any_version`.
     """
@@ -89,6 +89,7 @@ class Worker:
         crew: Crew | None = None,
         on_turn: Callable[[], None] = lambda: None,
         tally: Tally | None = None,
+        name: str | None = None,
     ) -> None:
         self._study = study
         self._database = study.database
@@ -96,7 +97,7 @@ class Worker:
         self._snapshots = snapshots
         self._grace_seconds = grace_seconds
         self._judge = Judge(study, say)
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.name = worker_name(name, study.database.url.username)
         seed = int.from_bytes(os.urandom(4), "little")
         self._attributes: dict[str, Any] = {
             "worker": self.name,

@@ -52,6 +52,7 @@ cat > workers/ca.crt <<'END'
 END
 (umask 077; cat > workers/.env <<'END'
 MIIII_STORAGE={url}{chosen}
+MIIII_WORKER_NAME={_quoted(name)}
 END
 )
 docker compose -f workers/docker-compose.yml up

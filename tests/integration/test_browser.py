@@ -6,17 +6,30 @@ import io
 import os
 import re
 import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from miiii_search.experiment.spec import Experiment
+from miiii_search.search.artifacts import LEARNING_CURVES as CURVES
+from miiii_search.search.artifacts import Artifact
+from miiii_search.search.leases import Heartbeat
+from miiii_search.search.reporting import Ending, Outcome, finish
+from miiii_search.search.storage import open_database
+from miiii_search.search.study import create_study
+from miiii_search.search.study_note import StudyNote
 from tests.integration.processes import TINY, Processes, wait_for
+from tests.search.support import claim, make_spec, metrics_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 WAIT_MS = 60_000
 """For whatever is waited for: a browser beside training on two cores is slow."""
@@ -54,9 +67,9 @@ def storage(started: Processes, folder: Path) -> str:
     return storage
 
 
-def serve(processes: Processes, storage: str, password: str = "") -> str:
+def serve(processes: Processes, storage: str, password: str = "", root_path: str = "") -> str:
     """The address of a dashboard of its own process."""
-    processes.environment["MIIII_DASHBOARD_PASSWORD"] = password
+    processes.environment |= {"MIIII_DASHBOARD_PASSWORD": password, "MIIII_DASHBOARD_ROOT_PATH": root_path}
     process = processes.start("dashboard", "--port", "0", storage=storage)
     return str(wait_for(lambda: re.search(r"dashboard: (http://\S+)/", processes.log(process)))[1])
 
@@ -202,3 +215,95 @@ def test_the_password_is_asked_for(browser: Browser, started: Processes, storage
             # The page's own requests, and its pictures, bring the password along.
             page.get_by_role("heading", name="Done").wait_for()
         context.close()
+
+
+@pytest.fixture(scope="module")
+def tasks(folder: Path) -> str:
+    """A study of 29 tasks, one trial of which has ended and one runs; nothing of it was trained."""
+    storage = f"sqlite:///{folder}/tasks.db"
+    database = open_database(storage, create=True)
+    study = create_study(database, "tasks", make_spec(experiment=Experiment(p=113, task="miiii")))
+    number, picture = 0.004999999888241291, io.BytesIO()
+    Image.new("RGB", (400, 200), "blue").save(picture, "PNG")
+    per_task = {str(q): number for q in study.spec.experiment.moduli}
+    known = {"validation_accuracy": per_task, "metrics": metrics_of(study, number)}
+    ended = Outcome(
+        TrialState.COMPLETE, number, "Trial 0 was not solved.", known, [Artifact(CURVES, picture.getvalue())]
+    )
+    assert finish(database, study.study_id, Heartbeat(claim(study), 1, 1.0), ended) == Ending.WRITTEN
+    StudyNote(study).refresh(done=True)
+    claim(study)
+    database.close()
+    return storage
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def proxy(started: Processes, tasks: str, folder: Path) -> Iterator[str]:
+    """The address of an nginx with two dashboards: it passes on the path /optuna/, and takes /team/optuna/ away."""
+    assert NGINX is not None
+    upstream = serve(started, tasks, "grøk:1", "/optuna")
+    stripped = serve(started, tasks, "grøk:1", "/team/optuna")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    kinds = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    (folder / "nginx.conf").write_text(f"""
+        daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr; events {{}}
+        http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port};
+            location /optuna/ {{ proxy_pass {upstream.removesuffix("/optuna")}; proxy_set_header Host $http_host; }}
+            location /team/optuna/ {{ proxy_pass {stripped.removesuffix("/team/optuna")}/; }}
+        }} }}
+    """)
+    command = [NGINX, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: process.poll() is not None or listens(port))
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.skipif(NGINX is None, reason="no nginx here")
+@pytest.mark.parametrize("root", ["/optuna", "/team/optuna"])
+def test_a_visitor_behind_a_proxy(browser: Browser, proxy: str, root: str) -> None:
+    """Below a path, with the password: links, redirects, pictures, the table's file, and the page's own routes."""
+    credentials = {"username": "any", "password": "grøk:1"}
+    context = browser.new_context(base_url=proxy, http_credentials=credentials)  # type: ignore[arg-type]
+    context.set_default_timeout(WAIT_MS)
+    page, asked, failed = context.new_page(), list[str](), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None)
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    page.goto(f"{root}/")
+    page.get_by_role("heading", name="Done").wait_for()
+    assert page.url == f"{proxy}{root}/dashboard/studies/1/note"
+    picture = page.get_by_alt_text("Its learning curves")
+    page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
+    assert picture.evaluate("picture => picture.naturalWidth") > 0
+    page.get_by_role("link", name=re.compile(r"^Trial \d+$")).click()
+    page.wait_for_url(f"**{root}/dashboard/studies/1/trials?numbers=*")
+    for _ in range(2):  # by the page's own routes, and by an address that was copied
+        page.get_by_text("Trial 0 was not solved.").first.wait_for()
+        picture = page.locator(f"img[src^='{root}/artifacts/1/']").first
+        picture.wait_for(state="attached")
+        page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
+        assert picture.evaluate("picture => picture.naturalWidth") > 0
+        page.reload()
+    page.goto(f"{root}/dashboard")
+    page.get_by_role("link", name=re.compile("tasks")).click()
+    page.wait_for_url(f"**{root}/dashboard/studies/1")
+    page.get_by_text("Hyperparameter Importance").wait_for()
+    assert context.request.get(f"{root}/csv/1").text().startswith("Number,State")
+    assert [url for url in asked if not url.startswith((f"{proxy}{root}/", "data:", "blob:"))] == []
+    assert failed == []
+    context.close()
+    stranger = browser.new_context(base_url=proxy)
+    assert stranger.request.get(f"{root}/dashboard").status == 401
+    stranger.close()

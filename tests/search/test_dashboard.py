@@ -1,6 +1,7 @@
 """The dashboard over HTTP: what it shows, what it refuses, and how it fails."""
 
 import base64
+import gzip
 import http.client
 import json
 import os
@@ -144,6 +145,10 @@ def test_page_studies_and_trials(data: Fixture, start: Serve) -> None:
     call = start(data.storage, data.store)
     page = call("/dashboard")
     assert page.status == 200 and b"Optuna Dashboard" in page.body
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    # A browser that has the page of another process is given this one's.
+    again = call("/dashboard", If_Modified_Since="Fri, 01 Jan 2100 00:00:00 GMT")
+    assert (again.status, again.body) == (200, page.body) and again.headers["Cache-Control"] == "no-cache"
     assert call("/").headers["Location"] == "/dashboard/studies/1/note"
     # Without Accept-Encoding, the dashboard of itself answers 500 for these two.
     assert len(call("/static/bundle.js").body) > 10**6
@@ -217,7 +222,10 @@ def test_finished_trials_are_read_once(data: Fixture, start: Serve) -> None:
     statements: list[str] = []
     sa.event.listen(data.storage.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     assert call(artifact).status == 200
-    assert statements and not [text for text in statements if re.search(r"FROM trials\b|FROM trial_", text)]
+    # One trial at most, which tells a study that another program made from a later one with its id.
+    assert statements and not [
+        text for text in statements if re.search(r"FROM trials(?! AS first_trial)\b|FROM trial_", text)
+    ]
 
 
 WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
@@ -462,3 +470,84 @@ def test_signal_ends_serve(number: signal.Signals) -> None:
             assert run.returncode == 0
         finally:
             run.kill()
+
+
+ROOT = "/optuna"
+
+
+def test_below_a_root_path(data: Fixture, start: Serve) -> None:
+    """Whether the proxy passes on the path or takes it away."""
+    call = start(data.storage, data.store, root_path=f"{ROOT}/")
+    for prefix in ("", ROOT):
+        assert call(f"{prefix}/").headers["Location"] == f"{ROOT}/dashboard/studies/1/note"
+        page = call(f"{prefix}/dashboard/studies/1").body.decode()
+        [script] = re.findall(r'<script defer src="([^"]+)"', page)
+        assert script.startswith(f"{ROOT}/static/bundle.js?") and f'href="{ROOT}/favicon.ico"' in page
+        for path in (
+            script.removeprefix(ROOT),
+            "/favicon.ico",
+            "/api/studies/1",
+            data.artifact_path,
+            "/csv/1",
+            "/healthz",
+        ):
+            assert call(prefix + path).status == 200, path
+    assert call(ROOT).headers["Location"] == f"{ROOT}/dashboard/studies/1/note"
+    assert call("/optunas/dashboard").status == 404
+    plain, packed = call(script), call(script, Accept_Encoding="gzip")
+    assert gzip.decompress(packed.body) == plain.body and packed.headers["Content-Encoding"] == "gzip"
+    assert call(script, "HEAD").body == b""
+    # Of the script's own addresses none is left that leads out of the root path.
+    assert not re.search(rb"[`\"'](/dashboard\b|/api/|/artifacts/|/csv/|/static/|\$\{this.baseURL\})", plain.body)
+
+
+def test_links_of_notes_below_a_root_path(data: Fixture, start: Serve) -> None:
+    """The database does not know the root path: other dashboards may have another."""
+    stored = "[Trial](/dashboard/studies/1/trials) ![Curve](/artifacts/1/1/a) [other](https://a.example/dashboard/)"
+    call = start(data.storage, data.store, root_path=ROOT, writable=True)
+    assert call("/api/studies/1/note", "PUT", {"version": 1, "body": stored}).status == 200
+    shown = call("/api/studies/1").json["note"]["body"]
+    assert shown == stored.replace("(/", f"({ROOT}/")
+    assert call("/api/studies/1/note", "PUT", {"version": 2, "body": f"{shown} Edited."}).status == 200
+    assert start(data.storage, data.store)("/api/studies/1").json["note"]["body"] == f"{stored} Edited."
+
+
+@pytest.mark.parametrize(
+    "path", ["optuna", "/a b", "/a//b", "/../a", "/a?b", '/"><script>', "https://a.example/b", "//a"]
+)
+def test_no_root_path(path: str) -> None:
+    with pytest.raises(UserError, match="--root-path must be a path such as /optuna"):
+        application(InMemoryStorage(), None, root_path=path)
+
+
+def test_attributes_and_numbers_are_for_reading(data: Fixture, start: Serve) -> None:
+    third = 0.004999999888241291
+    study = optuna.create_study(storage=data.storage, study_name="long", direction="maximize")
+    trial = study.ask()
+    trial.report(third, 1)
+    attributes = {
+        "by_task": {"2": third, "3": 1.0},
+        "long": [0.1] * 28 + [third],
+        "short": [1, 2.5],
+        "words": ["a"] * 9,
+        "none": None,
+        "text": '{"a": 1}',
+        "yes": True,
+        "seconds": 1 / 3,
+    }
+    for key, value in attributes.items():
+        trial.set_user_attr(key, value)
+    study.tell(trial, 1.2000000476837158)
+    [shown] = start(data.storage, data.store)(f"/api/studies/{study._study_id}").json["trials"]
+    assert (shown["values"], shown["intermediate_values"]) == ([1.2], [{"step": 1, "value": 0.005}])
+    assert {row["key"]: row["value"] for row in shown["user_attrs"]} == {
+        "by_task": "2 0.005, 3 1",
+        "long": "[29 values from 0.005 to 0.1]",
+        "short": "[1, 2.5]",
+        "words": "[9 values]",
+        "none": "null",
+        "text": '{"a": 1}',
+        "yes": "true",
+        "seconds": "0.3333333",
+    }
+    assert study.trials[0].user_attrs == attributes and study.trials[0].value == 1.2000000476837158

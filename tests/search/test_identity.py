@@ -24,7 +24,6 @@ from miiii_search.search.snapshots import study_folder, trial_folder
 from miiii_search.search.status import read_status
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study, open_study
-from miiii_search.search.study_cache import cached
 from tests.postgres import DatabaseServer, open_engine
 from tests.search.support import claim, end, make_spec, together, with_all
 
@@ -250,22 +249,3 @@ def test_the_time_of_creation_still_tells_studies_apart(database: Database) -> N
         attributes.write(connection, study.study_id, {CREATED_KEY: 1.0})
     with pytest.raises(UserError, match="was deleted"):
         study.refresh()
-
-
-def test_what_is_cached_of_a_deleted_study_is_forgotten(database: Database) -> None:
-    """By a dashboard that stays open, though the study that follows may get the same numbers."""
-    viewer, other = cached(database.optuna), create_study(database, "another", make_spec())
-    end(other, claim(other))
-
-    def shown(study: Study) -> set[str]:
-        trials = viewer.get_all_trials(viewer.get_study_id_from_name(study.name))
-        return {viewer.get_trial(trial._trial_id).state.name for trial in trials}
-
-    study = create_study(database, "study", make_spec())
-    end(study, claim(study))
-    assert shown(study) == shown(other) == {"COMPLETE", "WAITING"}
-    delete(study)
-    again = create_study(database, "study", make_spec())
-    assert shown(again) == {"WAITING"}
-    end(again, claim(again))
-    assert shown(again) == shown(other) == {"COMPLETE", "WAITING"}

@@ -187,6 +187,7 @@ def test_an_invitation_names_the_study(owned: Database, tmp_path: Path, study: s
     keys.prepare()
     lines = invite(owned, keys, "gpu2", "gpu1.lab", 5432, study).splitlines()
     assert [one for one in lines if one.startswith("MIIII_STUDY")] == ([line] if line else [])
+    assert "MIIII_WORKER_NAME=gpu2" in lines
 
 
 def test_invitation_without_keys(owned: Database, role: str, tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""What we change of optuna-dashboard's page: where it is, what it offers, and how it shows what a trial holds.
+
+The page is one HTML file and one script, whose paths are absolute. `Page` puts the root path before them, for a proxy
+that serves the dashboard below a path of a host name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna_dashboard
+
+from miiii_search.errors import UserError
+
+FOLDER = Path(optuna_dashboard.__file__).parent
+
+SCRIPT_PATHS = (
+    ("`${this.baseURL}/api/", "`%s${this.baseURL}/api/"),
+    ('url_prefix:"/dashboard"', 'url_prefix:"%s/dashboard"'),
+    ("`/artifacts/", "`%s/artifacts/"),
+    ("`${e}/artifacts/", "`%s${e}/artifacts/"),
+    ("`/csv/", "`%s/csv/"),
+)
+"""Where the script of optuna-dashboard 0.21 has its absolute paths, and what they become."""
+
+STYLE = """
+/* A trial's page: its values wrap, and nothing is wider than the window. */
+main, main .MuiBox-root:has(h4) { min-width: 0; }
+main .MuiBox-root > .MuiTypography-root + .MuiBox-root, main .MuiBox-root + .MuiBox-root:has(> .MuiBox-root > p) {
+  min-width: 0; white-space: normal; overflow-wrap: anywhere;
+}
+main .MuiTypography-root { overflow-wrap: anywhere; }
+@media (max-width: 700px) {
+  /* One column: the list of trials above the trial, a label above its value, a plot below its settings. */
+  main .MuiBox-root:has(> .MuiBox-root > .MuiList-root) { flex-direction: column; }
+  main .MuiBox-root:has(> .MuiList-root) { flex: none; width: 100%; min-width: 100%; max-height: 25vh; }
+  main .MuiBox-root:has(> p.MuiTypography-root + .MuiBox-root) { flex-wrap: wrap; }
+  main .MuiGrid-item { flex-basis: 100%; max-width: 100%; }
+  main .MuiCardContent-root > .MuiBox-root { flex-wrap: wrap; gap: 8px; }
+  main .MuiTableContainer-root { overflow-x: auto; }
+}
+"""
+
+READ_ONLY = """
+/* A read-only dashboard offers nothing that its server refuses. */
+button[aria-label="delete artifact"], button[aria-label="rename study"], button[aria-label="delete study"],
+button[aria-label="skip trial"], button:has([data-testid="AddBoxIcon"]), button:has([data-testid="EditIcon"]),
+button.MuiButton-outlinedError, .MuiCard-root:has([data-testid="UploadFileIcon"]) { display: none !important; }
+"""
+"""What visitors may not do, by the labels and icons of its buttons: create, rename, delete, edit, upload, fail."""
+
+DIGITS = 7
+"""Significant digits of a number on the page: as many as float32 has, in which accuracies are computed."""
+LONGEST_LIST = 8
+LONGEST_TEXT = 1024
+"""Characters of an attribute that is no text."""
+
+_ROOT = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_LINK = r"(\]\()%s/(dashboard|artifacts)/"
+
+
+def parse_root_path(text: str) -> str:
+    """The path below which a proxy serves the dashboard, without a slash at its end; empty for the root.
+
+    Raises `UserError` if it is not a path of plain characters.
+    """
+    path = text.strip().rstrip("/")
+    if not _ROOT.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise UserError(
+            f"--root-path must be a path such as /optuna, of letters, digits and . _ ~ -, but is {text[:100]!r}"
+        )
+    return path
+
+
+class Page:
+    """The dashboard's HTML and script below a root path. Not needed for the API, which does not know its own place."""
+
+    def __init__(self, root: str, *, read_only: bool) -> None:
+        self.root = root
+        self._read_only = read_only
+
+    @cached_property
+    def html(self) -> str:
+        """The page, with its script's address, our style and an icon."""
+        text = (FOLDER / "index.html").read_text(encoding="utf-8")
+        script = 'src="/static/bundle.js"'
+        _check(text, script, "</head>")
+        icon = f'<link rel="icon" href="{self.root}/favicon.ico">'
+        style = STYLE + READ_ONLY * self._read_only
+        text = text.replace(script, f'src="{self.root}/static/bundle.js?{self.tag}"')
+        return text.replace("</head>", f"{icon}\n<style>{style}</style>\n</head>")
+
+    @cached_property
+    def script(self) -> bytes:
+        """The page's script, compressed by gzip."""
+        text = (FOLDER / "public" / "bundle.js").read_text(encoding="utf-8")
+        _check(text, *(old for old, _ in SCRIPT_PATHS))
+        for old, new in SCRIPT_PATHS:
+            text = text.replace(old, new.replace("%s", self.root))
+        return gzip.compress(text.encode(), compresslevel=6, mtime=0)
+
+    @cached_property
+    def tag(self) -> str:
+        """What the script's address ends with, so that a browser keeps no script of another root path or version."""
+        return hashlib.sha256(f"{self.root} {optuna_dashboard.__version__}".encode()).hexdigest()[:12]
+
+    def present(self, answer: Any) -> Any:
+        """Changes an answer of the API for the reader: shorter numbers and attributes, links below the root path."""
+        if not isinstance(answer, dict):
+            return answer
+        for trial in [*_list(answer, "trials"), *_list(answer, "best_trials")]:
+            _present_trial(trial)
+            self._place_links(trial)
+        self._place_links(answer)
+        return answer
+
+    def accept(self, body: Any) -> None:
+        """Takes the root path out of a note that was edited, since the note is kept without it."""
+        if self.root and isinstance(body, dict) and isinstance(body.get("body"), str):
+            body["body"] = re.sub(_LINK % re.escape(self.root), r"\1/\2/", body["body"])
+
+    def _place_links(self, holder: dict[str, Any]) -> None:
+        note = holder.get("note")
+        if self.root and isinstance(note, dict) and isinstance(note.get("body"), str):
+            note["body"] = re.sub(_LINK % "", rf"\1{self.root}/\2/", note["body"])
+
+
+def _check(text: str, *needed: str) -> None:
+    missing = [part for part in needed if part not in text]
+    if missing:
+        raise UserError(
+            f"optuna-dashboard {optuna_dashboard.__version__} has no {missing[0]} in its page: "
+            "install the version that pyproject.toml names"
+        )
+
+
+def _list(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = answer.get(key)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def _present_trial(trial: dict[str, Any]) -> None:
+    if "values" in trial:
+        trial["values"] = [_short(value) for value in trial["values"]]
+    for report in _list(trial, "intermediate_values"):
+        report["value"] = _short(report["value"])
+
+
+def _short(value: Any) -> Any:
+    """A number without the digits that are those of its binary representation."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) and math.isfinite(value) else value
+
+
+def describe(value: Any) -> str:
+    """An attribute in a line that wraps: `2 0.99, 3 1` of a table, `29 values from 0.1 to 1` of a long list."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {describe(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        if len(value) <= LONGEST_LIST:
+            return f"[{', '.join(describe(item) for item in value)}]"
+        if all(isinstance(item, int | float) for item in value):
+            return f"[{len(value)} values from {describe(min(value))} to {describe(max(value))}]"
+        return f"[{len(value)} values]"
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def serialize_attributes(attributes: Mapping[str, Any]) -> list[dict[str, str]]:
+    """In place of the dashboard's own function, which writes tables as JSON and cuts them after 1,024 characters."""
+    return [{"key": key, "value": _attribute_text(value)} for key, value in attributes.items()]
+
+
+def _attribute_text(value: Any) -> str:
+    return value if isinstance(value, str) else describe(value)[:LONGEST_TEXT]
