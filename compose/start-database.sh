@@ -1,27 +1,29 @@
 #!/bin/sh
-# PostgreSQL with the keys of this installation, which follow what is in the volume `keys`.
+# Starts PostgreSQL with this installation's settings and keys, and reloads the keys when they change.
 set -eu
-from=/run/miiii/keys to=/run/postgresql-keys
+settings=/etc/miiii keys=/run/miiii/keys config=/run/postgresql-config socket=/run/miiii/socket
 
-copy_keys() {
-  install -d -m 700 -o postgres "$to"
-  for name in owner.password server.key server.crt; do install -m 600 -o postgres "$from/$name" "$to/$name"; done
-}
-
-# The password holds for a volume that is older than it, and the certificate that an invitation makes, at once.
-follow_keys() {
-  until pg_isready --quiet --username miiii --dbname miiii --host 127.0.0.1; do sleep 1; done
-  psql --quiet --username miiii --dbname miiii <<'SQL'
-\set password `cat /run/postgresql-keys/owner.password`
-SET log_statement = 'none';
-SET log_min_error_statement = 'panic';
-ALTER ROLE miiii PASSWORD :'password';
-SQL
-  while sleep 2; do
-    cmp -s "$from/server.crt" "$to/server.crt" || { copy_keys && kill -HUP 1; }
+# Copies, because PostgreSQL's user cannot read the originals: keys belong to the coordinator's user, and a repository
+# that was cloned under umask 077 to the user who cloned it.
+copy_config() {
+  install -d -m 700 -o postgres "$config"
+  for file in "$keys/server.key" "$keys/server.crt" "$settings/postgresql.conf" "$settings/pg_hba.conf"; do
+    install -m 600 -o postgres "$file" "$config/${file##*/}"
   done
 }
 
-copy_keys
+follow_keys() {
+  while sleep 2; do
+    cmp -s "$keys/server.crt" "$config/server.crt" || { copy_config && kill -HUP 1; }
+  done
+}
+
+copy_config
+# Only PostgreSQL may write here, and only the coordinator's group (see Dockerfile) may connect.
+install -d -m 710 -o postgres -g 10001 "$socket"
+rm -f "$socket"/.s.PGSQL.* # left by a server that was killed
 follow_keys &
-exec docker-entrypoint.sh postgres -c config_file=/etc/miiii/postgresql.conf
+# The image requires a password for a new database. Nobody knows this one, and pg_hba.conf admits nobody with it.
+POSTGRES_PASSWORD=$(head -c 32 /dev/urandom | base64)
+export POSTGRES_PASSWORD
+exec docker-entrypoint.sh postgres -c "config_file=$config/postgresql.conf"

@@ -1,8 +1,12 @@
-"""The exception that the command line turns into a sentence, and other errors in a line."""
+"""The exceptions that the command line turns into a sentence, and other errors in a line."""
 
 
 class UserError(Exception):
     """A mistake that the user can mend: one line that names the value, the limit and the way out."""
+
+
+class AccessRefusedError(UserError):
+    """The database answers and refuses this role: its password is void, or the role is gone."""
 
 
 def reason(error: BaseException) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -45,12 +47,19 @@ from miiii_search.cli.options import (
 )
 from miiii_search.cli.talking import say, say_ignored, write
 from miiii_search.environment import state_folder
-from miiii_search.errors import UserError
+from miiii_search.errors import AccessRefusedError, UserError
 from miiii_search.files import check_writable, file_name, write_file
 from miiii_search.terminal import streams
 
 if TYPE_CHECKING:
     from miiii_search.search.study import Study
+
+
+REFUSED_CODE = 77
+"""Exit code of a worker that the database refuses; EX_NOPERM of sysexits.h."""
+
+REFUSAL_SECONDS, REFUSAL_PAUSE_SECONDS = 60.0, 5.0
+"""For how long, and how often, `--idle-when-refused` tries a refused login when it starts."""
 
 
 def up(
@@ -215,6 +224,10 @@ def work(
     stopped_code: Annotated[
         int, typer.Option(min=0, max=255, help="Exit code once told to stop, for a scheduler that is to start another")
     ] = 0,
+    idle_when_refused: Annotated[
+        bool,
+        typer.Option("--idle-when-refused", help="Wait without training, for a container that would be started again"),
+    ] = False,
     metrics_port: MetricsPortOption = None,
     metrics_host: MetricsHostOption = "127.0.0.1",
     name: Annotated[
@@ -225,7 +238,8 @@ def work(
     """Train trials of a study until none is left. Any number of workers may do so, on any machine.
 
     Told to stop (Ctrl-C, SIGTERM, a closed terminal), it saves its trials and hands them back; whoever claims one
-    goes on from there. A second Ctrl-C or SIGTERM ends it at once.
+    goes on from there. A second Ctrl-C or SIGTERM ends it at once. If the database refuses its login for the time
+    of a lease, as after invite --revoke, it ends with exit code 77.
 
     Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
     """
@@ -237,58 +251,62 @@ def work(
     if with_parent:
         processes.at_parents_end(stop.set)
     beat = Pulse(pulse)
-    opened = _open_to_train(study, storage, any_version, stop if stay else None, beat, quiet=with_parent)
-    if opened is None:
-        _end_at_once(stopped_code)
-    from miiii_search.experiment.environment import import_jax
-
-    say_ignored()
-    import_jax()
-    from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
-    from miiii_search.search import monitoring
-    from miiii_search.search.checkpoints import Policy
-    from miiii_search.search.coordinator import wait_for_more
-    from miiii_search.search.worker import Worker
-
-    choose_device(device)
-    use_compilation_cache()
-    say(f"worker on {describe_device()}, lanes: {lanes}")
-    policy = Policy(folder, checkpoint_every, share_every)
-    tally = monitoring.Tally()
-
-    def begin() -> Worker:
-        return Worker(
-            opened,
-            n_lanes,
-            say,
-            snapshots,
-            checkpoints=policy,
-            any_version=any_version,
-            grace_seconds=grace,
-            on_turn=beat,
-            tally=tally,
-            name=name,
+    seconds = REFUSAL_SECONDS if idle_when_refused else 0.0
+    try:
+        opened = _open_to_train(
+            lambda: _open_for_work(study, storage, stop, seconds, with_parent),
+            any_version,
+            stop if stay else None,
+            beat,
         )
+        if opened is None:
+            _end_at_once(stopped_code)
+        from miiii_search.experiment.environment import import_jax
 
-    worker = begin()
-    with monitoring.serve(lambda: worker.metrics(), metrics_host, metrics_port, say):
-        worker.run(stop)
-        while stay and not stop.is_set():
-            say(f"study `{opened.name}` is done; waiting for more")
-            if wait_for_more(opened, stop, say, beat):
-                worker = begin()
-                worker.run(stop)
+        say_ignored()
+        import_jax()
+        from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
+        from miiii_search.search import monitoring
+        from miiii_search.search.checkpoints import Policy
+        from miiii_search.search.coordinator import wait_for_more
+        from miiii_search.search.worker import Worker
+
+        choose_device(device)
+        use_compilation_cache()
+        say(f"worker on {describe_device()}, lanes: {lanes}")
+        policy = Policy(folder, checkpoint_every, share_every)
+        tally = monitoring.Tally()
+
+        def begin() -> Worker:
+            return Worker(
+                opened,
+                n_lanes,
+                say,
+                snapshots,
+                checkpoints=policy,
+                any_version=any_version,
+                grace_seconds=grace,
+                on_turn=beat,
+                tally=tally,
+                name=name,
+            )
+
+        worker = begin()
+        with monitoring.serve(lambda: worker.metrics(), metrics_host, metrics_port, say):
+            worker.run(stop)
+            while stay and not stop.is_set():
+                say(f"study `{opened.name}` is done; waiting for more")
+                if wait_for_more(opened, stop, say, beat):
+                    worker = begin()
+                    worker.run(stop)
+    except AccessRefusedError as error:
+        _end_refused(error, idle_when_refused and not stop.is_set())
     if stop.is_set():
         _end_at_once(stopped_code)
 
 
 def _open_to_train(
-    study: str | None,
-    storage: str,
-    any_version: bool,
-    stop: threading.Event | None,
-    beat: Callable[[], object],
-    quiet: bool,
+    open_: Callable[[], Study], any_version: bool, stop: threading.Event | None, beat: Callable[[], object]
 ) -> Study | None:
     """Opens a study that this version may train; waits for one until `stop` is set, if given, and then returns None."""
 
@@ -296,8 +314,8 @@ def _open_to_train(
         opened.check_version(any_version)
 
     if stop is not None:
-        return when_compatible(lambda: open_study(study, storage, quiet=quiet), check, stop, beat)
-    opened = open_study(study, storage, quiet=quiet)
+        return when_compatible(open_, check, stop, beat)
+    opened = open_()
     check(opened)
     return opened
 
@@ -307,6 +325,31 @@ def _end_at_once(code: int) -> NoReturn:
     to_close.close()
     streams.flush()
     os._exit(code)
+
+
+def _open_for_work(study: str | None, storage: str, stop: threading.Event, seconds: float, quiet: bool) -> Study:
+    """`open_study`, tried for some seconds while the database refuses the login."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return open_study(study, storage, quiet=quiet)
+        except AccessRefusedError:
+            if time.monotonic() >= deadline or stop.wait(REFUSAL_PAUSE_SECONDS):
+                raise
+
+
+def _end_refused(error: AccessRefusedError, idle: bool) -> NoReturn:
+    """Says why, and ends this process; with `idle`, replaces it by one that waits for SIGTERM and holds no device."""
+    wait = "; this worker waits without training: start it anew once it is invited again" * idle
+    print(f"error: {' '.join(str(error).split())}{wait}", file=sys.stderr)
+    to_close.close()
+    streams.flush()
+    if idle:
+        signals = {s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        wait_for_signal = f"import signal; signal.sigwait({sorted(map(int, signals))})"
+        os.execv(sys.executable, [sys.executable, "-ISc", wait_for_signal])
+    os._exit(REFUSED_CODE)  # not sys.exit: the interpreter would wait for a thread that compiles
 
 
 def _lanes(lanes: str) -> int | None:

@@ -34,8 +34,10 @@ def supervise(
 
     Several may run at once: what one has done the others find done. While the database is away, it waits; then workers,
     who could not reach it either, get the period of a lease to come back first.
+
+    Raises `AccessRefusedError` once the database has refused the login for the period of a lease.
     """
-    poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say)
+    poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say, study.spec.lease_seconds)
     note, paused = StudyNote(study), False
     mismatch: str | None = None
     patient_until = 0.0
@@ -91,9 +93,10 @@ def wait_for_more(
 ) -> bool:
     """Waits until there is something to train in a study where there was nothing (True), or `stop` is set (False).
 
-    `on_poll` is called at each look, `observe` with what one that succeeded saw.
+    `on_poll` is called at each look, `observe` with what one that succeeded saw. Raises `AccessRefusedError` once the
+    database has refused the login for the period of a lease.
     """
-    patience = Patience(say)
+    patience = Patience(say, study.spec.lease_seconds)
 
     def has_more() -> bool:
         glance = study.glance()

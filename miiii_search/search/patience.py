@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sqlite3
 import threading
 import time
@@ -10,6 +12,8 @@ from typing import TypeVar
 
 import optuna
 import sqlalchemy as sa
+
+from miiii_search.errors import AccessRefusedError
 
 T = TypeVar("T")
 
@@ -36,6 +40,16 @@ STAYS = frozenset(
 )
 """SQLite's result codes that waiting does not change."""
 
+REFUSED_CODES = ("28P01", "28000")
+"""SQLSTATEs of a refused login: a wrong password, and anything else about the role or the rules for it."""
+
+REFUSED_WORDS = re.compile(
+    "password authentication failed|is not permitted to log in|no pg_hba.conf entry|pg_hba.conf rejects connection|"
+    'permission denied for database|FATAL: +(role|database) ".*" does not exist|'
+    "SASL authentication failed|no such user"  # PgBouncer's words for a wrong password and a role that is gone
+)
+"""The same in words, because psycopg2 has no SQLSTATE for a connection that was never made."""
+
 
 class Away(Exception):
     """The database does not answer, or did not a moment ago; nothing was written, or it is not known whether."""
@@ -46,12 +60,16 @@ class Patience:
 
     Everything that is tried must be such that doing it twice is doing it once. `say` is told when the database goes
     and when it is back.
+
+    A database that answers but refuses the login for `refusal_seconds` on end will not change its mind, unlike one that
+    is away: `attempt` then raises `AccessRefusedError`. By default it never does.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda line: None, refusal_seconds: float = math.inf) -> None:
         self._say = say
+        self._refusal_seconds = refusal_seconds
         self._wait = FIRST_SECONDS
-        self._again = self._since = 0.0
+        self._again = self._since = self._refused_since = 0.0
 
     @property
     def is_away(self) -> bool:
@@ -59,7 +77,10 @@ class Patience:
         return self._since > 0
 
     def attempt(self, action: Callable[[], T]) -> T:
-        """What the action returns. Raises `Away`, and does nothing where it is too early to try again."""
+        """What the action returns. Raises `Away`, and does nothing where it is too early to try again.
+
+        Raises `AccessRefusedError` once the login has been refused for too long.
+        """
         if time.monotonic() < self._again:
             raise Away
         try:
@@ -71,7 +92,7 @@ class Patience:
             raise Away from error
         if self._since:
             self._say(f"the database is back after {time.monotonic() - self._since:.0f} s")
-            self._wait, self._again, self._since = FIRST_SECONDS, 0.0, 0.0
+            self._wait, self._again, self._since, self._refused_since = FIRST_SECONDS, 0.0, 0.0, 0.0
         return result
 
     def insist(self, action: Callable[[], T], stop: threading.Event) -> T:
@@ -84,11 +105,24 @@ class Patience:
                     raise
 
     def _failed(self, error: Exception) -> None:
-        now = time.monotonic()
-        if not self._since:
-            self._since = now
-            self._say(f"the database does not answer ({first_line(error)}); trying again until it does")
+        now, reason, is_first = time.monotonic(), first_line(error), not self._since
+        self._since = self._since or now
         self._again, self._wait = now + self._wait, min(2 * self._wait, LONGEST_SECONDS)
+        if not is_refused(error):
+            self._refused_since = 0.0
+            if is_first:
+                self._say(f"the database does not answer ({reason}); trying again until it does")
+            return
+        if not self._refused_since:
+            self._refused_since = now
+            limit = f" for {self._refusal_seconds:g} s" if math.isfinite(self._refusal_seconds) else ""
+            self._say(f"the database refuses the login ({reason}); trying again{limit}")
+        if now >= self._refused_since + self._refusal_seconds:
+            raise AccessRefusedError(
+                f"the database has refused the login for {now - self._refused_since:.0f} s ({reason}); was the "
+                "invitation of this machine revoked, or replaced by another one?"
+            )
+        self._again = min(self._again, self._refused_since + self._refusal_seconds)
 
 
 def is_lost(error: BaseException | None) -> bool:
@@ -112,6 +146,16 @@ def is_read_only(error: sa.exc.DBAPIError) -> bool:
     if getattr(error.orig, "pgcode", None) in (READ_ONLY, INSUFFICIENT_PRIVILEGE):
         return True
     return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY")
+
+
+def is_refused(error: BaseException | None) -> bool:
+    """Whether a database that answers refused the login, which trying again does not change."""
+    if isinstance(error, optuna.exceptions.StorageInternalError | sa.exc.PendingRollbackError):
+        return is_refused(error.__cause__) or is_refused(error.__context__)
+    if not isinstance(error, sa.exc.DBAPIError):
+        return False
+    words = str(error.orig)
+    return getattr(error.orig, "pgcode", None) in REFUSED_CODES or REFUSED_WORDS.search(words) is not None
 
 
 def first_line(error: Exception) -> str:

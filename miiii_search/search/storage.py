@@ -17,10 +17,10 @@ import optuna
 import psycopg2.extensions
 import sqlalchemy as sa
 
-from miiii_search.errors import UserError
+from miiii_search.errors import AccessRefusedError, UserError
 from miiii_search.redaction import hide_passwords
 from miiii_search.search import faults, sqlite_file, tables
-from miiii_search.search.patience import first_line, is_lost
+from miiii_search.search.patience import first_line, is_lost, is_refused
 
 BUSY_SECONDS = 60
 """How long a writer waits for another one of the same SQLite file."""
@@ -166,7 +166,7 @@ def open_database(text: str, *, create: bool = False) -> Database:
 
     A SQLite file that may only be read is opened for reading, unless `create`.
     Raises `UserError` if the kind is unknown, the server does not answer, the tables are not ours, or there is
-    nothing to open.
+    nothing to open; `AccessRefusedError` if the server refuses the login.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # what it tells of every trial, we show
     url = parse_url(text)
@@ -209,7 +209,8 @@ def open_database(text: str, *, create: bool = False) -> Database:
         if not is_lost(error):
             raise UserError(f"cannot use {redacted(url)}: {reason}") from None
         way_out = "may its file be written?" if url.drivername == "sqlite" else _way_out(reason)
-        raise UserError(f"cannot reach {redacted(url)}: {reason}; {way_out}") from None
+        kind = AccessRefusedError if is_refused(error) else UserError
+        raise kind(f"cannot reach {redacted(url)}: {reason}; {way_out}") from None
 
 
 def _make_engine(url: sa.URL, read_only: bool) -> sa.Engine:
@@ -343,7 +344,8 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 WAYS_OUT = {
-    "password authentication failed": "are role and password right, and its special characters percent-encoded?",
+    "password authentication failed": "are role and password right, and its special characters percent-encoded? "
+    "Was the invitation of this machine revoked, or replaced by another one?",
     "no password supplied": "put it into the URL, postgresql://USER:PASSWORD@HOST/DATABASE",
     "no encryption": "add ?sslmode=verify-full&sslrootcert=FILE to the URL",
     "does not support SSL": "is it the right server? Ours speaks TLS",

@@ -19,7 +19,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from miiii_search.errors import reason
+from miiii_search.errors import AccessRefusedError, reason
 from miiii_search.experiment.crew import Crew
 from miiii_search.experiment.device import describe_device, package_versions
 from miiii_search.experiment.numerics import describe_numerics
@@ -108,7 +108,8 @@ class Worker:
             **study.check_version(any_version),
         }
         self._on_turn = on_turn
-        self._patience = Patience(say)
+        # Refused for as long as a lease lasts, this worker has lost its trials to others.
+        self._patience = Patience(say, refusal_seconds=study.spec.lease_seconds)
         self._policy = checkpoints
         self._saver = Saver(study, checkpoints, say) if checkpoints else None
         self._on_chunk = on_chunk
@@ -127,7 +128,7 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Works until the study has no trial left to give, or `stop` is set; then saves its trials and hands them
-        back."""
+        back. Raises `AccessRefusedError` once the database has refused the login for the time of a lease."""
         if self._saver is not None:
             self._saver.sweep()
         with Renewer(self._database, self._study.spec.lease_seconds, self._tally) as renewer:
@@ -208,7 +209,7 @@ class Worker:
                 self._say(f"handed back {len(numbers)} trials: {', '.join(map(str, numbers))}")
             if self._allowance.over(self._margin) is None:
                 self._patience.attempt(self._allowance.pause)
-        except Away:
+        except (Away, AccessRefusedError):
             self._say(f"{len(held)} trials go back to the queue when their leases run out")
 
     def _over_budget(self) -> str | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
 from miiii_search.errors import UserError
 from miiii_search.search.storage import Database
 from miiii_search.search.study import check_name
@@ -27,7 +30,7 @@ def invite(database: Database, keys: Keys, name: str, host: str, port: int, stud
         )
     if study:
         check_name(study)
-    if not keys.owner_url.exists():
+    if not keys.authority_key.exists():
         raise UserError(
             f"there are no keys in {keys.keys}; invite is for docker compose exec coordinator miiii-search invite"
         )
@@ -47,19 +50,27 @@ def invite(database: Database, keys: Keys, name: str, host: str, port: int, stud
 
 # 2. On the other machine, in a clone of this repository, type:
 
+[ ! -d workers/ca.crt ] || rmdir workers/ca.crt
 cat > workers/ca.crt <<'END'
 {keys.authority.read_text().strip()}
 END
-(umask 077; cat > workers/.env <<'END'
+chmod 644 workers/ca.crt
+touch workers/.env && chmod 600 workers/.env && cat > workers/.env <<'END'
+COMPOSE_PROJECT_NAME={project_name(keys, name)}
 MIIII_STORAGE={url}{chosen}
 MIIII_WORKER_NAME={_quoted(name)}
 END
-)
 docker compose -f workers/docker-compose.yml up
 
 # A machine without a GPU adds the line MIIII_DEVICE=cpu to workers/.env first. The password stands here and nowhere
 # else; to take it back: docker compose exec coordinator miiii-search invite --revoke --name {name}
 """
+
+
+def project_name(keys: Keys, name: str) -> str:
+    """A name for the worker's Compose project that no other search's worker on the same machine has."""
+    certificate = x509.load_pem_x509_certificate(keys.authority.read_bytes())
+    return f"miiii-search-{name}-{certificate.fingerprint(hashes.SHA256()).hex()[:8]}"
 
 
 def _quoted(value: str) -> str:

@@ -1,7 +1,8 @@
 """The passwords and certificates of an installation, in two folders: what there is stays, what is missing is made.
 
-`keys` holds what is secret: the authority's key, the server's key, the owner's way to the database. `access` holds
-what a worker of this machine may read: the authority's certificate and the worker's way to the database.
+`keys` holds what is secret: the authority's key and the server's key. `access` holds what a worker of this machine may
+read: the authority's certificate and the worker's way to the database. The database's owner has no password: it
+connects by a Unix socket that only the coordinator's container shares.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from miiii_search.files import write_file
 OWN_NAMES = ("database", "localhost", "127.0.0.1")
 """What the server is called by the other containers, and on its own machine."""
 
-OWNER, LOCAL_WORKER, DATABASE = "miiii", "worker", "miiii"
+LOCAL_WORKER, DATABASE = "worker", "miiii"
 
 AUTHORITY_DAYS, SERVER_DAYS, RENEWAL_DAYS = 3650, 825, 90
 
@@ -43,9 +44,9 @@ class Keys:
         return self.access / "ca.crt"
 
     @property
-    def owner_url(self) -> Path:
-        """A file with the owner's storage URL."""
-        return self.keys / "owner.url"
+    def authority_key(self) -> Path:
+        """The key that signs the server's certificate."""
+        return self.keys / "ca.key"
 
     @property
     def worker_url(self) -> Path:
@@ -61,13 +62,13 @@ class Keys:
         try:
             self.keys.mkdir(parents=True, exist_ok=True)
             self.access.mkdir(parents=True, exist_ok=True)
-            if not (self.keys / "ca.key").exists() or not self.authority.exists():
+            if not self.authority_key.exists() or not self.authority.exists():
                 self._make_authority()
-            for path, role in ((self.owner_url, OWNER), (self.worker_url, LOCAL_WORKER)):
-                if not path.exists():
-                    _write(path, storage_url(role, new_password(), "database", self.authority) + "\n")
-            password = sa.make_url(self.owner_url.read_text().strip()).password
-            _write(self.keys / "owner.password", f"{password}")
+            if not self.worker_url.exists():
+                url = storage_url(LOCAL_WORKER, new_password(), "database", self.authority)
+                _write(self.worker_url, url + "\n")
+            for obsolete in ("owner.url", "owner.password"):  # of earlier versions
+                (self.keys / obsolete).unlink(missing_ok=True)
             return self._certify(names)
         except OSError as error:
             raise UserError(
@@ -89,7 +90,7 @@ class Keys:
             (self.keys / old).unlink(missing_ok=True)
         _write(self.authority, certificate.public_bytes(serialization.Encoding.PEM).decode())
         # Last: where there is a key, it is the certificate's.
-        _write(self.keys / "ca.key", _pem(key))
+        _write(self.authority_key, _pem(key))
 
     def _certify(self, names: Iterable[str]) -> bool:
         path = self.keys / "server.crt"
@@ -100,7 +101,7 @@ class Keys:
         if fresh and wanted == before and (self.keys / "server.key").exists():
             return False
         authority = x509.load_pem_x509_certificate(self.authority.read_bytes())
-        authority_key = serialization.load_pem_private_key((self.keys / "ca.key").read_bytes(), None)
+        authority_key = serialization.load_pem_private_key(self.authority_key.read_bytes(), None)
         assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (

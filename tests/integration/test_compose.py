@@ -6,16 +6,21 @@ Needs an engine that `docker info` reaches; `make test-compose` runs these tests
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+import sqlalchemy as sa
 import yaml
 
 from miiii_search.service.keys import Keys
@@ -24,6 +29,8 @@ from tests.integration.processes import wait_for
 
 needs_compose = pytest.mark.skipif(not has_compose(), reason="there is no Docker Compose here")
 needs_engine = pytest.mark.skipif(not has_engine(), reason="there is no container engine here that docker info reaches")
+
+WORKERS = "workers/docker-compose.yml"
 
 SHORT = {
     "MIIII_DEVICE": "cpu",
@@ -54,13 +61,39 @@ def test_every_file_is_valid(device: str, database: str, tmp_path: Path) -> None
 
 @needs_compose
 def test_the_other_machine_s_file_is_valid(tmp_path: Path) -> None:
-    file = "workers/docker-compose.yml"
     url = "postgresql://worker_a:b@c:5432/miiii?sslmode=verify-full&sslrootcert=%2Fetc%2Fmiiii%2Fca.crt"
-    services = yaml.safe_load(Project("valid", {"MIIII_STORAGE": url}, tmp_path, file)("config"))["services"]
+    services = yaml.safe_load(Project("valid", {"MIIII_STORAGE": url}, tmp_path, WORKERS)("config"))["services"]
     assert services["worker"]["environment"]["MIIII_STORAGE"] == url
-    refused = Project("valid", {}, tmp_path, file).start("config")
+    refused = Project("valid", {}, tmp_path, WORKERS).start("config")
     assert refused.returncode != 0
     assert "miiii-search invite" in refused.stderr
+
+
+@needs_compose
+def test_clones_share_nothing_but_the_machine(tmp_path: Path) -> None:
+    """Each is a project of its own, named after its folder; an older installation keeps its name by a setting."""
+    found = [compose_config(copy_compose_files(tmp_path / name)) for name in ("one", "Two")]
+    assert [config["name"] for config in found] == ["one", "two"]
+    for config in found:
+        named = [volume["name"] for volume in config["volumes"].values()]
+        named += [service["image"] for name, service in config["services"].items() if name != "database"]
+        assert all(re.match(rf"{config['name']}[_-]", name) for name in named)
+    (tmp_path / "one" / ".env").write_text("COMPOSE_PROJECT_NAME=miiii-search\n")
+    kept = compose_config(tmp_path / "one")
+    assert kept["volumes"]["database"]["name"] == "miiii-search_database"
+
+
+@needs_compose
+def test_workers_of_two_searches_share_nothing_but_the_machine(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        folder = copy_compose_files(tmp_path / name)
+        (folder / "workers" / ".env").write_text(f"COMPOSE_PROJECT_NAME=miiii-search-{name}\nMIIII_STORAGE=url\n")
+        (folder / ".env").write_text("COMPOSE_PROJECT_NAME=miiii-search\nMIIII_LANES=7\n")
+        config = compose_config(folder, "--file", WORKERS)
+        assert config["name"] == f"miiii-search-{name}"
+        assert config["volumes"]["worker"]["name"] == f"miiii-search-{name}_worker"
+        assert config["services"]["worker"]["image"] == f"miiii-search-{name}-worker:cuda"
+        assert config["services"]["worker"]["environment"]["MIIII_LANES"] == "auto"
 
 
 @needs_compose
@@ -133,7 +166,7 @@ def test_a_search_through_all_that_happens_to_it(stack: Project, tmp_path: Path)
 @needs_engine
 @pytest.mark.timeout(1200)
 def test_containers_may_do_little(stack: Project) -> None:
-    for service, image in (("coordinator", "miiii-search-coordinator"), ("worker", "miiii-search-worker:cpu")):
+    for service, image in (("coordinator", f"{stack.name}-coordinator"), ("worker", f"{stack.name}-worker:cpu")):
         container = stack.containers(service)[0]["ID"]
         found = inspect(container)
         assert found["Config"]["User"] == "10001:10001"
@@ -146,11 +179,81 @@ def test_containers_may_do_little(stack: Project) -> None:
     jax = 'import importlib.util as u; print(*[n for n in ("jax", "flax", "optax", "scipy") if u.find_spec(n)])'
     assert stack("exec", "--no-TTY", "coordinator", "python", "-c", jax).strip() == ""
     # Nothing that could connect as the database's owner or sign certificates is within a worker's reach.
-    assert "keys" not in {mount["Destination"].rpartition("/")[2] for mount in found["Mounts"]}
-    logs = stack("logs")
-    owner = stack("exec", "--no-TTY", "coordinator", "cat", "/run/miiii/keys/owner.password")
-    assert len(owner) > 20
-    assert owner not in logs
+    for service in ("worker", "dashboard"):
+        mounts = inspect(stack.containers(service)[0]["ID"])["Mounts"]
+        assert not {"keys", "socket"} & {mount["Destination"].rpartition("/")[2] for mount in mounts}
+
+
+def copy_compose_files(folder: Path) -> Path:
+    """A folder with what Compose reads of a clone, readable by its owner alone, as after umask 077."""
+    for path in (ROOT / "docker-compose.yml", ROOT / WORKERS, *(ROOT / "compose").iterdir()):
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copy.chmod(0o600)
+    return folder
+
+
+def compose_config(folder: Path, *options: str) -> dict[str, Any]:
+    """What Compose makes of its files when it is called in this folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MIIII_", "COMPOSE_"))}
+    command = ["docker", "compose", *options, "config", "--format", "json"]
+    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    config: dict[str, Any] = json.loads(done.stdout)
+    return config
+
+
+TRY = """
+import psycopg2, sys
+for url in sys.stdin.read().split():
+    try:
+        psycopg2.connect(url).close()
+        print("admitted")
+    except psycopg2.OperationalError as error:
+        print(" ".join(str(error).split()))
+"""
+"""Tries to connect with each URL that it reads, and prints what came of it."""
+
+
+@needs_engine
+@pytest.mark.timeout(1200)
+def test_the_owner_connects_by_socket_alone(stack: Project) -> None:
+    """From nowhere on a network, even with a password; a worker's role connects from all the same places."""
+    port, network = int(stack.settings["MIIII_DATABASE_PORT"]), f"{stack.name}_elsewhere"
+    stack("exec", "--no-TTY", "database", "psql", "-qU", "miiii", "-c", "ALTER ROLE miiii PASSWORD 'known'")
+    worker = sa.make_url(stack("exec", "--no-TTY", "worker", "cat", "/run/miiii/access/worker.url").strip())
+    image = f"{stack.name}-coordinator"
+    elsewhere = ("docker", "run", "--rm", "-i", "--network", network, "--entrypoint", "python3", image, "-c", TRY)
+    inside = ("docker", "exec", "-i", stack.containers("worker")[0]["ID"], "python3", "-c", TRY)
+    host = (sys.executable, "-c", TRY)
+    sides: list[tuple[tuple[str, ...], str, int]] = [
+        (inside, "database", 5432),
+        (host, "127.0.0.1", port),
+        (host, gateway_address(), port),
+        (host, address_of(stack.containers("database")[0]["ID"]), 5432),
+        (elsewhere, gateway_address(), port),
+    ]
+    try:
+        subprocess.run(["docker", "network", "create", network], check=True, capture_output=True)
+        with another_machine() as (enter, host_address):
+            if enter:
+                sides.append(((*enter, *host), host_address, port))
+            for command, address, at in sides:
+                given = worker.set(host=address, port=at).set(query={"sslmode": "require"})
+                owner = given.set(username="miiii", password="known")
+                plain = [url.set(query={"sslmode": "disable"}) for url in (owner, given)]
+                urls = "\n".join(url.render_as_string(hide_password=False) for url in (owner, *plain, given))
+                done = subprocess.run(command, input=urls, capture_output=True, text=True, timeout=60)
+                assert done.returncode == 0, done.stderr
+                by_tls, unencrypted, worker_unencrypted, admitted = done.stdout.splitlines()
+                assert "pg_hba.conf rejects connection" in by_tls, (command, address)
+                assert "pg_hba.conf rejects connection" in unencrypted, (command, address)
+                assert "no encryption" in worker_unencrypted, (command, address)
+                assert admitted == "admitted", (command, address)
+    finally:
+        subprocess.run(["docker", "network", "rm", network], capture_output=True)
+    assert stack.status()["study"] == "short"  # as the owner, by the socket
 
 
 @needs_engine
@@ -201,40 +304,54 @@ def test_a_second_machine(stack: Project, tmp_path: Path) -> None:
         "miiii-second",
         {"MIIII_DEVICE": "cpu", "MIIII_STORAGE": url, "MIIII_STUDY": "second", "MIIII_CA": str(certificate)},
         tmp_path,
-        "workers/docker-compose.yml",
+        WORKERS,
     )
+    absent = tmp_path / "absent.crt"
+    without = Project("miiii-second", dict(second.settings) | {"MIIII_CA": str(absent)}, tmp_path / "without", WORKERS)
     try:
+        refused = without.start("up", "--detach")
+        assert refused.returncode != 0
+        assert f"bind source path does not exist: {absent}" in refused.stderr
+        assert not absent.exists()
         second("up", "--detach")
         wait_for(lambda: json.loads(stack.search("status", "--study", "second", "--json"))["done"], seconds=300)
         assert "was trained" not in second("logs", "worker")
         assert url.split(":")[2].split("@")[0] not in second("logs", "worker")
+        stack.search("invite", "--revoke", "--name", "second")
+        with pytest.raises(psycopg2.OperationalError):
+            connect()
+        wait_for(lambda: "waits without training" in second("logs", "worker"))
+        [worker] = second.containers("worker")
+        assert (worker["State"], inspect(worker["ID"])["RestartCount"]) == ("running", 0)
+        assert second("logs", "worker").count("error: ") == 1
         began = time.monotonic()
         second("stop", "worker")
         assert time.monotonic() - began < 30
         assert [c["ExitCode"] for c in second.containers("worker")] == [0]
     finally:
         second.close()
-    stack.search("invite", "--revoke", "--name", "second")
-    with pytest.raises(psycopg2.OperationalError):
-        connect()
 
 
 @needs_engine
 @pytest.mark.timeout(600)
 def test_a_volume_that_is_older_than_its_keys(tmp_path: Path) -> None:
-    """Made by the plain image, without TLS and with a password that nobody knows any more."""
+    """Made by the plain image, without TLS and with a password that nobody knows any more; under a clone whose files
+    only its owner can read."""
     project = Project("miiii-older", SHORT, tmp_path)
+    files = copy_compose_files(tmp_path / "private")
+    private = Project("miiii-older", SHORT, tmp_path / "private", str(files / "docker-compose.yml"))
     volume, plain = f"{project.name}_database", f"{project.name}-plain"
     old = ("docker", "run", "--detach", "--rm", "--name", plain)
     settings = ("-e", "POSTGRES_USER=miiii", "-e", "POSTGRES_PASSWORD=forgotten")
     ready = ("docker", "exec", plain, "pg_isready", "-h", "127.0.0.1", "-U", "miiii")
     try:
+        project("build", "coordinator", seconds=1800)
         project("create", "database")  # makes the volume
         run = (*old, *settings, "-v", f"{volume}:/var/lib/postgresql/data", "postgres:17-trixie")
         subprocess.run(run, check=True, capture_output=True)
         wait_for(lambda: subprocess.run(ready, capture_output=True).returncode == 0)
         subprocess.run(["docker", "stop", plain], check=True, capture_output=True)
-        project("up", "--detach", "--wait", "coordinator")
+        private("up", "--detach", "--wait", "coordinator")
         assert project.status()["counts"]["waiting"] == 8
         refused = (
             "import psycopg2\n"
@@ -243,15 +360,20 @@ def test_a_volume_that_is_older_than_its_keys(tmp_path: Path) -> None:
             "    except psycopg2.OperationalError as error: print(error)"
         )
         said = project("exec", "--no-TTY", "coordinator", "python", "-c", refused)
-        assert "no encryption" in said
-        assert "password authentication failed" in said
+        assert said.count("pg_hba.conf rejects connection") == 2
     finally:
         subprocess.run(["docker", "rm", "--force", plain], capture_output=True)
         project.close()
 
 
 def second_settings() -> tuple[str, ...]:
-    settings = ("experiment.p=13", "experiment.validation_samples=20", "experiment.epochs=64", "budget.trials=2")
+    settings = (
+        "experiment.p=13",
+        "experiment.validation_samples=20",
+        "experiment.epochs=64",
+        "budget.trials=2",
+        "lease_seconds=5",
+    )
     return tuple(part for setting in settings for part in ("--set", setting))
 
 
@@ -264,6 +386,36 @@ def is_named(connect: Any) -> bool:
             return False
         raise
     return True
+
+
+def address_of(container: str) -> str:
+    """A container's address in its project's network."""
+    [network] = inspect(container)["NetworkSettings"]["Networks"].values()
+    address: str = network["IPAddress"]
+    return address
+
+
+@contextmanager
+def another_machine() -> Iterator[tuple[tuple[str, ...], str]]:
+    """A network namespace with a cable to this one, and this one's address there; nothing without the right to."""
+    name, near, far = f"miiii-{os.getpid()}", f"near{os.getpid()}"[:15], f"far{os.getpid()}"[:15]
+    here, there = (f"198.18.{os.getpid() % 256}.{number}" for number in (1, 2))  # reserved for tests of networks
+    commands = (
+        f"ip netns add {name}",
+        f"ip link add {near} type veth peer name {far} netns {name}",
+        f"ip address add {here}/30 dev {near}",
+        f"ip link set {near} up",
+        f"ip -n {name} address add {there}/30 dev {far}",
+        f"ip -n {name} link set {far} up",
+    )
+    try:
+        able = shutil.which("ip") and all(
+            subprocess.run(command.split(), capture_output=True).returncode == 0 for command in commands
+        )
+        yield (("ip", "netns", "exec", name), here) if able else ((), "")
+    finally:
+        if shutil.which("ip"):
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
 def gateway_address() -> str:

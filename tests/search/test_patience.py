@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search.errors import AccessRefusedError
 from miiii_search.search import storage
 from miiii_search.search.patience import Away, Patience, first_line, is_lost
 from miiii_search.search.storage import open_database
 from miiii_search.search.study import create_study
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, open_engine
 from tests.search.support import make_spec
 
 
@@ -38,6 +40,43 @@ def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
         again = patience.insist(lambda: study.read([trial_id]), threading.Event())
         assert again[trial_id].state == TrialState.WAITING and patience.is_away is False
         database.close()
+
+
+def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
+    """Refused for long enough, patience ends; a server that is down or starts is waited for, however long."""
+    with PostgresServer() as server:
+        owner = open_engine(server.url).execution_options(isolation_level="AUTOCOMMIT")
+        url = sa.make_url(server.url).set(username="guest", password="secret")
+        engine = open_engine(url.render_as_string(False))
+
+        def execute(statement: str) -> None:
+            with owner.connect() as connection:
+                connection.exec_driver_sql(statement)
+
+        def connect() -> None:
+            engine.connect().close()
+
+        def ends(refusal_seconds: float) -> type[Exception]:
+            with pytest.raises((Away, AccessRefusedError)) as caught:
+                Patience(refusal_seconds=refusal_seconds).attempt(connect)
+            return caught.type
+
+        assert ends(0) is AccessRefusedError, "no such role"
+        execute("CREATE ROLE guest LOGIN PASSWORD 'another'")
+        assert (ends(0), ends(60), ends(math.inf)) == (AccessRefusedError, Away, Away)
+        execute("ALTER ROLE guest NOLOGIN PASSWORD 'secret'")
+        assert ends(0) is AccessRefusedError, "not permitted"
+        said: list[str] = []
+        patience = Patience(said.append, refusal_seconds=60)
+        with pytest.raises(Away):
+            patience.attempt(connect)
+        execute("ALTER ROLE guest LOGIN")
+        patience.insist(connect, threading.Event())
+        assert "refuses the login" in said[0] and "for 60 s" in said[0] and "is back" in said[1]
+        execute("ALTER ROLE guest CONNECTION LIMIT 0")
+        assert ends(0) is Away, "too many connections"
+        server.stop()
+        assert ends(0) is Away, "no server"
 
 
 def test_a_server_that_takes_no_writes_is_waited_for() -> None:

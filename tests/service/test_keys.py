@@ -36,10 +36,7 @@ def is_trusted(keys: Keys, name: str) -> bool:
 def test_what_is_there_stays(keys: Keys) -> None:
     assert keys.prepare()
     before = contents(keys)
-    assert set(before) == {
-        *("ca.key", "ca.crt", "server.key", "server.crt"),
-        *("owner.url", "owner.password", "worker.url"),
-    }
+    assert set(before) == {"ca.key", "ca.crt", "server.key", "server.crt", "worker.url"}
     assert not keys.prepare()
     assert contents(keys) == before
     assert keys.prepare(["gpu1.lab"])
@@ -74,13 +71,20 @@ def test_private_keys_belong_to_their_certificates(keys: Keys) -> None:
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(keys.keys / "server.crt", keys.keys / "server.key")
 
 
-def test_urls(keys: Keys) -> None:
+def test_url_of_the_worker(keys: Keys) -> None:
     keys.prepare()
-    owner, worker = (sa.make_url(path.read_text().strip()) for path in (keys.owner_url, keys.worker_url))
-    assert (owner.username, worker.username) == ("miiii", "worker")
-    assert owner.password != worker.password
-    assert owner.password == (keys.keys / "owner.password").read_text()
-    assert dict(owner.query) == {"sslmode": "verify-full", "sslrootcert": str(keys.authority)}
+    worker = sa.make_url(keys.worker_url.read_text().strip())
+    assert worker.username == "worker"
+    assert len(worker.password or "") >= 32
+    assert dict(worker.query) == {"sslmode": "verify-full", "sslrootcert": str(keys.authority)}
+
+
+def test_passwords_of_the_owner_that_earlier_versions_made_are_removed(keys: Keys) -> None:
+    keys.prepare()
+    for name in ("owner.url", "owner.password"):
+        (keys.keys / name).write_text("obsolete")
+    keys.prepare()
+    assert not list(keys.keys.glob("owner.*"))
 
 
 def test_certificate_is_renewed_in_time(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:

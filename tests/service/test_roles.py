@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import signal
+import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -16,9 +21,9 @@ from miiii_search.search.archive import export_study
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import create_study
 from miiii_search.service import roles
-from miiii_search.service.invite import invite
+from miiii_search.service.invite import invite, project_name
 from miiii_search.service.keys import Keys
-from tests.integration.processes import TINY, Processes, read_trials
+from tests.integration.processes import TINY, Processes, read_trials, wait_for
 from tests.postgres import open_engine
 from tests.search.support import everything, make_spec, together, with_all
 
@@ -155,6 +160,72 @@ def test_dropped_role_is_out_at_once(role: str, owned: Database) -> None:
         engine.connect()
 
 
+ENDLESS = (*TINY, "--set", "experiment.epochs=1000000", "--set", "lease_seconds=2", "--trials", "2")
+
+
+def trains(postgres_url: str) -> bool:
+    """Whether a trial of study `s` has reported."""
+    return any(trial.intermediate_values for trial in read_trials(postgres_url, "s"))
+
+
+def errors(said: str) -> list[str]:
+    assert "Traceback" not in said
+    return [line for line in said.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize(("study", "ends"), [("trained", "revoked"), ("done", "not permitted to log in")])
+def test_a_worker_that_is_refused_ends(
+    role: str, owned: Database, postgres_url: str, processes: Processes, study: str, ends: str
+) -> None:
+    """Once the time of a lease is over, with one line; whether it trains or waits for more to train."""
+    is_trained = study == "trained"
+    processes.run("create", "--study", "s", *(ENDLESS if is_trained else (*TINY, *ENDLESS[-4:])), storage=postgres_url)
+    roles.grant_workers(owned)
+    worker = processes.start("work", "--study", "s", "--stay", "--lanes", "1", storage=role)
+    # The first trial is compiled first, which takes minutes on a busy machine.
+    wait_for(
+        lambda: trains(postgres_url) if is_trained else processes.has_said(worker, "waiting for more"), seconds=300
+    )
+    name = str(sa.make_url(role).username)
+    if ends == "revoked":
+        roles.drop_worker(owned, name)
+    else:
+        with owned.transaction() as connection:
+            connection.execute(sa.text(f'ALTER ROLE "{name}" NOLOGIN'))
+        with owned.transaction() as connection:
+            terminate = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = :name"
+            connection.execute(sa.text(terminate), {"name": name})
+    assert worker.wait(120) == 77, processes.log(worker)
+    [error] = errors(processes.log(worker))
+    assert "has refused the login" in error and name in error and "invitation" in error
+
+
+def test_a_worker_that_is_refused_when_it_starts(role: str, owned: Database, processes: Processes) -> None:
+    roles.drop_worker(owned, str(sa.make_url(role).username))
+    worker = processes.start("work", "--study", "s", storage=role)
+    assert worker.wait(60) == 77
+    [error] = errors(processes.log(worker))
+    assert "password authentication failed" in error and "invitation" in error
+
+
+def test_a_refused_worker_of_a_container_waits_without_a_device(
+    role: str, owned: Database, postgres_url: str, processes: Processes
+) -> None:
+    """To end would have it started again, for ever. Its process is replaced by one that holds nothing."""
+    processes.run("create", "--study", "s", *ENDLESS, storage=postgres_url)
+    roles.grant_workers(owned)
+    arguments = ("work", "--study", "s", "--stay", "--lanes", "1", "--idle-when-refused")
+    worker = processes.start(*arguments, storage=role)
+    wait_for(lambda: trains(postgres_url), seconds=300)
+    roles.drop_worker(owned, str(sa.make_url(role).username))
+    wait_for(lambda: "sigwait" in " ".join(psutil.Process(worker.pid).cmdline()))
+    [error] = errors(processes.log(worker))
+    assert "waits without training" in error
+    assert psutil.Process(worker.pid).num_threads() == 1
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+
 def test_roles_that_are_no_worker_s_are_left_alone(role: str, owned: Database) -> None:
     with pytest.raises(UserError, match="is no worker's"):
         roles.set_worker(owned, str(owned.url.username), "mine")
@@ -188,6 +259,32 @@ def test_an_invitation_names_the_study(owned: Database, tmp_path: Path, study: s
     lines = invite(owned, keys, "gpu2", "gpu1.lab", 5432, study).splitlines()
     assert [one for one in lines if one.startswith("MIIII_STUDY")] == ([line] if line else [])
     assert "MIIII_WORKER_NAME=gpu2" in lines
+
+
+@pytest.mark.parametrize("umask", ["022", "077"])
+@pytest.mark.parametrize("before", ["nothing", "a folder in the certificate's place"])
+def test_what_an_invitation_has_typed(owned: Database, tmp_path: Path, umask: str, before: str) -> None:
+    """The container's user can read the certificate, nobody else the password; and the project is this search's."""
+    keys = Keys(tmp_path / "keys", tmp_path / "access")
+    keys.prepare()
+    clone = tmp_path / "clone" / "workers"
+    clone.mkdir(parents=True)
+    if before != "nothing":
+        (clone / "ca.crt").mkdir()  # as Docker makes one where the file is missing
+    printed = invite(owned, keys, "gpu2", "gpu1.lab", 5432, None)
+    script = f'umask {umask}\ndocker() {{ echo docker "$@"; }}\n{printed}'
+    done = subprocess.run(["sh", "-ec", script], cwd=clone.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "docker compose -f workers/docker-compose.yml up\n"
+    assert (clone / "ca.crt").read_text() == keys.authority.read_text()
+    assert stat.S_IMODE((clone / "ca.crt").stat().st_mode) == 0o644
+    assert stat.S_IMODE((clone / ".env").stat().st_mode) == 0o600
+    name, url = (clone / ".env").read_text().splitlines()
+    assert url.startswith("MIIII_STORAGE=postgresql://worker_gpu2:")
+    assert re.fullmatch("COMPOSE_PROJECT_NAME=miiii-search-gpu2-[0-9a-f]{8}", name)
+    other = Keys(tmp_path / "other-keys", tmp_path / "other-access")
+    other.prepare()
+    assert project_name(other, "gpu2") != project_name(keys, "gpu2") != project_name(keys, "gpu3")
 
 
 def test_invitation_without_keys(owned: Database, role: str, tmp_path: Path) -> None:
