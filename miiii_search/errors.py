@@ -1,4 +1,4 @@
-"""The exception that the command line turns into a sentence, and other errors in a line."""
+"""The exceptions that the command line turns into a sentence."""
 
 
 class UserError(Exception):
@@ -9,3 +9,11 @@ def reason(error: BaseException) -> str:
     """Returns why something failed, in one line."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return next((line.strip() for line in words.splitlines() if line.strip()), type(error).__name__)
+
+
+class StudyNotFoundError(UserError):
+    """There is no study of this name."""
+
+
+class StudyDeletedError(StudyNotFoundError):
+    """Somebody deleted the study, and nobody has created it again since."""

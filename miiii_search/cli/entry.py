@@ -11,6 +11,7 @@ import typer
 
 from miiii_search.cli.commands import app
 from miiii_search.cli.opening import to_close
+from miiii_search.cli.settings import unknown_settings
 from miiii_search.environment import clean_variables
 from miiii_search.errors import UserError
 from miiii_search.terminal import streams
@@ -20,6 +21,8 @@ from miiii_search.terminal import streams
 def main() -> None:
     """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
     _ignore_matplotlib_settings()
+    for line in unknown_settings():
+        print(f"warning: {line}", file=sys.stderr)
     try:
         with to_close:
             clean_variables()

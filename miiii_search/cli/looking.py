@@ -90,16 +90,18 @@ def list_(
     """
     import json
 
-    from miiii_search.search.listing import list_studies
+    from miiii_search.search.listing import list_deleted, list_studies
 
     database = open_storage(storage)
     listed = list_studies(database)
     if as_json:
         write(json.dumps([study.to_json() for study in listed]) + "\n")
         return
-    from miiii_search.terminal.studies import studies_table
+    from miiii_search.terminal.studies import describe_deleted, studies_table
 
     show(studies_table(listed, str(database)))
+    for line in describe_deleted(list_deleted(database)):
+        say(line)
 
 
 def dashboard(

@@ -44,8 +44,12 @@ def open_or_create(
     trials: int | None,
     artifacts: str | None,
     keep: bool = False,
+    again: bool = True,
 ) -> Study:
-    """The study of this name as it is, or a new one; with options, it must have just these unless `keep`."""
+    """The study of this name as it is, or a new one; with options, it must have just these unless `keep`.
+
+    Raises `StudyDeletedError` for a study that was deleted, unless it may be created `again`.
+    """
     from miiii_search.search import study as studies
     from miiii_search.search.places import parse_place, prepare_place
     from miiii_search.search.settings import difference
@@ -58,12 +62,14 @@ def open_or_create(
     database = open_storage(storage, create=True)
     known = name in studies.study_names(database)
     place = parse_place(artifacts) if artifacts else None
+    if not again:
+        studies.check_not_deleted(database, name)
     if place and not known:
         prepare_place(place)
     if as_it_is and known:
         opened = studies.open_study(database, name)
     else:
-        opened = studies.create_study(database, name, wanted, place)
+        opened = studies.create_study(database, name, wanted, place, again=again)
     if place and opened.place != place and not keep:
         kept = opened.place or "its database"
         raise UserError(f"study `{name}` keeps its artifacts in {kept}, not in {place}; leave --artifacts out")

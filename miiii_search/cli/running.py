@@ -7,12 +7,12 @@ import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from miiii_search.cli import processes
-from miiii_search.cli.opening import installation_keys, open_or_create, open_study, to_close, wanted_spec
+from miiii_search.cli.opening import installation_keys, open_or_create, open_storage, to_close, wanted_spec
 from miiii_search.cli.options import (
     DEFAULT_STORAGE,
     AccessOption,
@@ -36,9 +36,12 @@ from miiii_search.cli.options import (
 )
 from miiii_search.cli.talking import say, write
 from miiii_search.environment import state_folder
-from miiii_search.errors import UserError
+from miiii_search.errors import StudyDeletedError, UserError
 from miiii_search.files import check_writable, file_name, write_file
 from miiii_search.terminal import streams
+
+if TYPE_CHECKING:
+    from miiii_search.search.study import Study
 
 
 def up(
@@ -67,7 +70,7 @@ def up(
     from miiii_search.terminal.display import command_name, console, ranking, standings_table
     from miiii_search.terminal.live import live
 
-    n_lanes = _lanes(lanes)
+    n_lanes = parse_lanes(lanes)
     opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts)
     path = Path(file_name(opened.name, "-best.toml"))
     try:
@@ -152,25 +155,46 @@ def coordinate(
 ) -> None:
     """Create a study if there is none, then supervise it until it is done.
 
+    Overdue trials of the storage's other studies go back to their queues, too. A study that was deleted is not
+    created again: with --stay the coordinator waits until `create` or `up` does so, without --stay it ends.
+
     Example: miiii-search coordinate --study table-1 --storage postgresql://me:secret@db/miiii
     """
     from miiii_search.search import monitoring
-    from miiii_search.search.coordinator import supervise, wait_for_more
+    from miiii_search.search.coordinator import supervise, unfinished_others, wait_for_more, wait_for_study
+    from miiii_search.search.deleted import remember_if_missing
     from miiii_search.service.pulse import Pulse
 
     stop, beat = processes.stop_on_signals(), Pulse(pulse)
-    opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts, keep)
+    name = study or wanted_spec(preset, spec, settings, trials).preset or (spec.stem if spec else "study")
+    database = open_storage(storage, create=True)
     if keys and access:
         from miiii_search.service.roles import let_workers_in
 
-        let_workers_in(opened.database, installation_keys(keys, access))
+        let_workers_in(database, installation_keys(keys, access))
     supervision = monitoring.Supervision()
-    with monitoring.serve(supervision.metrics, metrics_host, metrics_port, say):
+
+    def coordinate_once(opened: Study) -> None:
+        for line in unfinished_others(opened):
+            say(line)
         while True:
             done = supervise(opened, stop, say, beat, observe=supervision.observe)
             say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
             if not (done and stay and wait_for_more(opened, stop, say, beat, supervision.observe)):
                 return
+
+    with monitoring.serve(supervision.metrics, metrics_host, metrics_port, say):
+        while not stop.is_set():
+            try:
+                opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts, keep, again=False)
+                coordinate_once(opened)
+                return
+            except StudyDeletedError:
+                # By another program, perhaps, such as Optuna's dashboard.
+                remember_if_missing(database, name)
+                if not stay:
+                    raise
+            wait_for_study(database, name, stop, say, beat)
 
 
 def work(
@@ -202,16 +226,19 @@ def work(
 
     Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
     """
-    n_lanes = _lanes(lanes)
+    from miiii_search.search import study as studies
+
+    n_lanes = parse_lanes(lanes)
     folder = checkpoints or state_folder() / "checkpoints"
     stop = processes.stop_on_signals()
     if with_parent:
         processes.at_parents_end(stop.set)
-    opened = open_study(study, storage)
+    database = open_storage(storage)
+    opened = None if stay else studies.open_study(database, study)
     from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
     from miiii_search.search import monitoring
     from miiii_search.search.checkpoints import Policy
-    from miiii_search.search.coordinator import wait_for_more
+    from miiii_search.search.coordinator import wait_for_more, wait_for_study
     from miiii_search.search.worker import Worker
     from miiii_search.service.pulse import Pulse
 
@@ -221,8 +248,11 @@ def work(
     policy = Policy(folder, checkpoint_every, share_every)
     beat, tally = Pulse(pulse), monitoring.Tally()
 
-    def begin() -> Worker:
-        return Worker(
+    worker: Worker | None = None
+
+    def begin(opened: Study) -> Worker:
+        nonlocal worker
+        worker = Worker(
             opened,
             n_lanes,
             say,
@@ -233,15 +263,28 @@ def work(
             on_turn=beat,
             tally=tally,
         )
+        return worker
 
-    worker = begin()
-    with monitoring.serve(lambda: worker.metrics(), metrics_host, metrics_port, say):
-        worker.run(stop)
+    def train(opened: Study) -> None:
+        begin(opened).run(stop)
         while stay and not stop.is_set():
             say(f"study `{opened.name}` is done; waiting for more")
             if wait_for_more(opened, stop, say, beat):
-                worker = begin()
-                worker.run(stop)
+                begin(opened).run(stop)
+
+    with monitoring.serve(lambda: worker.metrics() if worker else [], metrics_host, metrics_port, say):
+        while not stop.is_set():
+            opened = opened or wait_for_study(database, study, stop, say, beat)
+            if opened is None:
+                break
+            try:
+                train(opened)
+                break
+            except StudyDeletedError as error:
+                if not stay:
+                    raise
+                say(str(error))
+                opened = None
     if stop.is_set():
         # Compiling cannot be interrupted, and the interpreter would wait for its thread.
         to_close.close()
@@ -249,7 +292,7 @@ def work(
         os._exit(stopped_code)
 
 
-def _lanes(lanes: str) -> int | None:
+def parse_lanes(lanes: str) -> int | None:
     """A number of lanes, or None for as many as train fastest. Raises `UserError`."""
     if lanes == "auto":
         return None

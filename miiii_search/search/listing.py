@@ -15,6 +15,7 @@ from miiii_search.errors import UserError
 from miiii_search.search import tables
 from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, SELECTED_KEY, SPEC_KEY
 from miiii_search.search.budget import read_usage, spent
+from miiii_search.search.deleted import read_deleted
 from miiii_search.search.storage import Database
 from miiii_search.search.study import expected_trials, has_all_trials, parse_spec
 
@@ -69,6 +70,12 @@ def list_studies(database: Database) -> list[Listed]:
     return listed
 
 
+def list_deleted(database: Database) -> dict[str, datetime]:
+    """When each deleted study was deleted, by name; without those that were created again."""
+    with database.engine.connect() as connection:
+        return read_deleted(connection)
+
+
 def _state(
     connection: sa.Connection, study_id: int, known: Mapping[str, Any], counts: Mapping[str, int], served: bool
 ) -> tuple[str, int]:
@@ -85,6 +92,8 @@ def _state(
         state = "done"
     elif PAUSED_KEY in known:
         state = "paused"
+    elif counts["running"] and not served:
+        state = "waiting for a coordinator"  # who takes back the trials of silent workers
     else:
         state = "running" if served else "waiting for a worker"
         if spec.replicates.top is not None and selection is None and not (counts["waiting"] or counts["running"]):
