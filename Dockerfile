@@ -25,8 +25,16 @@ COPY --from=wheel /dist /dist
 RUN python3 -m pip --python /opt/miiii install --no-deps --no-index /dist/*.whl && \
     /opt/miiii/bin/python -m compileall -q /opt/miiii
 
+# Where Compose asks for the check, a machine without a GPU is told so before CUDA's packages are fetched.
+FROM ${PYTHON_IMAGE} AS device
+ARG DEVICE
+ARG CHECK_GPU=no
+COPY compose/check-gpu.sh /check-gpu.sh
+RUN if [ "$DEVICE" = cuda ] && [ "$CHECK_GPU" != no ]; then sh /check-gpu.sh; fi && touch /checked
+
 FROM build AS worker-packages
 ARG DEVICE
+COPY --from=device /checked /tmp/checked
 COPY requirements/run.lock requirements/cpu.lock
 COPY requirements/cuda.lock requirements/cuda.lock
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -58,6 +66,13 @@ ENTRYPOINT ["miiii-search"]
 FROM base AS coordinator
 COPY --from=coordinator-packages /opt/miiii /opt/miiii
 CMD ["coordinate"]
+
+# Compose builds this at each `up`, before it stops anything: a wrong setting ends the build.
+FROM coordinator AS check
+ARG MIIII_DEVICE MIIII_STUDY MIIII_PRESET MIIII_TRIALS MIIII_SET MIIII_ARTIFACTS MIIII_LANES MIIII_ANY_VERSION \
+    MIIII_METRICS_PORT MIIII_METRICS_HOST MIIII_DASHBOARD MIIII_DASHBOARD_PASSWORD
+RUN miiii-search check-settings 2>&1
+CMD ["check-settings"]
 
 FROM base AS worker
 ARG DEVICE

@@ -15,5 +15,13 @@ def reason(error: BaseException) -> str:
     return next((line.strip() for line in words.splitlines() if line.strip()), type(error).__name__)
 
 
+class StudyNotFoundError(UserError):
+    """There is no study of this name."""
+
+
+class StudyDeletedError(StudyNotFoundError):
+    """Somebody deleted the study, and nobody has created it again since."""
+
+
 class IncompatibleVersion(UserError):
     """A study that this version of the package cannot read, or would train differently than the one before."""

@@ -371,3 +371,12 @@ sys.modules["late"] = Late()
 def test_who_is_told_to_stop_when_all_is_done_has_not_been_killed() -> None:
     done = subprocess.run([sys.executable, "-c", TOLD_TO_STOP_AT_THE_END], cwd=Path(__file__).parents[1])
     assert done.returncode == 0
+
+
+def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
+    """With the nearest one that there is; and one that is known is not."""
+    environment = {**os.environ, "MIIII_TRAILS": "64", "MIIII_STATE": str(tmp_path)}
+    command = [sys.executable, "-m", "miiii_search", "create", "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0
+    assert done.stderr == "warning: MIIII_TRAILS is not a setting and has no effect; did you mean MIIII_TRIALS?\n"

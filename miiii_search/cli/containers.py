@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -18,6 +19,18 @@ def make_keys(keys: KeysOption = None, access: AccessOption = None) -> None:
     Example: miiii-search make-keys --keys /var/lib/miiii/keys --access /var/lib/miiii/access
     """
     installation_keys(keys, access).prepare()
+
+
+def check_settings() -> None:
+    """Check the settings in the environment, as docker-compose.yml passes them on; exit code 2 if one is wrong.
+
+    Example: docker compose run --rm check
+    """
+    from miiii_search.cli import settings
+
+    for line in settings.check_settings():
+        print(f"warning: {line}", file=sys.stderr)
+    say("the settings are valid")
 
 
 def invite(

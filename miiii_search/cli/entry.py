@@ -12,6 +12,7 @@ import typer
 from miiii_search.cli.commands import app
 from miiii_search.cli.faults import explain
 from miiii_search.cli.opening import to_close
+from miiii_search.cli.settings import unknown_settings
 from miiii_search.cli.talking import say_later
 from miiii_search.environment import clean_variables
 from miiii_search.errors import UserError
@@ -25,6 +26,8 @@ def main() -> None:
     """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
     _ignore_matplotlib_settings()
     say_later(isolate())
+    for unknown in unknown_settings():
+        print(f"warning: {unknown}", file=sys.stderr)
     try:
         with to_close:
             clean_variables()

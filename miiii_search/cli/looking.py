@@ -96,7 +96,7 @@ def list_(
     import json
 
     from miiii_search.search.hints import hint
-    from miiii_search.search.listing import list_studies
+    from miiii_search.search.listing import list_deleted, list_studies
     from miiii_search.search.status import A_COORDINATOR
 
     database = open_storage(storage)
@@ -104,13 +104,15 @@ def list_(
     if as_json:
         write(json.dumps([study.to_json() for study in listed]) + "\n")
         return
-    from miiii_search.terminal.studies import studies_table
+    from miiii_search.terminal.studies import describe_deleted, studies_table
 
     show(studies_table(listed, str(database)))
     for one in listed:
         if one.state == f"waiting for {A_COORDINATOR}":
             start = hint("coordinate", "--study", one.name, database=database)
             say(f"study `{one.name}` waits for a coordinator; start one: {start}")
+    for line in describe_deleted(list_deleted(database)):
+        say(line)
 
 
 def dashboard(

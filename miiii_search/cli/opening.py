@@ -57,18 +57,22 @@ def open_study(study: str | None, storage: str, quiet: bool = False) -> Study:
 
 
 def when_compatible(
-    open_: Callable[[], Study], check: Callable[[Study], object], stop: threading.Event, beat: Callable[[], object]
+    open_: Callable[[], Study | None],
+    check: Callable[[Study], object],
+    stop: threading.Event,
+    beat: Callable[[], object],
 ) -> Study | None:
     """Opens a study for a process that stays; waits while this version cannot read it, or `check` refuses it.
 
-    Returns None once `stop` is set. A process that ended instead would be started again, for ever. Raises `UserError`
-    for everything but `IncompatibleVersion`.
+    Returns None once `stop` is set, or if `open_` does. A process that ended instead would be started again, for ever.
+    Raises `UserError` for everything but `IncompatibleVersion`.
     """
     said = ""
     while not stop.is_set():
         try:
             opened = open_()
-            check(opened)
+            if opened is not None:
+                check(opened)
             return opened
         except IncompatibleVersion as error:
             to_close.close()
@@ -90,8 +94,12 @@ def open_or_create(
     trials: int | None,
     artifacts: str | None,
     keep: bool = False,
+    again: bool = True,
 ) -> Study:
-    """The study of this name as it is, or a new one; with options, it must have just these unless `keep`."""
+    """The study of this name as it is, or a new one; with options, it must have just these unless `keep`.
+
+    Raises `StudyDeletedError` for a study that was deleted, unless it may be created `again`.
+    """
     from miiii_search.search import study as studies
     from miiii_search.search.places import parse_place, prepare_place
     from miiii_search.search.settings import difference
@@ -105,12 +113,14 @@ def open_or_create(
     database = open_storage(storage, create=True)
     known = name in studies.study_names(database)
     place = parse_place(artifacts) if artifacts else None
+    if not again:
+        studies.check_not_deleted(database, name)
     if place and not known:
         prepare_place(place)
     if as_it_is and known:
         opened = studies.open_study(database, name)
     else:
-        opened = studies.create_study(database, name, wanted, place)
+        opened = studies.create_study(database, name, wanted, place, again=again)
     if place and opened.place != place and not keep:
         kept = opened.place or "its database"
         raise UserError(f"study `{name}` keeps its artifacts in {kept}, not in {place}; leave --artifacts out")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -18,6 +18,7 @@ from miiii_search.cli import processes
 from miiii_search.cli.opening import (
     installation_keys,
     open_or_create,
+    open_storage,
     open_study,
     to_close,
     wanted_spec,
@@ -47,13 +48,15 @@ from miiii_search.cli.options import (
 )
 from miiii_search.cli.talking import say, say_ignored, write
 from miiii_search.environment import state_folder
-from miiii_search.errors import AccessRefusedError, UserError
+from miiii_search.errors import AccessRefusedError, StudyDeletedError, UserError
 from miiii_search.files import check_writable, file_name, write_file
 from miiii_search.terminal import streams
 
 if TYPE_CHECKING:
     from miiii_search.search.study import Study
+    from miiii_search.search.worker import Worker
 
+OpenedT = TypeVar("OpenedT")
 
 REFUSED_CODE = 77
 """Exit code of a worker that the database refuses; EX_NOPERM of sysexits.h."""
@@ -90,7 +93,7 @@ def up(
     from miiii_search.terminal.display import console, ranking, standings_table
     from miiii_search.terminal.live import live
 
-    n_lanes = _lanes(lanes)
+    n_lanes = parse_lanes(lanes)
     say_ignored()
     opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts)
     path = Path(file_name(opened.name, "-best.toml"))
@@ -178,32 +181,50 @@ def coordinate(
 ) -> None:
     """Create a study if there is none, then supervise it until it is done.
 
+    Overdue trials of the storage's other studies go back to their queues, too. A study that was deleted is not
+    created again: with --stay the coordinator waits until `create` or `up` does so, without --stay it ends.
+
     Example: miiii-search coordinate --study table-1 --storage postgresql://me:secret@db/miiii
     """
     from miiii_search.search import monitoring
-    from miiii_search.search.coordinator import supervise, wait_for_more
+    from miiii_search.search.coordinator import supervise, unfinished_others, wait_for_more, wait_for_study
+    from miiii_search.search.deleted import remember_if_missing
     from miiii_search.service.pulse import Pulse
 
     stop, beat = processes.stop_on_signals(), Pulse(pulse)
-
-    def open_it() -> Study:
-        return open_or_create(study, storage, preset, spec, settings, trials, artifacts, keep)
-
-    # It supervises what others train, too, and so only has to be able to read the study.
-    opened = when_compatible(open_it, lambda study: None, stop, beat) if stay else open_it()
-    if opened is None:
-        return
+    name = study or (spec.stem if spec else wanted_spec(preset, spec, settings, trials).preset) or "study"
     if keys and access:
         from miiii_search.service.roles import let_workers_in
 
-        let_workers_in(opened.database, installation_keys(keys, access))
+        let_workers_in(open_storage(storage, create=True), installation_keys(keys, access))
     supervision = monitoring.Supervision()
-    with monitoring.serve(supervision.metrics, metrics_host, metrics_port, say):
+
+    def open_it() -> Study:
+        return open_or_create(study, storage, preset, spec, settings, trials, artifacts, keep, again=False)
+
+    def coordinate_once(opened: Study) -> None:
+        for line in unfinished_others(opened):
+            say(line)
         while True:
             done = supervise(opened, stop, say, beat, observe=supervision.observe)
             say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
             if not (done and stay and wait_for_more(opened, stop, say, beat, supervision.observe)):
                 return
+
+    with monitoring.serve(supervision.metrics, metrics_host, metrics_port, say):
+        while not stop.is_set():
+            try:
+                # It supervises what others train, too, and so only has to be able to read the study.
+                opened = when_compatible(open_it, lambda study: None, stop, beat) if stay else open_it()
+                if opened is not None:
+                    coordinate_once(opened)
+                return
+            except StudyDeletedError:
+                # By another program, perhaps, such as Optuna's dashboard.
+                remember_if_missing(open_storage(storage), name)
+                if not stay:
+                    raise
+            wait_for_study(open_storage(storage), name, stop, say, beat)
 
 
 def work(
@@ -245,20 +266,18 @@ def work(
     """
     from miiii_search.service.pulse import Pulse
 
-    n_lanes = _lanes(lanes)
+    n_lanes = parse_lanes(lanes)
     folder = checkpoints or state_folder() / "checkpoints"
     stop = processes.stop_on_signals()
     if with_parent:
         processes.at_parents_end(stop.set)
     beat = Pulse(pulse)
-    seconds = REFUSAL_SECONDS if idle_when_refused else 0.0
+    worker: Worker | None = None
     try:
-        opened = _open_to_train(
-            lambda: _open_for_work(study, storage, stop, seconds, with_parent),
-            any_version,
-            stop if stay else None,
-            beat,
+        find = _study_finder(
+            study, storage, stop, beat, stay, REFUSAL_SECONDS if idle_when_refused else 0.0, with_parent
         )
+        opened = _open_to_train(find, any_version, stop if stay else None, beat)
         if opened is None:
             _end_at_once(stopped_code)
         from miiii_search.experiment.environment import import_jax
@@ -277,8 +296,9 @@ def work(
         policy = Policy(folder, checkpoint_every, share_every)
         tally = monitoring.Tally()
 
-        def begin() -> Worker:
-            return Worker(
+        def begin(opened: Study) -> Worker:
+            nonlocal worker
+            worker = Worker(
                 opened,
                 n_lanes,
                 say,
@@ -290,23 +310,58 @@ def work(
                 tally=tally,
                 name=name,
             )
+            return worker
 
-        worker = begin()
-        with monitoring.serve(lambda: worker.metrics(), metrics_host, metrics_port, say):
-            worker.run(stop)
+        def train(opened: Study) -> None:
+            begin(opened).run(stop)
             while stay and not stop.is_set():
                 say(f"study `{opened.name}` is done; waiting for more")
                 if wait_for_more(opened, stop, say, beat):
-                    worker = begin()
-                    worker.run(stop)
+                    begin(opened).run(stop)
+
+        with monitoring.serve(lambda: worker.metrics() if worker else [], metrics_host, metrics_port, say):
+            while opened is not None:
+                try:
+                    train(opened)
+                    break
+                except StudyDeletedError as error:
+                    if not stay:
+                        raise
+                    say(str(error))
+                    opened = _open_to_train(find, any_version, stop, beat)
     except AccessRefusedError as error:
         _end_refused(error, idle_when_refused and not stop.is_set())
     if stop.is_set():
         _end_at_once(stopped_code)
 
 
+def _study_finder(
+    study: str | None,
+    storage: str,
+    stop: threading.Event,
+    beat: Callable[[], None],
+    stay: bool,
+    seconds: float,
+    quiet: bool,
+) -> Callable[[], Study | None]:
+    """Returns a function that opens the study of a worker, for some seconds also while the database refuses the login.
+
+    With `stay` it waits until there is such a study, and returns None once `stop` is set.
+    """
+
+    def find() -> Study | None:
+        if not stay:
+            return _unless_refused(lambda: open_study(study, storage, quiet=quiet), stop, seconds)
+        from miiii_search.search.coordinator import wait_for_study
+
+        database = _unless_refused(lambda: open_storage(storage, quiet=quiet), stop, seconds)
+        return wait_for_study(database, study, stop, say, beat)
+
+    return find
+
+
 def _open_to_train(
-    open_: Callable[[], Study], any_version: bool, stop: threading.Event | None, beat: Callable[[], object]
+    find: Callable[[], Study | None], any_version: bool, stop: threading.Event | None, beat: Callable[[], object]
 ) -> Study | None:
     """Opens a study that this version may train; waits for one until `stop` is set, if given, and then returns None."""
 
@@ -314,9 +369,10 @@ def _open_to_train(
         opened.check_version(any_version)
 
     if stop is not None:
-        return when_compatible(open_, check, stop, beat)
-    opened = open_()
-    check(opened)
+        return when_compatible(find, check, stop, beat)
+    opened = find()
+    if opened is not None:
+        check(opened)
     return opened
 
 
@@ -327,12 +383,12 @@ def _end_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _open_for_work(study: str | None, storage: str, stop: threading.Event, seconds: float, quiet: bool) -> Study:
-    """`open_study`, tried for some seconds while the database refuses the login."""
+def _unless_refused(open_: Callable[[], OpenedT], stop: threading.Event, seconds: float) -> OpenedT:
+    """What `open_` returns; it is called again for some seconds while the database refuses the login."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return open_study(study, storage, quiet=quiet)
+            return open_()
         except AccessRefusedError:
             if time.monotonic() >= deadline or stop.wait(REFUSAL_PAUSE_SECONDS):
                 raise
@@ -352,7 +408,7 @@ def _end_refused(error: AccessRefusedError, idle: bool) -> NoReturn:
     os._exit(REFUSED_CODE)  # not sys.exit: the interpreter would wait for a thread that compiles
 
 
-def _lanes(lanes: str) -> int | None:
+def parse_lanes(lanes: str) -> int | None:
     """A number of lanes, or None for as many as train fastest. Raises `UserError`."""
     if lanes == "auto":
         return None

@@ -32,7 +32,7 @@ from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.files import replace_file
-from miiii_search.search import attributes, tables
+from miiii_search.search import attributes, deleted, tables
 from miiii_search.search.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
 from miiii_search.search.attributes import (
     CREATED_KEY,
@@ -258,6 +258,7 @@ def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reade
     studies, trials = tables.studies, tables.trials
     if connection.execute(sa.select(studies.c.study_id).where(studies.c.study_name == name)).first():
         raise UserError(f"there is a study `{name}` already; import it under another name with --study")
+    deleted.forget(connection, name)
     inserted = sa.insert(studies).values(study_name=name).returning(studies.c.study_id)
     study_id = connection.execute(inserted).scalar_one()
     numbers = {int(row["trial_id"]): int(row["number"]) for row in tree["trials"]}

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from miiii_search.errors import UserError
-from miiii_search.search import tables
+from miiii_search.search import deleted, tables
 from miiii_search.search.artifacts import linked
 from miiii_search.search.places import check_place, remove_from
 from miiii_search.search.study import Study
@@ -36,6 +36,8 @@ def holdings(study: Study) -> Holdings:
 def delete(study: Study, *, force: bool = False) -> Holdings:
     """Deletes a study in one transaction; returns what went. Its workers find that it is gone, and end.
 
+    The study's name is remembered, so that only a user creates the study again; see `deleted`.
+
     Raises `UserError` while a worker trains trials of it, unless `force`; if it was deleted already; and if the place
     of its artifacts is down, before anything is deleted unless `force`.
     """
@@ -53,6 +55,7 @@ def delete(study: Study, *, force: bool = False) -> Holdings:
                 "or delete it all the same with --force"
             )
         files = _delete(connection, study.study_id)
+        deleted.remember(connection, study.name)
     remove_from(study.place, files)
     return found
 

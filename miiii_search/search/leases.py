@@ -294,6 +294,21 @@ def describe_abandoned(found: Sequence[Abandoned]) -> str:
     )
 
 
+def studies_with_overdue(connection: sa.Connection) -> list[tuple[int, str, float]]:
+    """(id, name, seconds of a lease) of the studies of ours with RUNNING trials whose lease is overdue or missing."""
+    is_held = sa.exists().where(leases.c.trial_id == trials.c.trial_id, leases.c.expires_at >= tables.now(connection))
+    known, studies = tables.study_system_attributes, tables.studies
+    query = (
+        sa.select(studies.c.study_id, studies.c.study_name, known.c.value_json)
+        .join(known, sa.and_(known.c.study_id == studies.c.study_id, known.c.key == attributes.SPEC_KEY))
+        .where(
+            sa.exists().where(trials.c.study_id == studies.c.study_id, trials.c.state == TrialState.RUNNING, ~is_held)
+        )
+        .order_by(studies.c.study_id)
+    )
+    return [(row[0], row[1], float(json.loads(row[2]).get("lease_seconds", 60.0))) for row in connection.execute(query)]
+
+
 def _requeue(connection: sa.Connection, trial_ids: list[int]) -> list[int]:
     changed = connection.execute(
         sa.update(trials)

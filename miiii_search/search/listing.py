@@ -16,6 +16,7 @@ from miiii_search.experiment.version import TRAINING_PROGRAM
 from miiii_search.search import tables
 from miiii_search.search.attributes import CREATED_KEY, PAUSED_KEY, PROGRAMS_KEY, SELECTED_KEY, SPEC_KEY
 from miiii_search.search.budget import read_usage, spent
+from miiii_search.search.deleted import read_deleted
 from miiii_search.search.leases import find_abandoned
 from miiii_search.search.status import who_is_missing
 from miiii_search.search.storage import Database
@@ -73,6 +74,12 @@ def list_studies(database: Database) -> list[Listed]:
                 )
             listed.append(Listed(row.study_name, state, found, n_trials, best.get(row.study_id), created))
     return listed
+
+
+def list_deleted(database: Database) -> dict[str, datetime]:
+    """When each deleted study was deleted, by name; without those that were created again."""
+    with database.engine.connect() as connection:
+        return read_deleted(connection)
 
 
 def _state(

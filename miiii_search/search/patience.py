@@ -76,6 +76,10 @@ class Patience:
         """Whether the last try failed."""
         return self._since > 0
 
+    def hurry(self) -> None:
+        """Has the next try made at once, however long the pause after the last one was to be."""
+        self._again = 0.0
+
     def attempt(self, action: Callable[[], T]) -> T:
         """What the action returns. Raises `Away`, and does nothing where it is too early to try again.
 

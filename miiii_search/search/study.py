@@ -20,10 +20,10 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.errors import IncompatibleVersion, UserError
+from miiii_search.errors import IncompatibleVersion, StudyDeletedError, StudyNotFoundError, UserError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.version import TRAINING_PROGRAM
-from miiii_search.search import attributes, notes, tables
+from miiii_search.search import attributes, deleted, notes, tables
 from miiii_search.search.attributes import (
     CREATED_KEY,
     ID_KEY,
@@ -123,8 +123,8 @@ class Study:
         """Whether these are attributes of this study, not of a later one that the database gave the same number."""
         return found.get(CREATED_KEY) == self.created_at and self.id in (None, found.get(ID_KEY))
 
-    def _deleted(self) -> UserError:
-        return UserError(
+    def _deleted(self) -> StudyDeletedError:
+        return StudyDeletedError(
             f"study `{self.name}` was deleted; {hint('list', database=self.database)} shows those that there are"
         )
 
@@ -284,25 +284,59 @@ def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
     return {name: _distribution(spec, name) for name in spec.space}
 
 
-def create_study(database: Database, name: str, spec: StudySpec, place: str | None = None) -> Study:
+def create_study(
+    database: Database, name: str, spec: StudySpec, place: str | None = None, *, again: bool = True
+) -> Study:
     """Creates the study and its queue in one transaction; with the same spec, the second time does nothing.
 
     `place` is where a new study keeps its artifacts; see `places.parse_place`. One that exists keeps its own.
-    Raises `UserError` if a study of this name has another spec (naming every difference), or is not ours.
+    With `again` a study that was deleted is created again.
+
+    Raises `UserError` if a study of this name has another spec (naming every difference), or is not ours, and
+    `StudyDeletedError` if it was deleted and `again` is false.
     """
     check_name(name)
+    if not again:
+        check_not_deleted(database, name)
+    while (created := _create_study(database, name, spec, place, again)) is None:
+        pass  # somebody deleted it between two of our transactions
+    study_id, stored = created
+    if stored != spec and (differences := difference(stored, spec)):
+        raise UserError(
+            f"study `{name}` exists with another spec: {'; '.join(differences)}; "
+            "choose another --study, or leave the options out to go on with what it has"
+        )
+    return _open(database, name, study_id)
+
+
+def _create_study(
+    database: Database, name: str, spec: StudySpec, place: str | None, again: bool
+) -> tuple[int, StudySpec] | None:
+    """The study's id and its spec; None if somebody deleted it meanwhile."""
     storage = database.optuna
     try:
         study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], name)
     except optuna.exceptions.DuplicatedStudyError:
-        study_id = storage.get_study_id_from_name(name)
-    maximised = storage.get_study_directions(study_id) == [optuna.study.StudyDirection.MAXIMIZE]
+        try:
+            study_id = storage.get_study_id_from_name(name)
+        except KeyError:
+            return None
+    try:
+        maximised = storage.get_study_directions(study_id) == [optuna.study.StudyDirection.MAXIMIZE]
+    except KeyError:
+        return None
     with database.transaction() as connection:
         # The study's row is the lock: of two coordinators at once, the second finds the first one's work.
-        tables.lock_study(connection, study_id)
+        if not tables.lock_study(connection, study_id):
+            return None
         found = attributes.read(connection, study_id, SPEC_KEY)
+        deletion = None if again or found else deleted.deletion_of(connection, name)
         if found:
             stored = parse_spec(found[SPEC_KEY])
+        elif deletion is not None:  # it was deleted since we looked: take back the row that we made
+            for table in (*tables.OF_STUDIES, tables.studies):
+                connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+            stored = spec
         else:
             if (
                 not maximised
@@ -315,13 +349,19 @@ def create_study(database: Database, name: str, spec: StudySpec, place: str | No
             queue = spec.queue() if spec.is_queue else [(point, 0) for point in spec.first]
             if queue:
                 insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
+            deleted.forget(connection, name)
             stored = spec
-    if stored != spec and (differences := difference(stored, spec)):
-        raise UserError(
-            f"study `{name}` exists with another spec: {'; '.join(differences)}; "
-            "choose another --study, or leave the options out to go on with what it has"
-        )
-    return _open(database, name, study_id)
+    if deletion is not None:
+        raise deletion
+    return study_id, stored
+
+
+def check_not_deleted(database: Database, name: str) -> None:
+    """Raises `StudyDeletedError` if a study of this name was deleted and not created again."""
+    with database.engine.connect() as connection:
+        is_there = sa.select(tables.studies.c.study_id).where(tables.studies.c.study_name == name)
+        if connection.execute(is_there).first() is None and (error := deleted.deletion_of(connection, name)):
+            raise error
 
 
 def check_name(name: str) -> None:
@@ -334,17 +374,25 @@ def check_name(name: str) -> None:
 
 
 def open_study(database: Database, name: str | None) -> Study:
-    """Opens a study; without a name, the only one there is. Raises `UserError` naming those that exist."""
+    """Opens a study; without a name, the only one there is.
+
+    Raises `StudyNotFoundError` naming those that exist if there is none, and `UserError` if there are several.
+    """
     names = study_names(database)
     if name is None:
         if len(names) != 1:
-            raise UserError(f"which study? name it with --study: {_listed(names)}")
+            error = UserError if names else StudyNotFoundError
+            raise error(f"which study? name it with --study: {_listed(names)}")
         name = names[0]
     if name not in names:
+        check_not_deleted(database, name)
         create = hint("create", f"--study={name}", database=database)
         close = nearest(name, names) if names else f"; there is none yet, create it with {create}"
-        raise UserError(f"there is no study `{name}` in {database}{close}")
-    study_id = database.optuna.get_study_id_from_name(name)
+        raise StudyNotFoundError(f"there is no study `{name}` in {database}{close}")
+    try:
+        study_id = database.optuna.get_study_id_from_name(name)
+    except KeyError:
+        raise StudyNotFoundError(f"there is no study `{name}` in {database}") from None
     return _open(database, name, study_id)
 
 
@@ -435,8 +483,8 @@ def _open(database: Database, name: str, study_id: int) -> Study:
     )
     with database.engine.connect() as connection:
         found = attributes.read(connection, study_id, *keys)
-    if SPEC_KEY not in found:
-        raise UserError(f"study `{name}` was not created by miiii-search; choose another --study")
+    if SPEC_KEY not in found:  # or it is being created: Optuna writes its row in a transaction of its own
+        raise StudyNotFoundError(f"study `{name}` was not created by miiii-search; choose another --study")
     return Study(
         database,
         name,

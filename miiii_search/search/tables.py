@@ -75,6 +75,14 @@ device_time = sa.Table(
 )
 """Seconds times devices that each worker has used or reserved; see `budget`."""
 
+deleted_studies = sa.Table(
+    "miiii_deleted_studies",
+    OURS,
+    sa.Column("study_name", sa.String(512), primary_key=True),
+    sa.Column("deleted_at", sa.Double, nullable=False),
+)
+"""Names of deleted studies, which nothing but a user creates again; see `deleted`."""
+
 
 def create_tables(engine: sa.Engine) -> None:
     """Makes our tables, and columns that earlier versions did not have, where they are not there yet."""

@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from miiii_search.search.reporting import report
 from miiii_search.search.saving import Saver
 from miiii_search.search.snapshots import trial_folder
 from miiii_search.search.study import Study
+from miiii_search.search.unreturned import UnreturnedLeases
 from miiii_search.search.worker_name import worker_name
 
 LISTEN_SECONDS = 0.1
@@ -112,6 +113,7 @@ class Worker:
         self._patience = Patience(say, refusal_seconds=study.spec.lease_seconds)
         self._policy = checkpoints
         self._saver = Saver(study, checkpoints, say) if checkpoints else None
+        self._unreturned = UnreturnedLeases(checkpoints.folder, study.database) if checkpoints else None
         self._on_chunk = on_chunk
         self._longest_chunk = 0.0
         save_seconds = checkpoints.save_seconds if checkpoints else math.inf
@@ -129,6 +131,8 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Works until the study has no trial left to give, or `stop` is set; then saves its trials and hands them
         back. Raises `AccessRefusedError` once the database has refused the login for the time of a lease."""
+        if self._unreturned is not None and (numbers := self._unreturned.hand_back()):
+            self._say(f"handed back {_listed(numbers)} for a worker that stopped while the database was away")
         if self._saver is not None:
             self._saver.sweep()
         with Renewer(self._database, self._study.spec.lease_seconds, self._tally) as renewer:
@@ -205,12 +209,38 @@ class Worker:
         held = [a.lease for a in self._runs.values() if a.written is None]
         try:
             if held:
-                numbers = self._patience.attempt(lambda: leases.hand_back(self._database, held))
-                self._say(f"handed back {len(numbers)} trials: {', '.join(map(str, numbers))}")
+                numbers = self._hand_back(held, min(deadline, time.monotonic() + self._grace_seconds / 4))
+                self._say(f"handed back {_listed(numbers)}")
             if self._allowance.over(self._margin) is None:
                 self._patience.attempt(self._allowance.pause)
         except (Away, AccessRefusedError):
-            self._say(f"{len(held)} trials go back to the queue when their leases run out")
+            if held:
+                self._say(self._leave(held))
+
+    def _hand_back(self, held: list[Lease], deadline: float) -> list[int]:
+        """Hands trials back, trying again until the deadline: the database may be starting. Raises `Away`."""
+        while True:
+            self._patience.hurry()  # a pause between two tries may be longer than what is left
+            try:
+                return self._patience.attempt(lambda: leases.hand_back(self._database, held))
+            except Away:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(min(IDLE_SECONDS, max(deadline - time.monotonic(), 0.0)))
+
+    def _leave(self, held: list[Lease]) -> str:
+        """Leaves trials to the next worker of this machine, and says so."""
+        if self._unreturned is not None:
+            try:
+                self._unreturned.save(held)
+            except OSError as error:
+                self._say(f"cannot record which trials were not handed back: {error.strerror}")
+            else:
+                return (
+                    f"the database does not answer: {_listed([lease.number for lease in held])} will be handed back "
+                    "by the next worker of this machine, or when their leases run out"
+                )
+        return f"{len(held)} trials go back to the queue when their leases run out"
 
     def _over_budget(self) -> str | None:
         """Why training is to end, if it is; asks the database from time to time."""
@@ -389,3 +419,7 @@ class Worker:
         for number, assignment in self._runs.items():
             if assignment.pruned is not None and assignment.end is None:
                 self._crew.stop(number)
+
+
+def _listed(numbers: Collection[int]) -> str:
+    return f"{len(numbers)} trial{'s' * (len(numbers) != 1)}: {', '.join(map(str, numbers))}"

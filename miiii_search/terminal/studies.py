@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
@@ -39,6 +40,14 @@ def studies_table(listed: Sequence[Listed], storage: str) -> RenderableType:
         rule=True,
     )
     return Group(title, Text(), table)
+
+
+def describe_deleted(deleted: Mapping[str, datetime]) -> list[str]:
+    """One line for each deleted study that no coordinator creates again."""
+    return [
+        f"study `{name}` was deleted {_ago(moment)}; miiii-search create --study {shlex.quote(name)} creates it again"
+        for name, moment in deleted.items()
+    ]
 
 
 def describe_holdings(holdings: Holdings) -> str:

@@ -34,8 +34,16 @@ class Project:
         self.name = f"{name}-{os.getpid()}"
         self.settings = settings
         path = folder / f"{name}.env"
-        path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        written = {**settings, "MIIII_ENV_FILE": str(path)}
+        path.write_text("".join(f"{key}={value}\n" for key, value in written.items()))
+        self._file = file
         self._options = ("--file", str(ROOT / file), "--project-name", self.name, "--env-file", str(path))
+
+    def with_settings(self, changes: Mapping[str, str], folder: Path) -> Project:
+        """The same project with some settings changed, as if its `.env` had been edited."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = self.name.removesuffix(f"-{os.getpid()}")
+        return Project(name, {**self.settings, **changes}, folder / "changed", self._file)
 
     def __call__(self, *arguments: str, code: int = 0, seconds: float = 600) -> str:
         """Runs a command of Compose and returns what it said on standard output."""

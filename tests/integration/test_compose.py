@@ -21,8 +21,11 @@ from typing import Any
 import psycopg2
 import pytest
 import sqlalchemy as sa
+import typer
 import yaml
 
+from miiii_search.cli import app
+from miiii_search.cli.settings import known_settings
 from miiii_search.service.keys import Keys
 from tests.integration.engine import ROOT, Project, has_compose, has_engine, inspect
 from tests.integration.processes import wait_for
@@ -44,17 +47,22 @@ SHORT = {
 """Eight trials of ten seconds or more each, which seldom end early."""
 
 
+LONG = f"{SHORT['MIIII_SET']} lease_seconds=3600"
+"""The same with leases that outlast any test: what comes back was handed back."""
+
+
 @needs_compose
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 @pytest.mark.parametrize("database", ["private", "published"])
 def test_every_file_is_valid(device: str, database: str, tmp_path: Path) -> None:
     settings = {"MIIII_DEVICE": device, "MIIII_DATABASE": database}
     services = yaml.safe_load(Project("valid", settings, tmp_path)("config"))["services"]
-    assert set(services) == {"keys", "database", "coordinator", "worker", "dashboard"}
+    assert set(services) == {"check", "keys", "database", "coordinator", "worker", "dashboard"}
     assert ("ports" in services["database"]) == (database == "published")
     assert [port["host_ip"] for port in services["dashboard"]["ports"]] == ["127.0.0.1"]
     assert ("deploy" in services["worker"]) == (device == "cuda")
-    for name in ("keys", "coordinator", "worker", "dashboard"):
+    assert ("deploy" in services["check"]) == (device == "cuda")
+    for name in ("check", "keys", "coordinator", "worker", "dashboard"):
         assert services[name]["read_only"]
         assert services[name]["cap_drop"] == ["ALL"]
 
@@ -105,6 +113,46 @@ def test_example_of_settings_sets_nothing(tmp_path: Path) -> None:
     files = [*ROOT.glob("compose/*.yml"), ROOT / "docker-compose.yml"]
     used = set(re.findall(r"\$\{([A-Z0-9_]+)|^ +(CUDA_VISIBLE_DEVICES):", "".join(f.read_text() for f in files), re.M))
     assert named == {a or b for a, b in used} - {"GIT_COMMIT"}
+
+
+READ_BY = {
+    "coordinate": "coordinator",
+    "work": "worker",
+    "dashboard": "dashboard",
+}
+"""The service that runs each command."""
+
+
+@needs_compose
+def test_every_setting_arrives(tmp_path: Path) -> None:
+    """Whatever a command reads from the environment, its service passes on from `.env`, or sets by itself."""
+    by_itself = {"MIIII_STORAGE", "MIIII_PULSE", "MIIII_KEYS", "MIIII_ACCESS", "MIIII_DEVICE"}
+    (tmp_path / "password").write_text("secret")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    read = {
+        (service, parameter.envvar)
+        for name, service in READ_BY.items()
+        for parameter in commands[name].params
+        if parameter.envvar and parameter.envvar not in by_itself
+    }
+    read |= {("worker", "MIIII_ANY_VERSION"), ("dashboard", "MIIII_DASHBOARD_PASSWORD")}
+    settings = {name: f"value-of-{name}" for _, name in read}
+    services = yaml.safe_load(Project("valid", {**settings, "MIIII_DEVICE": "cpu"}, tmp_path)("config"))["services"]
+    for service, name in read:
+        assert services[service]["environment"].get(name) == settings[name], f"{name} does not reach {service}"
+    password = {"MIIII_DEVICE": "cpu", "MIIII_DASHBOARD_PASSWORD_FILE": str(tmp_path / "password")}
+    found = yaml.safe_load(Project("valid", password, tmp_path)("config"))
+    at = found["services"]["dashboard"]["environment"]["MIIII_DASHBOARD_PASSWORD_FILE"]
+    assert at == "/run/secrets/" + found["services"]["dashboard"]["secrets"][0]["source"]
+    assert found["secrets"]["dashboard-password"]["file"] == str(tmp_path / "password")
+
+
+@needs_compose
+def test_documented_settings_are_known() -> None:
+    """What `.env.example` and the guides name is what the check knows."""
+    pages = [ROOT / ".env.example", ROOT / "README.md", ROOT / "workers" / "README.md", *ROOT.glob("docs/*.md")]
+    named = {name for page in pages for name in re.findall(r"MIIII_[A-Z_]*[A-Z]", page.read_text())}
+    assert named <= known_settings()
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +209,68 @@ def test_a_search_through_all_that_happens_to_it(stack: Project, tmp_path: Path)
     done = subprocess.run(command, input=json.dumps(exported), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "identical" in done.stdout
+
+
+@needs_engine
+@pytest.mark.timeout(1200)
+def test_wrong_settings_stop_nothing(stack: Project, tmp_path: Path) -> None:
+    """They end `up` with the line that names them; what is no setting is named in the log, and does nothing else."""
+    before = {c["ID"] for service in ("database", "coordinator", "worker") for c in stack.containers(service)}
+    for name, value, said in (
+        ("MIIII_SET", "experiment.pp=13", "did you mean `experiment.p`?"),
+        ("MIIII_METRICS_PORT", "many", "MIIII_METRICS_PORT"),
+        ("MIIII_DASHBOARD", "0.0.0.0:8080", "MIIII_DASHBOARD_PASSWORD"),
+    ):
+        wrong = stack.with_settings({name: value}, tmp_path).start("up", "--detach")
+        assert wrong.returncode != 0
+        assert said in wrong.stderr + wrong.stdout
+    assert before == {c["ID"] for service in ("database", "coordinator", "worker") for c in stack.containers(service)}
+    typo = stack.with_settings({"MIIII_TRAILS": "64"}, tmp_path)
+    assert "did you mean MIIII_TRIALS?" in typo.start("run", "--rm", "check").stderr
+
+
+@needs_engine
+@pytest.mark.timeout(1200)
+def test_without_a_gpu_nothing_is_built_or_created(tmp_path: Path) -> None:
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("there is a GPU here")
+    project = Project("miiii-no-gpu", {}, tmp_path)
+    try:
+        refused = project.start("up", "--detach")
+        assert refused.returncode != 0
+        assert "put MIIII_DEVICE=cpu into .env" in refused.stderr + refused.stdout
+        assert project("ps", "--all", "--quiet") == ""
+    finally:
+        project.close()
+
+
+@needs_engine
+@pytest.mark.timeout(1200)
+def test_database_and_worker_are_replaced_together(tmp_path: Path) -> None:
+    """Compose stops the database first; the next worker hands back what the last one could not, and goes on with it.
+
+    Then the study is deleted: restarts do not create it again, and `create` does, with the settings in `.env`.
+    """
+    project = Project("miiii-replaced", SHORT | {"MIIII_SET": LONG, "MIIII_DASHBOARD": "127.0.0.1:0"}, tmp_path)
+    try:
+        project("build", seconds=1800)
+        project("up", "--detach", "--wait")
+        wait_for(lambda: any(trial["epoch"] for trial in project.status()["running"]))
+        project.with_settings(
+            {"MIIII_DATABASE": "published", "MIIII_DATABASE_PORT": "0", "MIIII_LANES": "2"}, tmp_path
+        )("up", "--detach", "--wait")
+        wait_for(lambda: "for a worker that stopped while the database was away" in project("logs", "worker"))
+        wait_for(lambda: project.status()["counts"]["running"] == 2)
+        project.search("delete", "--study", "short", "--yes", "--force")
+        project("restart", "coordinator", "worker")
+        wait_for(lambda: "waiting: study `short` was deleted" in project("logs", "--since", "20s", "coordinator"))
+        wait_for(lambda: "waiting: study `short` was deleted" in project("logs", "worker"))
+        assert json.loads(project.search("list", "--json")) == []
+        project.search("create")
+        wait_for(lambda: project.status()["counts"]["running"])
+    finally:
+        print(project("logs", "--no-color", "--tail", "60"))
+        project.close()
 
 
 @needs_engine

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import sqlalchemy as sa
+from optuna.trial import TrialState
 
 from miiii_search.search import tables
 from tests.integration.processes import TINY, Processes, read_trials, wait_for
-from tests.postgres import open_engine
+from tests.postgres import PostgresServer, open_engine
 
 
 def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> None:
@@ -100,3 +101,82 @@ def test_storage_of_a_file(processes: Processes, tmp_path: Path, storage_url: st
     refused = processes.start("status", storage=storage_url)
     assert refused.wait(60) == 2
     assert "MIIII_STORAGE_FILE" in processes.log(refused)
+
+
+def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, tmp_path: Path) -> None:
+    """Coordinator and worker wait, and so does a coordinator that is started again; `create` has them go on."""
+    pulse = tmp_path / "pulse"
+    long = ("--set", "experiment.epochs=1000000", "--trials", "1")
+    coordinate = ("coordinate", "--study", "s", *TINY, *long, "--stay", "--keep")
+    coordinator = processes.start(*coordinate, "--pulse", str(pulse), storage=storage_url)
+    wait_for(lambda: processes.has_said(coordinator, "created in"))
+    worker = processes.start("work", "--study", "s", "--stay", storage=storage_url)
+    wait_for(lambda: processes.has_said(worker, "Trial 0 starts"))
+    processes.run("delete", "--study", "s", "--yes", "--force", storage=storage_url)
+    wait_for(lambda: all(processes.has_said(p, "waiting: study `s` was deleted") for p in (worker, coordinator)))
+    assert "miiii-search create --study s" in processes.log(coordinator)
+    again = processes.start(*coordinate, storage=storage_url)
+    wait_for(lambda: processes.has_said(again, "waiting: study `s` was deleted"))
+    at_once = processes.start("coordinate", "--study", "s", *TINY, *long, storage=storage_url)
+    assert at_once.wait(60) == 2
+    beaten = pulse.stat().st_mtime
+    wait_for(lambda: pulse.stat().st_mtime > beaten)
+    refused = processes.start("status", "--study", "s", storage=storage_url)
+    assert refused.wait(60) == 2
+    assert "was deleted on" in processes.log(refused)
+    assert "study `s` was deleted" in processes.run("list", storage=storage_url)
+    processes.run("create", "--study", "s", *TINY, *long, storage=storage_url)
+    wait_for(lambda: processes.log(worker).count("Trial 0 starts") == 2)
+    wait_for(lambda: all(processes.has_said(p, "study `s` exists in") for p in (coordinator, again)))
+    assert "was deleted" not in processes.run("list", storage=storage_url)
+    for process in (worker, coordinator, again):
+        process.send_signal(signal.SIGTERM)
+    for process in (worker, coordinator, again):
+        assert process.wait(30) == 0, processes.log(process)
+
+
+def test_a_worker_may_come_before_its_study(processes: Processes, storage_url: str) -> None:
+    processes.run("create", "--study", "another", *TINY, "--trials", "1", storage=storage_url)
+    worker = processes.start("work", "--study", "s", "--stay", storage=storage_url)
+    wait_for(lambda: processes.has_said(worker, "waiting: there is no study `s`"))
+    processes.run("create", "--study", "s", *TINY, "--trials", "1", storage=storage_url)
+    wait_for(lambda: processes.has_said(worker, "study `s` is done"))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+
+def test_a_study_that_was_left_gets_its_trials_back(processes: Processes, storage_url: str) -> None:
+    """A worker dies just before the coordinator is started for another study."""
+    long = ("--set", "experiment.epochs=1000000", "--set", "lease_seconds=2", "--trials", "1")
+    processes.run("create", "--study", "left", *TINY, *long, storage=storage_url)
+    worker = processes.start("work", "--study", "left", storage=storage_url)
+    wait_for(lambda: read_trials(storage_url, "left")[0].state == TrialState.RUNNING)
+    worker.kill()
+    coordinator = processes.start("coordinate", "--study", "s", *TINY, "--trials", "1", storage=storage_url)
+    wait_for(lambda: read_trials(storage_url, "left")[0].state == TrialState.WAITING)
+    wait_for(lambda: processes.has_said(coordinator, "trial 0 of study `left` went back to the queue"))
+    assert "study `left` is not done" in processes.log(coordinator)
+
+
+def test_what_could_not_be_handed_back(processes: Processes) -> None:
+    """A worker stops while the database is down; the next one hands its trial back, long before the lease runs out."""
+    long = ("--set", "experiment.epochs=1000000", "--set", "lease_seconds=3600", "--trials", "1")
+    work = ("work", "--study", "s", "--lanes", "1", "--grace", "4")
+    with PostgresServer() as server:
+        storage = server.create_database()
+        processes.run("create", "--study", "s", *TINY, *long, storage=storage)
+        first = processes.start(*work, storage=storage)
+        wait_for(lambda: read_trials(storage, "s")[0].intermediate_values)
+        server.stop()
+        wait_for(lambda: processes.has_said(first, "the database does not answer"))
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(60) == 0, processes.log(first)
+        assert "1 trial: 0 will be handed back by the next worker of this machine" in processes.log(first)
+        server.start()
+        assert read_trials(storage, "s")[0].state == TrialState.RUNNING
+        second = processes.start(*work, storage=storage)
+        wait_for(lambda: processes.has_said(second, "handed back 1 trial: 0 for a worker that stopped"))
+        wait_for(lambda: processes.has_said(second, "Trial 0 starts from epoch"))
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(60) == 0, processes.log(second)
+        assert not list(processes.folder.rglob("unreturned/*.json"))

@@ -5,21 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.errors import UserError
+from miiii_search.errors import StudyDeletedError, UserError
 from miiii_search.search import leases, worker
+from miiii_search.search.archive import export_study, import_study
 from miiii_search.search.assignment import Assignment
 from miiii_search.search.budget import Allowance
 from miiii_search.search.checkpoints import share
+from miiii_search.search.deleted import remember_if_missing
 from miiii_search.search.deleting import delete, holdings
 from miiii_search.search.extending import extend
 from miiii_search.search.judging import Judge
 from miiii_search.search.leases import Heartbeat, Lease, hand_back
+from miiii_search.search.listing import list_deleted
 from miiii_search.search.pausing import pause, resume
 from miiii_search.search.reporting import Ending, Outcome, finish, report
 from miiii_search.search.retention import tidy
@@ -88,6 +92,49 @@ def test_a_worker_that_died_keeps_nothing_from_going(database: Database) -> None
     assert holdings(study).leases == 0
     delete(study)
     assert all(rows == [] for rows in everything(database).values())
+
+
+def test_only_a_user_creates_a_deleted_study_again(database: Database, tmp_path: Path) -> None:
+    """A coordinator, which does so unasked, is refused until somebody creates or imports it."""
+    spec = make_spec()
+    study = create_study(database, "study", spec, again=False)
+    export_study(study, tmp_path / "study.zip")
+    delete(study)
+    before = everything(database)
+    with pytest.raises(StudyDeletedError, match=r"was deleted on .* create --study study creates it again"):
+        create_study(database, "study", spec, again=False)
+    with pytest.raises(StudyDeletedError):
+        open_study(database, "study")
+    assert everything(database) == before
+    assert set(list_deleted(database)) == {"study"}
+    create_study(database, "another", spec, again=False)
+    delete(create_study(database, "study", spec))
+    assert set(list_deleted(database)) == {"study"}
+    import_study(database, tmp_path / "study.zip", None)
+    assert list_deleted(database) == {}
+    assert create_study(database, "study", spec, again=False).spec == spec
+
+
+def test_a_study_that_is_deleted_while_it_is_created_stays_deleted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator has looked and found nothing deleted, just before somebody deletes the study."""
+    delete(create_study(database, "study", make_spec()))
+    monkeypatch.setattr("miiii_search.search.study.check_not_deleted", lambda *_: None)
+    with pytest.raises(StudyDeletedError):
+        create_study(database, "study", make_spec(), again=False)
+    assert all(rows == [] for rows in everything(database).values())
+
+
+def test_of_what_another_program_deletes_the_name_is_recorded_once(database: Database) -> None:
+    create_study(database, "study", make_spec())
+    remember_if_missing(database, "study")
+    assert list_deleted(database) == {}
+    database.optuna.delete_study(database.optuna.get_study_id_from_name("study"))
+    remember_if_missing(database, "study")
+    [(name, moment)] = list_deleted(database).items()
+    remember_if_missing(database, "study")
+    assert list_deleted(database) == {name: moment}
 
 
 def of_what_is_gone(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Callable[[], object]]:
