@@ -278,7 +278,7 @@ def test_a_place_that_is_down(database: Database, tmp_path: Path) -> None:
 
 
 def test_a_place_that_goes_down_halfway(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "shared").mkdir()
+    prepare_place((tmp_path / "shared").as_uri())
     study = ended(database, place=(tmp_path / "shared").as_uri())
     attempt, written = places.Place._attempt, [0]
 
