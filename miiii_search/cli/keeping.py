@@ -9,7 +9,7 @@ import typer
 
 from miiii_search.cli.opening import open_storage, open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, StorageOption, StudyOption
-from miiii_search.cli.talking import ask, say
+from miiii_search.cli.talking import ask, say, warn
 from miiii_search.errors import UserError
 
 
@@ -133,7 +133,13 @@ def export_study(
     from miiii_search.terminal.studies import megabytes
 
     opened = open_study(study, storage)
-    say(f"study `{opened.name}` is in {file}: {megabytes(export_study(opened, file))}")
+    exported = export_study(opened, file)
+    say(f"study `{opened.name}` is in {file}: {megabytes(exported.size)}")
+    if count := len(exported.missing):
+        warn(
+            f"{count} artifact{'s' * (count != 1)} of its trials {'are' if count != 1 else 'is'} not in "
+            f"{opened.place or 'the database'} any more, and so not in {file}"
+        )
 
 
 def import_study(

@@ -66,8 +66,17 @@ class BadArchive(Exception):
     """The file is not what `export_study` writes."""
 
 
-def export_study(study: Study, path: Path) -> int:
-    """Writes the study as it is at one moment; returns the size of the file. One that is there is replaced.
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written."""
+
+    size: int  # bytes
+    missing: tuple[str, ...]
+    """The ids of artifacts that trials link to but that are nowhere: the file is without them."""
+
+
+def export_study(study: Study, path: Path) -> Exported:
+    """Writes the study as it is at one moment. A file that is there is replaced.
 
     Trials that run are written as waiting, with their newest checkpoint in the database. Raises `UserError` if the
     file cannot be written.
@@ -78,8 +87,8 @@ def export_study(study: Study, path: Path) -> int:
             _snapshot(study.database) as connection,
             zipfile.ZipFile(file, "w") as archive,
         ):
-            _write(connection, study, _Writer(archive))
-        return path.stat().st_size
+            missing = _write(connection, study, _Writer(archive))
+        return Exported(path.stat().st_size, missing)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another file") from None
 
@@ -155,7 +164,8 @@ class _Writer:
         return name
 
 
-def _write(connection: sa.Connection, study: Study, writer: _Writer) -> None:
+def _write(connection: sa.Connection, study: Study, writer: _Writer) -> tuple[str, ...]:
+    """Writes the members of the archive; returns the ids of artifacts that are nowhere."""
     study_id, trials = study.study_id, tables.trials
     ids = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
     tree: dict[str, Any] = {
@@ -170,7 +180,7 @@ def _write(connection: sa.Connection, study: Study, writer: _Writer) -> None:
     for row in tree["trials"]:
         if row["state"] == TrialState.RUNNING.name:
             row["state"] = TrialState.WAITING.name
-    tree["artifacts"], tree["checkpoints"] = [], []
+    tree["artifacts"], tree["checkpoints"], missing = [], [], list[str]()
     artifacts, checkpoints = tables.artifacts, tables.checkpoints
     for artifact_id in linked(connection, study_id):
         query = sa.select(artifacts.c.data).where(artifacts.c.artifact_id == artifact_id)
@@ -179,6 +189,8 @@ def _write(connection: sa.Connection, study: Study, writer: _Writer) -> None:
             data = _read_from(study.place, artifact_id)
         if data is not None:
             tree["artifacts"].append({"artifact_id": artifact_id, "file": writer.add_file(data)})
+        else:
+            missing.append(artifact_id)
     saved = connection.execute(
         sa.select(checkpoints.c.trial_id, checkpoints.c.epoch).where(checkpoints.c.trial_id.in_(ids))
     ).all()
@@ -190,6 +202,7 @@ def _write(connection: sa.Connection, study: Study, writer: _Writer) -> None:
     writer.add(STUDY, text, zipfile.ZIP_DEFLATED)
     manifest = {"format": FORMAT, "members": writer.members}
     writer.add(MANIFEST, json.dumps(manifest).encode(), zipfile.ZIP_DEFLATED)
+    return tuple(missing)
 
 
 def _read_from(place: str, artifact_id: str) -> bytes | None:

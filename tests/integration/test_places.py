@@ -299,7 +299,9 @@ def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool)
     if empty:
         folder.rmdir()
     away.rename(folder)
-    export_study(study, tmp_path / "study.zip")
+    assert export_study(study, tmp_path / "study.zip").missing == ()
+    Place(place).remove(name)  # a single file that somebody removed is named, and the rest is written
+    assert export_study(study, tmp_path / "study.zip").missing == (name,)
     delete(study)
     assert os.listdir(folder) == [MARKER]
     database.close()
