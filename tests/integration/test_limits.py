@@ -113,22 +113,23 @@ def test_out_of_memory_shrinks_the_lanes(
     assert weights(storage) == weights(unbroken)
 
 
+@pytest.mark.timeout(900)
 def test_a_single_lane_that_does_not_fit_says_what_it_needs(
     processes: Processes, large: tuple[str, Callable[[], None]]
 ) -> None:
     storage, enqueue_second = large
     work = ("work", "--study", "limits", "--lanes", "1", "--checkpoint-every", "1")
     worker = processes.start(*work, storage=storage)
-    wait_for(partial(processes.has_said, worker, "Trial 0 was not solved"))
+    wait_for(partial(processes.has_said, worker, "Trial 0 was not solved"), 600)
     limit_memory(worker, usual_memory(worker) + 2 * LANE // 3)
     enqueue_second()
-    assert worker.wait(120) == 2, processes.log(worker)
+    assert worker.wait(600) == 2, processes.log(worker)
     last = processes.log(worker).strip().splitlines()[-1]
     size = re.search(r"error: not one lane fits .* d_model=256 n_heads=4 needs (\d+) MiB a lane", last)
     assert size and 100 <= int(size[1]) <= 300, last
     assert [t.state for t in read_trials(storage, "limits")] == [TrialState.COMPLETE, TrialState.WAITING]
     # On a machine where it fits the same trial ends.
-    assert processes.start(*work, storage=storage).wait(120) == 0
+    assert processes.start(*work, storage=storage).wait(600) == 0
     assert [t.state for t in read_trials(storage, "limits")] == [TrialState.COMPLETE] * 2
 
 
