@@ -229,7 +229,9 @@ class Chaos:
         if process.poll() in (None, 0):
             return False
         last = self.processes.log(process).strip().splitlines()[-1]
-        assert re.match("error: (cannot reach|cannot use|the database stopped answering)", last), self.processes.log(process)
+        assert re.match("error: (cannot reach|cannot use|the database stopped answering)", last), self.processes.log(
+            process
+        )
         return True
 
     def _note(self, line: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search.cli.running import REFUSED_CODE
 from miiii_search.experiment.checkpoint import FORMAT
 from miiii_search.search import tables
 from miiii_search.search.checkpoints import LocalCheckpoints
@@ -60,7 +61,8 @@ def test_the_password_is_nowhere(processes: Processes, role_url: str) -> None:
     wrong = role_url.replace("/test_", "/test_none_")
     for failing in (["status"], ["work"], ["dashboard", "--port", "0"], ["create"]):
         process = processes.start(*failing, storage=wrong)
-        assert process.wait(60) == 2
+        # A database that is not there refuses a worker, which a scheduler should be able to tell.
+        assert process.wait(60) == (REFUSED_CODE if failing == ["work"] else 2)
         said += processes.log(process)
     said += processes.log(page)
     written = b"".join(path.read_bytes() for path in processes.folder.rglob("*") if path.is_file())

@@ -85,7 +85,9 @@ def test_a_whole_run(folder: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere; make one with miiii-search train --out"):
+    with pytest.raises(
+        UserError, match=r"there is no folder .*nowhere; make one, for example with miiii-search train .* --out"
+    ):
         read_run(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="there is no folder"):

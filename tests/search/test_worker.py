@@ -34,6 +34,7 @@ from miiii_search.search.artifacts import DatabaseArtifactStore
 from miiii_search.search.attributes import PROGRAMS_KEY, VERSION_KEY
 from miiii_search.search.checkpoints import ByteBudget, LocalCheckpoints, Policy
 from miiii_search.search.leases import grant, requeue_overdue
+from miiii_search.search.snapshots import trial_folder
 from miiii_search.search.spec import Budget, Pruning, Range, rungs
 from miiii_search.search.status import read_status
 from miiii_search.search.storage import Database, open_database
@@ -384,7 +385,7 @@ def test_looks_are_kept(sqlite: Database, tmp_path: Path) -> None:
         with np.load(io.BytesIO(artifacts_of(study, trial)["record.npz"]), allow_pickle=False) as arrays:
             assert arrays["spectrum_epoch"].tolist() == [256, 320]
             assert arrays["spectrum"].shape == (2, 7, 4)
-        folder = tmp_path / f"trial-{trial.number}"
+        folder = trial_folder(tmp_path, study, trial.number)
         assert sorted(path.name for path in folder.iterdir()) == ["epoch-256.npz", "epoch-320.npz"]
         with np.load(folder / "epoch-320.npz", allow_pickle=False) as weights:
             assert digest(dict(weights)) == trial.user_attrs["metrics"]["weights_sha256"]

@@ -279,9 +279,11 @@ def test_what_an_invitation_has_typed(owned: Database, tmp_path: Path, umask: st
     assert (clone / "ca.crt").read_text() == keys.authority.read_text()
     assert stat.S_IMODE((clone / "ca.crt").stat().st_mode) == 0o644
     assert stat.S_IMODE((clone / ".env").stat().st_mode) == 0o600
-    name, url = (clone / ".env").read_text().splitlines()
-    assert url.startswith("MIIII_STORAGE=postgresql://worker_gpu2:")
-    assert re.fullmatch("COMPOSE_PROJECT_NAME=miiii-search-gpu2-[0-9a-f]{8}", name)
+    settings = dict(line.split("=", 1) for line in (clone / ".env").read_text().splitlines())
+    assert settings.keys() == {"COMPOSE_PROJECT_NAME", "MIIII_WORKER_NAME", "MIIII_STORAGE"}
+    assert settings["MIIII_WORKER_NAME"] == "gpu2"
+    assert settings["MIIII_STORAGE"].startswith("postgresql://worker_gpu2:")
+    assert re.fullmatch("miiii-search-gpu2-[0-9a-f]{8}", settings["COMPOSE_PROJECT_NAME"])
     other = Keys(tmp_path / "other-keys", tmp_path / "other-access")
     other.prepare()
     assert project_name(other, "gpu2") != project_name(keys, "gpu2") != project_name(keys, "gpu3")
