@@ -81,7 +81,8 @@ def test_mistakes_are_a_line(type_: Type, home: Path) -> None:
     assert "no study `nothing`" in type_("simulate", "--study", "nothing", code=2)
     (home / "file").touch()
     said = type_("simulate", "--study", "whole", "--replays", "1", "--out", "file/rules.png", code=2)
-    assert said.strip() == "error: cannot write to file/rules.png: File exists; choose another --out"  # before the replays
+    # Before the replays.
+    assert said.strip() == "error: cannot write to file/rules.png: File exists; choose another --out"
 
 
 def test_the_curves_of_a_study_are_what_the_service_made_of_its_runs(home: Path) -> None:
