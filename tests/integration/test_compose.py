@@ -455,8 +455,8 @@ def test_a_volume_that_is_older_than_its_keys(tmp_path: Path) -> None:
     settings = ("-e", "POSTGRES_USER=miiii", "-e", "POSTGRES_PASSWORD=forgotten")
     ready = ("docker", "exec", plain, "pg_isready", "-h", "127.0.0.1", "-U", "miiii")
     try:
-        project("build", "coordinator", seconds=1800)
-        project("create", "database")  # makes the volume
+        project("build", "check", "coordinator", seconds=1800)
+        project("create", "database")  # makes the volume; does not build
         run = (*old, *settings, "-v", f"{volume}:/var/lib/postgresql/data", "postgres:17-trixie")
         subprocess.run(run, check=True, capture_output=True)
         wait_for(lambda: subprocess.run(ready, capture_output=True).returncode == 0)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
 import signal
 import subprocess
-import termios
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,11 +87,6 @@ def unread() -> Iterator[int]:
 def open_terminal() -> tuple[int, int]:
     """The ends of a pseudo-terminal: ours, which stands for the window, and that of the processes in it."""
     return pty.openpty()
-
-
-def take_terminal() -> None:
-    """Makes standard output the terminal that is hung up when its window is closed; in the new process."""
-    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
 
 
 def said(process: subprocess.Popen[bytes]) -> str:
@@ -179,7 +172,8 @@ def test_up_goes_on_when_its_reader_has_seen_enough(start: Start, storage: str) 
 def in_terminal(start: Start, *arguments: str) -> tuple[int, subprocess.Popen[bytes]]:
     """A command that is alone in a terminal, and the window."""
     window, terminal = open_terminal()
-    process = start(*arguments, stdout=terminal, stderr=terminal, start_new_session=True, preexec_fn=take_terminal)
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+    process = start(*arguments, within=("setsid", "--ctty"), **streams)
     os.close(terminal)
     return window, process
 

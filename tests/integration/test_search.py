@@ -111,7 +111,7 @@ def test_a_run_that_is_told_to_stop(processes: Processes, tmp_path: Path, number
     tiny = ("--set", "experiment.p=7", "--set", "experiment.solved_evaluations=1000000", *small)
     endless = ("train", "--preset", "demo", *tiny, "--set", "experiment.epochs=1000000", "--out", "run")
     process = processes.start(*endless, storage="")
-    wait_for(lambda: (tmp_path / "run" / "snapshots.unfinished" / "epoch-256.npz").exists())
+    wait_for(lambda: list((tmp_path / "run").rglob("epoch-256.npz")))
     process.send_signal(number)
     assert process.wait(60) == 130
     said = processes.log(process)
@@ -121,7 +121,7 @@ def test_a_run_that_is_told_to_stop(processes: Processes, tmp_path: Path, number
     assert 256 <= run.metrics.epochs_trained == run.record.epoch[-1] == run.last_epoch < 1_000_000
     assert min(run.snapshots) == 256 and list(run.snapshots) == list(run.spectra)
     assert f"stopped_at_epoch = {run.last_epoch}" in (tmp_path / "run" / "config.toml").read_text()
-    assert not (tmp_path / "run" / "snapshots.unfinished").exists()
+    assert [path.parent.name for path in (tmp_path / "run").rglob("epoch-256.npz")] == ["snapshots"]
 
 
 def long_study(epochs: int = 10**6) -> tuple[str, ...]:
