@@ -215,6 +215,32 @@ def test_study_that_does_not_exist_and_export_with_no_finished_trial(
     assert "experiment.epochs is 3072, not 8" in capsys.readouterr().err
 
 
+def test_a_result_that_cannot_be_written_creates_no_study(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty_folder / "demo-best.toml").mkdir()
+    assert run(["up", "--preset", "demo", "--no-dashboard"], monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot write the result, demo-best.toml,") and error.count("\n") == 1
+    assert [path.name for path in empty_folder.iterdir()] == ["demo-best.toml"]
+
+
+def test_threads_that_the_system_does_not_give(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start_a_thread() -> None:
+        before = threading.stack_size(2**46)
+        try:
+            threading.Thread(target=lambda: None).start()
+        finally:
+            threading.stack_size(before)
+
+    monkeypatch.setattr(processes, "stop_on_signals", start_a_thread)
+    assert run(["coordinate", "--preset", "demo"], monkeypatch) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: can't start new thread: raise the limit of processes") and error.count("\n") == 1
+
+
 def test_databases_that_are_not_ours(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

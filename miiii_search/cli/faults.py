@@ -38,11 +38,16 @@ FILE_SYSTEM = {
 DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
 """The status with which XLA says that a device or the machine has no memory left."""
 
+NO_THREAD = "can't start new thread"
+"""What Python says, and nothing more, where the system gives a process no further thread."""
+
 
 def explain(error: Exception) -> str | None:
     """One line about an error, with what to do; None for what may be a mistake of ours."""
     if isinstance(error, MemoryError) or (type(error).__name__ == "JaxRuntimeError" and DEVICE_MEMORY in str(error)):
         return "out of memory: end other programs, train fewer --lanes at once, or make the experiment smaller"
+    if isinstance(error, RuntimeError) and NO_THREAD in str(error):
+        return f"{NO_THREAD}: raise the limit of processes (ulimit -u, a container's pids limit) or of memory"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in TRAINING:
         return where_to_run("this command", [error.name])
     if isinstance(error, OSError):

@@ -95,8 +95,11 @@ def open_or_create(
     artifacts: str | None,
     keep: bool = False,
     again: bool = True,
+    check_name: Callable[[str], object] = lambda name: None,
 ) -> Study:
     """The study of this name as it is, or a new one; with options, it must have just these unless `keep`.
+
+    `check_name` is called with the study's name before anything is created, and may raise `UserError`.
 
     Raises `StudyDeletedError` for a study that was deleted, unless it may be created `again`.
     """
@@ -109,6 +112,7 @@ def open_or_create(
     wanted = wanted_spec(preset, spec, settings, trials)
     # A file may say which preset it was made from; its grid can be another one by now.
     name = study or (spec.stem if spec else wanted.preset) or "study"
+    check_name(name)
     as_it_is = keep or not (preset or spec or settings or trials)
     database = open_storage(storage, create=True)
     known = name in studies.study_names(database)

@@ -95,14 +95,8 @@ def up(
 
     n_lanes = parse_lanes(lanes)
     say_ignored()
-    opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts)
-    path = Path(file_name(opened.name, "-best.toml"))
-    try:
-        check_writable(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the result, {path}, to this folder: {error.strerror}; run the command in another one"
-        ) from None
+    opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts, check_name=_check_result)
+    path = _result_of(opened.name)
     stop = processes.stop_on_signals()
     opened.check_version(any_version)
     arguments = ["dashboard", "--port", str(port)]
@@ -135,6 +129,22 @@ def up(
     say(f"  {hint('analyze', 'runs/best')}")
     if hides_password(opened.database):
         say("where MIIII_STORAGE holds the URL of the storage, which has a password")
+
+
+def _result_of(name: str) -> Path:
+    """Where `up` writes the best configuration of a study."""
+    return Path(file_name(name, "-best.toml"))
+
+
+def _check_result(name: str) -> None:
+    """Raises `UserError` if `up` cannot write the best configuration of a study into this folder."""
+    path = _result_of(name)
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the result, {path}, to this folder: {error.strerror}; run the command in another one"
+        ) from None
 
 
 def create(

@@ -320,13 +320,14 @@ def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool, read_only: boo
 
 def _other_version(url: sa.URL, words: str) -> str:
     """What to do about tables of another version of Optuna, whose own words are given."""
-    made_by = re.search(r"set up by optuna ([^)\s]+)", words)
-    what = f"its tables are those of Optuna {made_by[1] if made_by else 'of another version'}"
     if "storage upgrade" in words:
         way_out = f"make a backup, then type: optuna storage upgrade --storage '{redacted(url)}'"
     else:
         way_out = "use the version of miiii-search that created them"
-    return f"cannot use {redacted(url)}: {what}, or were changed since, and this is {optuna.__version__}; {way_out}"
+    made_by = re.search(r"set up by optuna ([^)\s]+)", words)
+    made = f", though Optuna {made_by[1]} made them" if made_by else ""
+    what = f"its tables are not those that Optuna {optuna.__version__} reads{made}"
+    return f"cannot use {redacted(url)}: {what}; {way_out}"
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
