@@ -57,7 +57,7 @@ def usual_memory(process: subprocess.Popen[str]) -> int:
 
 
 def limit_memory(process: subprocess.Popen[str], size: int) -> None:
-    resource.prlimit(process.pid, resource.RLIMIT_AS, (size, size))
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
 
 def running(storage: str) -> list[int]:
@@ -104,7 +104,7 @@ def test_out_of_memory_shrinks_the_lanes(
     enqueue_second()
     wait_for(partial(processes.has_said, worker, "out of memory with 2 lanes"))
     # Under the limit any small allocation of the C++ libraries may fail next, which ends the process.
-    resource.prlimit(worker.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    limit_memory(worker, resource.RLIM_INFINITY)
     assert worker.wait(600) == 0, processes.log(worker)
     said = processes.log(worker)
     assert "at most 1 from now on" in said and "Traceback" not in said and "was taken" not in said
