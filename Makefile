@@ -29,7 +29,7 @@ test-compose: setup ## the tests of the images and the compose files alone; they
 
 test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, outages of ten minutes; about an hour
 	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 MIIII_FAULT_EPOCHS=100000 MIIII_OUTAGE_SECONDS=600 \
-		.venv/bin/pytest -s tests/integration/test_faults.py $(ARGS)
+		.venv/bin/pytest -s -m "" tests/integration/test_faults.py $(ARGS)
 
 test-transformer-lens: setup $(LENS)/.ready ## load exported weights in TransformerLens, installed apart (1.6 GB)
 	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && .venv/bin/python tests/outside/export_runs.py "$$runs" && \

@@ -52,6 +52,7 @@ def assert_nothing_is_lost(result: chaos.Result) -> None:
     assert (result.lost, result.doubled, result.reports_lost, result.different) == (0, 0, 0, 0)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300 + 60 * TRIALS)
 def test_random_kills(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
     """SIGKILL at random moments: every trial ends once, and comes to what it comes to without."""
@@ -66,6 +67,7 @@ def test_random_kills(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
     assert len(result.resumed) >= (2 * KILLS // 5 if AT_LENGTH else 0)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600 + 60 * TRIALS)
 def test_random_faults(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
     """All that may happen, once each, in any order."""
