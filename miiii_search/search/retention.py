@@ -14,7 +14,7 @@ from miiii_search.search import tables
 from miiii_search.search.artifacts import TRIAL_PREFIX, attached, detach
 from miiii_search.search.places import check_place, remove_from
 from miiii_search.search.revisions import renew_revision
-from miiii_search.search.snapshots import trial_folder
+from miiii_search.search.snapshots import check_database, trial_folder
 from miiii_search.search.study import Study
 
 
@@ -60,7 +60,11 @@ def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
 
 
 def old_snapshots(study: Study, folder: Path, keep: int) -> list[Path]:
-    """The weights that workers of this study have left in `folder`, of all ended trials but the best so many."""
+    """The weights that workers of this study have left in `folder`, of all ended trials but the best so many.
+
+    Raises `UserError` if they are of another database.
+    """
+    check_database(folder, study)
     with study.database.engine.connect() as connection:
         ids = _ended(connection, study.study_id)[keep:]
         query = sa.select(tables.trials.c.number).where(tables.trials.c.trial_id.in_(ids))

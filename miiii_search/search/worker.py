@@ -40,7 +40,7 @@ from miiii_search.search.provenance import source_commit
 from miiii_search.search.renewal import Renewer
 from miiii_search.search.reporting import report
 from miiii_search.search.saving import Saver
-from miiii_search.search.snapshots import trial_folder
+from miiii_search.search.snapshots import claim_folder, trial_folder
 from miiii_search.search.study import Study
 from miiii_search.search.unreturned import UnreturnedLeases
 from miiii_search.search.worker_name import worker_name
@@ -96,6 +96,9 @@ class Worker:
         self._database = study.database
         self._say = say
         self._snapshots = snapshots
+        if snapshots is not None:
+            with contextlib.suppress(OSError):  # each snapshot that cannot be written is told of
+                claim_folder(snapshots, study)
         self._grace_seconds = grace_seconds
         self._judge = Judge(study, say)
         self.name = worker_name(name, study.database.url.username)

@@ -232,7 +232,7 @@ def train_visibly(
         except OSError as error:
             _say(f"warning: the snapshot of epoch {look.epoch:,} was not written: {reason(error)}")
 
-    with _progress_bar() as bar:
+    with training_bar() as bar:
         task = bar.add_task("compiling", total=until or experiment.epochs, accuracy="")
         said = time.monotonic()
 
@@ -243,11 +243,11 @@ def train_visibly(
                 accuracy_text(getattr(new, name)[-1][scored].mean())
                 for name in ("train_accuracy", "validation_accuracy")
             )
-            accuracy = f"accuracy: training {train}, validation {validation}"
+            accuracy = f"accuracy {train}, validation {validation}"
             bar.update(task, completed=progress.epoch, description="training", accuracy=accuracy)
             if not console.is_interactive and time.monotonic() - said >= LINE_SECONDS:
                 said = time.monotonic()
-                _say(f"epoch {progress.epoch:,} of {until or experiment.epochs:,} · {accuracy}")
+                _say(f"epoch {progress.epoch:,} of {until or experiment.epochs:,} · training {accuracy}")
 
         try:
             result = run.train(experiment, hyperparameters, show, keep, until, stop)
@@ -265,10 +265,11 @@ def train_visibly(
     return result, spectra
 
 
-def _progress_bar() -> Progress:
+def training_bar() -> Progress:
+    """A progress bar with the epochs, the accuracies, the time taken and the time left."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),  # what the others leave
         MofNCompleteColumn(),
         TextColumn("{task.fields[accuracy]}"),
         TimeElapsedColumn(),

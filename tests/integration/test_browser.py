@@ -307,3 +307,63 @@ def test_a_visitor_behind_a_proxy(browser: Browser, proxy: str, root: str) -> No
     stranger = browser.new_context(base_url=proxy)
     assert stranger.request.get(f"{root}/dashboard").status == 401
     stranger.close()
+
+
+@pytest.fixture(scope="module")
+def many_tasks(started: Processes, tasks: str) -> str:
+    """The address of a read-only dashboard of that study."""
+    return serve(started, tasks)
+
+
+PAGES = {
+    "/dashboard": "text=1. tasks",
+    "/dashboard/studies/1": "text=Hyperparameter Importance",
+    "/dashboard/studies/1/analytics": ".js-plotly-plot",
+    "/dashboard/studies/1/trials?numbers=0": "text=Trial 0 (trial_id=1)",
+    "/dashboard/studies/1/trialTable": "table",
+    "/dashboard/studies/1/note": "text=What is searched",
+    "/dashboard/compare-studies?ids=1": "text=1. tasks",
+}
+"""Paths of the page, and what is there once each has been drawn."""
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_pages_are_as_wide_as_the_window(browser: Browser, many_tasks: str, width: int) -> None:
+    context = browser.new_context(base_url=many_tasks, viewport={"width": width, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    for path, drawn in PAGES.items():
+        page.goto(path)
+        page.locator(drawn).first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    page.goto("/dashboard/studies/1/trials?numbers=0")
+    page.get_by_text("validation_accuracy 2 0.005, 3 0.005").wait_for()
+    assert "0.00499999" not in page.locator("body").inner_text()
+    context.close()
+
+
+WRITING = {
+    "/dashboard": ["[aria-label='delete study']", "[aria-label='rename study']", "text=Create"],
+    "/dashboard/studies/1": ["text=Upload a New File"],
+    "/dashboard/studies/1/note": ["[data-testid='EditIcon']"],
+    "/dashboard/studies/1/trials?numbers=1": ["text=Fail Trial", "[data-testid='EditIcon']", "text=Upload a New File"],
+}
+"""What can be pressed to write something, by the path of its page."""
+
+
+def test_a_read_only_dashboard_has_no_buttons_that_write(
+    browser: Browser, started: Processes, many_tasks: str, tasks: str
+) -> None:
+    writable = started.start("dashboard", "--port", "0", "--writable", storage=tasks)
+    address = str(wait_for(lambda: re.search(r"dashboard: (http://\S+)/", started.log(writable)))[1])
+    for base, visible in ((many_tasks, False), (address, True)):
+        context = browser.new_context(base_url=base, viewport={"width": 1400, "height": 900})
+        context.set_default_timeout(WAIT_MS)
+        page = context.new_page()
+        for path, buttons in WRITING.items():
+            page.goto(path)
+            for button in buttons:
+                found = page.locator(f"main >> {button}").first
+                found.wait_for(state="visible" if visible else "attached")
+                assert found.is_visible() == visible, (path, button)
+        context.close()

@@ -20,7 +20,7 @@ from miiii_search.search.attributes import CREATED_KEY, ID_KEY
 from miiii_search.search.checkpoints import LocalCheckpoints
 from miiii_search.search.deleting import delete
 from miiii_search.search.retention import old_snapshots
-from miiii_search.search.snapshots import study_folder, trial_folder
+from miiii_search.search.snapshots import claim_folder, study_folder, trial_folder
 from miiii_search.search.status import read_status
 from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study, open_study
@@ -186,6 +186,27 @@ def test_checkpoints_of_a_deleted_study_are_removed(database: Database, tmp_path
     assert places[other.id].trial_ids() == places[foreign.id].trial_ids() == {1}
     assert (places[other.id].folder.parent / "mine").is_dir()
     elsewhere.close()
+
+
+def test_weights_of_a_copied_database_are_not_the_original_s(tmp_path: Path) -> None:
+    """A worker of the copy refuses their folder, `analyze` says so, and `tidy` leaves them."""
+    database = open_database(f"sqlite:///{tmp_path}/original.db", create=True)
+    study = create_study(database, "study", make_spec())
+    with_all(study)
+    for _ in range(2):  # by two workers
+        claim_folder(tmp_path, study)
+    leave_weights(tmp_path, study, 0, b"original's")
+    database.close()
+    shutil.copy(tmp_path / "original.db", tmp_path / "copy.db")
+    database = open_database(f"sqlite:///{tmp_path}/copy.db")
+    copy = open_study(database, "study")
+    with pytest.raises(UserError, match="are of another database"):
+        claim_folder(tmp_path, copy)
+    run, lines = read_trial(copy, find_ended(copy, 0), tmp_path)
+    assert run.snapshots == {} and "are of another database" in lines[0]
+    with pytest.raises(UserError, match="are of another database"):
+        old_snapshots(copy, tmp_path, 0)
+    database.close()
 
 
 def test_weights_of_several_studies_in_one_folder(database: Database, tmp_path: Path) -> None:

@@ -61,11 +61,11 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
     chosen = choose(None, "demo", None, SETTINGS)
     monkeypatch.setattr(retraining, "LINE_SECONDS", 3600.0)
     assert retrain(chosen, tmp_path / "quiet", compare_with_recorded=False)
-    assert " · accuracy: " not in capsys.readouterr().out
+    assert " · training accuracy " not in capsys.readouterr().out
     monkeypatch.setattr(retraining, "LINE_SECONDS", 0.0)
     assert retrain(chosen, tmp_path / "run", compare_with_recorded=False)
-    lines = [line for line in capsys.readouterr().out.splitlines() if " · accuracy: " in line]
-    assert lines and all(re.match(r"epoch \d+ of 320 · accuracy: training \d\.\d{3}, valid", line) for line in lines)
+    lines = [line for line in capsys.readouterr().out.splitlines() if " · training accuracy " in line]
+    assert lines and all(re.match(r"epoch \d+ of 320 · training accuracy \d\.\d{3}, valid", line) for line in lines)
     assert lines[-1].startswith("epoch 320 ")
 
 

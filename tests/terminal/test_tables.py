@@ -21,6 +21,7 @@ from miiii_search.search.storage import Database, open_database
 from miiii_search.search.study import Study, create_study
 from miiii_search.terminal.analyze import comparison_table
 from miiii_search.terminal.display import FILE_WIDTH, pruned_view, ranking, standings_table, status_view
+from miiii_search.terminal.retrain import training_bar
 from miiii_search.terminal.studies import studies_table
 from miiii_search.terminal.tables import Column, Fitted
 from tests.search.support import SECONDS, claim, make_spec, metrics_of
@@ -124,3 +125,14 @@ def test_what_is_left_out_first() -> None:
     assert shown(table, 32)[1].split() == ["[b]x[/b]", "22", "333", "012345…"]
     assert shown(table, 24)[1].split() == ["[b]x[/b]", "22", "01234…"]
     assert shown(table, 16)[1].split() == ["[b]x[/b]", "01234…"]
+
+
+def test_a_long_run_s_progress_at_80_columns() -> None:
+    """Nothing of it is cut, and something is left of the bar."""
+    bar = training_bar()
+    accuracy = "accuracy 0.999, validation 0.999"
+    task = bar.add_task("training", total=65536, completed=65520, accuracy=accuracy)
+    bar.tasks[task].start_time = bar.get_time() - 35_999
+    [line] = shown(bar.get_renderable(), 80)
+    assert "…" not in line and "━━━" in line
+    assert all(part in line for part in ("65520/65536", accuracy, "9:59:59"))
