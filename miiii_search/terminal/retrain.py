@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich import table as rich_table
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -267,13 +268,14 @@ def train_visibly(
 
 def training_bar() -> Progress:
     """A progress bar with the epochs, the accuracies, the time taken and the time left."""
+    whole = rich_table.Column(no_wrap=True)  # the bar alone becomes narrower where there is little room
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),  # what the others leave
-        MofNCompleteColumn(),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=whole),
         TextColumn("{task.fields[accuracy]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeElapsedColumn(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
         console=console,
     )
 
