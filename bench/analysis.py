@@ -22,11 +22,11 @@ import numpy as np
 from measuring import parser, print_table, start, write
 from safetensors.numpy import save
 
-from miiii_search.experiment import run
+from miiii_search.experiment.record import Look, Record, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Look, Record, write_snapshot
-from miiii_search.search.export import Configuration
-from miiii_search.search.run_folder import CONFIG, RECORD, SNAPSHOTS, WEIGHTS
+from miiii_search.runs.folder import CONFIG, RECORD, SNAPSHOTS, WEIGHTS
+from miiii_search.study.export import Configuration
+from miiii_search.training import run
 
 SHORT = 32
 LONG = Experiment()

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miiii_search.experiment.loss import task_slices
+from miiii_search.training.loss import task_slices
 
 Array = jax.Array
 Weights = dict[str, Array]

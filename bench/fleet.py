@@ -34,15 +34,18 @@ import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from miiii_search.config.presets import TABLE_1
+from miiii_search.config.study_spec import Budget, Replicates, StudySpec, rungs
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.stores import Progress, Rows
-from miiii_search.experiment.telemetry import Record
-from miiii_search.experiment.trainer import End, Run, Update
-from miiii_search.search import ending, leases, peers, renewal, storage, worker
-from miiii_search.search.presets import TABLE_1
-from miiii_search.search.spec import Budget, Replicates, StudySpec, rungs
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study, open_study
+from miiii_search.pruners import peers
+from miiii_search.storage import database as storage
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study, open_study
+from miiii_search.training.lane_state import Progress, Rows
+from miiii_search.training.trainer import End, Run, Update
+from miiii_search.trial_queue import leases
+from miiii_search.worker import finalizer, heartbeat, worker
 from tests.crew import IdleCrew
 from tests.postgres import PostgresServer
 
@@ -178,13 +181,13 @@ def simulate(
 ) -> None:
     """One process: adds its share of the workers at each step."""
     timings = Timings()
-    timings.wrap(renewal.Renewer, "_renew", "lease round")
+    timings.wrap(heartbeat.Renewer, "_renew", "lease round")
     timings.wrap(leases, "claim", "claim")
     timings.wrap(worker, "report", "report")
-    timings.wrap(ending, "finish", "end of a trial")
+    timings.wrap(finalizer, "finish", "end of a trial")
     timings.wrap(peers.Peers, "read", "peers")
     worker.LISTEN_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
-    vars(ending)["draw_curves"] = lambda *_: PICTURE
+    vars(finalizer)["draw_curves"] = lambda *_: PICTURE
     pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 600}
     arguments = storage._engine_arguments
     vars(storage)["_engine_arguments"] = lambda url, read_only=False: arguments(url, read_only) | pool
@@ -235,7 +238,7 @@ def main() -> None:
     seconds = 30.0 if arguments.quick else arguments.seconds
     with PostgresServer() as server:
         rows = run(server, steps, seconds, 60 * arguments.trial_minutes)
-    print(f"\n{os.cpu_count()} cores; a lease of 60 s is renewed every {renewal.RENEW_SECONDS:g} s")
+    print(f"\n{os.cpu_count()} cores; a lease of 60 s is renewed every {heartbeat.RENEW_SECONDS:g} s")
     if arguments.json:
         arguments.json.write_text(
             json.dumps(

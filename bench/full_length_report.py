@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from miiii_search.analysis.milestones import find_milestones
 from miiii_search.analysis.reference import Reference, differences
+from miiii_search.experiment.record import Floats, Record, spectra_from_npz
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Floats, Record, spectra_from_npz
-from miiii_search.search.run_folder import read_run
+from miiii_search.runs.folder import read_run
 from miiii_search.simulation.curves import round_floats
 
 PACKED = Path(__file__).parent / "curves" / "full-length"

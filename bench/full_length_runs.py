@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from miiii_search.experiment.device import describe_device, package_versions
-from miiii_search.experiment.lanes import Lanes
+from miiii_search.config.presets import get_configuration
 from miiii_search.experiment.metrics import mean_accuracy, summarize
-from miiii_search.experiment.pace import Pace
-from miiii_search.experiment.program import ProgramKey
+from miiii_search.experiment.record import Floats, Look, Record, next_look, spectra_from_npz, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Floats, Look, Record, next_look, spectra_from_npz, write_snapshot
-from miiii_search.search.export import Configuration
-from miiii_search.search.presets import get_configuration
-from miiii_search.search.run_folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
+from miiii_search.runs.folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
+from miiii_search.study.export import Configuration
+from miiii_search.training.chunk_size import Pace
+from miiii_search.training.device import describe_device, package_versions
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.program import ProgramKey
 
 CHECKPOINT_SECONDS = 300
 CHECKPOINT, STATE = "checkpoint.npz", "state.json"

@@ -36,6 +36,6 @@ step refill 75 python bench/refill.py --json "$results/refill.json" --figure "$r
 step telemetry 50 python bench/telemetry.py --quick --json "$results/telemetry.json"
 step scaling 50 python bench/scaling.py --quick --json "$results/scaling.json"
 step tests 70 python -m pytest -q -p no:cacheprovider -k "not masks" \
-  tests/experiment/test_loss.py tests/experiment/test_model.py tests/experiment/test_program.py
+  tests/training/test_loss.py tests/training/test_model.py tests/training/test_program.py
 echo "== $SECONDS s in all; results in $results"
 exit "$failed"

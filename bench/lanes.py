@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from measuring import parser, print_table, start, write
 
-from miiii_search.experiment.capacity import device_memory
-from miiii_search.experiment.crew import Crew
-from miiii_search.experiment.lanes import Lanes
-from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.trainer import Run, Update
+from miiii_search.training.autotune import device_memory
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.program import Program, ProgramKey
+from miiii_search.training.trainer import Run, Update
+from miiii_search.training.trainer_pool import Crew
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 FEWEST_UPDATES = 3

@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 
-from miiii_search.experiment.device import describe_device, package_versions, use_compilation_cache
 from miiii_search.experiment.spec import Experiment
+from miiii_search.training.device import describe_device, package_versions, use_compilation_cache
 
 Run = Callable[[], None]
 """Does a fixed piece of work and waits for its end."""

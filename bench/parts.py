@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from measuring import Run, alternate, needed_gflop, parser, print_table, start, wait_for, write
 
-from miiii_search.experiment.loss import task_weights, weighted_loss
-from miiii_search.experiment.model import make_dropout
-from miiii_search.experiment.optimizer import make_optimizer
-from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.training.loss import task_weights, weighted_loss
+from miiii_search.training.model import make_dropout
+from miiii_search.training.optimizer import make_optimizer
+from miiii_search.training.program import Program, ProgramKey
 
 REPEATS = 8
 

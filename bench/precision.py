@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 
 from measuring import parser, print_table, start, write
 
-from miiii_search.experiment.lanes import Lanes
-from miiii_search.experiment.program import MAX_EVALUATIONS, ProgramKey
+from miiii_search.config.presets import get_configuration
 from miiii_search.experiment.spec import Experiment
-from miiii_search.search.presets import get_configuration
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.program import MAX_EVALUATIONS, ProgramKey
 
 Precision = Literal["float32", "tf32", "bf16"]
 

@@ -25,8 +25,8 @@ import numpy as np
 from measuring import parser, print_table, start, write
 
 from miiii_search.analysis.figures.style import save, styled
-from miiii_search.search import forecast
-from miiii_search.search.spec import Point, Pruning
+from miiii_search.config.study_spec import Point, Pruning
+from miiii_search.pruners import forecast
 from miiii_search.simulation.contenders import Contender, contenders
 from miiii_search.simulation.curves import CurveSet, read_curves
 from miiii_search.simulation.figure import draw_curves, draw_rules

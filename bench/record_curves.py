@@ -18,14 +18,14 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from miiii_search.config.presets import TABLE_1
+from miiii_search.config.study_spec import Dimension, Pruning, Replicates, StudySpec
+from miiii_search.coordinator.local import run_study
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.search.box import run_study
-from miiii_search.search.presets import TABLE_1
-from miiii_search.search.spec import Dimension, Pruning, Replicates, StudySpec
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study, open_study, study_names
 from miiii_search.simulation.curves import CurveSet, read_curves, write_curves
 from miiii_search.simulation.from_study import curves_of
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study, open_study, study_names
 
 NEVER = 10**6
 """Evaluations in a row at the target: more than there are, so that no run stops when it is solved."""

@@ -23,12 +23,12 @@ import jax
 from matplotlib.figure import Figure
 from measuring import parser, print_table, start, write
 
+from miiii_search.config.study_spec import Budget, Pruning, StudySpec
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.trainer import Chunk
-from miiii_search.search.spec import Budget, Pruning, StudySpec
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study
-from miiii_search.search.worker import Worker
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study
+from miiii_search.training.trainer import Chunk
+from miiii_search.worker.worker import Worker
 
 SPACE: dict[str, Any] = {
     "dropout": (0.0, 0.05, 0.1, 0.2),

@@ -16,13 +16,13 @@ from measuring import parser, print_table, start, write
 from pruning import BANK, FORECAST
 from record_curves import sets
 
+from miiii_search.config.study_spec import Budget, StudySpec, identity
+from miiii_search.coordinator.local import run_study
 from miiii_search.experiment.spec import Experiment
-from miiii_search.search.box import run_study
-from miiii_search.search.spec import Budget, StudySpec, identity
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study
 from miiii_search.simulation.curves import read_curves
 from miiii_search.simulation.replay import Replayed, replay
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study
 
 SET = "nanda-31"
 LANES = 2

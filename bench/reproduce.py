@@ -21,7 +21,7 @@ from full_length_report import FIGURE_6, pack, report
 from full_length_runs import last_epoch, read_state, runs, train
 
 from miiii_search.analysis.reference import read_reference
-from miiii_search.experiment.device import use_compilation_cache
+from miiii_search.training.device import use_compilation_cache
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from measuring import parser, print_table, start, write
 
 from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure, save, styled
-from miiii_search.search.spec import Pruning, StudySpec
+from miiii_search.config.study_spec import Pruning, StudySpec
 from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve, CurveSet, read_curves
 from miiii_search.simulation.finding import Change, Search, change, searches

@@ -14,9 +14,9 @@ from typing import Any
 
 from measuring import PEAK_GFLOP, needed_gflop, parser, peak, print_table, start, write
 
-from miiii_search.experiment.lanes import Lanes
-from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.program import ProgramKey
 
 
 def measure(p: int, d_model: int, rounds: int) -> dict[str, Any]:

@@ -26,15 +26,16 @@ from optuna.trial import TrialState
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from miiii_search.config.presets import TABLE_1
+from miiii_search.config.study_spec import Budget, Replicates, StudySpec, rungs
 from miiii_search.experiment.spec import Experiment
-from miiii_search.search import leases, tables
-from miiii_search.search.listing import list_studies
-from miiii_search.search.presets import TABLE_1
-from miiii_search.search.replicates import ended, standings
-from miiii_search.search.spec import Budget, Replicates, StudySpec, rungs
-from miiii_search.search.status import LAST_PRUNED, StatusReader, best_trial, ranked, read_best, read_status
-from miiii_search.search.storage import Database, open_database
-from miiii_search.search.study import Study, create_study
+from miiii_search.storage import schema
+from miiii_search.storage.database import Database, open_database
+from miiii_search.study.overview import list_studies
+from miiii_search.study.replicates import ended, standings
+from miiii_search.study.status import LAST_PRUNED, StatusReader, best_trial, ranked, read_best, read_status
+from miiii_search.study.study import Study, create_study
+from miiii_search.trial_queue import leases
 from tests.postgres import PostgresServer
 
 EPOCHS = 65536
@@ -116,8 +117,8 @@ def make_study(database: Database, n: int) -> Study:
     n_ended = max(n - WAITING - RUNNING, 0)
     chance = random.Random(0)
     with database.transaction() as connection:
-        query = sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id == study.study_id)
-        ids = list(connection.execute(query.order_by(tables.trials.c.number)).scalars())[:n_ended]
+        query = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study.study_id)
+        ids = list(connection.execute(query.order_by(schema.trials.c.number)).scalars())[:n_ended]
         for k in range(0, len(ids), AT_ONCE):
             end(connection, ids[k : k + AT_ONCE], chance, rungs(spec.experiment))
     leases.claim(database, study.study_id, "worker", 600.0, n=RUNNING)
@@ -155,14 +156,14 @@ def end(connection: sa.Connection, ids: list[int], chance: random.Random, epochs
         ]
         state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
         connection.execute(
-            sa.update(tables.trials)
-            .where(tables.trials.c.trial_id == trial_id)
+            sa.update(schema.trials)
+            .where(schema.trials.c.trial_id == trial_id)
             .values(state=state, datetime_start=now, datetime_complete=now)
         )
     for table, rows in (
-        (tables.trial_values, values),
-        (tables.trial_user_attributes, attributes),
-        (tables.intermediate_values, reports),
+        (schema.trial_values, values),
+        (schema.trial_user_attributes, attributes),
+        (schema.intermediate_values, reports),
     ):
         connection.execute(sa.insert(table), rows)
 

@@ -32,23 +32,24 @@ from optuna.trial import TrialState
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from miiii_search.experiment.checkpoint import Checkpoint
-from miiii_search.experiment.device import use_compilation_cache
-from miiii_search.experiment.lanes import Lanes
-from miiii_search.experiment.program import ProgramKey
+from miiii_search.config.presets import TABLE_1
+from miiii_search.config.study_spec import Budget, Replicates, StudySpec, rungs
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Record
-from miiii_search.search import leases, tables
-from miiii_search.search.artifacts import Artifact
-from miiii_search.search.checkpoints import KEPT, ByteBudget, LocalCheckpoints, Policy, share, shared_epochs
-from miiii_search.search.leases import Heartbeat
-from miiii_search.search.presets import TABLE_1
-from miiii_search.search.ranking import Ranking
-from miiii_search.search.renewal import RENEW_SECONDS
-from miiii_search.search.reporting import Outcome, finish, report
-from miiii_search.search.spec import Budget, Replicates, StudySpec, rungs
-from miiii_search.search.storage import Database, open_database
-from miiii_search.search.study import Study, create_study
+from miiii_search.samplers.grid_ei import Ranking
+from miiii_search.storage import schema
+from miiii_search.storage.artifacts import Artifact
+from miiii_search.storage.database import Database, open_database
+from miiii_search.study.study import Study, create_study
+from miiii_search.training.checkpoint import Checkpoint
+from miiii_search.training.device import use_compilation_cache
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.program import ProgramKey
+from miiii_search.trial_queue import leases
+from miiii_search.trial_queue.leases import Heartbeat
+from miiii_search.trial_queue.results import Outcome, finish, report
+from miiii_search.worker.checkpoints import KEPT, ByteBudget, LocalCheckpoints, Policy, share, shared_epochs
+from miiii_search.worker.heartbeat import RENEW_SECONDS
 from tests.postgres import PostgresServer
 
 EPOCHS = 2048
@@ -177,7 +178,7 @@ def make_study(database: Database, size: int, width: int) -> Study:
     )
     study = create_study(database, "ours", spec)
     with database.transaction() as connection:
-        ids = list(connection.execute(sa.select(tables.trials.c.trial_id).order_by("number")).scalars())
+        ids = list(connection.execute(sa.select(schema.trials.c.trial_id).order_by("number")).scalars())
         fill(connection, ids[: size - width], rungs(spec.experiment))
         end(connection, ids[: size - width])
     return study
@@ -192,7 +193,7 @@ def fill(connection: sa.Connection, trial_ids: Sequence[int], epochs: Sequence[i
         for e in epochs
     ]
     if rows:
-        connection.execute(sa.insert(tables.intermediate_values), rows)
+        connection.execute(sa.insert(schema.intermediate_values), rows)
 
 
 def end(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
@@ -200,10 +201,10 @@ def end(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
     now = leases.utc_now()
     done = {"state": TrialState.COMPLETE, "datetime_start": now, "datetime_complete": now}
     if trial_ids:
-        connection.execute(sa.update(tables.trials).where(tables.trials.c.trial_id.in_(trial_ids)).values(done))
+        connection.execute(sa.update(schema.trials).where(schema.trials.c.trial_id.in_(trial_ids)).values(done))
         chance = random.Random(0)
         rows = [{"trial_id": i, "objective": 0, "value": chance.random(), "value_type": "FINITE"} for i in trial_ids]
-        connection.execute(sa.insert(tables.trial_values), rows)
+        connection.execute(sa.insert(schema.trial_values), rows)
 
 
 def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> Cost:
@@ -302,11 +303,11 @@ def ask(study: optuna.Study) -> optuna.Trial:
 
 START = """
 import sys, time
-from miiii_search.search import leases
-from miiii_search.search.checkpoints import shared_epochs
-from miiii_search.search.ranking import Ranking
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import open_study
+from miiii_search.trial_queue import leases
+from miiii_search.worker.checkpoints import shared_epochs
+from miiii_search.samplers.grid_ei import Ranking
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import open_study
 began = time.process_time()
 database = open_database(sys.argv[1])
 study = open_study(database, "ours")

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 from measuring import Run, alternate, median_ratio, parser, print_table, start, wait_for, write
 
-from miiii_search.experiment.lanes import Lanes
-from miiii_search.experiment.program import Program, ProgramKey
+from miiii_search.experiment.record import FIRST_LOOK
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import FIRST_LOOK
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.program import Program, ProgramKey
 
 EPOCHS = 32
 """In one call, about a second, as long as the service trains between two looks of the host."""

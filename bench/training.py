@@ -31,9 +31,9 @@ from measuring import (
 )
 
 from miiii_search.experiment import tasks
-from miiii_search.experiment.optimizer import make_optimizer
-from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.training.optimizer import make_optimizer
+from miiii_search.training.program import Program, ProgramKey
 
 BASELINE_EPOCHS = 2
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from miiii_search.storage.database import Database, open_database
 from tests.postgres import DatabaseServer, PostgresServer
+from tests.support import all_tables
 
 # A busy machine may hold up any example.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -37,3 +39,27 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/test.db"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    if request.param == "sqlite":
+        opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('shared')}/test.db", create=True)
+        yield opened
+        opened.close()
+        return
+    server: DatabaseServer = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    opened = open_database(url, create=True)
+    yield opened
+    opened.close()
+    server.drop_database(url)
+
+
+@pytest.fixture
+def database(shared_database: Database) -> Iterator[Database]:
+    """Tables as a new database has them."""
+    yield shared_database
+    with shared_database.transaction() as connection:
+        for table in reversed(all_tables()):
+            connection.execute(table.delete())

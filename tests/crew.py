@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from miiii_search.experiment.crew import Crew
-from miiii_search.experiment.program import ProgramKey
-from miiii_search.experiment.trainer import Run
+from miiii_search.training.program import ProgramKey
+from miiii_search.training.trainer import Run
+from miiii_search.training.trainer_pool import Crew
 
 LaneT = TypeVar("LaneT")
 

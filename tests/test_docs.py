@@ -65,8 +65,8 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_every_field_of_the_paper_s_choices_exists() -> None:
     """The table in docs/science.md names fields; each must be one."""
-    from miiii_search.search.settings import _field_names
-    from miiii_search.search.spec import StudySpec
+    from miiii_search.config.overrides import _field_names
+    from miiii_search.config.study_spec import StudySpec
 
     fields = set(_field_names(StudySpec))
     text = (ROOT / "docs" / "science.md").read_text(encoding="utf-8")

@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from miiii_search.cli.views.display import status_view
 from miiii_search.errors import UserError
-from miiii_search.search.status import Status, read_status
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import open_study
-from miiii_search.terminal.display import status_view
+from miiii_search.storage.database import open_database
+from miiii_search.study.status import Status, read_status
+from miiii_search.study.study import open_study
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, "-m", "miiii_search"]

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from miiii_search.analysis.figures.style import default_style, plain
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
 
 
 def learning_curves(experiment: Experiment, record: Record, title: str, solved_epoch: int | None = None) -> bytes:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Floats, Record
 
 REACHED = 0.99
 """The accuracy at which a task counts as learned: above what luck gives, below what a stray sample takes."""

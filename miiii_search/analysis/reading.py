@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from miiii_search.experiment.metrics import Metrics
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Record
 
 ReadT = TypeVar("ReadT")
 Arrays = dict[str, NDArray[Any]]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miiii_search.errors import UserError
+from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Floats, Record
 
 SPLITS = ("training", "validation")
 

@@ -23,7 +23,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        from miiii_search.experiment.version import TRAINING_PROGRAM
+        from miiii_search.training.version import TRAINING_PROGRAM
 
         print(f"miiii-search {version('miiii-search')}, training program {TRAINING_PROGRAM}")
         raise typer.Exit

@@ -53,8 +53,8 @@ def invite(
 
     Example: docker compose exec coordinator miiii-search invite --host gpu1.lab --name gpu2
     """
-    from miiii_search.service import invite as invitation
-    from miiii_search.service.roles import drop_worker, role_name
+    from miiii_search.deployment import invite as invitation
+    from miiii_search.deployment.roles import drop_worker, role_name
 
     if not name:
         raise UserError("say which machine is meant, with --name gpu2 for instance")

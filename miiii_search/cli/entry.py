@@ -14,11 +14,11 @@ from miiii_search.cli.faults import explain
 from miiii_search.cli.opening import to_close
 from miiii_search.cli.settings import unknown_settings
 from miiii_search.cli.talking import say_later
+from miiii_search.cli.views import streams
 from miiii_search.environment import clean_variables
 from miiii_search.errors import UserError
-from miiii_search.experiment.environment import isolate
 from miiii_search.redaction import hide_passwords
-from miiii_search.terminal import streams
+from miiii_search.training.environment import isolate
 
 
 @streams.guarded()

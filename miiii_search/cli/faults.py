@@ -55,9 +55,9 @@ def explain(error: Exception) -> str | None:
     if "sqlalchemy" not in sys.modules:
         return None
     from miiii_search.cli.opening import opened
-    from miiii_search.search import faults
+    from miiii_search.storage import errors
 
-    return faults.explain(error, opened[-1] if opened else "the storage")
+    return errors.explain(error, opened[-1] if opened else "the storage")
 
 
 def _explain_file(error: OSError) -> str | None:

@@ -18,8 +18,8 @@ def pause(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -
 
     Example: miiii-search pause --study table-1
     """
-    from miiii_search.search.hints import hint
-    from miiii_search.search.pausing import pause
+    from miiii_search.study.hints import hint
+    from miiii_search.study.pause import pause
 
     opened = open_study(study, storage)
     was = "is paused now" if pause(opened) else "is paused already"
@@ -32,7 +32,7 @@ def resume(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) 
 
     Example: miiii-search resume --study table-1
     """
-    from miiii_search.search.pausing import resume
+    from miiii_search.study.pause import resume
 
     opened = open_study(study, storage)
     say(f"study `{opened.name}` {'goes on' if resume(opened) else 'is not paused'}")
@@ -55,7 +55,7 @@ def extend(
 
     Example: miiii-search extend --study table-1 --set replicates.count=3 --set replicates.top=5
     """
-    from miiii_search.search.extending import extend
+    from miiii_search.study.extend import extend
 
     wanted = [*(settings or []), *([f"budget.trials={trials}"] if trials else [])]
     if not wanted:
@@ -77,8 +77,8 @@ def delete(
 
     Example: miiii-search delete --study demo
     """
-    from miiii_search.search.deleting import delete, holdings
-    from miiii_search.terminal.studies import describe_holdings
+    from miiii_search.cli.views.studies import describe_holdings
+    from miiii_search.study.delete import delete, holdings
 
     if study is None:
         raise UserError("which study? name it with --study; miiii-search list shows those that there are")
@@ -104,8 +104,8 @@ def tidy(
 
     Example: miiii-search tidy --keep-records 20 --study table-1
     """
-    from miiii_search.search.retention import old_snapshots, remove_snapshots, tidy
-    from miiii_search.terminal.studies import megabytes
+    from miiii_search.cli.views.studies import megabytes
+    from miiii_search.study.cleanup import old_snapshots, remove_snapshots, tidy
 
     opened = open_study(study, storage)
     found = tidy(opened, keep_records, dry_run=True)
@@ -129,8 +129,8 @@ def export_study(
 
     Example: miiii-search export-study table-1.zip --study table-1
     """
-    from miiii_search.search.archive import export_study
-    from miiii_search.terminal.studies import megabytes
+    from miiii_search.cli.views.studies import megabytes
+    from miiii_search.study.archive import export_study
 
     opened = open_study(study, storage)
     exported = export_study(opened, file)
@@ -151,7 +151,7 @@ def import_study(
 
     Example: miiii-search import-study table-1.zip --storage postgresql://me:secret@db/miiii
     """
-    from miiii_search.search.archive import import_study
+    from miiii_search.study.archive import import_study
 
     database = open_storage(storage, create=True)
     opened = import_study(database, file, study)

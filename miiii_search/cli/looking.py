@@ -13,8 +13,8 @@ from miiii_search.cli import processes
 from miiii_search.cli.opening import open_storage, open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, PortOption, StorageOption, StudyOption, WithParent
 from miiii_search.cli.talking import say, show, write
+from miiii_search.cli.views import streams
 from miiii_search.files import file_name
-from miiii_search.terminal import streams
 
 
 def status(
@@ -29,13 +29,13 @@ def status(
     """
     import json
 
-    from miiii_search.search.status import LAST_PRUNED, read_status
+    from miiii_search.study.status import LAST_PRUNED, read_status
 
     now = read_status(open_study(study, storage), None if as_json or pruned else LAST_PRUNED)
     if as_json:
         write(json.dumps(now.to_json()) + "\n")
         return
-    from miiii_search.terminal.display import pruned_view, status_view, waiting_for
+    from miiii_search.cli.views.display import pruned_view, status_view, waiting_for
 
     if pruned:
         show(pruned_view(now))
@@ -60,8 +60,8 @@ def simulate(
 
     Example: miiii-search simulate --study demo --out rules.png
     """
-    from miiii_search.terminal.folders import prepare_file
-    from miiii_search.terminal.simulate import compare_rules, read_study_curves, show
+    from miiii_search.cli.views.folders import prepare_file
+    from miiii_search.cli.views.simulate import compare_rules, read_study_curves, show
 
     opened = open_study(study, storage)
     path = out or Path(file_name(opened.name, "-rules.png"))
@@ -75,7 +75,7 @@ def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -
 
     Example: miiii-search watch --study demo
     """
-    from miiii_search.terminal.live import live
+    from miiii_search.cli.views.live import live
 
     opened = open_study(study, storage)
     streams.need_output()
@@ -95,16 +95,16 @@ def list_(
     """
     import json
 
-    from miiii_search.search.hints import hint
-    from miiii_search.search.listing import list_deleted, list_studies
-    from miiii_search.search.status import A_COORDINATOR
+    from miiii_search.study.hints import hint
+    from miiii_search.study.overview import list_deleted, list_studies
+    from miiii_search.study.status import A_COORDINATOR
 
     database = open_storage(storage)
     listed = list_studies(database)
     if as_json:
         write(json.dumps([study.to_json() for study in listed]) + "\n")
         return
-    from miiii_search.terminal.studies import describe_deleted, studies_table
+    from miiii_search.cli.views.studies import describe_deleted, studies_table
 
     show(studies_table(listed, str(database)))
     for one in listed:
@@ -138,10 +138,10 @@ def dashboard(
 
     Example: miiii-search dashboard --root-path /optuna
     """
-    from miiii_search.search.dashboard import application, serve
-    from miiii_search.search.dashboard_page import parse_root_path
-    from miiii_search.search.exposure import check_exposure, read_password
-    from miiii_search.search.places import AllPlaces
+    from miiii_search.dashboard.app import application, serve
+    from miiii_search.dashboard.auth import check_exposure, read_password
+    from miiii_search.dashboard.page import parse_root_path
+    from miiii_search.storage.artifact_stores import AllPlaces
 
     password = read_password()
     check_exposure(host, password, published)
@@ -164,7 +164,7 @@ def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) 
 
     Example: miiii-search doctor --storage postgresql://me:secret@db/miiii
     """
-    from miiii_search.terminal.doctor import examine
+    from miiii_search.cli.views.doctor import examine
 
     streams.need_output()
     if not examine(storage, study):

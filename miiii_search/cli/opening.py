@@ -13,10 +13,10 @@ from miiii_search.cli.talking import say, warn
 from miiii_search.errors import IncompatibleVersion, UserError
 
 if TYPE_CHECKING:
-    from miiii_search.search.spec import StudySpec
-    from miiii_search.search.storage import Database
-    from miiii_search.search.study import Study
-    from miiii_search.service.keys import Keys
+    from miiii_search.config.study_spec import StudySpec
+    from miiii_search.deployment.keys import Keys
+    from miiii_search.storage.database import Database
+    from miiii_search.study.study import Study
 
 WAIT_SECONDS = 5.0
 """Between two looks at a study that another version has to train."""
@@ -34,8 +34,8 @@ def open_storage(storage: str, create: bool = False, quiet: bool = False) -> Dat
 
     Warns of a SQLite file on a network file system, unless `quiet`: of several processes, one warns.
     """
-    from miiii_search.search.sqlite_file import NETWORK_ADVICE, network_file_system
-    from miiii_search.search.storage import open_database
+    from miiii_search.storage.database import open_database
+    from miiii_search.storage.sqlite import NETWORK_ADVICE, network_file_system
 
     database = open_database(storage, create=create)
     to_close.callback(database.close)
@@ -51,7 +51,7 @@ def open_storage(storage: str, create: bool = False, quiet: bool = False) -> Dat
 
 def open_study(study: str | None, storage: str, quiet: bool = False) -> Study:
     """The study of this name, or the only one that there is. Raises `UserError`."""
-    from miiii_search.search import study as studies
+    from miiii_search.study import study as studies
 
     return studies.open_study(open_storage(storage, quiet=quiet), study)
 
@@ -103,9 +103,9 @@ def open_or_create(
 
     Raises `StudyDeletedError` for a study that was deleted, unless it may be created `again`.
     """
-    from miiii_search.search import study as studies
-    from miiii_search.search.places import parse_place, prepare_place
-    from miiii_search.search.settings import difference
+    from miiii_search.config.overrides import difference
+    from miiii_search.storage.artifact_stores import parse_place, prepare_place
+    from miiii_search.study import study as studies
 
     if preset and spec:
         raise UserError("--preset and --spec are two ways to say the same: choose one")
@@ -138,10 +138,10 @@ def open_or_create(
 
 def wanted_spec(preset: str | None, spec: Path | None, settings: list[str] | None, trials: int | None) -> StudySpec:
     """A file's spec, or a preset's, or `demo`, with the settings. Raises `UserError` where that makes no study."""
-    from miiii_search.search.presets import get_preset
-    from miiii_search.search.pruning import check_pruning
-    from miiii_search.search.settings import read_toml, to_tree, validate, with_settings
-    from miiii_search.search.spec import StudySpec
+    from miiii_search.config.overrides import read_toml, to_tree, validate, with_settings
+    from miiii_search.config.presets import get_preset
+    from miiii_search.config.study_spec import StudySpec
+    from miiii_search.pruners.factory import check_pruning
 
     tree = read_toml(spec) if spec else to_tree(get_preset(preset or "demo").spec)
     if spec:
@@ -153,7 +153,7 @@ def wanted_spec(preset: str | None, spec: Path | None, settings: list[str] | Non
 
 def installation_keys(keys: Path | None, access: Path | None) -> Keys:
     """Raises `UserError` outside of an installation of containers."""
-    from miiii_search.service.keys import Keys
+    from miiii_search.deployment.keys import Keys
 
     if keys is None or access is None:
         raise UserError("this is for an installation of containers: docker compose exec coordinator miiii-search ...")

@@ -10,7 +10,7 @@ import typer
 
 from miiii_search.environment import clean, read_value
 from miiii_search.errors import UserError
-from miiii_search.search.hints import DEFAULT_STORAGE
+from miiii_search.study.hints import DEFAULT_STORAGE
 
 __all__ = ["DEFAULT_STORAGE"]
 

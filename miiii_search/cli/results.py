@@ -45,8 +45,8 @@ def best(
 
     Example: miiii-search best --study demo --by median --out best.toml
     """
-    from miiii_search.search.export import BY, export_best
-    from miiii_search.search.hints import file_argument, hint
+    from miiii_search.study.export import BY, export_best
+    from miiii_search.study.hints import file_argument, hint
 
     chosen = format or ("json" if out and out.suffix == ".json" else "toml")
     if chosen not in ("toml", "json"):
@@ -90,7 +90,7 @@ def analyze(
 
     Example: miiii-search analyze --study table-1 --trial 17
     """
-    from miiii_search.terminal.analyze import analyze_folder, analyze_study, analyze_trial
+    from miiii_search.cli.views.analyze import analyze_folder, analyze_study, analyze_trial
 
     if trial is None and (retrain or snapshots is not None):
         raise UserError("--retrain and --snapshots are for a trial of a study: name it with --trial N")
@@ -128,7 +128,7 @@ def compare(
 
     Example: miiii-search compare runs/authors-code --reference figure-6.csv
     """
-    from miiii_search.terminal.analyze import compare_folders
+    from miiii_search.cli.views.analyze import compare_folders
 
     compare_folders(run_folders, out, reference)
 
@@ -145,7 +145,7 @@ def export_weights(
 
     Example: miiii-search export-weights runs/best --format transformer-lens --out network.safetensors
     """
-    from miiii_search.terminal.export_weights import export_weights
+    from miiii_search.cli.views.export_weights import export_weights
 
     run, problems = chosen_run(run_folder, trial, study, storage)
     for line in export_weights(run, problems, format, out):
@@ -160,10 +160,10 @@ def chosen_run(
     if (folder is None) == (trial is None):
         raise UserError(ONE_OF_TWO)
     if folder is not None:
-        from miiii_search.search.run_folder import read_run
+        from miiii_search.runs.folder import read_run
 
         return read_run(folder)
-    from miiii_search.search.analyses import find_ended, read_trial
+    from miiii_search.runs.trial_runs import find_ended, read_trial
 
     assert trial is not None
     opened = open_study(study, storage)
@@ -187,8 +187,8 @@ def train(
 
     Example: miiii-search train --preset paper --config paper-best --out runs/table-2
     """
-    from miiii_search.experiment.environment import import_jax
-    from miiii_search.terminal.retrain import choose, retrain
+    from miiii_search.cli.views.retrain import choose, retrain
+    from miiii_search.training.environment import import_jax
 
     chosen = choose(file, preset, config, settings or [])
     say_ignored()

@@ -47,14 +47,14 @@ from miiii_search.cli.options import (
     WithParent,
 )
 from miiii_search.cli.talking import say, say_ignored, write
+from miiii_search.cli.views import streams
 from miiii_search.environment import state_folder
 from miiii_search.errors import AccessRefusedError, StudyDeletedError, UserError
 from miiii_search.files import check_writable, file_name, write_file
-from miiii_search.terminal import streams
 
 if TYPE_CHECKING:
-    from miiii_search.search.study import Study
-    from miiii_search.search.worker import Worker
+    from miiii_search.study.study import Study
+    from miiii_search.worker.worker import Worker
 
 OpenedT = TypeVar("OpenedT")
 
@@ -86,12 +86,12 @@ def up(
 
     Example: miiii-search up --preset demo --set 'replicates={count=3, top=4}'
     """
-    from miiii_search.search.box import Child, WorkerDied, run_study
-    from miiii_search.search.export import export_best
-    from miiii_search.search.hints import file_argument, hides_password, hint
-    from miiii_search.search.status import read_status
-    from miiii_search.terminal.display import console, ranking, standings_table
-    from miiii_search.terminal.live import live
+    from miiii_search.cli.views.display import console, ranking, standings_table
+    from miiii_search.cli.views.live import live
+    from miiii_search.coordinator.local import Child, WorkerDied, run_study
+    from miiii_search.study.export import export_best
+    from miiii_search.study.hints import file_argument, hides_password, hint
+    from miiii_search.study.status import read_status
 
     n_lanes = parse_lanes(lanes)
     say_ignored()
@@ -166,7 +166,7 @@ def create(
     if dry_run:
         import tomli_w
 
-        from miiii_search.search.settings import to_tree
+        from miiii_search.config.overrides import to_tree
 
         write(tomli_w.dumps(to_tree(wanted_spec(preset, spec, settings, trials))))
         return
@@ -196,18 +196,18 @@ def coordinate(
 
     Example: miiii-search coordinate --study table-1 --storage postgresql://me:secret@db/miiii
     """
-    from miiii_search.search import monitoring
-    from miiii_search.search.coordinator import supervise, unfinished_others, wait_for_more, wait_for_study
-    from miiii_search.search.deleted import remember_if_missing
-    from miiii_search.service.pulse import Pulse
+    from miiii_search.coordinator.coordinator import supervise, unfinished_others, wait_for_more, wait_for_study
+    from miiii_search.deployment.liveness import Pulse
+    from miiii_search.metrics import prometheus
+    from miiii_search.storage.deleted_studies import remember_if_missing
 
     stop, beat = processes.stop_on_signals(), Pulse(pulse)
     name = study or (spec.stem if spec else wanted_spec(preset, spec, settings, trials).preset) or "study"
     if keys and access:
-        from miiii_search.service.roles import let_workers_in
+        from miiii_search.deployment.roles import let_workers_in
 
         let_workers_in(open_storage(storage, create=True), installation_keys(keys, access))
-    supervision = monitoring.Supervision()
+    supervision = prometheus.Supervision()
 
     def open_it() -> Study:
         return open_or_create(study, storage, preset, spec, settings, trials, artifacts, keep, again=False)
@@ -221,7 +221,7 @@ def coordinate(
             if not (done and stay and wait_for_more(opened, stop, say, beat, supervision.observe)):
                 return
 
-    with monitoring.serve(supervision.metrics, metrics_host, metrics_port, say):
+    with prometheus.serve(supervision.metrics, metrics_host, metrics_port, say):
         while not stop.is_set():
             try:
                 # It supervises what others train, too, and so only has to be able to read the study.
@@ -274,7 +274,7 @@ def work(
 
     Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
     """
-    from miiii_search.service.pulse import Pulse
+    from miiii_search.deployment.liveness import Pulse
 
     n_lanes = parse_lanes(lanes)
     folder = checkpoints or state_folder() / "checkpoints"
@@ -290,21 +290,21 @@ def work(
         opened = _open_to_train(find, any_version, stop if stay else None, beat)
         if opened is None:
             _end_at_once(stopped_code)
-        from miiii_search.experiment.environment import import_jax
+        from miiii_search.training.environment import import_jax
 
         say_ignored()
         import_jax()
-        from miiii_search.experiment.device import choose_device, describe_device, use_compilation_cache
-        from miiii_search.search import monitoring
-        from miiii_search.search.checkpoints import Policy
-        from miiii_search.search.coordinator import wait_for_more
-        from miiii_search.search.worker import Worker
+        from miiii_search.coordinator.coordinator import wait_for_more
+        from miiii_search.metrics import prometheus
+        from miiii_search.training.device import choose_device, describe_device, use_compilation_cache
+        from miiii_search.worker.checkpoints import Policy
+        from miiii_search.worker.worker import Worker
 
         choose_device(device)
         use_compilation_cache()
         say(f"worker on {describe_device()}, lanes: {lanes}")
         policy = Policy(folder, checkpoint_every, share_every)
-        tally = monitoring.Tally()
+        tally = prometheus.Tally()
 
         def begin(opened: Study) -> Worker:
             nonlocal worker
@@ -329,7 +329,7 @@ def work(
                 if wait_for_more(opened, stop, say, beat):
                     begin(opened).run(stop)
 
-        with monitoring.serve(lambda: worker.metrics() if worker else [], metrics_host, metrics_port, say):
+        with prometheus.serve(lambda: worker.metrics() if worker else [], metrics_host, metrics_port, say):
             while opened is not None:
                 try:
                     train(opened)
@@ -362,7 +362,7 @@ def _study_finder(
     def find() -> Study | None:
         if not stay:
             return _unless_refused(lambda: open_study(study, storage, quiet=quiet), stop, seconds)
-        from miiii_search.search.coordinator import wait_for_study
+        from miiii_search.coordinator.coordinator import wait_for_study
 
         database = _unless_refused(lambda: open_storage(storage, quiet=quiet), stop, seconds)
         return wait_for_study(database, study, stop, say, beat)

@@ -56,9 +56,9 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]
     """
     from miiii_search.cli.opening import wanted_spec
     from miiii_search.cli.running import parse_lanes
-    from miiii_search.search.exposure import check_exposure, read_password
-    from miiii_search.search.places import parse_place
-    from miiii_search.search.study import check_name
+    from miiii_search.dashboard.auth import check_exposure, read_password
+    from miiii_search.storage.artifact_stores import parse_place
+    from miiii_search.study.study import check_name
 
     values: dict[str, Any] = {}
     for name in ("coordinate", "work"):

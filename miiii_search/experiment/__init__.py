@@ -1,4 +1,4 @@
-"""One training run: JAX, Flax, Optax and NumPy; no search, no database, no terminal.
+"""One training run as data.
 
-`spec` is free of JAX, so that whoever only reads an experiment starts quickly.
+Its settings, its tasks, its metrics and the record of its training. No JAX, no database.
 """

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Spec
-from miiii_search.experiment.telemetry import Floats, Record
 
 Verdict = Literal["identical", "agrees", "differs"]
 PerTask = Annotated[tuple[float, ...], Field(strict=False)]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import optuna
 
-from miiii_search.search.pruning import OPTUNAS_PRUNERS, make_own_rule, make_pruner
-from miiii_search.search.spec import Pruning, StudySpec
+from miiii_search.config.study_spec import Pruning, StudySpec
+from miiii_search.pruners.factory import OPTUNAS_PRUNERS, make_own_rule, make_pruner
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.replay import Court, MakePruner, OptunaCourt, OwnCourt
 

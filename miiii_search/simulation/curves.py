@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miiii_search.config.overrides import to_tree, validate
+from miiii_search.config.study_spec import Point, StudySpec, rungs
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import mean_accuracy
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
-from miiii_search.search.settings import to_tree, validate
-from miiii_search.search.signals import Signals, signals_at_rungs
-from miiii_search.search.spec import Point, StudySpec, rungs
-from miiii_search.search.study import objective
+from miiii_search.pruners.history import Signals, signals_at_rungs
+from miiii_search.study.study import objective
 
 FORMAT = 1
 

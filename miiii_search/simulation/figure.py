@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure, plain
-from miiii_search.search.signals import signals_of
+from miiii_search.pruners.history import signals_of
 from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.replay import Replayed
 from miiii_search.simulation.scoring import Summary

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.search.spec import StudySpec
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.orders import MakeOrder

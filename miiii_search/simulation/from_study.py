@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from optuna.trial import TrialState
 
-from miiii_search.search.analyses import read_trial
-from miiii_search.search.study import REPLICATE_KEY, Study
+from miiii_search.runs.trial_runs import read_trial
 from miiii_search.simulation.curves import Curve, CurveSet, make_curve
+from miiii_search.study.study import REPLICATE_KEY, Study
 
 
 def curves_of(study: Study, on_trial: Callable[[int], None] = lambda number: None) -> tuple[CurveSet, list[str]]:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from miiii_search.search.ranking import COMPILED
-from miiii_search.search.sampling import PointSampler
-from miiii_search.search.spec import StudySpec, identity, rungs
-from miiii_search.search.study import distributions
-from miiii_search.search.surrogate import coordinates, rank
+from miiii_search.config.study_spec import StudySpec, identity, rungs
+from miiii_search.samplers.gaussian_process import coordinates, rank
+from miiii_search.samplers.grid_ei import COMPILED
+from miiii_search.samplers.optuna_samplers import PointSampler
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.replay import QUEUE, Order, Replayed
+from miiii_search.study.study import distributions
 
 STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 """Of a trial by how its run ended, where it is not COMPLETE."""

@@ -11,10 +11,10 @@ from typing import Literal, Protocol
 import optuna
 from optuna.trial import TrialState
 
-from miiii_search.search.peers import Peer
-from miiii_search.search.pruning import OptunaRule
-from miiii_search.search.rules import Case, Rule
-from miiii_search.search.spec import rungs
+from miiii_search.config.study_spec import rungs
+from miiii_search.pruners.base import Case, Rule
+from miiii_search.pruners.factory import OptunaRule
+from miiii_search.pruners.peers import Peer
 from miiii_search.simulation.curves import Curve
 
 MakePruner = Callable[[], optuna.pruners.BasePruner]

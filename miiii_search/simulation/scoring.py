@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
-from miiii_search.search.spec import Identity, StudySpec, identity
+from miiii_search.config.study_spec import Identity, StudySpec, identity
 from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve, CurveSet
 from miiii_search.simulation.replay import Replayed, replay

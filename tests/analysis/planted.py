@@ -15,8 +15,8 @@ from miiii_search.analysis.milestones import find_milestones
 from miiii_search.analysis.network import forward, grid
 from miiii_search.analysis.neurons import analyze_neurons
 from miiii_search.analysis.run import TrainedRun
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Record
 
 Array = NDArray[Any]
 

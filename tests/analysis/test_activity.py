@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from miiii_search.analysis.activity import Activity, analyze_activity
-from miiii_search.experiment.lanes import Lanes
-from miiii_search.experiment.program import ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from tests.experiment import textbook
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.program import ProgramKey
+from tests.training import textbook
 
 
 def test_counts_by_hand() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from miiii_search.analysis.curves import learning_curves
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
 
 MIIII = Experiment()
 NANDA = Experiment(task="nanda")
@@ -90,7 +90,7 @@ import sys
 import numpy as np
 from miiii_search.analysis.curves import learning_curves
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
+from miiii_search.experiment.record import Record
 
 ones = np.ones((3, 1), np.float32)
 record = Record(np.arange(1, 4, dtype=np.int32), ones, ones, ones, ones, ones, ones)

@@ -8,8 +8,8 @@ import pytest
 
 from miiii_search.analysis.findings import analyze
 from miiii_search.analysis.run import TrainedRun
+from miiii_search.experiment.record import Look, Record, snapshots_in, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
-from miiii_search.experiment.telemetry import Look, Record, snapshots_in, write_snapshot
 from tests.analysis.networks import random_weights
 
 HYPERPARAMETERS = Hyperparameters(d_model=16, n_heads=2)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from miiii_search.analysis.milestones import find_milestones
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
 
 MIIII = Experiment(p=7)  # q = 2, 3, 5
 

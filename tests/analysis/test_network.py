@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from miiii_search.analysis.network import HOOK_NAMES, Floats, Weights, forward, grid, n_heads
-from miiii_search.experiment.model import with_weights
+from miiii_search.training.model import with_weights
 from tests.analysis.networks import random_weights
-from tests.experiment import textbook
+from tests.training import textbook
 
 SIZES = [(5, 16, 2), (7, 32, 4), (11, 24, 1), (13, 64, 8)]
 NAMES = ("attention", "residual_middle", "neurons", "residual_final", "logits")

@@ -9,9 +9,9 @@ from miiii_search.analysis.findings import Findings, OfWeights, analyze
 from miiii_search.analysis.network import forward, grid
 from miiii_search.analysis.neurons import analyze_neurons
 from miiii_search.analysis.run import TrainedRun
-from miiii_search.experiment.run import train
+from miiii_search.experiment.record import Look, snapshots_in, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
-from miiii_search.experiment.telemetry import Look, snapshots_in, write_snapshot
+from miiii_search.training.run import train
 from tests.analysis.networks import random_weights
 
 P, EPOCHS = 31, 2048

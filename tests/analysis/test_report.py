@@ -24,7 +24,7 @@ from miiii_search.analysis.run import TrainedRun
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from tests.analysis.test_findings import make_run
-from tests.search.support import PER_TASK
+from tests.support import PER_TASK
 
 P7 = Experiment(p=7, task="nanda")
 HOSTILE = '<b>&"$x_{'

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
-from miiii_search.experiment.model import initial_weights, with_weights
 from miiii_search.experiment.spec import Experiment, Task
 from miiii_search.experiment.tasks import digits
+from miiii_search.training.model import initial_weights, with_weights
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -13,11 +13,11 @@ import pytest
 from baselines import port_loss, port_weights, textbook_loss
 
 from miiii_search.experiment import tasks
-from miiii_search.experiment.loss import task_weights, weighted_loss
-from miiii_search.experiment.model import with_weights
-from miiii_search.experiment.optimizer import make_optimizer
-from miiii_search.experiment.program import Program, ProgramKey
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.training.loss import task_weights, weighted_loss
+from miiii_search.training.model import with_weights
+from miiii_search.training.optimizer import make_optimizer
+from miiii_search.training.program import Program, ProgramKey
 
 EXPERIMENT = Experiment(p=13)
 RUN = Hyperparameters(dropout=0.0, d_model=32, n_heads=4, learning_rate=1e-3)

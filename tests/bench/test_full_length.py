@@ -10,9 +10,9 @@ import pytest
 from full_length_report import FIGURE_6, MOST_ROWS, PackedRun, figures, pack, packed_runs, report, rows_to_keep
 from full_length_runs import Run, last_epoch, read_state, runs, train
 
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Record
-from miiii_search.search.run_folder import RECORD, read_run
+from miiii_search.runs.folder import RECORD, read_run
 
 TINY = Run(
     "a claim",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pruning
 import pytest
 
-from miiii_search.search.spec import Point, Pruning
+from miiii_search.config.study_spec import Point, Pruning
 from miiii_search.simulation.contenders import contenders
 from miiii_search.simulation.curves import read_curves
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from miiii_search.experiment.metrics import Metrics, accuracy_text, compare, digest, mean_accuracy, summarize
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
 
 RECORDED = Metrics(
     epochs_trained=2000,

@@ -22,7 +22,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.search import tables
+from miiii_search.storage import schema
 from tests.integration.processes import Processes, read_trials
 from tests.integration.proxy import Proxy
 from tests.postgres import PostgresServer, open_engine
@@ -165,7 +165,7 @@ class Chaos:
 
     def wait_until_it_trains(self, machine: Machine, saved: bool) -> bool:
         """False if the study was done before."""
-        query = sa.select(tables.leases.c.saved_epoch).where(tables.leases.c.worker.endswith(f":{machine.worker.pid}"))
+        query = sa.select(schema.leases.c.saved_epoch).where(schema.leases.c.worker.endswith(f":{machine.worker.pid}"))
         while not self.done:
             with self._connect() as connection:
                 if any(epoch > 0 or not saved for epoch in connection.execute(query).scalars()):
@@ -212,8 +212,8 @@ class Chaos:
             if self._found_no_database(coordinator):
                 self._coordinators[k] = self._coordinate()
         with contextlib.suppress(sa.exc.DBAPIError), self._connect() as connection:
-            query = sa.select(tables.trials.c.number, tables.leases.c.epoch).join(
-                tables.leases, tables.leases.c.trial_id == tables.trials.c.trial_id
+            query = sa.select(schema.trials.c.number, schema.leases.c.epoch).join(
+                schema.leases, schema.leases.c.trial_id == schema.trials.c.trial_id
             )
             rows = connection.execute(query).all()
             for number, epoch in rows:

@@ -15,7 +15,7 @@ import optuna
 import psutil
 import sqlalchemy as sa
 
-from miiii_search.search import tables
+from miiii_search.storage import schema
 from tests.postgres import open_engine
 
 COMMAND = [sys.executable, "-m", "miiii_search"]
@@ -105,7 +105,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
 def shared_trials(storage: str) -> list[int]:
     """The trials that have a checkpoint in the database."""
     with open_engine(storage).connect() as connection:
-        return list(connection.execute(sa.select(tables.checkpoints.c.trial_id)).scalars())
+        return list(connection.execute(sa.select(schema.checkpoints.c.trial_id)).scalars())
 
 
 def read_trials(storage: str, study: str) -> list[optuna.trial.FrozenTrial]:

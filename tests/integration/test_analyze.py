@@ -14,18 +14,18 @@ from safetensors.numpy import load, load_file
 
 from miiii_search.analysis.catalogue import OF_RUN, OF_SEVERAL, OF_STUDY
 from miiii_search.cli import main
-from miiii_search.experiment.device import use_compilation_cache
+from miiii_search.cli.views.retrain import choose, retrain
+from miiii_search.config.study_spec import Pruning
 from miiii_search.experiment.metrics import digest
-from miiii_search.experiment.telemetry import snapshots_in
-from miiii_search.search.analyses import read_trial
-from miiii_search.search.artifacts import attached
-from miiii_search.search.run_folder import read_run
-from miiii_search.search.spec import Pruning
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study, open_study
-from miiii_search.search.worker import Worker
-from miiii_search.terminal.retrain import choose, retrain
-from tests.search.support import TINY, make_spec
+from miiii_search.experiment.record import snapshots_in
+from miiii_search.runs.folder import read_run
+from miiii_search.runs.trial_runs import read_trial
+from miiii_search.storage.artifacts import attached
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study, open_study
+from miiii_search.training.device import use_compilation_cache
+from miiii_search.worker.worker import Worker
+from tests.support import TINY, make_spec
 
 NEVER = Pruning(rule="none")
 ALWAYS = Pruning(rule="threshold", min_epochs=20, options={"lower": 1.5})

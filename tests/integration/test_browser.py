@@ -17,16 +17,16 @@ from optuna.trial import TrialState
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.experiment.spec import Experiment
-from miiii_search.search.artifacts import LEARNING_CURVES as CURVES
-from miiii_search.search.artifacts import Artifact
-from miiii_search.search.leases import Heartbeat
-from miiii_search.search.reporting import Ending, Outcome, finish
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study
-from miiii_search.search.study_note import StudyNote
+from miiii_search.storage.artifacts import LEARNING_CURVES as CURVES
+from miiii_search.storage.artifacts import Artifact
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study
+from miiii_search.trial_queue.leases import Heartbeat
+from miiii_search.trial_queue.results import Ending, Outcome, finish
 from tests.integration.processes import TINY, Processes, wait_for
-from tests.search.support import claim, make_spec, metrics_of
+from tests.support import claim, make_spec, metrics_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")

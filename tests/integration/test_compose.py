@@ -26,7 +26,7 @@ import yaml
 
 from miiii_search.cli import app
 from miiii_search.cli.settings import known_settings
-from miiii_search.service.keys import Keys
+from miiii_search.deployment.keys import Keys
 from tests.integration.engine import ROOT, Project, has_compose, has_engine, inspect
 from tests.integration.processes import wait_for
 

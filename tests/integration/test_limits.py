@@ -16,15 +16,15 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.experiment.trainer import Chunk
-from miiii_search.search import leases
-from miiii_search.search.spec import StudySpec
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study, open_study
-from miiii_search.search.worker import Worker
+from miiii_search.config.study_spec import StudySpec
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study, open_study
+from miiii_search.training.trainer import Chunk
+from miiii_search.trial_queue import leases
+from miiii_search.worker.worker import Worker
 from tests.integration.processes import Processes, read_trials, shared_trials, wait_for
 from tests.postgres import open_engine
-from tests.search.support import claim, make_spec
+from tests.support import claim, make_spec
 
 GRID = (
     *("--set", "space.dropout=[0.0]", "--set", "space.weight_decay=[1.0]", "--set", "space.grokfast_lambda=[0.0]"),

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.cli.options import DEFAULT_STORAGE
-from miiii_search.search import tables
+from miiii_search.storage import schema
 from tests.integration.processes import TINY, Processes, read_trials, shared_trials, wait_for
 from tests.postgres import open_engine
 
@@ -98,7 +98,7 @@ def test_namesakes_leave_each_other_alone(tmp_path: Path) -> None:
         assert "passed over" not in second.log(other)
         assert {path: path.read_bytes() for path in checkpoints.rglob("*.ckpt")} == left != {}
         with open_engine(f"sqlite:///{first.folder}/miiii-search.db").begin() as connection:  # its lease runs out
-            connection.execute(sa.update(tables.leases).values(expires_at=0.0))
+            connection.execute(sa.update(schema.leases).values(expires_at=0.0))
         coordinator = first.start("coordinate", storage=DEFAULT_STORAGE)
         again = first.start(*work, storage=DEFAULT_STORAGE)
         wait_for(lambda: re.search(r"Trial 0 starts from epoch [\d,]+", first.log(again)))

@@ -22,17 +22,17 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.search import artifacts
-from miiii_search.search.archive import export_study
-from miiii_search.search.deleting import delete
-from miiii_search.search.leases import Heartbeat
-from miiii_search.search.places import MARKER, AllPlaces, Place, StoreDown, parse_place, prepare_place
-from miiii_search.search.reporting import Ending, Outcome, finish
-from miiii_search.search.retention import tidy
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study, open_study
+from miiii_search.storage import artifacts
+from miiii_search.storage.artifact_stores import MARKER, AllPlaces, Place, StoreDown, parse_place, prepare_place
+from miiii_search.storage.database import open_database
+from miiii_search.study.archive import export_study
+from miiii_search.study.cleanup import tidy
+from miiii_search.study.delete import delete
+from miiii_search.study.study import create_study, open_study
+from miiii_search.trial_queue.leases import Heartbeat
+from miiii_search.trial_queue.results import Ending, Outcome, finish
 from tests.integration.processes import TINY, Processes, read_trials, wait_for
-from tests.search.support import claim, everything, make_spec
+from tests.support import claim, everything, make_spec
 
 SECRET = "s3cret-of-the-bucket"
 CREATE = ("create", "--study", "s", "--preset", "demo", *TINY, "--trials", "1")

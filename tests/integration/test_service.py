@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.search import tables
+from miiii_search.storage import schema
 from tests.integration.processes import TINY, Processes, read_trials, wait_for
 from tests.postgres import PostgresServer, open_engine
 
@@ -25,7 +25,7 @@ def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> 
     wait_for(lambda: pulse.stat().st_mtime > beaten)
     first = read_trials(storage_url, "s")[0]
     with open_engine(storage_url).begin() as connection:
-        connection.execute(sa.update(tables.trials).where(tables.trials.c.number == 0).values(state="WAITING"))
+        connection.execute(sa.update(schema.trials).where(schema.trials.c.number == 0).values(state="WAITING"))
     wait_for(lambda: read_trials(storage_url, "s")[0].datetime_complete != first.datetime_complete)
     for process in (worker, coordinator):
         process.send_signal(signal.SIGTERM)
@@ -39,7 +39,7 @@ def test_worker_stays_quietly_while_others_end(processes: Processes, storage_url
     budget = ("--set", "budget.wall_hours=1e-9", "--trials", "2")
     processes.run("create", "--study", "s", *TINY, *budget, storage=storage_url)
     with open_engine(storage_url).begin() as connection:
-        connection.execute(sa.update(tables.trials).where(tables.trials.c.number == 0).values(state="RUNNING"))
+        connection.execute(sa.update(schema.trials).where(schema.trials.c.number == 0).values(state="RUNNING"))
     worker = processes.start("work", "--study", "s", "--stay", "--pulse", str(pulse), storage=storage_url)
     wait_for(lambda: processes.has_said(worker, "waiting for more"))
     first = pulse.stat().st_mtime

@@ -11,13 +11,13 @@ import pytest
 from optuna.trial import TrialState
 
 from miiii_search.cli import main
-from miiii_search.search.spec import Pruning
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study
-from miiii_search.search.worker import Worker
+from miiii_search.config.study_spec import Pruning
 from miiii_search.simulation.contenders import contenders
 from miiii_search.simulation.from_study import curves_of
-from tests.search.support import TINY, make_spec
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study
+from miiii_search.worker.worker import Worker
+from tests.support import TINY, make_spec
 
 SPEC = make_spec(
     experiment=TINY.model_copy(update={"epochs": 400, "target_accuracy": 0.1, "solved_evaluations": 2}),

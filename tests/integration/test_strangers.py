@@ -19,14 +19,14 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.cli.running import REFUSED_CODE
-from miiii_search.experiment.checkpoint import FORMAT
-from miiii_search.search import tables
-from miiii_search.search.checkpoints import LocalCheckpoints
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import open_study
+from miiii_search.storage import schema
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import open_study
+from miiii_search.training.checkpoint import FORMAT
+from miiii_search.worker.checkpoints import LocalCheckpoints
 from tests.integration.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from tests.postgres import DatabaseServer, open_engine
-from tests.search.support import all_tables
+from tests.support import all_tables
 
 PASSWORD = "s3cret@of/theirs:50%"
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_is_never_executed(processes: Processes, tmp_path: Path) ->
         data = FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
         (folder / f"trial-1.epoch-{epoch}.ckpt").write_bytes(data)
     with database.transaction() as connection:
-        connection.execute(sa.insert(tables.checkpoints).values(trial_id=1, epoch=99, data=data))
+        connection.execute(sa.insert(schema.checkpoints).values(trial_id=1, epoch=99, data=data))
     database.close()
     again = processes.start(*("work", "--study", "s", "--checkpoints", "here"), storage=storage)
     assert again.wait(60) == 0, processes.log(again)

@@ -14,13 +14,13 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from miiii_search.experiment.version import TRAINING_PROGRAM
-from miiii_search.search import attributes
-from miiii_search.search.attributes import ID_KEY, PROGRAMS_KEY, SPEC_KEY, VERSION_KEY
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study, open_study
+from miiii_search.storage import study_attrs
+from miiii_search.storage.database import open_database
+from miiii_search.storage.study_attrs import ID_KEY, PROGRAMS_KEY, SPEC_KEY, VERSION_KEY
+from miiii_search.study.study import create_study, open_study
+from miiii_search.training.version import TRAINING_PROGRAM
 from tests.integration.processes import TINY, Processes, clean_environment, read_trials, wait_for
-from tests.search.support import claim, end, make_spec
+from tests.support import claim, end, make_spec
 
 PAGE = Path(__file__).parents[2] / "docs" / "upgrading.md"
 OTHER_PROGRAM = TRAINING_PROGRAM + 98
@@ -35,8 +35,8 @@ def change(storage: str, values: dict[str, object], remove: tuple[str, ...] = ()
     database = open_database(storage)
     study = open_study(database, "demo")
     with database.transaction() as connection:
-        attributes.remove(connection, study.study_id, remove)
-        attributes.write(connection, study.study_id, values)
+        study_attrs.remove(connection, study.study_id, remove)
+        study_attrs.write(connection, study.study_id, values)
     database.close()
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from miiii_search.experiment.model import with_weights
+from miiii_search.cli.views.export_weights import export_weights
+from miiii_search.cli.views.retrain import choose, retrain
 from miiii_search.experiment.tasks import digits
-from miiii_search.search.run_folder import read_run
-from miiii_search.terminal.export_weights import export_weights
-from miiii_search.terminal.retrain import choose, retrain
+from miiii_search.runs.folder import read_run
+from miiii_search.training.model import with_weights
 
 RUNS = {
     "nanda": ["experiment.p=31"],  # the demo's best, which groks

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from miiii_search.search.rules import Case
-from miiii_search.search.spec import Dimension, Point, StudySpec
+from miiii_search.config.study_spec import Dimension, Point, StudySpec
+from miiii_search.pruners.base import Case
 from miiii_search.simulation.curves import Curve, CurveSet, make_curve
 from tests.simulation.support import EXPERIMENT, epochs_of, make_record
 

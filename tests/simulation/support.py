@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miiii_search.config.study_spec import StudySpec
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
-from miiii_search.search.spec import StudySpec
 from miiii_search.simulation.curves import Curve, CurveSet, make_curve
 
 EXPERIMENT = Experiment(p=31, task="nanda", train_fraction=0.5, validation_samples=200, epochs=8192)

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from miiii_search.config.study_spec import Identity, Pruning, StudySpec, identity, rungs
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.stores import Progress, Rows
-from miiii_search.experiment.telemetry import Record
-from miiii_search.experiment.trainer import End, Posted, Run, Update
-from miiii_search.search.spec import Identity, Pruning, StudySpec, identity, rungs
-from miiii_search.search.storage import Database, open_database
-from miiii_search.search.study import REPLICATE_KEY, create_study
-from miiii_search.search.worker import Worker
 from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve, make_curve
 from miiii_search.simulation.orders import Modelled
 from miiii_search.simulation.replay import QUEUE, replay
+from miiii_search.storage.database import Database, open_database
+from miiii_search.study.study import REPLICATE_KEY, create_study
+from miiii_search.training.lane_state import Progress, Rows
+from miiii_search.training.trainer import End, Posted, Run, Update
+from miiii_search.worker.worker import Worker
 from tests.crew import IdleCrew
 from tests.simulation.support import epochs_of, make_record
 

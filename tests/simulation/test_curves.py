@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miiii_search.config.overrides import to_tree
+from miiii_search.config.study_spec import rungs
 from miiii_search.errors import UserError
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
-from miiii_search.search.settings import to_tree
-from miiii_search.search.signals import signals_of
-from miiii_search.search.spec import rungs
+from miiii_search.pruners.history import signals_of
 from miiii_search.simulation.curves import first_streak, read_curves, write_curves
 from tests.simulation.support import EXPERIMENT, curve_of, epochs_of, make_record, set_of
 

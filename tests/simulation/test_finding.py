@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from miiii_search.search.spec import Pruning
+from miiii_search.config.study_spec import Pruning
 from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.finding import Found, change, found, goals, searches

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.search.leases import Heartbeat
-from miiii_search.search.reporting import report
-from miiii_search.search.rules import Never
-from miiii_search.search.sampling import SampledQueue
-from miiii_search.search.spec import Budget, Identity, Point, identity, rungs
-from miiii_search.search.storage import open_database
-from miiii_search.search.study import create_study
+from miiii_search.config.study_spec import Budget, Identity, Point, identity, rungs
+from miiii_search.pruners.base import Never
+from miiii_search.samplers.optuna_samplers import SampledQueue
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.orders import ORDERS, Modelled, Sampled
 from miiii_search.simulation.replay import OwnCourt, Replayed, replay
-from tests.search.support import SECONDS, end
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study
+from miiii_search.trial_queue.leases import Heartbeat
+from miiii_search.trial_queue.results import report
 from tests.simulation.landscape import SPACE, SPEC, LowAccuracy, curve_at, landscape
 from tests.simulation.support import EXPERIMENT, curve_of, make_record
+from tests.support import SECONDS, end
 
 BEST: Point = {"learning_rate": 3e-3, "weight_decay": 1.0, "dropout": 0.1}
 FLOOR = 1024

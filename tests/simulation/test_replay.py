@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from miiii_search.config.study_spec import rungs
 from miiii_search.experiment.spec import Experiment
-from miiii_search.search.forecast import Forecast
-from miiii_search.search.peers import Peer
-from miiii_search.search.rules import Case, Never, Quantile, Rule
-from miiii_search.search.spec import rungs
+from miiii_search.pruners.base import Case, Never, Quantile, Rule
+from miiii_search.pruners.forecast import Forecast
+from miiii_search.pruners.peers import Peer
 from miiii_search.simulation.contenders import contenders
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.replay import OwnCourt, Replayed, replay

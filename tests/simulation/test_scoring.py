@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from miiii_search.search.rules import Never
+from miiii_search.pruners.base import Never
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.replay import OwnCourt, Replayed, replay
 from miiii_search.simulation.scoring import Score, draws, score, shuffled, summarize, truth_of

@@ -17,8 +17,8 @@ from miiii_search.analysis.activity import Activity
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.figures.panels import IN_A_ROW, fit, label_all, legend_columns, panels_in_rows
 from miiii_search.analysis.findings import Findings
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
 
 FULL_SCALE = (2.0, 8.0)
 """Times the share that a frequency has when all are alike: the least and the most that colours of activations span."""

@@ -13,8 +13,8 @@ from miiii_search.analysis.figures.heatmaps import through_training
 from miiii_search.analysis.figures.style import COLUMN, OKABE_ITO, SEQUENTIAL, log_epochs, new_figure
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.milestones import REACHED
+from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Floats, Record
 
 TRAINING, VALIDATION = OKABE_ITO[1], OKABE_ITO[0]
 

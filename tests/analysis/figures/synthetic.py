@@ -12,8 +12,8 @@ from miiii_search.analysis.milestones import find_milestones
 from miiii_search.analysis.network import Weights, forward, grid
 from miiii_search.analysis.neurons import analyze_neurons
 from miiii_search.analysis.run import TrainedRun
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.experiment.telemetry import Record
 
 
 def make_weights(experiment: Experiment, d_model: int = 16, n_heads: int = 4) -> dict[str, np.ndarray[Any, Any]]:

@@ -16,9 +16,9 @@ from miiii_search.analysis.figures.curves import DEPTH, accuracy, gradient_norms
 from miiii_search.analysis.figures.heatmaps import COLUMNS, columns
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.milestones import find_milestones
-from miiii_search.experiment.model import Transformer
+from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.experiment.telemetry import Record
+from miiii_search.training.model import Transformer
 from tests.analysis.figures.synthetic import make_findings, make_record
 
 MANY = Experiment(p=13)  # q = 2, 3, 5, 7, 11

@@ -1,0 +1,138 @@
+"""Is this machine fit to work? Each finding in a line, each fault with the way out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import sqlalchemy as sa
+from rich.text import Text
+
+from miiii_search.capabilities import is_coordinator
+from miiii_search.cli.views.display import console
+from miiii_search.errors import UserError
+from miiii_search.storage import schema
+from miiii_search.storage.database import Database, open_database, parse_url, redacted
+from miiii_search.storage.errors import INSUFFICIENT_PRIVILEGE, explain
+from miiii_search.storage.sqlite import NETWORK_ADVICE, network_file_system
+from miiii_search.study.study import open_study, study_names
+
+EVERYWHERE = ("miiii-search", "optuna", "optuna-dashboard", "sqlalchemy")
+TO_TRAIN = ("jax", "jaxlib", "flax", "optax", "matplotlib", "scipy", "safetensors")
+
+SMALL_CACHE, TRIED_BYTES = 4, 2**18
+"""Pages of SQLite's cache, and bytes that are written: far more than the cache holds."""
+
+
+def examine(storage: str, study: str | None) -> bool:
+    """Prints what was found; True if nothing is wrong."""
+    healthy = True
+    for ok, finding in [*_python(), *_packages(), *_devices(), *_storage(storage, study)]:
+        console.print(Text("ok  " if ok else "FAIL", "green" if ok else "red"), finding, soft_wrap=True)
+        healthy = healthy and ok
+    return healthy
+
+
+def _python() -> Iterator[tuple[bool, str]]:
+    fit = sys.version_info >= (3, 11)
+    yield fit, f"Python {platform.python_version()}" + ("" if fit else "; install Python 3.11 or newer")
+
+
+def _packages() -> Iterator[tuple[bool, str]]:
+    names = EVERYWHERE if is_coordinator() else (*EVERYWHERE, *TO_TRAIN)
+    found, missing = [], []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    yield True, ", ".join(found)
+    if missing:
+        yield False, f"not installed: {', '.join(missing)}; install them with pip install miiii-search"
+    if "optuna" not in missing and not version("optuna").startswith("5.0."):
+        yield False, f"optuna must be 5.0, but is {version('optuna')}; pip install 'optuna>=5.0,<5.1'"
+
+
+def _devices() -> Iterator[tuple[bool, str]]:
+    if is_coordinator():
+        yield (
+            True,
+            "an installation without JAX, as in the image of the coordinator: it creates, coordinates and shows "
+            "studies; train, analyze, compare, simulate, export-weights and work run in the image of the worker",
+        )
+        return
+    try:
+        import jax
+
+        devices = jax.devices()
+    except (ImportError, RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no platform could be started"])[0]
+        yield False, f"JAX finds no device: {reason}; JAX_PLATFORMS=cpu trains on the CPU"
+        return
+    names = ", ".join(f"{device.platform} ({device.device_kind})" for device in devices)
+    yield True, f"JAX computes on {names}"
+
+
+def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
+    try:
+        url = parse_url(storage)
+    except UserError as error:
+        yield False, str(error)
+        return
+    try:
+        if url.drivername == "sqlite" and study is None and not Path(url.database or "").exists():
+            yield True, f"storage {url.database}: not there yet; miiii-search up and miiii-search create make it"
+            return
+        database = open_database(storage)
+        try:
+            names = study_names(database)
+            yield True, f"storage {database}: " + (f"studies {', '.join(names)}" if names else "no study yet")
+            if url.drivername == "sqlite" and (kind := network_file_system(Path(url.database or ""))):
+                yield False, f"it lies on a network file system ({kind}); {NETWORK_ADVICE}"
+            yield try_writing(database)
+            if study is not None:
+                open_study(database, study)
+                yield True, f"study `{study}`"
+        finally:
+            database.close()
+    except UserError as error:
+        yield False, str(error)
+    except Exception as error:
+        if not (line := explain(error, redacted(url))):
+            raise
+        yield False, line
+
+
+def try_writing(database: Database) -> tuple[bool, str]:
+    """Whether the database takes what a worker writes, and what it lets this role do besides. Nothing is kept."""
+    if database.read_only:
+        return False, "it may only be read here: status, list, best, watch, export-study and dashboard work, no others"
+    try:
+        with database.engine.execution_options(immediate=True).connect() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA cache_size = {SMALL_CACHE}")  # so that it reaches the disk
+            row = {"artifact_id": str(uuid.uuid4()), "data": os.urandom(TRIED_BYTES)}
+            connection.execute(sa.insert(schema.artifacts), [row])
+            try:
+                with connection.begin_nested():
+                    connection.execute(sa.insert(schema.studies).values(study_name=row["artifact_id"]))
+                may_create = True
+            except sa.exc.DBAPIError as error:
+                if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
+                    raise
+                may_create = False
+            connection.rollback()
+            connection.invalidate()  # with its small cache
+    except sa.exc.DBAPIError as error:
+        line = explain(error, str(database))
+        if line is None:
+            raise
+        return False, f"it takes no writes: {line}"
+    if not may_create:
+        return True, "it takes what a worker writes; create, delete, tidy and import-study need the database's owner"
+    return True, "it takes writes"

@@ -1,0 +1,54 @@
+"""A trained network's weights as a file for other tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save
+
+from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.transformer_lens import to_config, to_state_dict
+from miiii_search.config.overrides import to_tree
+from miiii_search.errors import UserError
+from miiii_search.files import write_file
+from miiii_search.runs.folder import WEIGHTS
+
+FORMATS = ("transformer-lens", "safetensors")
+
+
+def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: Path) -> list[str]:
+    """Writes the final weights of a run to `out`, one safetensors file in either format.
+
+    Returns those of the `problems` that are about the weights written.
+
+    `transformer-lens`: HookedTransformer's names and shapes, its configuration in the metadata `config`.
+    `safetensors`: our names and shapes. The metadata of both hold `moduli`, `experiment` and
+    `hyperparameters`, all as JSON. The same export twice writes the same network over the first.
+
+    Raises `UserError` for another format, a run without weights (`problems` may say why), or an `out` that cannot be
+    written.
+    """
+    if format not in FORMATS:
+        raise UserError(f"--format must be {' or '.join(FORMATS)}, but is `{format}`")
+    if run.weights is None:
+        why = next((line for line in problems if WEIGHTS in line), f"{run.name} has no {WEIGHTS}")
+        raise UserError(f"{why}; train it again with miiii-search train")
+    if run.folder is not None and out.resolve() == (run.folder / WEIGHTS).resolve():
+        raise UserError(f"{out} holds the run's own weights and would be overwritten; choose another --out")
+    metadata: dict[str, Any] = {
+        "moduli": run.experiment.moduli,
+        "experiment": to_tree(run.experiment),
+        "hyperparameters": to_tree(run.hyperparameters),
+    }
+    arrays = run.weights
+    if format == "transformer-lens":
+        arrays, metadata = to_state_dict(run.weights), metadata | {"config": to_config(run.weights)}
+    written = save(dict(arrays), {key: json.dumps(value) for key, value in metadata.items()})
+    try:
+        write_file(out, written)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    return [line for line in problems if line.startswith(WEIGHTS)]

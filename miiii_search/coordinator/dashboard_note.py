@@ -1,0 +1,95 @@
+"""The note on a study's page: where it stands, the best so far, how that is exported, what is searched."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from datetime import UTC, datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.storage import notes
+from miiii_search.storage.artifacts import LEARNING_CURVES
+from miiii_search.study.hints import PROGRAM
+from miiii_search.study.status import read_best
+from miiii_search.study.study import Study, describe_point, expected_trials
+from miiii_search.trial_queue.budget import spent_by_now
+
+SECONDS = 60.0
+"""Between two looks: what the note is made of costs three statements."""
+
+
+class StudyNote:
+    """Keeps a study's note current, unless somebody has edited it. For one thread.
+
+    Done twice, by two coordinators or by one that was restarted, it is done once.
+    """
+
+    def __init__(self, study: Study, seconds: float = SECONDS) -> None:
+        self._study = study
+        self._seconds = seconds
+        self._due = 0.0
+        self._body: str | None = None
+
+    def refresh(self, done: bool) -> None:
+        """Writes the note if it is time to, and if it says something new; a study that is done is always told of."""
+        if not done and time.monotonic() < self._due:
+            return
+        body = note(self._study, done)
+        if body != self._body:
+            when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+            with self._study.database.transaction() as connection:
+                # Shared, since it only writes beside what others change; first, since inserting an attribute would
+                # wait for the study's row with the note locked, and `extend` for the note with the row locked.
+                self._study.lock(connection, shared=True)
+                notes.rewrite(connection, self._study.study_id, f"{body}\nLast changed {when}.\n")
+            self._body = body
+        self._due = time.monotonic() + self._seconds
+
+
+def note(study: Study, done: bool) -> str:
+    """The note as Markdown, without a time."""
+    counts = study.counts()
+    ended = ("complete", "pruned", "fail", "running", "waiting")
+    told = ", ".join(f"{counts[TrialState[name.upper()]]} {name}" for name in ended)
+    expected = expected_trials(study.spec, study.selection, sum(counts.values()))
+    return (
+        f"## {_state(study, counts, done)}\n\n{told}, of {expected} trials.\n\n"
+        f"## Best so far\n\n{_best(study, read_best(study))}\n\n"
+        f"## What is searched\n\n{notes.describe(study.spec)}"
+    )
+
+
+def _state(study: Study, counts: dict[TrialState, int], done: bool) -> str:
+    if done:
+        over = spent_by_now(study.database, study.study_id, study.spec.budget) if counts[TrialState.WAITING] else None
+        return f"Done: {over}" if over else "Done"
+    if study.paused:
+        return "Paused"
+    if counts[TrialState.RUNNING]:
+        return "Running"
+    return f"Waiting for another version\n\n{mismatch}" if (mismatch := study.mismatch) else "Waiting for a worker"
+
+
+def _best(study: Study, best: FrozenTrial | None) -> str:
+    if best is None:
+        return "No trial has been completed yet."
+    solved = best.user_attrs.get("epochs_to_solve")
+    reached = f"reached a validation accuracy of {accuracy_text(best.value or 0.0)}"
+    how = f"solved every task at epoch {solved:,}" if solved else reached
+    page = f"/dashboard/studies/{study.study_id}/trials?numbers={best.number}"
+    command = f"{PROGRAM} best --study {shlex.quote(study.name)} --out best.toml"
+    return (
+        f"[Trial {best.number}]({page}) {how} ({describe_point(best.params)}). "
+        f"Where `MIIII_STORAGE` names this database, this exports it:\n\n```\n{command}\n```{_curves(study, best)}"
+    )
+
+
+def _curves(study: Study, trial: FrozenTrial) -> str:
+    """The trial's picture, where it has one."""
+    artifacts = [json.loads(meta) for key, meta in trial.system_attrs.items() if key.startswith("artifacts:")]
+    pictures = [artifact["artifact_id"] for artifact in artifacts if artifact["filename"] == LEARNING_CURVES]
+    path = f"/artifacts/{study.study_id}/{trial._trial_id}"
+    return "".join(f"\n\n![Its learning curves]({path}/{picture})" for picture in pictures)

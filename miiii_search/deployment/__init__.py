@@ -1,0 +1,1 @@
+"""What containers and other machines need: passwords, certificates, database roles, invitations and signs of life."""

@@ -1,0 +1,102 @@
+"""Which rule a study has: one of ours, or a pruner of Optuna's by its name.
+
+Grokking curves stand at chance for most of their life, so every rule has a floor below which it is not asked at all:
+`pruning.min_epochs`.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from miiii_search.config.study_spec import Pruning, StudySpec
+from miiii_search.errors import UserError
+from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.pruners.base import Case, Never, Quantile, Rule
+from miiii_search.pruners.forecast import Forecast
+
+
+@dataclass(frozen=True)
+class OptunaRule:
+    """One of Optuna's pruners, on the reports at our rungs. Its trials are Optuna's own, read whole."""
+
+    study: optuna.Study
+    pruner: optuna.pruners.BasePruner
+    sees_peers = True
+
+    def decide(self, case: Case) -> str | None:
+        """Asks the pruner, which sees the trial's reports up to this rung only."""
+        trial, epoch = case.trial, case.epoch
+        seen = copy.copy(trial)
+        seen.intermediate_values = {rung: value for rung, value in trial.intermediate_values.items() if rung <= epoch}
+        if not self.pruner.prune(self.study, seen):
+            return None
+        mine = trial.intermediate_values.get(epoch, float("nan"))
+        return f"{type(self.pruner).__name__} at epoch {epoch:,}, validation accuracy {accuracy_text(mine)}"
+
+
+OPTUNAS_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
+    "median": optuna.pruners.MedianPruner,
+    "percentile": lambda percentile=25.0, **kw: optuna.pruners.PercentilePruner(percentile, **kw),
+    # min_resource `auto` differs from process to process, so the first rung above the floor is given instead.
+    "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "patient": lambda patience=3, **kw: optuna.pruners.PatientPruner(None, int(patience), **kw),
+    "threshold": optuna.pruners.ThresholdPruner,
+}
+
+
+def make_rule(spec: StudySpec, study: optuna.Study) -> Rule:
+    """The study's rule. Raises `UserError` for options that its pruner does not take."""
+    if spec.pruning.rule in OPTUNAS_PRUNERS:
+        return OptunaRule(study, make_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs))
+    return make_own_rule(spec.pruning)
+
+
+def make_own_rule(pruning: Pruning) -> Rule:
+    """The rule of ours that a study has. Raises `KeyError` if it is a pruner of Optuna's."""
+    rules: dict[str, Callable[[], Rule]] = {
+        "none": Never,
+        "forecast": lambda: Forecast(pruning.safety),
+        "quantile": lambda: Quantile(pruning.quantile, pruning.min_trials),
+    }
+    return rules[pruning.rule]()
+
+
+def check_pruning(spec: StudySpec) -> None:
+    """Raises `UserError` for settings that the study's rule does not take: better now than in each worker."""
+    pruning = spec.pruning
+    if pruning.rule in OPTUNAS_PRUNERS:
+        make_pruner(pruning, spec.pruning_floor, spec.experiment.epochs)
+    elif pruning.options:
+        raise UserError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{pruning.rule}'")
+    for rule, names in {"forecast": ("safety",), "quantile": ("quantile", "min_trials")}.items():
+        for name in names:
+            if rule != pruning.rule and getattr(pruning, name) != Pruning.model_fields[name].default:
+                raise UserError(
+                    f"pruning.{name} is for pruning.rule = '{rule}', but the rule is '{pruning.rule}': "
+                    f"add --set pruning.rule={rule}, or leave pruning.{name} out"
+                )
+
+
+def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.BasePruner:
+    """Optuna's pruner of this name. Raises `UserError` for options that it does not take."""
+    options: dict[str, Any] = dict(pruning.options)
+    if pruning.rule in ("successive_halving", "hyperband"):
+        options.setdefault("min_resource", max(floor, 1))
+    if pruning.rule == "hyperband":
+        options.setdefault("max_resource", epochs)
+    if pruning.rule == "threshold" and not options.keys() & {"lower", "upper"}:
+        raise UserError("pruning.rule = 'threshold' needs a bound: --set pruning.options.lower=0.05")
+    try:
+        with warnings.catch_warnings():
+            # That an interface may change is no matter to the user: we say which version of Optuna we take.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return OPTUNAS_PRUNERS[pruning.rule](**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"pruning.options for `{pruning.rule}`: {error}") from None

@@ -1,0 +1,1 @@
+"""Trained runs as files and rows: run folders, the runs of a study's trials, and a study's summary."""

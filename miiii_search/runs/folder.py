@@ -1,0 +1,145 @@
+"""A run's folder: written by `miiii-search train`, read by the analyses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors.numpy import load
+
+from miiii_search.analysis.reading import (
+    Unusable,
+    attempt,
+    check_metrics,
+    check_record,
+    check_spectra,
+    check_weights,
+)
+from miiii_search.analysis.run import TrainedRun
+from miiii_search.config.overrides import read_toml
+from miiii_search.errors import UserError
+from miiii_search.experiment.metrics import Metrics, digest
+from miiii_search.experiment.record import Floats, Record, snapshots_in, spectra_from_npz
+from miiii_search.runs.output_folder import current
+from miiii_search.study.export import KIND, Configuration, read_configuration
+from miiii_search.study.hints import file_argument, hint
+
+CONFIG, RECORD, WEIGHTS, METRICS, SNAPSHOTS, CURVES = (
+    "config.toml",
+    "record.npz",
+    "weights.safetensors",
+    "metrics.json",
+    "snapshots",
+    "learning-curves.png",
+)
+
+ReadT = TypeVar("ReadT")
+
+
+def has_run(folder: Path) -> bool:
+    """Whether `train` has written a run into a folder."""
+    path = current(folder, CONFIG)
+    if not path.is_file():
+        return False
+    try:
+        tree = read_toml(path)
+    except UserError:
+        return False
+    provenance = tree.get("provenance")
+    # A file that somebody wrote has no metrics; one that `best` wrote names its study.
+    return tree.get("kind") == KIND and "metrics" in tree and isinstance(provenance, dict) and "study" not in provenance
+
+
+def check_run_folder(folder: Path) -> None:
+    """Checks that a run would replace no file that `train` did not write.
+
+    Raises:
+        UserError: It would.
+        OSError: A folder is in the place of a file.
+    """
+    for name in (CONFIG, METRICS, RECORD, WEIGHTS, CURVES):
+        if (folder / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
+    if has_run(folder):
+        foreign = [METRICS] if (folder / METRICS).exists() and not _are_metrics(folder / METRICS) else []
+    else:
+        names = (CONFIG, METRICS, SNAPSHOTS, RECORD, WEIGHTS, CURVES)
+        foreign = [name for name in names if os.path.lexists(folder / name)]
+    if foreign:
+        raise UserError(
+            f"{folder / foreign[0]} would be replaced, but is not part of a run that train wrote; choose another --out"
+        )
+
+
+def _are_metrics(path: Path) -> bool:
+    try:
+        tree = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(tree, dict) and "weights_sha256" in tree
+
+
+def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
+    """What of a run can be read, and a line about each file that cannot.
+
+    Raises `UserError` if the folder is not one of a run, or if its configuration is not readable.
+    """
+    if not folder.is_dir():
+        train = hint("train", "--preset", "demo", "--out", file_argument(folder))
+        raise UserError(f"there is no folder {folder}; make one, for example with {train}")
+    if not current(folder, CONFIG).is_file():
+        raise UserError(
+            f"{folder} is not a run's folder: it has no {CONFIG}; name one that miiii-search train --out wrote"
+        )
+    return assemble(
+        folder.resolve().name,
+        read_configuration(current(folder, CONFIG)),
+        lambda name: path.read_bytes() if (path := current(folder, name)).is_file() else None,
+        snapshots_in(current(folder, SNAPSHOTS)),
+        folder,
+    )
+
+
+def assemble(
+    name: str,
+    configuration: Configuration,
+    fetch: Callable[[str], bytes | None],
+    snapshots: Mapping[int, Path],
+    folder: Path | None = None,
+) -> tuple[TrainedRun, list[str]]:
+    """A run of files that `fetch` gets by their names (None: there is no such file), as `read_run` returns it."""
+    problems: list[str] = []
+    experiment, hyperparameters = configuration.experiment, configuration.hyperparameters
+
+    def use(what: str, read: Callable[[], ReadT | None]) -> ReadT | None:
+        try:
+            return attempt(read)
+        except Unusable as error:
+            problems.append(f"{what} of {name} cannot be used: {error}")
+            return None
+
+    def checked_metrics() -> Metrics | None:
+        return configuration.metrics and check_metrics(configuration.metrics, experiment)
+
+    def read_record() -> Record | None:
+        data = fetch(RECORD)
+        return None if data is None else check_record(Record.from_npz(data), experiment, hyperparameters)
+
+    def read_spectra() -> dict[int, Floats]:
+        return check_spectra(spectra_from_npz(fetch(RECORD) or b""), experiment)
+
+    def read_weights() -> dict[str, Floats] | None:
+        data = fetch(WEIGHTS)
+        return None if data is None else check_weights(load(data), experiment, hyperparameters)
+
+    metrics = use("the metrics in the configuration", checked_metrics)
+    record = use(RECORD, read_record)
+    spectra = (record and use(f"the spectra in {RECORD}", read_spectra)) or {}
+    weights = use(WEIGHTS, read_weights)
+    if weights and metrics and digest(weights) != metrics.weights_sha256:
+        problems.append(f"{WEIGHTS} of {name} are not the weights that its metrics were measured with")
+    return TrainedRun(name, experiment, hyperparameters, metrics, record, spectra, weights, folder, snapshots), problems

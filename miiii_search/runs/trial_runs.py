@@ -1,0 +1,132 @@
+"""Trials as the analyses take them, and what came out of it attached to them: long after they have ended."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial
+
+from miiii_search.analysis.run import TrainedRun
+from miiii_search.errors import UserError
+from miiii_search.runs.folder import assemble
+from miiii_search.storage import study_attrs
+from miiii_search.storage.artifact_stores import AllPlaces, StoreDown, open_place, remove_from
+from miiii_search.storage.artifacts import (
+    STUDY_PREFIX,
+    TRIAL_PREFIX,
+    Artifact,
+    attached,
+    detach,
+    link,
+    write_bytes,
+)
+from miiii_search.storage.database import ARTIFACT_LIMIT
+from miiii_search.study.export import Configuration, export_trial
+from miiii_search.study.hints import hint
+from miiii_search.study.snapshots import read_snapshots
+from miiii_search.study.study import METRICS_KEY, Study
+
+
+def find_ended(study: Study, number: int) -> FrozenTrial:
+    """The trial of this number. Raises `UserError` if there is none, or if it has not ended."""
+    trial = study.read_number(number)
+    if trial is None:
+        n = sum(study.counts().values())
+        there = f"its trials are 0 to {n - 1}" if n else "it has none yet"
+        raise UserError(f"study `{study.name}` has no trial {number}; {there}")
+    if not trial.state.is_finished():
+        raise UserError(
+            f"trial {number} of study `{study.name}` is {trial.state.name.lower()}; only trials that have ended are "
+            f"analyzed: see {hint('status', '--study', study.name, database=study.database)}"
+        )
+    return trial
+
+
+def configuration_of(study: Study, trial: FrozenTrial) -> Configuration:
+    """What the trial trained; with its metrics unless it failed."""
+    if METRICS_KEY in trial.user_attrs:
+        return export_trial(study, trial)
+    return Configuration(*study.run_of(trial), metrics=None, provenance={})
+
+
+def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) -> tuple[TrainedRun, list[str]]:
+    """What is kept of a trial that has ended, and a line about each file that cannot be read.
+
+    `snapshots` is the folder of `work --snapshots`, if this machine has it.
+    """
+    places = AllPlaces(study.database)
+    names = {
+        meta["filename"]: meta["artifact_id"]
+        for key, value in trial.system_attrs.items()
+        if key.startswith(TRIAL_PREFIX)
+        if (meta := json.loads(value)) is not None  # what a visitor of the dashboard removed
+    }
+
+    def fetch(filename: str) -> bytes | None:
+        if filename not in names:
+            return None
+        try:
+            with places.open_reader(names[filename]) as reader:
+                return reader.read()
+        except ArtifactNotFound:
+            return None
+        except StoreDown as error:
+            raise UserError(f"cannot read {filename} of trial {trial.number}: {error}") from None
+
+    found, lines = read_snapshots(snapshots, study, trial) if snapshots else ({}, [])
+    run, problems = assemble(f"{study.name} {trial.number}", configuration_of(study, trial), fetch, found)
+    return run, [*problems, *lines]
+
+
+def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
+    """Puts files onto the page of a trial that has ended, in place of those that an earlier call put there.
+
+    Optuna lets nobody add to an ended trial; the dashboard also looks for a trial's artifacts in an attribute of the
+    study. Raises `UserError` if a file is too large for a database, if the place of the study's artifacts is down, or
+    if somebody deleted the study; none of it is left behind then.
+    """
+    by_id = {str(uuid.uuid4()): file for file in files}
+    _upload(study, by_id)
+    try:
+        with study.database.transaction() as connection:
+            study.lock(connection)
+            old = attached(connection, study.study_id, [trial._trial_id])
+            detach(connection, study.study_id, old)
+            if study.place is None:
+                for artifact_id, file in by_id.items():
+                    write_bytes(connection, artifact_id, file.data)
+            prefix = f"{STUDY_PREFIX}{trial._trial_id}:"
+            new = {prefix + artifact_id: link(artifact_id, file.filename)[1] for artifact_id, file in by_id.items()}
+            study_attrs.write(connection, study.study_id, new)
+    except UserError:  # of anything else it is not known whether the files are pointed to by now
+        with suppress(UserError):
+            remove_from(study.place, by_id)
+        raise
+    remove_from(study.place, [file.artifact_id for file in old])
+
+
+def _upload(study: Study, by_id: Mapping[str, Artifact]) -> None:
+    """Writes files to where the study keeps them, if that is not the database, in which they are refused if too large.
+
+    Before anything points to them. Raises `UserError`, with nothing left behind as far as the place allows.
+    """
+    if study.place is None:
+        for file in by_id.values():
+            if len(file.data) > ARTIFACT_LIMIT:
+                size, limit = (f"{n / 2**20:.0f} MiB" for n in (len(file.data), ARTIFACT_LIMIT))
+                raise UserError(f"{file.filename} has {size}, an artifact in a database {limit} at most")
+        return
+    store = open_place(study.place)
+    try:
+        for artifact_id, file in by_id.items():
+            store.write(artifact_id, io.BytesIO(file.data))
+    except StoreDown as error:
+        with suppress(UserError):
+            remove_from(study.place, by_id)
+        raise UserError(f"cannot keep figures in {study.place}: {error}") from None

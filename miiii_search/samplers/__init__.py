@@ -1,0 +1,1 @@
+"""Samplers that choose the next point of the search space."""

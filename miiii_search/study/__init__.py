@@ -1,0 +1,1 @@
+"""A study in its database: creating, reading, changing, exporting and deleting it."""

@@ -1,0 +1,145 @@
+"""The best trial as a runnable file with its provenance, and how such a file is read."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, replace
+from datetime import UTC
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from optuna.trial import FrozenTrial
+
+from miiii_search.config.overrides import read_toml, to_tree, validate
+from miiii_search.errors import UserError
+from miiii_search.experiment.metrics import Metrics
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.study.hints import PROGRAM, file_argument, hint
+from miiii_search.study.replicates import MEDIAN, WORST, Standing
+from miiii_search.study.status import StatusReader, read_best
+from miiii_search.study.study import METRICS_KEY, Study
+
+KIND = "miiii-search configuration"
+FORMAT = 1
+
+TRIAL = "trial"
+BY = (TRIAL, MEDIAN, WORST)
+"""What `best` goes by."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A run that can be trained, and what it came to when it was."""
+
+    experiment: Experiment
+    hyperparameters: Hyperparameters
+    metrics: Metrics | None
+    provenance: dict[str, Any]
+
+    def to_tree(self) -> dict[str, Any]:
+        """As plain data."""
+        tree = {
+            "kind": KIND,
+            "format": FORMAT,
+            "experiment": to_tree(self.experiment),
+            "hyperparameters": to_tree(self.hyperparameters),
+        }
+        if self.metrics is not None:
+            tree["metrics"] = to_tree(self.metrics)
+        return tree | ({"provenance": self.provenance} if self.provenance else {})
+
+    def to_toml(self, path: Path | None = None) -> str:
+        """As a TOML file with a comment that says what to do with it, once it is the file `path`."""
+        file = shlex.quote(file_argument(path)) if path and str(path).isprintable() else "THIS_FILE"
+        return f"# Train it again: {PROGRAM} train {file} --out runs/best\n" + tomli_w.dumps(self.to_tree())
+
+    def to_json(self) -> str:
+        """As a JSON file."""
+        return json.dumps(self.to_tree(), indent=2, ensure_ascii=False) + "\n"
+
+
+def export_best(study: Study, by: str = TRIAL) -> Configuration:
+    """The best of a study: by `trial` its best trial, by `median` or `worst` a run of its best configuration.
+
+    That is the seed that the configuration is ranked by, so that the file shows what may be expected, not the luckiest
+    seed. Raises `UserError` if there is none.
+    """
+    if by != TRIAL:
+        return _export_standing(study, StatusReader(study).standings(by), by)
+    best = read_best(study)
+    if best is None:
+        seen = hint("status", "--study", study.name, database=study.database)
+        raise UserError(f"study `{study.name}` has no completed trial to export yet; see {seen}")
+    return export_trial(study, best)
+
+
+def _export_standing(study: Study, found: list[Standing], by: str) -> Configuration:
+    best = found[0] if found else Standing({}, study.spec.replicates.count, ())
+    chosen = best.worst_trial if by == WORST else best.median_trial
+    if chosen is None:
+        share, others = ("all", f"{MEDIAN} or {TRIAL}") if by == WORST else ("more than half", TRIAL)
+        raise UserError(
+            f"no configuration of study `{study.name}` is solved with {share} of its seeds "
+            f"(there are to be {best.seeds}); export the best by another measure: --by {others}"
+        )
+    exported = export_trial(study, study.read([chosen.trial_id])[chosen.trial_id])
+    ranking = {key: value for key, value in best.to_json().items() if key != "params" and value is not None}
+    return replace(exported, provenance={**exported.provenance, "ranking": {"by": by, **ranking}})
+
+
+def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
+    """A trial of a study that has ended with metrics: completed, or pruned."""
+    experiment, hyperparameters = study.run_of(trial)
+    attributes = trial.user_attrs
+    completed = trial.datetime_complete
+    provenance = {
+        "study": study.name,
+        "trial": trial.number,
+        "value": trial.value,
+        "completed": completed and completed.astimezone(UTC).isoformat(timespec="seconds"),
+        "storage": str(study.database),
+        "git_commit": attributes.get("git_commit"),
+        "device": attributes.get("device"),
+        "worker": attributes.get("worker"),
+        "seconds": attributes.get("seconds"),
+        "versions": attributes.get("versions", {}),
+        "numerics": attributes.get("numerics"),
+    }
+    return Configuration(
+        experiment,
+        hyperparameters,
+        validate(Metrics, attributes[METRICS_KEY], f"the metrics of trial {trial.number}"),
+        {key: value for key, value in provenance.items() if value is not None},
+    )
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Reads what `to_toml` or `to_json` wrote; nothing in it is executed.
+
+    Raises `UserError` if the file is not a configuration of ours, is of a newer format, or is not valid.
+    """
+    tree = read_toml(path)
+    if tree.get("kind") != KIND:
+        raise UserError(
+            f'{path} is not a configuration of miiii-search (its first key must be kind = "{KIND}"); '
+            "make one with miiii-search best --out best.toml"
+        )
+    written = tree.get("format")
+    if written != FORMAT:
+        raise UserError(
+            f"{path} has format {written!r}, but miiii-search {version('miiii-search')} reads format {FORMAT}; "
+            "use the version that wrote it, or a newer one"
+        )
+    unknown = tree.keys() - {"kind", "format", "experiment", "hyperparameters", "metrics", "provenance"}
+    if unknown:
+        raise UserError(f"{path}: unknown key `{min(unknown)}`")
+    provenance = tree.get("provenance", {})
+    return Configuration(
+        validate(Experiment, tree.get("experiment", {}), f"{path}: experiment"),
+        validate(Hyperparameters, tree.get("hyperparameters", {}), f"{path}: hyperparameters"),
+        validate(Metrics, tree["metrics"], f"{path}: metrics") if "metrics" in tree else None,
+        provenance if isinstance(provenance, dict) else {},
+    )

@@ -1,0 +1,100 @@
+"""One run from its first epoch to its end, for whoever wants just that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from miiii_search.errors import reason
+from miiii_search.experiment.metrics import Metrics, summarize
+from miiii_search.experiment.record import Look, Record, next_look
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.training.chunk_size import Pace
+from miiii_search.training.device import is_out_of_memory
+from miiii_search.training.lane_state import Progress
+from miiii_search.training.lanes import Lanes, Snapshot
+from miiii_search.training.program import ProgramKey
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that has ended."""
+
+    progress: Progress
+    record: Record
+    metrics: Metrics
+    weights: Snapshot
+
+
+class NotFinite(Exception):
+    """A run whose loss stopped being finite."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the loss was not finite at epoch {epoch}")
+        self.epoch = epoch
+
+
+class DoesNotFit(Exception):
+    """A run that needs more memory than there is; `size` in bytes, if it is known."""
+
+    def __init__(self, reason: str, size: int | None) -> None:
+        super().__init__(reason)
+        self.size = size
+
+
+def train(
+    experiment: Experiment,
+    hyperparameters: Hyperparameters,
+    on_progress: Callable[[Progress, Record], None] = lambda progress, record: None,
+    on_look: Callable[[Look], None] = lambda look: None,
+    until: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Trains one run in one lane. `on_progress` is called about once a second with what is new, `on_look` at
+    log-spaced epochs and at the end. A run that was given up is repeated to the epoch `until`, one of its evaluations.
+
+    `stop` is asked about once a second, first after one evaluation: what has been trained by then is returned, and
+    its `progress.ended` is false.
+
+    Raises `NotFinite`, `DoesNotFit`; `ValueError` if `until` is no evaluation of the run.
+    """
+    if until is not None and (until < 1 or until % experiment.evaluation_interval):
+        interval = experiment.evaluation_interval
+        raise ValueError(f"until must be a multiple of {interval}, the epochs between evaluations, but is {until}")
+    lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
+    try:
+        return _train(lanes, experiment, hyperparameters, on_progress, on_look, until, stop)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DoesNotFit(reason(error), lanes.bytes_per_lane()) from error
+
+
+def _train(
+    lanes: Lanes,
+    experiment: Experiment,
+    hyperparameters: Hyperparameters,
+    on_progress: Callable[[Progress, Record], None],
+    on_look: Callable[[Look], None],
+    until: int | None,
+    stop: Callable[[], bool],
+) -> Result:
+    lane = lanes.admit(experiment, hyperparameters)
+    pace, records, look_at = Pace(), list[Record](), next_look(experiment, 0)
+    last = min(until or experiment.epochs, experiment.epochs)
+    while not ((progress := lanes.progress(lane)).ended or progress.epoch >= last or (records and stop())):
+        ahead = int(min(look_at, last)) - progress.epoch
+        evaluations = min(pace.evaluations, ahead // experiment.evaluation_interval)
+        with pace.measure(evaluations):
+            new = lanes.train(evaluations)[lane]
+        records.append(new)
+        progress = lanes.progress(lane)
+        on_progress(progress, new)
+        if (progress.ended or progress.epoch >= min(look_at, last)) and progress.failed_epoch is None:
+            on_look(Look(progress.epoch, lanes.spectrum(lane), lanes.weights(lane)))
+            look_at = next_look(experiment, progress.epoch)
+    record, weights = Record.concatenate(records), lanes.weights(lane)
+    if progress.failed_epoch is not None:
+        raise NotFinite(progress.failed_epoch)
+    metrics = summarize(experiment, record, progress.solved_epoch, lanes.final(lane), weights)
+    return Result(progress, record, metrics, weights)

@@ -1,0 +1,82 @@
+"""Which of a worker's trials are given up: the study's rule, asked at every rung that was reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.errors import UserError
+from miiii_search.pruners.base import Case, Never
+from miiii_search.pruners.factory import OptunaRule, make_rule
+from miiii_search.pruners.history import signals_at_rungs
+from miiii_search.pruners.peers import Peer, Peers
+from miiii_search.storage.retry import first_line
+from miiii_search.study.study import Study
+from miiii_search.worker.active_trial import Assignment
+
+
+class Judge:
+    """The rule of one study, and what it compares with. For a worker's main thread.
+
+    A rule that fails is told of through `say`, and gives nothing up; the next trial is asked about as before.
+    """
+
+    def __init__(self, study: Study, say: Callable[[str], None] = lambda line: None) -> None:
+        self._study = study
+        self._say = say
+        self._optunas = study.load()
+        self._rule = make_rule(study.spec, self._optunas)
+        self._peers = Peers(study.database, study.study_id)
+        self._failures: set[str] = set()
+
+    def judge(self, assignments: Iterable[Assignment]) -> None:
+        """Sets why those that are to be given up are; asks about every rung that was not decided yet.
+
+        Raises what a database that is away raises, or `UserError` for a study that was deleted; has then decided
+        nothing.
+        """
+        undecided = [a for a in assignments if a.undecided]
+        asked = [] if isinstance(self._rule, Never) else [a for a in undecided if a.end is None]
+        trials = self._read(asked) if asked else {}
+        for assignment in asked:
+            if (trial := trials.get(assignment.lease.trial_id)) is None:
+                continue  # somebody deleted it
+            signals = signals_at_rungs(assignment.experiment, assignment.record())
+            for epoch in assignment.undecided:
+                if assignment.pruned is None:
+                    case = Case(assignment.experiment, epoch, signals.until(epoch), trial, list(trials.values()))
+                    assignment.pruned = self._decide(case, assignment.lease.number)
+        for assignment in undecided:
+            assignment.undecided = []
+
+    def _decide(self, case: Case, number: int) -> str | None:
+        try:
+            return self._rule.decide(case)
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, UserError):
+            raise  # a pruner of Optuna's looks at the database again
+        except Exception as error:
+            what = f"{type(error).__name__}: {first_line(error)}"
+            if what not in self._failures:
+                self._failures.add(what)
+                self._say(
+                    f"pruning.rule = '{self._study.spec.pruning.rule}' failed on trial {number} at epoch "
+                    f"{case.epoch:,} ({what}): it goes on, and so do others where this happens"
+                )
+            return None
+
+    def _read(self, asked: Iterable[Assignment]) -> Mapping[int, Any]:
+        """The trials by their ids, as the rule wants them."""
+        if not self._rule.sees_peers:
+            return {a.lease.trial_id: Peer(a.lease.trial_id, TrialState.RUNNING) for a in asked}
+        if isinstance(self._rule, OptunaRule):
+            try:
+                return {trial._trial_id: trial for trial in self._optunas.get_trials(deepcopy=False)}
+            except KeyError:
+                self._study.refresh()  # says so if somebody deleted it
+                raise
+        rungs = {epoch for assignment in asked for epoch in assignment.undecided}
+        return {peer.trial_id: peer for peer in self._peers.read(rungs)}

@@ -1,0 +1,114 @@
+"""What waits says why, and what to do: a worker without a coordinator, a coordinator without workers."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from miiii_search.config.study_spec import Budget
+from miiii_search.coordinator import coordinator
+from miiii_search.coordinator.coordinator import supervise
+from miiii_search.storage import schema
+from miiii_search.storage.database import Database
+from miiii_search.study.pause import pause, resume
+from miiii_search.study.study import create_study, open_study
+from miiii_search.trial_queue import leases
+from miiii_search.worker import worker
+from tests.crew import IdleCrew
+from tests.support import SECONDS, claim, end, make_spec, wait_until
+from tests.worker.test_worker import working
+
+
+class NoCrew(IdleCrew[None]):
+    """Has nothing to train, and nothing to tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.posted = queue.Queue()
+
+
+def test_a_worker_without_a_coordinator_says_what_it_waits_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead worker's trial is overdue: a worker that has nothing else to train names it, once."""
+    monkeypatch.setattr(schema, "up_since", lambda connection: sa.literal(0.0))
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.02)
+    study = create_study(database, "a [b]", make_spec(budget=Budget(trials=2)))
+    end(study, claim(study))
+    dead = claim(study, worker="gone:1")
+    turns: list[int] = []
+    with working(open_study(database, "a [b]"), 1, crew=NoCrew(), on_turn=lambda: turns.append(1)) as (_, said):
+        wait_until(lambda: any("run on other workers" in line for line in said))
+        with database.transaction() as connection:
+            connection.execute(sa.update(schema.leases).values(expires_at=2.0, renewed_at=1.0))
+        [line] = wait_until(lambda: [line for line in said if "overdue" in line])
+        assert f"trial {dead.number} is overdue (worker gone:1 has been silent for " in line
+        assert "no coordinator has taken it back; start one: " in line
+        assert "coordinate --study 'a [b]'" in line
+        seen = len(turns)
+        wait_until(lambda: len(turns) > seen + 3)
+    assert len(said) == 2  # neither is said again and again
+
+
+def test_a_worker_says_nothing_of_leases_that_are_renewed(database: Database) -> None:
+    study = create_study(database, "s", make_spec())
+    claim(study, SECONDS)
+    with database.engine.connect() as connection:
+        assert leases.find_abandoned(connection) == leases.find_abandoned(connection, study.study_id) == []
+
+
+def test_who_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of all studies, or of one; not more than a line can hold."""
+    monkeypatch.setattr(schema, "up_since", lambda connection: sa.literal(0.0))
+    first, second = (create_study(database, name, make_spec()) for name in ("first", "second"))
+    for k in range(7):
+        claim(first, worker=f"w:{k % 2}")
+    claim(second)
+    with database.transaction() as connection:
+        connection.execute(sa.update(schema.leases).values(expires_at=2.0, renewed_at=1.0))
+    with database.engine.connect() as connection:
+        found = leases.find_abandoned(connection)
+        assert [trial.study_id for trial in found] == [first.study_id] * 7 + [second.study_id]
+        of_first = leases.find_abandoned(connection, first.study_id)
+    told = leases.describe_abandoned(of_first)
+    assert told.startswith("trials 0, 1, 2, 3, 4 and others are overdue (workers w:0, w:1 have been silent for ")
+    assert told.endswith("and no coordinator has taken them back")
+
+
+def test_a_coordinator_without_workers_says_so_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again only if a worker came in between; not in a pause."""
+    monkeypatch.setattr(coordinator, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(coordinator, "NOBODY_SECONDS", 0.0)
+    study = create_study(database, "s", make_spec(budget=Budget(trials=2)))
+    pause(study)
+    stop, said, looks = threading.Event(), list[str](), list[int]()
+    watching = threading.Thread(
+        target=lambda: supervise(open_study(database, "s"), stop, said.append, lambda: looks.append(1))
+    )
+
+    def look_on() -> None:
+        seen = len(looks)
+        wait_until(lambda: len(looks) > seen + 2)
+
+    def told() -> int:
+        return sum("no worker trains study `s`; start one: " in line for line in said)
+
+    watching.start()
+    try:
+        look_on()
+        assert told() == 0
+        resume(study)
+        wait_until(lambda: told() == 1)
+        look_on()
+        assert told() == 1
+        lease = claim(study)
+        look_on()
+        end(study, lease)
+        wait_until(lambda: told() == 2)
+    finally:
+        stop.set()
+        watching.join(60)
+    assert "work --study s" in said[-1]

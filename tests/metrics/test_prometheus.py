@@ -1,0 +1,159 @@
+"""What Prometheus is told, read by its own parser."""
+
+from __future__ import annotations
+
+import re
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from prometheus_client.parser import text_string_to_metric_families
+
+from miiii_search.coordinator.coordinator import supervise, wait_for_more
+from miiii_search.errors import UserError
+from miiii_search.metrics import prometheus
+from miiii_search.metrics.prometheus import Metric, Supervision, Tally
+from miiii_search.storage import schema
+from miiii_search.storage.database import Database
+from miiii_search.study.extend import extend
+from miiii_search.study.study import Glance, create_study
+from miiii_search.training.trainer import Chunk
+from miiii_search.worker.worker import Worker
+from tests.support import SPACE, claim, end, make_spec
+
+DOCUMENTED = set(
+    re.findall(
+        r"^\| `(miiii_[a-z_]+)", (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(), re.MULTILINE
+    )
+)
+
+
+def scrape(url: str) -> dict[str, float]:
+    """Value by name, with the state in brackets."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+    return {s.name + "".join(f"[{state}]" for state in s.labels.values()): s.value for s in samples}
+
+
+def address(said: list[str]) -> str:
+    [line] = said
+    return line.removeprefix("metrics: ")
+
+
+def test_a_worker_tells_what_it_does(database: Database) -> None:
+    """At the end of a study it has trained all epochs of its trials, and while it trains its lanes are busy."""
+    study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 3}))
+    seen: list[dict[str, float]] = []
+    said: list[str] = []
+    one_at_a_time = threading.Lock()
+
+    def look(chunk: Chunk) -> None:
+        with one_at_a_time:  # each lane's thread calls
+            seen.append(scrape(address(said)))
+
+    worker = Worker(study, 2, on_chunk=look)
+    with prometheus.serve(worker.metrics, "127.0.0.1", 0, said.append):
+        before = scrape(address(said))
+        worker.run(threading.Event())
+        after = scrape(address(said))
+    assert before["miiii_lane_epochs_total"] == before["miiii_lanes_busy"] == 0
+    trained = [trial.user_attrs["epochs_trained"] for trial in study.trials()]
+    assert after["miiii_lane_epochs_total"] == sum(trained) > 0
+    assert after["miiii_lanes"] == 2 and after["miiii_lanes_busy"] == after["miiii_reports_waiting"] == 0
+    assert max(at["miiii_lanes_busy"] for at in seen) == 2
+    totals = [at["miiii_lane_epochs_total"] for at in seen]
+    assert totals == sorted(totals)
+    assert after["miiii_device_seconds_total"] > 0 and after["miiii_database_silent_seconds"] < 60
+    assert "process_resident_memory_bytes" in after
+
+
+def test_totals_go_on_with_the_next_worker_of_a_process(database: Database) -> None:
+    """A study that was done is extended: Prometheus must not see its totals fall."""
+    tally = Tally()
+    study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 1}))
+    Worker(study, 1, tally=tally).run(threading.Event())
+    first = tally.lane_epochs
+    extend(study, ["budget.trials=2"])
+    Worker(study, 1, tally=tally).run(threading.Event())
+    assert 0 < first < tally.lane_epochs == sum(trial.user_attrs["epochs_trained"] for trial in study.trials())
+
+
+def test_a_coordinator_that_waits_goes_on_looking(database: Database) -> None:
+    study = create_study(database, "s", make_spec(budget={"trials": 1}))
+    end(study, claim(study))
+    seen, stop = list[Glance](), threading.Event()
+
+    def see(glance: Glance) -> None:
+        seen.append(glance)
+        stop.set()
+
+    assert not wait_for_more(study, stop, observe=see)
+    assert seen[0].counts[TrialState.COMPLETE] == 1
+
+
+def test_a_coordinator_tells_what_it_saw(database: Database) -> None:
+    study = create_study(database, "s", make_spec(budget={"trials": 4, "solved": 1}))
+    end(study, claim(study), value=1.5, epochs_to_solve=8)
+    end(study, claim(study), TrialState.PRUNED)
+    supervision, said = Supervision(), list[str]()
+    with prometheus.serve(supervision.metrics, "127.0.0.1", 0, said.append):
+        assert not [name for name in scrape(address(said)) if name.startswith("miiii_trials")]
+        assert supervise(study, threading.Event(), observe=supervision.observe)
+        after = scrape(address(said))
+    counts = {"complete": 1, "pruned": 1, "waiting": 2, "running": 0, "fail": 0}
+    assert {name: after[f"miiii_trials[{name}]"] for name in counts} == counts
+    assert after["miiii_oldest_lease_seconds"] == 0
+
+
+def test_the_oldest_lease_is_by_the_database_s_clock(database: Database) -> None:
+    study = create_study(database, "s", make_spec())
+    assert study.glance().oldest_lease_seconds == 0
+    claim(study)
+    old = claim(study)
+    with database.transaction() as connection:
+        leases = schema.leases
+        connection.execute(
+            leases.update().where(leases.c.token == old.token).values(renewed_at=schema.now(connection) - 1000)
+        )
+    glance = study.glance()
+    assert 1000 <= glance.oldest_lease_seconds < 1060
+    assert glance.counts == study.counts() and glance.counts[TrialState.RUNNING] == 2
+    other = create_study(database, "other", make_spec())
+    assert other.glance().oldest_lease_seconds == 0
+
+
+def test_all_that_is_told_is_documented(database: Database) -> None:
+    study = create_study(database, "s", make_spec())
+    supervision = Supervision()
+    supervision.observe(Glance(study.counts(), 1.0))
+    told = [*Worker(study, 1).metrics(), *supervision.metrics()]
+    assert {metric.name + "_total" * metric.is_total for metric in told} == DOCUMENTED
+
+
+def test_devices_are_counted_while_they_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("miiii_search.metrics.prometheus.time.monotonic", lambda: now)
+    tally = Tally()
+    for at, devices in ((110.0, 4), (115.0, 4), (117.5, 0), (200.0, 1), (201.0, 1)):
+        now = at
+        tally.hold(devices)
+    assert tally.device_seconds == 4 * 7.5 + 1
+
+
+def test_off_by_default_and_a_taken_port() -> None:
+    said: list[str] = []
+    metrics = [Metric("miiii_one", "One", 1.0), Metric("miiii_two", "Two", 2.0, is_total=True)]
+    with prometheus.serve(lambda: metrics, "127.0.0.1", None, said.append):
+        assert not said
+    with prometheus.serve(lambda: metrics, "::1", 0, said.append):
+        url = address(said)
+        assert scrape(url)["miiii_two_total"] == 2
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        with (
+            pytest.raises(UserError, match=f"port {port} .*Address already in use.*--metrics-port .*--metrics-host$"),
+            prometheus.serve(lambda: metrics, "::1", port, said.append),
+        ):
+            pass

@@ -1,0 +1,103 @@
+"""What a storage that cannot be opened is told to the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from miiii_search.errors import UserError
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study
+from tests.postgres import DatabaseServer, PostgresServer, open_engine
+from tests.support import make_spec
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"password": "wrong"}, "are role and password right"),
+        ({"database": "nothing"}, "are the names of role and database right"),
+        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none.crt"}}, "Ours speaks TLS"),
+        ({"port": 1}, "is the server there"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_refused_connection_tells_the_way_out(postgres_url: str, change: dict[str, Any], words: str) -> None:
+    url = sa.make_url(postgres_url).set(**change).render_as_string(hide_password=False)
+    with pytest.raises(UserError, match=words):
+        open_database(url)
+
+
+def test_a_server_that_goes_while_it_is_opened_is_not_reached() -> None:
+    """After our own first look, and before Optuna's."""
+    with PostgresServer() as server:
+        url = server.create_database()
+        open_database(url, create=True).close()
+
+        def leave(_c: object, _d: object, statement: str, *_: object) -> None:
+            if "FROM version_info" in statement:
+                server.stop("immediate")
+
+        sa.event.listen(sa.Engine, "before_cursor_execute", leave)
+        try:
+            with pytest.raises(UserError, match=r"cannot reach .*; is the server there"):
+                open_database(url)
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", leave)
+
+
+def test_a_role_without_rights_is_told_so(postgres_server: DatabaseServer, postgres_url: str) -> None:
+    open_database(postgres_url, create=True).close()
+    role = f"{sa.make_url(postgres_url).database}_guest"
+    with open_engine(postgres_server.url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'guest'")
+        try:
+            url = sa.make_url(postgres_url).set(username=role, password="guest")
+            with pytest.raises(UserError, match="permission denied for table"):
+                open_database(url.render_as_string(hide_password=False))
+        finally:
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("create", [False, True], ids=["to read", "to create"])
+@pytest.mark.parametrize(
+    ("revision", "words"),
+    [("v3.0.0.d", "make a backup, then type: optuna storage upgrade --storage"), ("v9.0.0", "use the version of")],
+    ids=["older", "newer"],
+)
+def test_tables_of_another_optuna(storage_url: str, revision: str, words: str, create: bool) -> None:
+    opened = open_database(storage_url, create=True)
+    create_study(opened, "s", make_spec())
+    opened.close()
+    with open_engine(storage_url).begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    with pytest.raises(UserError, match=words) as refused:
+        open_database(storage_url, create=create)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("create", [False, True], ids=["to read", "to create"])
+@pytest.mark.parametrize(
+    "table", ["studies (id INTEGER, title TEXT)", "alembic_version (version_num TEXT)", "trials (id INTEGER)"]
+)
+def test_a_database_of_another_program_is_left_alone(storage_url: str, table: str, create: bool) -> None:
+    engine = open_engine(storage_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE {table}")
+    with pytest.raises(UserError, match=r"another program.*; choose another --storage"):
+        open_database(storage_url, create=create)
+    assert sa.inspect(engine).get_table_names() == [table.split()[0]]
+
+
+def test_a_server_may_hold_tables_of_others(postgres_url: str, tmp_path: Path) -> None:
+    """A file may not: it is most likely named by mistake."""
+    file = f"sqlite:///{tmp_path}/photos.db"
+    for url in (postgres_url, file):
+        with open_engine(url).begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE photos (id INTEGER)")
+    open_database(postgres_url, create=True).close()
+    with pytest.raises(UserError, match="another program's: it has a table `photos`"):
+        open_database(file, create=True)

@@ -1,0 +1,117 @@
+"""Which errors are a database's absence."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.errors import AccessRefusedError
+from miiii_search.storage import database as storage
+from miiii_search.storage.database import open_database
+from miiii_search.storage.retry import Away, Patience, first_line, is_lost
+from miiii_search.study.study import create_study
+from tests.postgres import PostgresServer, open_engine
+from tests.support import make_spec
+
+
+def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
+    """Optuna 5.0 repeats the query on the lost connection, and reports what comes of that. Found by a soak."""
+    with PostgresServer() as server:
+        database = open_database(server.create_database(), create=True)
+        study = create_study(database, "lost", make_spec())
+        [trial_id] = study.read([study.trials()[0]._trial_id])
+
+        def kill(_c: object, _d: object, statement: str, *_: object) -> None:
+            if "FROM trials" in statement:
+                server.stop("immediate")
+
+        sa.event.listen(database.optuna.engine, "before_cursor_execute", kill)
+        said: list[str] = []
+        patience = Patience(said.append)
+        with pytest.raises(Away):
+            patience.attempt(lambda: study.read([trial_id]))
+        sa.event.remove(database.optuna.engine, "before_cursor_execute", kill)
+        assert len(said) == 1 and "closed the connection" in said[0] and "\n" not in said[0]
+        server.start()
+        again = patience.insist(lambda: study.read([trial_id]), threading.Event())
+        assert again[trial_id].state == TrialState.WAITING and patience.is_away is False
+        database.close()
+
+
+def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
+    """Refused for long enough, patience ends; a server that is down or starts is waited for, however long."""
+    with PostgresServer() as server:
+        owner = open_engine(server.url).execution_options(isolation_level="AUTOCOMMIT")
+        url = sa.make_url(server.url).set(username="guest", password="secret")
+        engine = open_engine(url.render_as_string(False))
+
+        def execute(statement: str) -> None:
+            with owner.connect() as connection:
+                connection.exec_driver_sql(statement)
+
+        def connect() -> None:
+            engine.connect().close()
+
+        def ends(refusal_seconds: float) -> type[Exception]:
+            with pytest.raises((Away, AccessRefusedError)) as caught:
+                Patience(refusal_seconds=refusal_seconds).attempt(connect)
+            return caught.type
+
+        assert ends(0) is AccessRefusedError, "no such role"
+        execute("CREATE ROLE guest LOGIN PASSWORD 'another'")
+        assert (ends(0), ends(60), ends(math.inf)) == (AccessRefusedError, Away, Away)
+        execute("ALTER ROLE guest NOLOGIN PASSWORD 'secret'")
+        assert ends(0) is AccessRefusedError, "not permitted"
+        said: list[str] = []
+        patience = Patience(said.append, refusal_seconds=60)
+        with pytest.raises(Away):
+            patience.attempt(connect)
+        execute("ALTER ROLE guest LOGIN")
+        patience.insist(connect, threading.Event())
+        assert "refuses the login" in said[0] and "for 60 s" in said[0] and "is back" in said[1]
+        execute("ALTER ROLE guest CONNECTION LIMIT 0")
+        assert ends(0) is Away, "too many connections"
+        server.stop()
+        assert ends(0) is Away, "no server"
+
+
+def test_a_server_that_takes_no_writes_is_waited_for() -> None:
+    """As a standby before it takes over."""
+    with PostgresServer() as server:
+        url = server.create_database()
+        database = open_database(url, create=True)
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET default_transaction_read_only = on")
+            with pytest.raises(sa.exc.DBAPIError) as caught:
+                connection.exec_driver_sql("CREATE TABLE t (a int)")
+        assert is_lost(caught.value) and "read-only" in first_line(caught.value)
+        database.close()
+
+
+def test_a_file_that_stays_locked_is_waited_for(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a process that is stopped in the middle of a transaction."""
+    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.1)
+    database, other = (open_database(f"sqlite:///{tmp_path}/a.db", create=True) for _ in range(2))
+    with other.transaction(), pytest.raises(sa.exc.DBAPIError) as caught, database.transaction():
+        pass
+    assert is_lost(caught.value)
+    assert first_line(caught.value) == "database is locked; is a process that uses it stopped, as by Ctrl-Z?"
+    database.close()
+    other.close()
+
+
+def test_a_mistake_of_ours_is_not_waited_for(tmp_path: object) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/a.db", create=True)
+    for statement in (
+        "SELECT * FROM nothing",
+        "SELECT nothing FROM trials",
+        "INSERT INTO trials (trial_id) VALUES (1), (1)",
+    ):
+        with database.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as caught:
+            connection.exec_driver_sql(statement)
+        assert not is_lost(caught.value)
+    database.close()

@@ -1,0 +1,218 @@
+"""Deleting takes all of a study, and nothing of another one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.config.study_spec import Pruning
+from miiii_search.coordinator.dashboard_note import StudyNote
+from miiii_search.errors import StudyDeletedError, UserError
+from miiii_search.samplers.optuna_samplers import SampledQueue
+from miiii_search.storage.database import Database, open_database
+from miiii_search.storage.deleted_studies import remember_if_missing
+from miiii_search.study.archive import export_study, import_study
+from miiii_search.study.cleanup import tidy
+from miiii_search.study.delete import delete, holdings
+from miiii_search.study.extend import extend
+from miiii_search.study.overview import list_deleted
+from miiii_search.study.pause import pause, resume
+from miiii_search.study.study import Study, create_study, open_study, study_names
+from miiii_search.trial_queue import leases
+from miiii_search.trial_queue.budget import Allowance
+from miiii_search.trial_queue.leases import Heartbeat, Lease, hand_back
+from miiii_search.trial_queue.results import Ending, Outcome, finish, report
+from miiii_search.worker import worker
+from miiii_search.worker.active_trial import Assignment
+from miiii_search.worker.checkpoints import share
+from miiii_search.worker.pruning import Judge
+from tests.support import OVERDUE, SECONDS, claim, everything, make_spec, wait_until, with_all
+
+BUDGET = {"device_hours": 1.0}
+
+
+def test_all_of_it_and_nothing_else(database: Database) -> None:
+    with_all(create_study(database, "kept", make_spec(budget=BUDGET)))
+    before = everything(database)
+    study = create_study(database, "study", make_spec(budget=BUDGET))
+    leases = with_all(study)
+    found = holdings(study)
+    assert (found.trials, found.artifacts, found.checkpoints, found.leases) == (24, 3, 1, 1)
+    assert found.size > 3000
+    everything_before = everything(database)
+    with pytest.raises(UserError, match="workers train 1 trials"):
+        delete(study)
+    assert everything(database) == everything_before
+    hand_back(database, leases)
+    assert delete(study).trials == 24
+    assert everything(database) == before
+    assert study_names(database) == ["kept"]
+    with pytest.raises(UserError, match="was deleted"):
+        study.refresh()
+
+
+def test_by_force_nobody_writes_afterwards(database: Database) -> None:
+    study = create_study(database, "study", make_spec(budget=BUDGET))
+    lease = claim(study)
+    allowance = Allowance(database, study.study_id, study.spec.budget, 1)
+    allowance.ask()
+    delete(study, force=True)
+    before = everything(database)
+    beat = Heartbeat(lease, 8, 1.0)
+    assert report(database, [beat], {lease: {8: 0.5}}, SECONDS) == set()
+    assert not share(database, beat, 8, b"data", SECONDS)
+    outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {}, [])
+    assert finish(database, study.study_id, beat, outcome) == Ending.LOST
+    assert hand_back(database, [lease]) == []
+    allowance.pause()
+    allowance.ask()
+    assert everything(database) == before
+    assert all(rows == [] for rows in before.values())
+
+
+def test_a_worker_of_a_deleted_study_ends(database: Database) -> None:
+    study = create_study(database, "study", make_spec())
+    one = worker.Worker(study, 1)
+    delete(study)
+    with pytest.raises(UserError, match="study `study` was deleted"):
+        one.run(threading.Event())
+    assert all(rows == [] for rows in everything(database).values())
+
+
+def test_a_worker_that_died_keeps_nothing_from_going(database: Database) -> None:
+    """Though nobody has put its trials back yet."""
+    study = create_study(database, "study", make_spec())
+    claim(study, OVERDUE)
+    assert holdings(study).leases == 0
+    delete(study)
+    assert all(rows == [] for rows in everything(database).values())
+
+
+def test_only_a_user_creates_a_deleted_study_again(database: Database, tmp_path: Path) -> None:
+    """A coordinator, which does so unasked, is refused until somebody creates or imports it."""
+    spec = make_spec()
+    study = create_study(database, "study", spec, again=False)
+    export_study(study, tmp_path / "study.zip")
+    delete(study)
+    before = everything(database)
+    with pytest.raises(StudyDeletedError, match=r"was deleted on .* create --study study creates it again"):
+        create_study(database, "study", spec, again=False)
+    with pytest.raises(StudyDeletedError):
+        open_study(database, "study")
+    assert everything(database) == before
+    assert set(list_deleted(database)) == {"study"}
+    create_study(database, "another", spec, again=False)
+    delete(create_study(database, "study", spec))
+    assert set(list_deleted(database)) == {"study"}
+    import_study(database, tmp_path / "study.zip", None)
+    assert list_deleted(database) == {}
+    assert create_study(database, "study", spec, again=False).spec == spec
+
+
+def test_a_study_that_is_deleted_while_it_is_created_stays_deleted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator has looked and found nothing deleted, just before somebody deletes the study."""
+    delete(create_study(database, "study", make_spec()))
+    monkeypatch.setattr("miiii_search.study.study.check_not_deleted", lambda *_: None)
+    with pytest.raises(StudyDeletedError):
+        create_study(database, "study", make_spec(), again=False)
+    assert all(rows == [] for rows in everything(database).values())
+
+
+def test_of_what_another_program_deletes_the_name_is_recorded_once(database: Database) -> None:
+    create_study(database, "study", make_spec())
+    remember_if_missing(database, "study")
+    assert list_deleted(database) == {}
+    database.optuna.delete_study(database.optuna.get_study_id_from_name("study"))
+    remember_if_missing(database, "study")
+    [(name, moment)] = list_deleted(database).items()
+    remember_if_missing(database, "study")
+    assert list_deleted(database) == {name: moment}
+
+
+def of_what_is_gone(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Callable[[], object]]:
+    """What may be begun just before somebody deletes the study: it looked, and found it."""
+    monkeypatch.setattr(Study, "is_done", lambda *_: False)
+    monkeypatch.setattr("miiii_search.coordinator.dashboard_note.note", lambda *_: "a note")
+    return [
+        lambda: pause(study),
+        lambda: resume(study),
+        lambda: extend(study, ["replicates=2"]),
+        lambda: delete(study),
+        lambda: tidy(study, 0),
+        lambda: StudyNote(study).refresh(False),
+    ]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "replaced"])
+def test_nothing_is_written_of_a_deleted_study(
+    database: Database, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Nor of another one that has its place since: SQLite gives the same id again."""
+    study = create_study(database, "study", make_spec())
+    actions = of_what_is_gone(monkeypatch, study)
+    delete(open_study(database, "study"))
+    if again:
+        create_study(database, "study", make_spec(budget={"trials": 3}))
+    before = everything(database)
+    for action in (*actions, study.refresh):
+        with pytest.raises(UserError, match="study `study` was deleted"):
+            action()
+    assert everything(database) == before
+
+
+def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
+    """In the seconds before its worker looks again."""
+    spec = make_spec(sampler="random", budget={"trials": 4}, pruning=Pruning(rule="median"))
+    study = create_study(database, "study", spec)
+    lease = SampledQueue(study, 0).claim("worker", SECONDS)
+    assert lease is not None
+    judge, queue = Judge(study), SampledQueue(study, 0)
+    assignment = Assignment(lease, *study.run_of(study.trials()[0]), rungs=[], undecided=[16])
+    delete(open_study(database, "study"), force=True)
+    for action in (
+        study.trials,
+        lambda: study.read([lease.trial_id]),
+        lambda: queue.claim("worker", SECONDS),
+        lambda: judge.judge([assignment]),
+    ):
+        with pytest.raises(UserError, match="study `study` was deleted"):
+            action()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_by_force_while_a_trial_is_ended(postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """On PostgreSQL, where transactions overlap: neither waits for what the other has locked."""
+    database = open_database(postgres_url, create=True)
+    study = create_study(database, "study", make_spec())
+    lease, renewed, goes_on = claim(study), threading.Event(), threading.Event()
+    renew = leases.renew
+
+    def renew_and_wait(*arguments: Any) -> set[Lease]:
+        held = renew(*arguments)
+        renewed.set()
+        assert goes_on.wait(60)
+        return held
+
+    monkeypatch.setattr(leases, "renew", renew_and_wait)
+    outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {}, [])
+    with ThreadPoolExecutor(2) as threads:
+        ending = threads.submit(finish, database, study.study_id, Heartbeat(lease, 8, 1.0), outcome)
+        assert renewed.wait(60)
+        deleting = threads.submit(delete, open_study(database, "study"), force=True)
+        with database.engine.connect() as looking:
+            blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            wait_until(lambda: looking.execute(blocked).scalar_one())
+        goes_on.set()
+        assert ending.result(60) == Ending.WRITTEN
+        deleting.result(60)
+    assert all(rows == [] for rows in everything(database).values())
+    database.close()

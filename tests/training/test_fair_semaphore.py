@@ -1,0 +1,65 @@
+"""A gate lets in as many as it says, and in their order."""
+
+import threading
+import time
+
+from miiii_search.training.fair_semaphore import Gate
+
+
+def test_no_more_than_its_places_and_nobody_starves() -> None:
+    gate, turns, inside, most = Gate(2), [0] * 6, 0, 0
+    lock, enough = threading.Lock(), threading.Event()
+
+    def take_turns(k: int) -> None:
+        nonlocal inside, most
+        while not enough.is_set():
+            with gate:
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.001)
+                with lock:
+                    inside -= 1
+                    turns[k] += 1
+                    if min(turns) >= 20:
+                        enough.set()
+
+    threads = [threading.Thread(target=take_turns, args=(k,), daemon=True) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    assert enough.wait(60), turns
+    for thread in threads:
+        thread.join(60)
+    assert most == 2
+
+
+def test_first_come_first_served() -> None:
+    """One that leaves and comes back at once comes after all that wait."""
+    gate, order, threads = Gate(1), list[int](), list[threading.Thread]()
+
+    def enter_twice(k: int) -> None:
+        for _ in range(2):
+            with gate:
+                order.append(k)
+
+    with gate:
+        for k in range(6):
+            threads.append(threading.Thread(target=enter_twice, args=(k,), daemon=True))
+            threads[k].start()
+            while len(gate._waiting) <= k:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(60)
+    assert order[:6] == list(range(6)) and sorted(order[6:]) == list(range(6)), order
+
+
+def test_a_place_is_free_again_after_an_error() -> None:
+    gate = Gate(1)
+    for _ in range(3):
+        try:
+            with gate:
+                raise KeyError
+        except KeyError:
+            pass
+    with gate:
+        pass

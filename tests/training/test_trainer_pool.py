@@ -1,0 +1,287 @@
+"""Trainers and their crew: what is posted of runs that come, end, are stopped and dropped beside each other."""
+
+import math
+import queue
+import random
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miiii_search.experiment.record import Record, next_look
+from miiii_search.experiment.spec import Experiment
+from miiii_search.training import autotune, run
+from miiii_search.training.autotune import choose_lanes
+from miiii_search.training.checkpoint import BadCheckpoint, Checkpoint
+from miiii_search.training.device import cores
+from miiii_search.training.lanes import Lanes, Snapshot
+from miiii_search.training.program import Program, ProgramKey
+from miiii_search.training.trainer import Chunk, Run, Saved, Trainer, Update
+from miiii_search.training.trainer_pool import Crew
+from tests.training.small import EXPLODING, NARROW, SMALL, with_seed
+
+LONG = SMALL.model_copy(update={"epochs": 600})  # an evaluation every 12; looks at 264 and 516, and at the end
+ENDLESS = SMALL.model_copy(update={"epochs": 10**7})
+SECONDS = 120
+
+
+@pytest.fixture(params=[False, True], ids=["looped", "batched"])
+def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
+    crew = Crew(batched=request.param, on_chunk=chunks.append)
+    chunks.clear()
+    yield crew
+    crew.close(SECONDS)
+
+
+chunks: list[Chunk] = []
+
+
+def next_of(crew: Crew) -> Update:
+    posted = crew.posted.get(timeout=SECONDS)
+    if isinstance(posted, BaseException):
+        raise posted
+    assert isinstance(posted, Update)
+    return posted
+
+
+def until_ended(crew: Crew, numbers: set[int]) -> dict[int, list[Update]]:
+    """All updates of these runs, to their ends."""
+    updates: dict[int, list[Update]] = {number: [] for number in numbers}
+    while any(not of_run or of_run[-1].end is None for of_run in updates.values()):
+        update = next_of(crew)
+        if update.run in updates:
+            updates[update.run].append(update)
+    return updates
+
+
+def weights_of(updates: list[Update]) -> Snapshot:
+    end = updates[-1].end
+    assert end is not None
+    return end.weights
+
+
+def test_runs_of_two_programs(crew: Crew) -> None:
+    slow = NARROW.model_copy(update={"learning_rate": 1e-5})
+    two_heads = slow.model_copy(update={"n_heads": 2})
+    runs = [Run(0, LONG, slow), Run(1, with_seed(1, LONG), two_heads), Run(2, with_seed(2, LONG), slow)]
+    crew.admit(runs[:2])
+    first = next_of(crew)
+    crew.admit(runs[2:])  # while others train
+    updates = until_ended(crew, {0, 1, 2})
+    updates[first.run].insert(0, first)
+    assert {(key.d_model, key.n_heads) for key in crew.keys} == {(32, 4), (32, 2)}
+    for each in runs:
+        of_run = updates[each.number]
+        record = Record.concatenate([update.record() for update in of_run])
+        assert record.epoch.tolist() == list(range(12, 601, 12))
+        assert [update.look.epoch for update in of_run if update.look] == [264, 516, 600]
+        assert all(update.epochs_per_second > 0 for update in of_run)
+        alone = run.train(each.experiment, each.hyperparameters)
+        for name, array in alone.weights.items():
+            np.testing.assert_allclose(weights_of(of_run)[name], array, rtol=1e-2, atol=1e-5)
+        np.testing.assert_allclose(record.validation_loss, alone.record.validation_loss, rtol=1e-3)
+        last = of_run[-1].look
+        assert last is not None and (last.weights["query"] == weights_of(of_run)["query"]).all()
+    assert all(chunk.end > chunk.start and 1 <= chunk.lanes <= 2 for chunk in chunks)
+
+
+def test_looped_runs_are_identical_to_those_alone() -> None:
+    crew = Crew(batched=False)
+    crew.admit([Run(seed, with_seed(seed), NARROW) for seed in range(3)])
+    updates = until_ended(crew, {0, 1, 2})
+    for seed in range(3):
+        expected = run.train(with_seed(seed), NARROW).weights
+        for name, array in weights_of(updates[seed]).items():
+            np.testing.assert_array_equal(array, expected[name])
+    crew.close(SECONDS)
+
+
+def test_a_stopped_run_ends_where_it_stands(crew: Crew) -> None:
+    crew.admit([Run(7, ENDLESS, NARROW), Run(8, with_seed(1, ENDLESS), NARROW)])
+    next_of(crew)
+    crew.stop(7)
+    [*_, last] = until_ended(crew, {7})[7]
+    assert last.end is not None and not last.progress.ended
+    assert 0 < last.progress.epoch < ENDLESS.epochs
+    assert last.record().epoch[-1] == last.progress.epoch
+    assert last.end.final["test_accuracy"].shape == (len(ENDLESS.moduli),)
+    # The other one goes on.
+    assert [next_of(crew).run for _ in range(3)] == [8, 8, 8]
+
+
+def test_a_dropped_run_is_silent(crew: Crew) -> None:
+    crew.admit([Run(1, ENDLESS, NARROW), Run(2, with_seed(1, ENDLESS), NARROW)])
+    next_of(crew)
+    crew.drop(1)
+    crew.drop(99)  # unknown, as one that ended long ago
+    crew.admit([Run(3, with_seed(2), NARROW)])
+    until_ended(crew, {3})
+    assert {next_of(crew).run for _ in range(4)} == {2}
+
+
+def test_a_run_that_explodes(crew: Crew) -> None:
+    crew.admit([Run(1, SMALL, EXPLODING), Run(2, with_seed(1), NARROW)])
+    updates = until_ended(crew, {1, 2})
+    assert updates[1][-1].progress.failed_epoch == 2
+    assert updates[2][-1].progress.epoch == 200
+
+
+def test_waiting_for_news_ends_whenever_a_signal_comes() -> None:
+    """A signal at the very moment when the wait would end: a queue of the standard library waits for ever then."""
+    posted, heard = Crew().posted, 0
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        nonlocal heard
+        heard += 1
+        assert heard < 2, "still waiting two seconds later"
+
+    before = signal.signal(signal.SIGALRM, on_signal)
+    chance, until = random.Random(0), time.monotonic() + 5
+    try:
+        while time.monotonic() < until:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            heard = 0
+            signal.setitimer(signal.ITIMER_REAL, 0.001 + chance.uniform(0, 2e-4), 2)
+            with pytest.raises(queue.Empty):
+                posted.get(timeout=0.001)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_ends_a_trainer_is_posted() -> None:
+    posted: queue.SimpleQueue[object] = queue.SimpleQueue()
+    trainer = Trainer(Lanes(ProgramKey.of(SMALL, NARROW), batched=False), posted.put)
+    trainer.admit([Run(1, SMALL, NARROW.model_copy(update={"n_heads": 2}))])
+    error = posted.get(timeout=SECONDS)
+    assert isinstance(error, ValueError) and "another program" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "evaluate_every", "expected"),
+    [
+        (65536, 16, [256, 512, 1024, 2048, 4096, 8192, 16384, 32768]),
+        (600, 12, [264, 516]),  # the first evaluations at or after 256 and 512
+        (256, 16, []),  # the end is a look anyway
+        (10_000, 1000, [1000, 2000, 3000, 5000, 9000]),
+    ],
+)
+def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: list[int]) -> None:
+    experiment = Experiment(epochs=epochs, evaluate_every=evaluate_every)
+    looks, at = [], next_look(experiment, 0)
+    while at < math.inf:
+        looks.append(at)
+        at = next_look(experiment, int(at))
+    assert looks == expected
+
+
+def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
+    """Saved, closed, written to a file and read, and trained on by another crew: the same as without a break."""
+    for batched in (False, True):
+        crew = Crew(batched=batched, save_seconds=0.05)
+        crew.admit([Run(1, LONG, NARROW)])
+        records, saved = list[Record](), list[Saved]()
+        while not saved:
+            posted = crew.posted.get(timeout=SECONDS)
+            if isinstance(posted, Saved):
+                saved.append(posted)
+            else:
+                assert isinstance(posted, Update)
+                records.append(posted.record())
+        crew.close(SECONDS)
+        before = Record.concatenate(records)
+        assert before.epoch[-1] == saved[0].epoch
+        checkpoint = Checkpoint(LONG, NARROW, saved[0].epoch, saved[0].snapshot, before, {}, {"device": "this"})
+        (tmp_path / "file").write_bytes(checkpoint.to_bytes())
+
+        read = Checkpoint.from_bytes((tmp_path / "file").read_bytes())
+        assert read.is_of(LONG, NARROW) and not read.is_of(LONG, EXPLODING)
+        assert (read.epoch, read.origin) == (checkpoint.epoch, checkpoint.origin)
+        crew = Crew(batched=batched)
+        crew.admit([Run(2, LONG, NARROW, read.snapshot)])
+        updates = until_ended(crew, {2})[2]
+        crew.close(SECONDS)
+        whole = Record.concatenate([read.record, *(update.record() for update in updates)])
+        unbroken = Crew(batched=batched)
+        unbroken.admit([Run(3, LONG, NARROW)])
+        expected = until_ended(unbroken, {3})[3]
+        unbroken.close(SECONDS)
+        for name, array in weights_of(updates).items():
+            np.testing.assert_array_equal(array, weights_of(expected)[name])
+        for f in fields(Record):
+            together = getattr(Record.concatenate([update.record() for update in expected]), f.name)
+            np.testing.assert_array_equal(getattr(whole, f.name), together)
+
+
+def test_a_closing_crew_saves_all_runs() -> None:
+    crew = Crew(batched=False, save_seconds=3600)
+    crew.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(3)])
+    begun = dict[int, int]()
+    while len(begun) < 3:
+        update = next_of(crew)
+        begun[update.run] = update.progress.epoch
+    crew.close(SECONDS)
+    saved = dict[int, int]()
+    while not crew.posted.empty():
+        posted = crew.posted.get()
+        if isinstance(posted, Update):
+            begun[posted.run] = posted.progress.epoch
+        elif isinstance(posted, Saved):
+            saved[posted.run] = posted.epoch
+    assert saved == begun
+
+
+def test_a_damaged_checkpoint_is_noticed() -> None:
+    record = Record(np.zeros(1, np.int32), *[np.zeros((1, 2), np.float32)] * 6)
+    data = Checkpoint(SMALL, NARROW, 12, {"weights.query": np.ones(3)}, record, {}, {}).to_bytes()
+    assert Checkpoint.from_bytes(data).epoch == 12
+    damaged = [b"", b"PK" + data, data + b"\0", *(data[:k] for k in range(0, len(data), 97))]
+    damaged += [data[:k] + bytes([data[k] ^ 1]) + data[k + 1 :] for k in range(0, len(data), 3)]
+    for bad in damaged:
+        with pytest.raises(BadCheckpoint):
+            Checkpoint.from_bytes(bad)
+
+
+def test_closing_does_not_wait_for_lanes_in_line() -> None:
+    crew, lanes = Crew(batched=False, on_chunk=chunks.append), 6 * cores()
+    chunks.clear()
+    crew.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(lanes)])
+    begun = set[int]()
+    while len(begun) < lanes:
+        begun.add(next_of(crew).run)
+    for trainer in list(crew._of_runs.values()):
+        trainer.close()
+    at = time.monotonic()  # all have been told
+    crew.close(SECONDS)
+    # A turn may begin at this very moment; those that wait for theirs do not take it.
+    assert sum(chunk.start > at for chunk in chunks) <= cores()
+
+
+def test_the_best_number_of_lanes_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, measure = list[set[str]](), autotune._beside_each_other
+
+    def spy(program: Program, *arguments: Any) -> autotune.Point:
+        compiled.append(set(vars(program)))
+        return measure(program, *arguments)
+
+    monkeypatch.setattr(autotune, "_beside_each_other", spy)
+    lanes, why = choose_lanes(Program(ProgramKey.of(SMALL, NARROW)), SMALL, NARROW)
+    assert {"_train", "_final", "_spectrum"} <= compiled[0]  # else the speed of one lane would be that of compiling
+    assert lanes >= 1
+    assert f"{lanes} train " in why and why.startswith("1 train ") and "epochs/s" in why
+
+
+def test_batched_lanes_are_measured(looped: Lanes) -> None:
+    one, four = (autotune._batched(looped.program, SMALL, NARROW, lanes) for lanes in (1, 4))
+    assert (one.lanes, four.lanes) == (1, 4)
+    assert one.epochs_per_second > 0 and four.epochs_per_second > 0
+    # Weights, two moments and an average of float32 at least, and not four times as much a lane for four of them.
+    weights = sum(array.size for array in looped.program.abstract_state.weights.values())
+    assert one.bytes_per_lane is not None and four.bytes_per_lane is not None
+    assert one.bytes_per_lane > 4 * 4 * weights
+    assert 0.5 < four.bytes_per_lane / one.bytes_per_lane < 1.5

@@ -1,0 +1,830 @@
+"""What the queue, its leases and a worker's writes promise, on every back end alike.
+
+What was written is read back through Optuna's public interface, since `search.tables` writes into its tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import math
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any
+
+import optuna
+import optuna_dashboard
+import pytest
+import sqlalchemy as sa
+from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_artifact
+from optuna.artifacts._protocol import ArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from miiii_search.config.study_spec import Budget, Range
+from miiii_search.coordinator.coordinator import supervise
+from miiii_search.errors import UserError
+from miiii_search.storage import artifacts, schema
+from miiii_search.storage import database as storage
+from miiii_search.storage.artifacts import Artifact, DatabaseArtifactStore
+from miiii_search.storage.database import ARTIFACT_LIMIT, Database, open_database
+from miiii_search.storage.retry import is_lost
+from miiii_search.study.status import read_status
+from miiii_search.study.study import METRIC, Study, create_study, open_study, study_names
+from miiii_search.trial_queue import leases
+from miiii_search.trial_queue.leases import Heartbeat, Lease, hand_back, requeue_overdue
+from miiii_search.trial_queue.results import Ending, Outcome, finish, report, retry
+from miiii_search.worker.checkpoints import share, shared_epochs
+from tests.postgres import PostgresServer
+from tests.support import (
+    OVERDUE,
+    SECONDS,
+    SPACE,
+    TINY,
+    claim,
+    end,
+    everything,
+    make_spec,
+    read_back,
+    together,
+    wait_until,
+)
+
+GRID = [dict(zip(SPACE, point, strict=True)) for point in itertools.product(*SPACE.values())]
+
+
+@pytest.fixture
+def study(database: Database) -> Study:
+    return create_study(database, "study", make_spec())
+
+
+def another(database: Database) -> Database:
+    """The same database as another process has it."""
+    return open_database(database.url.render_as_string(hide_password=False))
+
+
+@contextlib.contextmanager
+def failing_at(database: Database, statement: str) -> Iterator[None]:
+    """As if the worker's machine died when it came to a statement that begins so."""
+
+    def fail(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if text.startswith(statement):
+            raise ConnectionAbortedError
+
+    sa.event.listen(database.engine, "before_cursor_execute", fail)
+    try:
+        with pytest.raises(ConnectionAbortedError):
+            yield
+    finally:
+        sa.event.remove(database.engine, "before_cursor_execute", fail)
+
+
+def leased(study: Study) -> dict[int, str]:
+    """Trial id → token of every lease of the study."""
+    columns = schema.leases.c
+    with study.database.engine.connect() as connection:
+        query = sa.select(columns.trial_id, columns.token).where(columns.study_id == study.study_id)
+        return {row.trial_id: row.token for row in connection.execute(query)}
+
+
+def states(study: Study) -> list[TrialState]:
+    return [trial.state for trial in read_back(study).trials]
+
+
+# The queue
+
+
+def test_create_makes_the_whole_queue(study: Study) -> None:
+    seen = read_back(study)
+    assert [trial.number for trial in seen.trials] == list(range(24))
+    assert {trial.state for trial in seen.trials} == {TrialState.WAITING}
+    params = [trial.params for trial in seen.trials]
+    assert sorted(params, key=repr) == sorted(GRID, key=repr)
+    assert params != GRID
+    for trial in seen.trials:
+        for name, values in SPACE.items():
+            assert trial.distributions[name] == optuna.distributions.CategoricalDistribution(values)
+    assert seen.direction == StudyDirection.MAXIMIZE
+    assert seen.metric_names == [METRIC]
+    note = optuna_dashboard.get_note(seen)
+    assert "24 trials" in note and all(f"\n- {name}: " in note for name in SPACE)
+
+
+def test_order_is_the_seeds(database: Database) -> None:
+    def order(name: str, seed: int) -> list[Any]:
+        spec = make_spec(experiment=TINY.model_copy(update={"seed": seed}))
+        return [trial.params for trial in read_back(create_study(database, name, spec)).trials]
+
+    assert order("a", 1) == order("b", 1) != order("c", 2)
+
+
+def test_values_come_back_with_their_types(database: Database) -> None:
+    space = {"dropout_mask": ("batch", "sample"), "d_model": (16, 32), "weight_decay": (0.0, 1 / 3)}
+    made = create_study(database, "types", make_spec(space=space))
+    points = [tuple(trial.params[name] for name in space) for trial in read_back(made).trials]
+    assert sorted(points) == sorted(itertools.product(*space.values()))
+    assert {tuple(map(type, point)) for point in points} == {(str, int, float)}
+    for trial in made.trials():
+        experiment, hyperparameters = made.run_of(trial)
+        assert experiment.dropout_mask == trial.params["dropout_mask"]
+        assert (hyperparameters.d_model, hyperparameters.weight_decay) == (
+            trial.params["d_model"],
+            trial.params["weight_decay"],
+        )
+
+
+def test_replicates_differ_in_their_seed_alone(database: Database) -> None:
+    spec = make_spec(replicates=2, experiment=TINY.model_copy(update={"seed": 5}))
+    study = create_study(database, "replicated", spec)
+    runs = [(trial.params, study.run_of(trial)[0].seed) for trial in study.trials()]
+    assert sorted(runs, key=repr) == sorted(itertools.product(GRID, [5, 6]), key=repr)
+
+
+def test_create_twice_changes_nothing(study: Study) -> None:
+    claim(study)
+    before = everything(study.database)
+    other = another(study.database)
+    again = create_study(other, "study", make_spec())
+    other.close()
+    assert (again.study_id, again.spec) == (study.study_id, study.spec)
+    assert everything(study.database) == before
+    # A preset's name says where a spec came from, not what it is.
+    create_study(study.database, "study", make_spec(preset="demo"))
+    assert everything(study.database) == before
+
+
+def test_another_spec_is_refused(study: Study) -> None:
+    before = everything(study.database)
+    other = make_spec(
+        experiment=TINY.model_copy(update={"epochs": 96}),
+        space={**SPACE, "dropout": (0.0, 0.2)},
+        budget=Budget(trials=3),
+    )
+    with pytest.raises(UserError) as error:
+        create_study(study.database, "study", other)
+    for difference in (
+        "experiment.epochs is 48, not 96",
+        "space.dropout is [0.0, 0.1], not [0.0, 0.2]",
+        'budget.trials is "unset", not 3',
+    ):
+        assert difference in str(error.value)
+    assert "hyperparameters" not in str(error.value)
+    assert everything(study.database) == before
+
+
+@pytest.mark.parametrize("direction", [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
+def test_a_study_of_somebody_else_is_refused(database: Database, direction: StudyDirection) -> None:
+    foreign = optuna.create_study(study_name="theirs", storage=database.optuna, direction=direction)
+    if direction == StudyDirection.MAXIMIZE:  # or else it could be one whose creator died
+        foreign.ask()
+    before = everything(database)
+    with pytest.raises(UserError, match="`theirs` was not created by miiii-search; choose another"):
+        create_study(database, "theirs", make_spec())
+    with pytest.raises(UserError, match="`theirs` was not created by miiii-search; choose another"):
+        open_study(database, "theirs")
+    assert everything(database) == before
+
+
+def test_open_names_what_there_is(database: Database) -> None:
+    with pytest.raises(UserError, match="there is none yet"):
+        open_study(database, None)
+    first = create_study(database, "first", make_spec(budget=Budget(trials=2)))
+    assert open_study(database, None) == first
+    create_study(database, "second", make_spec(budget=Budget(trials=2)))
+    assert study_names(database) == ["first", "second"]
+    with pytest.raises(UserError, match="`first`, `second`"):
+        open_study(database, None)
+    with pytest.raises(UserError, match=r"no study `frist`.*did you mean `first`"):
+        open_study(database, "frist")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines"])
+def test_names_that_nobody_could_type(database: Database, name: str) -> None:
+    with pytest.raises(UserError, match="1 to 200 characters"):
+        create_study(database, name, make_spec())
+    assert study_names(database) == []
+
+
+def test_a_creator_that_dies_is_followed_by_another(database: Database) -> None:
+    with failing_at(database, "INSERT INTO trial_system_attributes"):
+        create_study(database, "study", make_spec())
+    assert len(read_back(create_study(database, "study", make_spec())).trials) == 24
+
+
+def test_threads_create_one_study(database: Database) -> None:
+    others = [another(database) for _ in range(3)]
+    made = together(*(lambda d=d: create_study(d, "study", make_spec()) for d in [database, *others]))
+    for other in others:
+        other.close()
+    assert len({study.study_id for study in made}) == 1
+    assert sorted((t.params for t in read_back(made[0]).trials), key=repr) == sorted(GRID, key=repr)
+
+
+def test_processes_create_one_study_in_a_new_database(storage_url: str) -> None:
+    program = textwrap.dedent("""
+        import sys
+        from miiii_search.storage.database import open_database
+        from miiii_search.study.study import create_study
+        from tests.support import make_spec
+        print("ready", flush=True)
+        sys.stdin.readline()
+        database = open_database(sys.argv[1], create=True)
+        create_study(database, "study", make_spec())
+        database.close()
+    """)
+    root = Path(__file__).parents[2]
+    # Optuna leaves the connections open of a storage that it could not make.
+    warnings = ("-W", "error", "-W", "ignore::ResourceWarning")
+    command = [sys.executable, *warnings, "-c", program, storage_url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with contextlib.ExitStack() as stack:
+        creators = [
+            stack.enter_context(subprocess.Popen(command, text=True, cwd=root, **pipes))  # type: ignore[call-overload]
+            for _ in range(2)
+        ]
+        for creator in creators:
+            assert creator.stdout.readline() == "ready\n", creator.stderr.read()
+        for creator in creators:
+            creator.stdin.write("\n")
+            creator.stdin.flush()
+        for creator in creators:
+            _, complaint = creator.communicate(timeout=60)
+            assert (creator.returncode, complaint) == (0, "")
+    database = open_database(storage_url)
+    assert sorted((t.params for t in read_back(open_study(database, None)).trials), key=repr) == sorted(GRID, key=repr)
+    database.close()
+
+
+# Claims
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_claims_are_unique(study: Study, n: int) -> None:
+    other = another(study.database)
+
+    def work(database: Database) -> list[Lease]:
+        mine = []
+        while claimed := leases.claim(database, study.study_id, "worker", SECONDS, n=n):
+            assert len(claimed) <= n
+            mine += claimed
+        return mine
+
+    found = together(*(lambda d=d: work(d) for d in [study.database, other] * 4))
+    other.close()
+    claimed = [lease for mine in found for lease in mine]
+    assert sorted(lease.number for lease in claimed) == list(range(24))
+    assert leased(study) == {lease.trial_id: lease.token for lease in claimed}
+    assert len({lease.token for lease in claimed}) == 24
+    assert set(states(study)) == {TrialState.RUNNING}
+
+
+def test_claim_takes_the_first_and_none_from_an_empty_queue(database: Database) -> None:
+    study = create_study(database, "short", make_spec(budget=Budget(trials=2)))
+    other = create_study(database, "other", make_spec())
+    before = datetime.now() - timedelta(seconds=1)
+    first, second = claim(study), claim(study)
+    assert (first.number, second.number) == (0, 1)
+    assert leases.claim(database, study.study_id, "worker", SECONDS) == []
+    trials = read_back(study).trials
+    assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2  # no third one was made
+    for trial in trials:
+        assert trial.datetime_start is not None and before < trial.datetime_start < datetime.now()
+    assert set(states(other)) == {TrialState.WAITING}
+
+
+def test_claim_prefers_a_shape(study: Study) -> None:
+    heads = [trial.params["n_heads"] for trial in study.trials()]
+    preferred = heads[0] ^ 6  # 2 ↔ 4: not the shape at the head of the queue
+    shapes = [f"d_model=16 n_heads={preferred}"]
+    order = [claim(study, shapes=shapes).number for _ in range(24)]
+    right = [number for number in range(24) if heads[number] == preferred]
+    assert order == right + [number for number in range(24) if heads[number] != preferred]
+
+
+def test_a_trial_is_running_and_leased_at_once(study: Study) -> None:
+    with failing_at(study.database, "INSERT INTO miiii_leases"):
+        claim(study)
+    assert leased(study) == {} and set(states(study)) == {TrialState.WAITING}
+    with failing_at(study.database, "UPDATE trials"):
+        claim(study)
+    assert leased(study) == {} and set(states(study)) == {TrialState.WAITING}
+    lease = claim(study)
+    assert leased(study) == {lease.trial_id: lease.token}
+    assert states(study)[lease.number] == TrialState.RUNNING
+
+
+# Leases
+
+
+def test_renew_tells_what_is_held(study: Study) -> None:
+    mine, lost, ended, late = claim(study), claim(study), claim(study), claim(study, OVERDUE)
+    hand_back(study.database, [lost])
+    study.database.optuna.set_trial_state_values(ended.trial_id, TrialState.FAIL)  # as the dashboard may
+    beats = [Heartbeat(lease, 7, 2.5) for lease in (mine, lost, ended, late)]
+    with study.database.transaction() as connection:
+        # Overdue, but nobody has taken it back.
+        assert leases.renew(connection, beats, SECONDS) == {mine, late}
+    assert requeue_overdue(study.database, study.study_id) == []
+    running = {trial.number: trial for trial in read_status(study).running}
+    assert running.keys() == {mine.number, late.number}
+    assert (running[mine.number].epoch, running[mine.number].epochs_per_second) == (7, 2.5)
+
+
+def test_a_guessed_token_renews_nothing(study: Study) -> None:
+    lease = claim(study)
+    forged = Lease(lease.trial_id, lease.number, "0" * 32)
+    assert report(study.database, [Heartbeat(forged, 1, 1.0)], {forged: {4: 0.5}}, SECONDS) == set()
+    assert (
+        finish(study.database, study.study_id, Heartbeat(forged, 1, 1.0), Outcome(TrialState.FAIL, None, "x", {}, []))
+        == Ending.LOST
+    )
+    assert read_back(study).trials[lease.number].intermediate_values == {}
+
+
+def test_overdue_trials_come_back_as_themselves(study: Study) -> None:
+    late, mine = claim(study, OVERDUE), claim(study)
+    report(study.database, [Heartbeat(late, 8, 1.0)], {late: {4: 0.25, 8: 0.5}}, OVERDUE)
+    before = read_back(study).trials[late.number]
+    assert requeue_overdue(study.database, study.study_id) == [late.number]
+    assert requeue_overdue(study.database, study.study_id) == []
+    after = read_back(study).trials[late.number]
+    assert (before.state, after.state) == (TrialState.RUNNING, TrialState.WAITING)
+    assert (after.number, after.params, after.system_attrs) == (before.number, before.params, before.system_attrs)
+    assert after.intermediate_values == before.intermediate_values == {4: 0.25, 8: 0.5}
+    assert len(read_back(study).trials) == 24
+    assert leased(study) == {mine.trial_id: mine.token}
+    again = claim(study)
+    assert (again.trial_id, again.number) == (late.trial_id, late.number) and again.token != late.token
+
+
+def test_running_trials_without_a_lease_come_back(study: Study) -> None:
+    stray = read_back(study).ask()
+    assert requeue_overdue(study.database, study.study_id) == [stray.number]
+    assert states(study)[stray.number] == TrialState.WAITING
+
+
+def test_only_the_studys_own_trials_come_back(database: Database) -> None:
+    one, other = (create_study(database, name, make_spec()) for name in ("one", "other"))
+    late, theirs = claim(one, OVERDUE), claim(other, OVERDUE)
+    assert requeue_overdue(database, one.study_id) == [late.number]
+    assert leased(other) == {theirs.trial_id: theirs.token}
+
+
+def test_an_ended_trial_does_not_come_back(study: Study) -> None:
+    lease = claim(study, OVERDUE)
+    study.database.optuna.set_trial_state_values(lease.trial_id, TrialState.COMPLETE, [0.5])
+    assert requeue_overdue(study.database, study.study_id) == []
+    assert states(study)[lease.number] == TrialState.COMPLETE
+    assert leased(study) == {}
+
+
+def test_coordinators_take_turns(study: Study) -> None:
+    late = [claim(study, OVERDUE) for _ in range(12)]
+    other = another(study.database)
+    found = together(*(lambda d=d: requeue_overdue(d, study.study_id) for d in [study.database, other] * 2))
+    other.close()
+    assert sorted(number for numbers in found for number in numbers) == [lease.number for lease in late]
+
+
+def test_renewing_and_taking_back_do_not_block_each_other(study: Study) -> None:
+    """Each lease is either renewed or taken back, and neither side is a deadlock's victim."""
+    late = [claim(study, OVERDUE) for _ in range(24)]
+    random.Random(0).shuffle(late)
+    other = another(study.database)
+    lost: set[Lease] = set()
+
+    def renew() -> None:
+        beats = [Heartbeat(lease, 1, 1.0) for lease in late if lease not in lost]
+        for _ in range(10):
+            lost.update({beat.lease for beat in beats} - report(study.database, beats, {}, OVERDUE))
+
+    def take_back() -> list[int]:
+        return [number for _ in range(10) for number in requeue_overdue(other, study.study_id)]
+
+    _, *taken = together(renew, take_back, take_back)
+    other.close()
+    numbers = [number for found in taken for number in found]
+    assert len(numbers) == len(set(numbers))
+    waiting = [number for number, state in enumerate(states(study)) if state == TrialState.WAITING]
+    assert sorted(numbers) == waiting
+
+
+def test_what_is_being_renewed_is_not_taken_back(postgres_url: str) -> None:
+    """Nor waited for: two that wait for each other's rows are a deadlock. (SQLite has one writer at a time.)"""
+    database, other = open_database(postgres_url, create=True), open_database(postgres_url)
+    study = create_study(database, "study", make_spec())
+    renewed, late = claim(study, OVERDUE), claim(study, OVERDUE)
+    with database.transaction() as connection:
+        assert leases.renew(connection, [Heartbeat(renewed, 1, 1.0)], SECONDS) == {renewed}
+        with other.transaction() as beside:
+            beside.execute(sa.text("SET lock_timeout = '5s'"))  # of this connection, which is the pool's next
+        assert requeue_overdue(other, study.study_id) == [late.number]
+    assert leased(study) == {renewed.trial_id: renewed.token}
+    database.close()
+    other.close()
+
+
+def test_what_stands_still_within_a_transaction_is_taken_back(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that is stopped, or a machine that is gone without a word, while it renews its leases."""
+    monkeypatch.setattr(storage, "STALLED_SECONDS", 5)
+    database, other = open_database(postgres_url, create=True), open_database(postgres_url)
+    study = create_study(database, "study", make_spec())
+    lease = claim(study, OVERDUE)
+    with pytest.raises(sa.exc.DBAPIError) as lost, database.transaction() as connection:
+        assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == {lease}
+        assert requeue_overdue(other, study.study_id) == []
+        assert wait_until(lambda: requeue_overdue(other, study.study_id)) == [lease.number]
+    assert is_lost(lost.value)  # so that it is tried again, which finds that the lease is gone
+    with database.transaction() as connection:
+        assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
+    for engine in (database.engine, database.optuna.engine):
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "5s"
+    database.close()
+    other.close()
+
+
+def test_hand_back(study: Study) -> None:
+    mine, stolen = claim(study), claim(study, OVERDUE)
+    requeue_overdue(study.database, study.study_id)
+    thief = claim(study)
+    assert thief.number == stolen.number
+    assert hand_back(study.database, [mine, stolen]) == [mine.number]
+    assert leased(study) == {thief.trial_id: thief.token}
+    assert [states(study)[lease.number] for lease in (mine, thief)] == [TrialState.WAITING, TrialState.RUNNING]
+    assert hand_back(study.database, [mine]) == []
+    assert hand_back(study.database, []) == []
+
+
+def test_expiry_is_by_the_databases_clock(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Tomorrow:
+            later = datetime.now(tz) + timedelta(days=1)
+            return cls.fromtimestamp(later.timestamp(), tz)
+
+    def wrong_clock(ahead: bool) -> None:
+        actual = time.time()
+        monkeypatch.setattr(time, "time", lambda: actual + (86400 if ahead else -86400))
+        monkeypatch.setattr(leases, "datetime", Tomorrow if ahead else datetime)
+
+    lease = claim(study)
+    wrong_clock(ahead=True)
+    assert requeue_overdue(study.database, study.study_id) == []
+    theirs = claim(study, 0.01)
+    wrong_clock(ahead=False)
+    assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [theirs.number]
+    [running] = read_status(study).running
+    assert running.number == lease.number and 0 <= running.silent_seconds < 60
+
+
+def test_the_clock_of_the_database(database: Database) -> None:
+    with database.engine.connect() as connection:
+        clock = connection.scalar(sa.select(schema.now(connection)))
+    assert clock == pytest.approx(datetime.now(UTC).timestamp(), abs=30)
+
+
+# What a worker writes
+
+
+def test_reports_are_seen_and_written_once(study: Study) -> None:
+    lease, other = claim(study), claim(study)
+    beats = [Heartbeat(lease, 4, 1.0), Heartbeat(other, 4, 1.0)]
+    for _ in range(2):
+        assert report(study.database, beats, {lease: {4: 0.125, 8: 0.25}}, SECONDS) == {lease, other}
+    assert report(study.database, beats, {lease: {8: 0.5}, other: {4: math.nan, 8: math.inf}}, SECONDS)
+    trials = read_back(study).trials
+    assert trials[lease.number].intermediate_values == {4: 0.125, 8: 0.5}
+    seen = trials[other.number].intermediate_values
+    assert math.isnan(seen[4]) and seen[8] == math.inf
+    assert trials[lease.number].last_step == 8
+
+
+ENDS = [
+    (TrialState.COMPLETE, 1.75),
+    (TrialState.PRUNED, 0.125),
+    (TrialState.FAIL, None),
+]
+
+
+@pytest.mark.parametrize(("state", "value"), ENDS)
+def test_finish_is_seen(study: Study, tmp_path: Path, state: TrialState, value: float | None) -> None:
+    lease = claim(study)
+    note = "solved λ = ½ at epoch 7. " * 300  # more than the dashboard keeps in one attribute
+    attributes = {"epochs_to_solve": 7, "test_accuracy": {"7": 0.5}, "device": "cpu", "none": None}
+    files = {"curve.png": b"\x89PNG" + bytes(300), "record.npz": random.Random(0).randbytes(200_000)}
+    outcome = Outcome(state, value, note, attributes, [Artifact(*file) for file in files.items()])
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.WRITTEN
+
+    seen = read_back(study)
+    trial = seen.trials[lease.number]
+    assert (trial.state, trial.value, trial.user_attrs) == (state, value, attributes)
+    assert trial.duration is not None and timedelta(0) <= trial.duration < timedelta(minutes=1)
+    assert optuna_dashboard.get_note(optuna.trial.Trial(seen, lease.trial_id)) == note
+    found = get_all_artifact_meta(trial, storage=seen._storage)
+    assert {meta.filename: meta.mimetype for meta in found} == {
+        "curve.png": "image/png",
+        "record.npz": "application/octet-stream",
+    }
+    for meta in found:
+        path = tmp_path / meta.filename
+        store = DatabaseArtifactStore(study.database)
+        download_artifact(artifact_store=store, artifact_id=meta.artifact_id, file_path=str(path))
+        assert path.read_bytes() == files[meta.filename]
+    assert leased(study) == {}
+    assert requeue_overdue(study.database, study.study_id) == []
+    if state == TrialState.COMPLETE:
+        assert seen.best_trial.number == lease.number
+
+
+def test_finish_is_all_or_nothing(study: Study) -> None:
+    lease = claim(study)
+    before = everything(study.database)
+    outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
+    for statement in ("DELETE FROM miiii_leases", "UPDATE trials", "INSERT INTO study_system_attributes"):
+        with failing_at(study.database, statement):
+            finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome)
+        assert everything(study.database) == before
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.WRITTEN
+
+
+@pytest.mark.parametrize("thief", [True, False])
+def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
+    evicted = claim(study, OVERDUE)
+    report(study.database, [Heartbeat(evicted, 4, 1.0)], {evicted: {4: 0.5}}, OVERDUE)
+    requeue_overdue(study.database, study.study_id)
+    if thief:
+        assert claim(study).trial_id == evicted.trial_id
+    before = everything(study.database)
+    beat = Heartbeat(evicted, 8, 1.0)
+    assert report(study.database, [beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
+    outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
+    assert finish(study.database, study.study_id, beat, outcome) == Ending.LOST
+    assert not retry(study.database, beat, 1, "went wrong")
+    assert not share(study.database, beat, 8, b"checkpoint", SECONDS)
+    assert hand_back(study.database, [evicted]) == []
+    assert everything(study.database) == before
+
+
+def test_a_trial_is_ended_once(study: Study) -> None:
+    lease = claim(study)
+    beat = Heartbeat(lease, 7, 1.0)
+    assert (
+        finish(study.database, study.study_id, beat, Outcome(TrialState.COMPLETE, 1.0, "one.", {}, []))
+        == Ending.WRITTEN
+    )
+    before = everything(study.database)
+    # The same lease: its first answer may have been lost on its way.
+    assert (
+        finish(study.database, study.study_id, beat, Outcome(TrialState.FAIL, None, "two.", {}, [])) == Ending.WRITTEN
+    )
+    assert everything(study.database) == before
+
+
+def test_a_trial_that_went_wrong_is_tried_again_as_itself(study: Study) -> None:
+    lease = claim(study)
+    report(study.database, [Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
+    assert retry(study.database, Heartbeat(lease, 7, 1.0), 1, "not finite")
+    again = claim(study)
+    assert (again.trial_id, again.number) == (lease.trial_id, lease.number) and again.token != lease.token
+    assert read_back(study).trials[lease.number].user_attrs == {"retries": 1, "last_failure": "not finite"}
+
+
+def test_a_checkpoint_lies_in_the_database_until_its_trial_ends(study: Study) -> None:
+    lease = claim(study)
+    beat = Heartbeat(lease, 8, 1.0)
+    assert shared_epochs(study.database, [lease.trial_id]) == {}
+    for epoch in (4, 8):
+        assert share(study.database, beat, epoch, b"checkpoint", SECONDS)
+    assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
+    assert len(everything(study.database)["miiii_checkpoints"]) == 1
+    assert hand_back(study.database, [lease]) == [lease.number]
+    lease = claim(study)
+    assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
+    end(study, lease)
+    assert everything(study.database)["miiii_checkpoints"] == []
+
+
+def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> None:
+    """While it was down nobody could renew; a coordinator that is back first must not think that they are dead."""
+    with PostgresServer() as server:
+        opened = open_database(server.create_database(), create=True)
+        study = create_study(opened, "study", make_spec())
+        lease = claim(study, 6.0)
+        server.stop("immediate")
+        time.sleep(7)
+        server.start()
+        assert requeue_overdue(opened, study.study_id) == []
+        with opened.transaction() as connection:
+            assert leases.renew(connection, [Heartbeat(lease, 7, 1.0)], 1.0) == {lease}
+        wait_until(lambda: requeue_overdue(opened, study.study_id) == [lease.number])
+        opened.close()
+
+
+def test_a_database_of_an_earlier_version_gets_what_it_lacks(study: Study) -> None:
+    with study.database.transaction() as connection:
+        connection.execute(sa.text("DROP TABLE miiii_checkpoints"))
+        connection.execute(sa.text("ALTER TABLE miiii_leases DROP COLUMN saved_epoch"))
+    other = another(study.database)
+    lease = claim(study)
+    assert share(other, Heartbeat(lease, 4, 1.0, 4), 4, b"checkpoint", SECONDS)
+    other.close()
+
+
+def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
+    lease = claim(study)
+    read_back(study).tell(lease.number, 0.125)
+    outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.LOST
+    trial = read_back(study).trials[lease.number]
+    assert (trial.value, trial.user_attrs) == (0.125, {})
+
+
+def test_readers_do_not_wait_for_a_writer(study: Study) -> None:
+    lease = claim(study)
+    other = another(study.database)
+    beside = replace(study, database=other)
+    with study.database.transaction() as connection:
+        leases.renew(connection, [Heartbeat(lease, 40, 1.0)], SECONDS)
+        assert [running.epoch for running in read_status(beside).running] == [0]
+        assert beside.counts()[TrialState.RUNNING] == 1
+    assert [running.epoch for running in read_status(beside).running] == [40]
+    other.close()
+
+
+# Beside Optuna's own programs
+
+
+def test_a_stock_worker_takes_a_trial_of_ours(study: Study) -> None:
+    stock = read_back(study)
+    trial = stock.ask()
+    frozen = study.trials()[trial.number]
+    for name, values in SPACE.items():
+        assert trial.suggest_categorical(name, values) == frozen.params[name]
+    trial.report(0.25, 4)
+    stock.tell(trial, 0.5)
+    ended = read_back(study).trials[trial.number]
+    assert (ended.state, ended.value, ended.params) == (TrialState.COMPLETE, 0.5, frozen.params)
+    assert len(read_back(study).trials) == 24
+    assert claim(study).number != trial.number
+
+
+# Artifacts
+
+
+def test_artifact_store(database: Database) -> None:
+    store: ArtifactStore = DatabaseArtifactStore(database)
+    data = bytes(range(256)) * 1000
+    store.write("one", io.BytesIO(data))
+    store.write("empty", io.BytesIO(b""))
+    with store.open_reader("one") as reader:
+        assert reader.read() == data
+    with store.open_reader("empty") as reader:
+        assert reader.read() == b""
+    store.remove("one")
+    for use in (store.open_reader, store.remove):
+        with pytest.raises(ArtifactNotFound, match="one"):
+            use("one")
+    with pytest.raises(ArtifactNotFound):
+        download_artifact(artifact_store=store, artifact_id="one", file_path="nowhere")
+
+
+def test_artifact_that_is_too_large(database: Database) -> None:
+    class Zeros(io.RawIOBase):
+        def read(self, size: int = -1, /) -> bytes:
+            assert 0 < size <= ARTIFACT_LIMIT + 1  # nobody reads an endless file into memory
+            return bytes(size)
+
+    store = DatabaseArtifactStore(database)
+    with pytest.raises(ValueError, match=f"at most {ARTIFACT_LIMIT} bytes"):
+        store.write("large", Zeros())  # type: ignore[arg-type]
+    with pytest.raises(ArtifactNotFound):
+        store.open_reader("large")
+
+
+def test_optuna_uploads_to_our_store(study: Study, tmp_path: Path) -> None:
+    stock = read_back(study)
+    trial = stock.ask()
+    (tmp_path / "notes.csv").write_text("a,b\n")
+    store = DatabaseArtifactStore(study.database)
+    name = str(tmp_path / "notes.csv")
+    artifact_id = upload_artifact(artifact_store=store, file_path=name, study_or_trial=trial)
+    [meta] = get_all_artifact_meta(trial)
+    assert (meta.artifact_id, meta.filename) == (artifact_id, "notes.csv")
+    with store.open_reader(artifact_id) as reader:
+        assert reader.read() == b"a,b\n"
+
+
+def test_bytes_come_before_what_points_to_them(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = create_study(database, "study", make_spec())
+    lease = claim(study)
+    monkeypatch.setattr(artifacts, "ARTIFACT_LIMIT", 3)
+    outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {}, [Artifact("a.png", b"four")])
+    with pytest.raises(ValueError, match="at most 3 bytes"):
+        finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome)
+    assert get_all_artifact_meta(read_back(study).trials[lease.number], storage=database.optuna) == []
+
+
+# The state of a study
+
+
+def test_counts_and_done(database: Database) -> None:
+    study = create_study(database, "study", make_spec(budget=Budget(trials=4)))
+
+    def counts() -> dict[str, int]:
+        found = {state.name: count for state, count in study.counts().items() if count}
+        assert found == Counter(state.name for state in states(study))
+        status = read_status(study)
+        assert {name.upper(): count for name, count in status.counts.items() if count} == found
+        assert status.done == study.is_done()
+        return found
+
+    assert counts() == {"WAITING": 4}
+    held = [claim(study) for _ in range(4)]
+    assert counts() == {"RUNNING": 4} and not study.is_done()
+    end(study, held[0])
+    end(study, held[1], TrialState.PRUNED, 0.25)
+    end(study, held[2], TrialState.FAIL, None)
+    assert counts() == {"RUNNING": 1, "COMPLETE": 1, "PRUNED": 1, "FAIL": 1} and not study.is_done()
+    hand_back(database, [held[3]])
+    assert counts()["WAITING"] == 1 and not study.is_done()
+    end(study, claim(study))
+    assert counts() == {"COMPLETE": 2, "PRUNED": 1, "FAIL": 1} and study.is_done()
+
+
+def test_a_sampled_study_is_done_when_its_budget_is_spent(database: Database) -> None:
+    space = {"weight_decay": Range(low=0.0, high=1.0)}
+    study = create_study(database, "study", make_spec(space=space, sampler="random", budget=Budget(trials=1)))
+    assert states(study) == [] and not study.is_done() and not read_status(study).done
+    read_back(study).add_trial(optuna.create_trial(value=0.5))
+    assert study.is_done() and read_status(study).done
+
+
+def test_status_of_a_trial_in_a_lane(study: Study) -> None:
+    lease = claim(study, worker="a-machine:7")
+    report(study.database, [Heartbeat(lease, 8, 12.5)], {lease: {4: 0.25, 8: 0.5}}, SECONDS)
+    [running] = read_status(study).running
+    assert (running.number, running.worker, running.epoch, running.curve) == (0, "a-machine:7", 8, (0.25, 0.5))
+    assert running.params == read_back(study).trials[0].params
+    assert 0 <= running.silent_seconds < 30
+    status = read_status(study)
+    assert status.epochs_per_second == 12.5
+    # 40 epochs of this trial and 48 of each of the 23 that wait.
+    assert status.seconds_left == pytest.approx((40 + 23 * 48) / 12.5)
+
+
+def test_after_an_outage_workers_have_a_period_to_come_back(database: Database) -> None:
+    """Whoever was away: the server's own start tells nothing of a recovery, a failover, or a network."""
+    study = create_study(database, "study", make_spec(lease_seconds=2.0))
+    lease = claim(study, OVERDUE)
+    said, stop, failures = list[str](), threading.Event(), 0
+
+    def fail(*_: object) -> None:
+        nonlocal failures
+        failures += 1
+        if failures <= 2:
+            raise sa.exc.OperationalError("SELECT", {}, Exception("server closed the connection unexpectedly"))
+
+    sa.event.listen(database.engine, "begin", fail)
+    supervising = threading.Thread(target=supervise, args=(study, stop, said.append))
+    try:
+        supervising.start()
+        wait_until(lambda: len(said) == 3)
+    finally:
+        stop.set()
+        supervising.join(60)
+        sa.event.remove(database.engine, "begin", fail)
+    assert [line.partition(" (")[0] for line in said[:1]] == ["the database does not answer"]
+    assert said[1].startswith("the database is back")
+    assert said[2] == f"trial {lease.number} went back to the queue: its worker was silent for 2 s"
+
+
+def test_supervise_ends_with_the_study(database: Database) -> None:
+    study = create_study(database, "study", make_spec(budget=Budget(trials=1), lease_seconds=1.0))
+    lease = claim(study, OVERDUE)
+    said: list[str] = []
+    looks: list[int] = []
+    stop = threading.Event()
+    actions: list[Callable[[], Any]] = [lambda: end(study, claim(study)), lambda: None]
+
+    def on_poll() -> None:
+        looks.append(1)
+        actions[len(looks) - 1]()
+
+    assert supervise(study, stop, said.append, on_poll)
+    assert [line for line in said if f"trial {lease.number} went back to the queue" in line] == said != []
+    stop.set()
+    assert not supervise(study, stop)

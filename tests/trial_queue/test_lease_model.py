@@ -1,0 +1,176 @@
+"""The lease protocol against a model of it: any order of claims, renewals, faults and time.
+
+The storage is real; only the database's clock is the test's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from optuna.trial import TrialState
+
+from miiii_search.storage import schema
+from miiii_search.storage.database import Database, open_database
+from miiii_search.study.study import create_study
+from miiii_search.trial_queue import leases
+from miiii_search.trial_queue.leases import Heartbeat, Lease
+from miiii_search.trial_queue.results import Ending, Outcome, finish, report, retry
+from miiii_search.worker.checkpoints import share, shared_epochs
+from tests.support import make_spec
+
+PERIOD = 10.0
+TRIALS = 3
+
+
+@contextmanager
+def a_database() -> Iterator[Database]:
+    with tempfile.TemporaryDirectory() as folder:
+        database = open_database(f"sqlite:///{Path(folder)}/model.db", create=True)
+        yield database
+        database.close()
+
+
+@dataclass
+class Trial:
+    """What a trial must be."""
+
+    state: TrialState = TrialState.WAITING
+    holder: Lease | None = None
+    expires_at: float = 0.0
+    epoch: int = 0
+    saved: int = 0
+    retries: int = 0
+
+
+class LeaseModel(RuleBasedStateMachine):
+    """Leases ever granted are in a bundle, long after they were lost: their workers still try."""
+
+    granted = Bundle("granted")
+    names = itertools.count()
+
+    @initialize()
+    def begin(self) -> None:
+        self.time = 1000.0
+        self.clock = mock.patch.object(schema, "now", lambda _: sa.literal(self.time, sa.Double))
+        self.clock.start()
+        spec = make_spec(space={"weight_decay": (0.0, 0.5, 1.0)})
+        self.study = create_study(DATABASE[0], f"study {next(self.names)}", spec)
+        self.trials = {t.number: Trial() for t in self.study.trials()}
+        assert len(self.trials) == TRIALS
+
+    def teardown(self) -> None:
+        if hasattr(self, "clock"):
+            self.clock.stop()
+
+    def held(self, lease: Lease) -> bool:
+        return self.trials[lease.number].holder == lease
+
+    def renewed(self, lease: Lease) -> None:
+        self.trials[lease.number].expires_at = self.time + PERIOD
+
+    @rule(target=granted)
+    def claim(self) -> Any:
+        claimed = leases.claim(DATABASE[0], self.study.study_id, "worker", PERIOD)
+        waiting = [number for number, trial in self.trials.items() if trial.state == TrialState.WAITING]
+        if not waiting:
+            assert claimed == []
+            return multiple()
+        [lease] = claimed
+        assert lease.number == min(waiting)
+        trial = self.trials[lease.number]
+        trial.state, trial.holder = TrialState.RUNNING, lease
+        self.renewed(lease)
+        return lease
+
+    @rule(lease=granted, epoch=st.integers(1, 99))
+    def report(self, lease: Lease, epoch: int) -> None:
+        kept = report(DATABASE[0], [Heartbeat(lease, epoch, 1.0)], {lease: {epoch: 0.5}}, PERIOD)
+        assert kept == ({lease} if self.held(lease) else set())
+        if self.held(lease):
+            self.renewed(lease)
+            self.trials[lease.number].epoch = max(self.trials[lease.number].epoch, epoch)
+
+    @rule(lease=granted, epoch=st.integers(1, 99))
+    def share(self, lease: Lease, epoch: int) -> None:
+        assert share(DATABASE[0], Heartbeat(lease, epoch, 1.0), epoch, b"data", PERIOD) == self.held(lease)
+        if self.held(lease):
+            self.renewed(lease)
+            self.trials[lease.number].saved = epoch
+
+    @rule(lease=granted, state=st.sampled_from([TrialState.COMPLETE, TrialState.PRUNED]))
+    def finish(self, lease: Lease, state: TrialState) -> None:
+        trial = self.trials[lease.number]
+        ended_by_it = trial.state.is_finished() and self.ended_by.get(lease.number) == lease
+        outcome = Outcome(state, 0.5, "ended.", {}, [])
+        ending = finish(DATABASE[0], self.study.study_id, Heartbeat(lease, 1, 1.0), outcome)
+        assert (ending == Ending.WRITTEN) == (self.held(lease) or ended_by_it)
+        if self.held(lease):
+            trial.state, trial.holder, trial.saved = state, None, 0
+            self.ended_by[lease.number] = lease
+
+    @rule(lease=granted)
+    def retry(self, lease: Lease) -> None:
+        trial = self.trials[lease.number]
+        ok = retry(DATABASE[0], Heartbeat(lease, 1, 1.0), trial.retries + 1, "not finite")
+        assert ok == self.held(lease)
+        if ok:
+            trial.state, trial.holder, trial.retries = TrialState.WAITING, None, trial.retries + 1
+
+    @rule(lease=granted)
+    def hand_back(self, lease: Lease) -> None:
+        numbers = leases.hand_back(DATABASE[0], [lease])
+        assert numbers == ([lease.number] if self.held(lease) else [])
+        if self.held(lease):
+            self.trials[lease.number].state, self.trials[lease.number].holder = TrialState.WAITING, None
+
+    @rule(seconds=st.floats(0.5, 2 * PERIOD))
+    def time_passes(self, seconds: float) -> None:
+        self.time += seconds
+
+    @rule()
+    def take_back(self) -> None:
+        overdue = [n for n, trial in self.trials.items() if trial.holder and trial.expires_at < self.time]
+        assert leases.requeue_overdue(DATABASE[0], self.study.study_id) == overdue
+        for number in overdue:
+            self.trials[number].state, self.trials[number].holder = TrialState.WAITING, None
+
+    @invariant()
+    def the_database_is_as_the_model(self) -> None:
+        if not hasattr(self, "trials"):
+            return
+        for stored in self.study.trials():
+            trial = self.trials[stored.number]
+            assert stored.state == trial.state
+            assert max(stored.intermediate_values, default=0) == trial.epoch
+            assert shared_epochs(DATABASE[0], [stored._trial_id]).get(stored._trial_id, 0) == trial.saved
+            assert stored.user_attrs.get("retries", 0) == trial.retries
+
+    @property
+    def ended_by(self) -> dict[int, Lease]:
+        """The lease that ended each trial that has ended."""
+        found: dict[int, Lease] = self.__dict__.setdefault("_ended_by", {})
+        return found
+
+
+DATABASE: list[Database] = []
+
+
+def test_any_order_of_events() -> None:
+    with a_database() as database:
+        DATABASE.append(database)
+        LeaseModel.TestCase.settings = settings(
+            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        )
+        LeaseModel.TestCase().runTest()
+        DATABASE.clear()

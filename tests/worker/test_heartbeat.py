@@ -1,0 +1,110 @@
+"""Leases outlive a main thread that compiles, and not one that hangs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+import sqlalchemy as sa
+
+from miiii_search.storage import schema
+from miiii_search.storage.database import Database, open_database
+from miiii_search.study.delete import delete
+from miiii_search.study.study import Study, create_study
+from miiii_search.trial_queue import leases
+from miiii_search.trial_queue.leases import Heartbeat, hand_back, requeue_overdue
+from miiii_search.worker import heartbeat
+from miiii_search.worker.heartbeat import Renewer
+from tests.support import OVERDUE, SECONDS, claim, make_spec, wait_until
+
+
+@pytest.fixture
+def study(database: Database) -> Study:
+    return create_study(database, "study", make_spec())
+
+
+def renewed_at(study: Study) -> dict[int, float]:
+    columns = schema.leases.c
+    with study.database.engine.connect() as connection:
+        query = sa.select(columns.trial_id, columns.renewed_at)
+        return {row.trial_id: row.renewed_at for row in connection.execute(query)}
+
+
+def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
+    lease = claim(study, 5.0)
+    first = renewed_at(study)[lease.trial_id]
+
+    def is_older_than_a_lease() -> bool:
+        assert requeue_overdue(study.database, study.study_id) == []
+        return renewed_at(study)[lease.trial_id] > first + 5.5
+
+    with Renewer(study.database, 5.0) as renewer:
+        renewer.tell([Heartbeat(lease, 7, 1.0)])
+        wait_until(is_older_than_a_lease)
+    assert renewer.lost == set()
+
+
+def test_what_was_lost_is_told(study: Study) -> None:
+    mine, lost = claim(study), claim(study, OVERDUE)
+    requeue_overdue(study.database, study.study_id)
+    with Renewer(study.database, 0.1) as renewer:
+        renewer.tell([Heartbeat(mine, 1, 1.0), Heartbeat(lost, 1, 1.0)])
+        wait_until(lambda: renewer.lost)
+        assert renewer.lost == {lost}
+        hand_back(study.database, [mine])
+        wait_until(lambda: renewer.lost == {lost, mine})
+
+
+def test_a_main_thread_that_hangs_loses_its_leases(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "STALL_SECONDS", 0.2)
+    lease = claim(study, 0.2)
+    with Renewer(study.database, 0.2) as renewer:
+        renewer.tell([Heartbeat(lease, 1, 1.0)])
+        assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [lease.number]
+
+
+def test_an_outage_is_lived_through(study: Study) -> None:
+    lease, failures = claim(study, 0.4), 0
+
+    def fail(*_: object) -> None:
+        nonlocal failures
+        failures += 1
+        if failures <= 3:
+            raise sa.exc.OperationalError("UPDATE", {}, Exception("server closed the connection unexpectedly"))
+
+    first = renewed_at(study)[lease.trial_id]
+    sa.event.listen(study.database.engine, "begin", fail)
+    try:
+        with Renewer(study.database, 0.4) as renewer:
+            renewer.tell([Heartbeat(lease, 1, 1.0)])
+            wait_until(lambda: failures > 3)
+            assert renewer.lost == set()
+    finally:
+        sa.event.remove(study.database.engine, "begin", fail)
+    assert renewed_at(study)[lease.trial_id] > first
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize("what", ["hand back", "delete"])
+def test_leases_end_in_the_order_in_which_they_are_renewed(postgres_url: str, what: str, kind: str) -> None:
+    """On PostgreSQL, where rows are locked one by one: somebody may renew them all meanwhile."""
+    database = open_database(postgres_url, create=True)
+    study = create_study(database, "study", make_spec())
+    first, *others = [claim(study) for _ in range(12)]
+    with database.transaction() as connection:
+        leases.renew(connection, [Heartbeat(first, 1, 1.0)], SECONDS)  # its row lies behind the other's now
+    rows = schema.leases
+    with database.transaction() as connection, ThreadPoolExecutor(1) as thread:
+        connection.execute(sa.select(rows).where(rows.c.token == first.token).with_for_update())
+        end_all = partial(hand_back, database, [*others, first])
+        ending = thread.submit(end_all if what == "hand back" else partial(delete, study, force=True))
+        with database.engine.connect() as looking:
+            blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            wait_until(lambda: looking.execute(blocked).scalar_one())
+        connection.execute(sa.select(rows).with_for_update(nowait=True))  # it waits for the first, and holds no other
+        connection.commit()
+        ending.result(60)
+    with database.engine.connect() as connection:
+        assert connection.execute(sa.select(rows)).all() == []
+    database.close()

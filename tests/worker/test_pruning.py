@@ -1,0 +1,62 @@
+"""A rule that fails does no harm."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from miiii_search.config.study_spec import Pruning
+from miiii_search.experiment.spec import Experiment
+from miiii_search.pruners.base import Case
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import create_study
+from miiii_search.worker import pruning as judging
+from miiii_search.worker.worker import Worker
+from tests.support import make_spec
+
+
+class Failing:
+    """Divides by zero about every second trial, and would give up the others."""
+
+    sees_peers = True
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def decide(self, case: Case) -> str | None:
+        self.asked.append((case.trial.trial_id, case.epoch))
+        return f"{1 / (case.trial.trial_id % 2)} is enough"
+
+
+def test_a_rule_that_fails_gives_nothing_up_and_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule, said = Failing(), list[str]()
+    monkeypatch.setattr(judging, "make_rule", lambda spec, study: rule)
+    database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
+    experiment = Experiment(p=11, train_fraction=0.5, epochs=200_000, evaluate_every=4, validation_samples=12)
+    pruning = Pruning(rule="forecast", min_epochs=16)
+    study = create_study(database, "s", make_spec(experiment=experiment, pruning=pruning, budget={"trials": 2}))
+    worker, stop = Worker(study, 2, said.append), threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    even = next(trial for trial in study.trials() if trial._trial_id % 2 == 0)
+    odd = next(trial for trial in study.trials() if trial._trial_id % 2 == 1)
+    while sum(trial_id == even._trial_id for trial_id, _ in rule.asked) < 3 or not said_of(said, "pruned"):
+        assert thread.is_alive()
+        stop.wait(0.05)
+    states = {trial.number: trial.state for trial in study.trials()}
+    stop.set()
+    thread.join()
+    database.close()
+    assert states[even.number] == TrialState.RUNNING
+    assert states[odd.number] == TrialState.PRUNED
+    [told] = said_of(said, "failed")
+    assert "forecast" in told and "ZeroDivisionError" in told and f"trial {even.number}" in told
+
+
+def said_of(said: list[str], what: str) -> list[str]:
+    return [line for line in said if what in line]
