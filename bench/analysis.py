@@ -22,7 +22,7 @@ import numpy as np
 from measuring import parser, print_table, start, write
 from safetensors.numpy import save
 
-from miiii_search.experiment.record import Look, Record, write_snapshot
+from miiii_search.experiment.record import Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.runs.folder import CONFIG, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.study.export import Configuration
@@ -34,7 +34,7 @@ LONG = Experiment()
 
 def make_run(folder: Path) -> None:
     """A folder as `train` writes it."""
-    looks: list[Look] = []
+    looks: list[WeightSnapshot] = []
     result = run.train(
         LONG.model_copy(update={"epochs": SHORT, "evaluate_every": 1}), Hyperparameters(), on_look=looks.append
     )
@@ -49,7 +49,7 @@ def make_run(folder: Path) -> None:
     (folder / RECORD).write_bytes(record.to_npz(spectra))
     (folder / WEIGHTS).write_bytes(save(result.weights))
     for epoch in spectra:
-        write_snapshot(folder / SNAPSHOTS, Look(epoch, looks[-1].spectrum, result.weights))
+        write_snapshot(folder / SNAPSHOTS, WeightSnapshot(epoch, looks[-1].spectrum, result.weights))
 
 
 def _shape(record: Record, name: str, epochs: np.ndarray[Any, Any]) -> tuple[int, ...]:

@@ -34,6 +34,8 @@ import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tests.crew import FakeTrainerPool
+
 from miiii_search.config.presets import TABLE_1
 from miiii_search.config.study_spec import Budget, Replicates, StudySpec, rungs
 from miiii_search.experiment.record import Record
@@ -43,10 +45,9 @@ from miiii_search.storage import database as storage
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study, open_study
 from miiii_search.training.lane_state import Progress, Rows
-from miiii_search.training.trainer import End, Run, Update
+from miiii_search.training.trainer import FinalState, Run, Update
 from miiii_search.trial_queue import leases
 from miiii_search.worker import finalizer, heartbeat, worker
-from tests.crew import IdleCrew
 from tests.postgres import PostgresServer
 
 LANES = 32
@@ -82,7 +83,7 @@ class Clock(threading.Thread):
             act()
 
 
-class ClockCrew(IdleCrew[tuple[Run, float]]):
+class ClockCrew(FakeTrainerPool[tuple[Run, float]]):
     """A crew whose lanes learn nothing and take so many seconds a trial for it."""
 
     def __init__(self, clock: Clock, chance: random.Random, trial_seconds: float) -> None:
@@ -120,7 +121,7 @@ class ClockCrew(IdleCrew[tuple[Run, float]]):
         if number not in self._lanes:
             return
         epoch = EPOCHS if over else self._epoch(number)
-        end = End(FINAL, WEIGHTS) if over else None
+        end = FinalState(FINAL, WEIGHTS) if over else None
         progress = Progress(epoch, None, None, ended=over)
         self.posted.put(
             Update(number, progress, EPOCHS / self._trial_seconds, end, None, OneRow(epoch, self._chance), 0)
@@ -181,7 +182,7 @@ def simulate(
 ) -> None:
     """One process: adds its share of the workers at each step."""
     timings = Timings()
-    timings.wrap(heartbeat.Renewer, "_renew", "lease round")
+    timings.wrap(heartbeat.HeartbeatThread, "_renew", "lease round")
     timings.wrap(leases, "claim", "claim")
     timings.wrap(worker, "report", "report")
     timings.wrap(finalizer, "finish", "end of a trial")
@@ -197,8 +198,8 @@ def simulate(
     study = open_study(open_database(url), None)
     for k, target in enumerate(steps):
         for n in range(len(threads) * PROCESSES + index, target, PROCESSES):
-            crew = ClockCrew(clock, random.Random(n), trial_seconds)
-            one = worker.Worker(study, LANES, crew=crew)
+            trainers = ClockCrew(clock, random.Random(n), trial_seconds)
+            one = worker.Worker(study, LANES, trainers=trainers)
             threads.append(threading.Thread(target=one.run, args=(stop,), daemon=True))
             threads[-1].start()
         time.sleep(max(began + (k + 1) * seconds - time.time(), 0))

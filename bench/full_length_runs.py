@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from miiii_search.config.presets import get_configuration
 from miiii_search.experiment.metrics import mean_accuracy, summarize
-from miiii_search.experiment.record import Floats, Look, Record, next_look, spectra_from_npz, write_snapshot
+from miiii_search.experiment.record import Floats, Record, WeightSnapshot, next_look, spectra_from_npz, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.runs.folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.study.export import Configuration
@@ -137,7 +137,7 @@ def train(name: str, run: Run, folder: Path, stop: Callable[[], bool]) -> None:
         progress = lanes.progress(lane)
         over = progress.ended or progress.epoch >= last
         if over or progress.epoch >= look_at:
-            look = Look(progress.epoch, lanes.spectrum(lane), lanes.weights(lane))
+            look = WeightSnapshot(progress.epoch, lanes.spectrum(lane), lanes.weights(lane))
             spectra[look.epoch] = look.spectrum
             write_snapshot(own / SNAPSHOTS, look)
             look_at = next_look(experiment, progress.epoch)

@@ -24,7 +24,7 @@ from miiii_search.training.autotune import device_memory
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
 from miiii_search.training.trainer import Run, Update
-from miiii_search.training.trainer_pool import Crew
+from miiii_search.training.trainer_pool import TrainerPool
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 FEWEST_UPDATES = 3
@@ -52,11 +52,11 @@ def throughput(experiment: Experiment, hyperparameters: Hyperparameters, lanes: 
     """
     batched = jax.default_backend() != "cpu"
     enough = FEWEST_UPDATES * (lanes if batched or lanes == 1 else 8)
-    crew = Crew()
-    crew.admit([Run(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
+    trainers = TrainerPool()
+    trainers.admit([Run(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
     begun, first, last, updates, epochs = set[int](), 0.0, 0.0, 0, dict[int, int]()
     while not first or last - first < seconds or updates < enough or (batched and updates % lanes):
-        update = crew.posted.get()
+        update = trainers.posted.get()
         if isinstance(update, BaseException):
             raise update
         assert isinstance(update, Update)
@@ -65,7 +65,7 @@ def throughput(experiment: Experiment, hyperparameters: Hyperparameters, lanes: 
         if len(begun) == lanes and not first:
             first, at_first = last, dict(epochs) | {update.run: update.progress.epoch}
         epochs[update.run] = update.progress.epoch
-    crew.close(60)
+    trainers.close(60)
     return sum(epochs[k] - at_first.get(k, 0) for k in epochs) / (last - first)
 
 

@@ -47,7 +47,7 @@ from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Outcome, finish, report
+from miiii_search.trial_queue.results import TrialResult, finish, report
 from miiii_search.worker.checkpoints import KEPT, ByteBudget, LocalCheckpoints, Policy, share, shared_epochs
 from miiii_search.worker.heartbeat import RENEW_SECONDS
 from tests.postgres import PostgresServer
@@ -231,7 +231,7 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     attributes = {"epochs_to_solve": None, "metrics": {"validation_accuracy": [0.5] * 29}, "worker": "worker"}
     with counter.of(width) as ending:
         for beat in beats:
-            outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", attributes, ARTIFACTS)
+            outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", attributes, ARTIFACTS)
             finish(database, study.study_id, beat, outcome)
     return claiming + reporting * len(rungs(experiment)) + ending + renewing * (seconds / RENEW_SECONDS)
 

@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 
 from miiii_search.training.program import ProgramKey
 from miiii_search.training.trainer import Run
-from miiii_search.training.trainer_pool import Crew
+from miiii_search.training.trainer_pool import TrainerPool
 
 LaneT = TypeVar("LaneT")
 
 
-class IdleCrew(Crew, Generic[LaneT]):
+class FakeTrainerPool(TrainerPool, Generic[LaneT]):
     """Knows its runs and their programs; what becomes of them, and `posted`, is the derived class's."""
 
     def __init__(self) -> None:  # Crew's own would look for devices

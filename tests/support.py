@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from miiii_search.config.overrides import to_tree, validate
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.pruners.base import Case
+from miiii_search.pruners.base import PruningContext
 from miiii_search.pruners.history import Signals
 from miiii_search.storage import schema
 from miiii_search.storage import study_attrs as attributes
@@ -24,9 +24,9 @@ from miiii_search.storage.artifacts import Artifact, attach
 from miiii_search.storage.database import Database
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.budget import Allowance
+from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.results import Ending, Outcome, finish, report
+from miiii_search.trial_queue.results import Ending, TrialResult, finish, report
 from miiii_search.worker.checkpoints import share
 
 SECONDS = 60.0
@@ -63,9 +63,9 @@ def no_signals() -> Signals:
     return Signals(np.empty(0, np.int64), nothing, nothing, nothing, np.empty(0))
 
 
-def case(trial: Any, trials: Sequence[Any], epoch: int) -> Case:
+def case(trial: Any, trials: Sequence[Any], epoch: int) -> PruningContext:
     """A trial at a rung, of a run that has shown nothing but its reports."""
-    return Case(TINY, epoch, no_signals(), trial, trials)
+    return PruningContext(TINY, epoch, no_signals(), trial, trials)
 
 
 def read_back(study: Study) -> optuna.Study:
@@ -111,7 +111,7 @@ def end(
 ) -> None:
     """Ends a claimed trial as a worker would, without having trained it."""
     known = {"device": "cpu", "worker": "worker", "seconds": 1.5, "metrics": metrics_of(study, value or 0.0)}
-    outcome = Outcome(state, value, "ended.", known | attributes, [])
+    outcome = TrialResult(state, value, "ended.", known | attributes, [])
     assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
 
 
@@ -124,10 +124,10 @@ def with_all(study: Study) -> list[Lease]:
         report(study.database, [beat], {lease: {4: 1 / 3, 8: float("nan") if k else 0.5}}, SECONDS)
         artifact = Artifact("curves.png", bytes([k]) * 1000)
         known = {"metrics": metrics_of(study), "epochs_to_solve": None, "text": "ä\n\u2028"}
-        outcome = Outcome(state, value, f"note {k} " * 400, known, [artifact])
+        outcome = TrialResult(state, value, f"note {k} " * 400, known, [artifact])
         assert finish(study.database, study.study_id, beat, outcome) == Ending.WRITTEN
     lease = claim(study)
-    outcome = Outcome(TrialState.FAIL, None, "failed.", {"reason": "nan"}, [])
+    outcome = TrialResult(TrialState.FAIL, None, "failed.", {"reason": "nan"}, [])
     assert finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), outcome) == Ending.WRITTEN
     running = claim(study)
     beat = Heartbeat(running, 16, 1.0)
@@ -137,7 +137,7 @@ def with_all(study: Study) -> list[Lease]:
         later, meta = attach(connection, Artifact("late.csv", b"a,b" * 500))
         key = f"dashboard:artifacts:{lease.trial_id}:{later.removeprefix('artifacts:')}"
         attributes.write(connection, study.study_id, {key: meta})
-    Allowance(study.database, study.study_id, study.spec.budget, 1).ask()
+    BudgetReservation(study.database, study.study_id, study.spec.budget, 1).ask()
     return [running]
 
 

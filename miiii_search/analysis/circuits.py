@@ -51,8 +51,8 @@ def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = 
     chosen = np.random.default_rng([experiment.data_seed, 2]).permutation(held_out)[:samples]
     x, y = grid(p)[chosen], grid_labels(experiment).reshape(-1, p * p)[:, chosen]
     whole = forward(weights, grid(p))
-    judge = _Judge(weights, x, y, experiment.moduli)
-    base = judge.accuracy(weights)
+    pruning = _Judge(weights, x, y, experiment.moduli)
+    base = pruning.accuracy(weights)
     found, logits = analyze_neurons(whole.neurons, p), whole.logits[:, chosen]
     surplus = whole.neurons[:, chosen] - whole.neurons.mean(axis=1, keepdims=True)
     members = [_members(found, k) for k in range(1, n_frequencies(p) + 1)]
@@ -60,9 +60,11 @@ def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = 
     return Ablations(
         epoch,
         base,
-        np.stack([judge.accuracy(without_frequency(weights, k)) for k in range(1, n_frequencies(p) + 1)]) - base,
-        np.stack([judge.accuracy(weights, _without_head(h, head_means)) for h in range(n_heads(weights))]) - base,
-        np.stack([judge.without_neurons(logits, surplus, of_group) if len(of_group) else base for of_group in members])
+        np.stack([pruning.accuracy(without_frequency(weights, k)) for k in range(1, n_frequencies(p) + 1)]) - base,
+        np.stack([pruning.accuracy(weights, _without_head(h, head_means)) for h in range(n_heads(weights))]) - base,
+        np.stack(
+            [pruning.without_neurons(logits, surplus, of_group) if len(of_group) else base for of_group in members]
+        )
         - base,
         np.asarray([len(of_group) for of_group in members]),
     )

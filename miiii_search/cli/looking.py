@@ -141,7 +141,7 @@ def dashboard(
     from miiii_search.dashboard.app import application, serve
     from miiii_search.dashboard.auth import check_exposure, read_password
     from miiii_search.dashboard.page import parse_root_path
-    from miiii_search.storage.artifact_stores import AllPlaces
+    from miiii_search.storage.artifact_stores import CombinedArtifactStore
 
     password = read_password()
     check_exposure(host, password, published)
@@ -149,7 +149,7 @@ def dashboard(
         processes.at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
     processes.end_at_hangup()
     database = open_storage(storage, quiet=with_parent)
-    stores = AllPlaces(database)
+    stores = CombinedArtifactStore(database)
     page = application(database.optuna, stores, writable=writable, password=password, root_path=root_path)
 
     def ready(url: str) -> None:

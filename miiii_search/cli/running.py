@@ -304,7 +304,7 @@ def work(
         use_compilation_cache()
         say(f"worker on {describe_device()}, lanes: {lanes}")
         policy = Policy(folder, checkpoint_every, share_every)
-        tally = prometheus.Tally()
+        counters = prometheus.WorkerCounters()
 
         def begin(opened: Study) -> Worker:
             nonlocal worker
@@ -317,7 +317,7 @@ def work(
                 any_version=any_version,
                 grace_seconds=grace,
                 on_turn=beat,
-                tally=tally,
+                counters=counters,
                 name=name,
             )
             return worker

@@ -7,7 +7,7 @@ from typing import Any
 
 from miiii_search.config.study_spec import Pruning, StudySpec, nearest
 from miiii_search.errors import UserError
-from miiii_search.experiment.spec import Annealing, Experiment, Fall, Hyperparameters
+from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 
 TABLE_1: dict[str, Any] = {
     "dropout": (0.0, 1 / 2, 1 / 5, 1 / 10),
@@ -80,8 +80,8 @@ PRESETS: dict[str, Preset] = {
                 validation_samples=600,
                 epochs=12288,
                 annealing=Annealing(
-                    dropout=Fall(start=2048, end=6144, share=0.25),
-                    learning_rate=Fall(start=9216, end=11264, share=0.1),
+                    dropout=LinearDecay(start=2048, end=6144, share=0.25),
+                    learning_rate=LinearDecay(start=9216, end=11264, share=0.1),
                 ),
             ),
             hyperparameters=FAST,

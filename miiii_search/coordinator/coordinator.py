@@ -12,12 +12,12 @@ from collections.abc import Callable
 from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import StudyNotFoundError
 from miiii_search.storage.database import Database
-from miiii_search.storage.retry import Away, Patience
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable
 from miiii_search.study.hints import hint
 from miiii_search.study.overview import list_studies
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.status import A_WORKER, who_is_missing
-from miiii_search.study.study import Glance, Study, open_study
+from miiii_search.study.study import Study, StudyCounts, open_study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import spent_by_now
 
@@ -32,7 +32,7 @@ def supervise(
     stop: threading.Event,
     say: Callable[[str], None] = lambda line: None,
     on_poll: Callable[[], None] = lambda: None,
-    observe: Callable[[Glance], None] = lambda glance: None,
+    observe: Callable[[StudyCounts], None] = lambda glance: None,
 ) -> bool:
     """Supervises until the study is done (True) or `stop` is set (False). `on_poll` is called at each look, and
     `observe` is told what it found.
@@ -42,7 +42,7 @@ def supervise(
 
     Raises `AccessRefusedError` once the database has refused the login for the period of a lease.
     """
-    poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), Patience(say, study.spec.lease_seconds)
+    poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), DatabaseRetry(say, study.spec.lease_seconds)
     note, paused, others = StudyNote(study), False, OtherStudies(study.database, study.name, say)
     mismatch: str | None = None
     patient_until = 0.0
@@ -80,7 +80,7 @@ def supervise(
         try:
             if patience.attempt(look):
                 return True
-        except Away:
+        except DatabaseUnavailable:
             patient_until = time.monotonic() + study.spec.lease_seconds
             others.database_was_away()
         stop.wait(poll)
@@ -96,14 +96,14 @@ def wait_for_more(
     stop: threading.Event,
     say: Callable[[str], None] = lambda line: None,
     on_poll: Callable[[], None] = lambda: None,
-    observe: Callable[[Glance], None] = lambda glance: None,
+    observe: Callable[[StudyCounts], None] = lambda glance: None,
 ) -> bool:
     """Waits until there is something to train in a study where there was nothing (True), or `stop` is set (False).
 
     `on_poll` is called at each look, `observe` with what one that succeeded saw. Raises `AccessRefusedError` once the
     database has refused the login for the period of a lease.
     """
-    patience = Patience(say, study.spec.lease_seconds)
+    patience = DatabaseRetry(say, study.spec.lease_seconds)
     others = OtherStudies(study.database, study.name, say)
 
     def has_more() -> bool:
@@ -120,7 +120,7 @@ def wait_for_more(
         try:
             if patience.attempt(has_more):
                 return True
-        except Away:
+        except DatabaseUnavailable:
             others.database_was_away()
     return False
 
@@ -136,7 +136,7 @@ def wait_for_study(
 
     `on_poll` is called at each look. Raises `UserError` where no name is given and there are several studies.
     """
-    patience, others = Patience(say), OtherStudies(database, name, say)
+    patience, others = DatabaseRetry(say), OtherStudies(database, name, say)
     said = ""
 
     def look() -> Study:
@@ -151,7 +151,7 @@ def wait_for_study(
             if str(error) != said:
                 said = str(error)
                 say(f"waiting: {said}")
-        except Away:
+        except DatabaseUnavailable:
             others.database_was_away()
         stop.wait(POLL_SECONDS)
     return None

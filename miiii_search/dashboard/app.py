@@ -28,7 +28,7 @@ from miiii_search.dashboard import auth
 from miiii_search.dashboard.cache import CurrentDashboard
 from miiii_search.dashboard.page import Page, parse_root_path, serialize_attributes
 from miiii_search.errors import UserError
-from miiii_search.storage.artifact_stores import StoreDown
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailable
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -218,7 +218,7 @@ def _explained(view: Callable[..., Any], page: Page) -> Callable[..., Any]:
             artifact = bottle.request.path.startswith("/artifacts/")
             if isinstance(error, ArtifactNotFound) and artifact:
                 status, reason = 404, "The artifact is listed, but its bytes are not in the artifact store."
-            elif isinstance(error, StoreDown) and artifact:
+            elif isinstance(error, ArtifactStoreUnavailable) and artifact:
                 logger.error("%s (%s)", STORE_DOWN, error)
                 status, reason = 503, STORE_DOWN
             elif isinstance(error, KeyError) and artifact:

@@ -25,7 +25,7 @@ FIRST_LOOK = 256
 
 
 @dataclass(frozen=True)
-class Look:
+class WeightSnapshot:
     """What a run has learned at one moment."""
 
     epoch: int
@@ -33,7 +33,7 @@ class Look:
     weights: dict[str, NDArray[Any]]
 
 
-def write_snapshot(folder: Path, look: Look) -> None:
+def write_snapshot(folder: Path, look: WeightSnapshot) -> None:
     """Writes the weights of a look as `epoch-N.npz` into a folder, which is made. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     with replace_file(folder / f"epoch-{look.epoch}.npz") as file:

@@ -48,7 +48,7 @@ class Hyperparameters(Spec):
         return self
 
 
-class Fall(Spec):
+class LinearDecay(Spec):
     """From what it is at `start`, a hyperparameter falls linearly to a `share` of it at epoch `end`, and stays so."""
 
     start: Annotated[int, Field(ge=0)] = 0
@@ -56,7 +56,7 @@ class Fall(Spec):
     share: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
-    def _takes_time(self) -> Fall:
+    def _takes_time(self) -> LinearDecay:
         if self.end <= self.start:
             raise ValueError(f"end must be after start, but start = {self.start} and end = {self.end}")
         return self
@@ -68,12 +68,12 @@ class Annealing(Spec):
     Annealed dropout: Rennie, Goel and Thomas (2014), *Annealed dropout training of deep networks*.
     """
 
-    dropout: Fall | None = None
-    weight_decay: Fall | None = None
-    learning_rate: Fall | None = None
+    dropout: LinearDecay | None = None
+    weight_decay: LinearDecay | None = None
+    learning_rate: LinearDecay | None = None
 
     @property
-    def falls(self) -> dict[str, Fall]:
+    def falls(self) -> dict[str, LinearDecay]:
         """By the hyperparameter's name."""
         return {name: fall for name in type(self).model_fields if (fall := getattr(self, name)) is not None}
 

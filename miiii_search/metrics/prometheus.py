@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from miiii_search.errors import UserError
-from miiii_search.study.study import Glance
+from miiii_search.study.study import StudyCounts
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
@@ -27,7 +27,7 @@ class Metric:
 
 
 @dataclass
-class Tally:
+class WorkerCounters:
     """What a worker has done since its start. Written by its own threads, read by any."""
 
     lane_epochs: int = 0
@@ -48,9 +48,9 @@ class Supervision:
     """What a coordinator has seen at its last look."""
 
     def __init__(self) -> None:
-        self._last: tuple[Glance | None, float] = None, time.monotonic()
+        self._last: tuple[StudyCounts | None, float] = None, time.monotonic()
 
-    def observe(self, glance: Glance) -> None:
+    def observe(self, glance: StudyCounts) -> None:
         """To be called after each look."""
         self._last = glance, time.monotonic()
 

@@ -32,7 +32,7 @@ class Reported(Protocol):
 
 
 @dataclass(frozen=True)
-class Case:
+class PruningContext:
     """A trial at a rung, as a rule is asked about it."""
 
     experiment: Experiment
@@ -46,7 +46,7 @@ class Case:
     """All trials of the study, itself included, as they were read once for all lanes."""
 
 
-class Rule(Protocol):
+class Pruner(Protocol):
     """Decides on one trial. The same trials in another order make no difference."""
 
     @property
@@ -54,17 +54,17 @@ class Rule(Protocol):
         """Whether it looks at anything but the trial itself."""
         ...
 
-    def decide(self, case: Case) -> str | None:
+    def should_prune(self, case: PruningContext) -> str | None:
         """Why the trial should be given up, in words; None to let it go on."""
         ...
 
 
-class Never:
+class NopPruner:
     """The rule `none`."""
 
     sees_peers = False
 
-    def decide(self, case: Case) -> str | None:
+    def should_prune(self, case: PruningContext) -> str | None:
         """Lets every trial go on."""
         return None
 
@@ -81,7 +81,7 @@ class Quantile:
     min_trials: int
     sees_peers = True
 
-    def decide(self, case: Case) -> str | None:
+    def should_prune(self, case: PruningContext) -> str | None:
         """Compares the trial's report at the rung with its peers'."""
         epoch = case.epoch
         mine = case.trial.intermediate_values.get(epoch)

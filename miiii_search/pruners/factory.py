@@ -17,7 +17,7 @@ import optuna
 from miiii_search.config.study_spec import Pruning, StudySpec
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import accuracy_text
-from miiii_search.pruners.base import Case, Never, Quantile, Rule
+from miiii_search.pruners.base import NopPruner, Pruner, PruningContext, Quantile
 from miiii_search.pruners.forecast import Forecast
 
 
@@ -29,7 +29,7 @@ class OptunaRule:
     pruner: optuna.pruners.BasePruner
     sees_peers = True
 
-    def decide(self, case: Case) -> str | None:
+    def should_prune(self, case: PruningContext) -> str | None:
         """Asks the pruner, which sees the trial's reports up to this rung only."""
         trial, epoch = case.trial, case.epoch
         seen = copy.copy(trial)
@@ -46,22 +46,22 @@ OPTUNAS_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     # min_resource `auto` differs from process to process, so the first rung above the floor is given instead.
     "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
-    "patient": lambda patience=3, **kw: optuna.pruners.PatientPruner(None, int(patience), **kw),
+    "patient": lambda retry=3, **kw: optuna.pruners.PatientPruner(None, int(retry), **kw),
     "threshold": optuna.pruners.ThresholdPruner,
 }
 
 
-def make_rule(spec: StudySpec, study: optuna.Study) -> Rule:
+def make_rule(spec: StudySpec, study: optuna.Study) -> Pruner:
     """The study's rule. Raises `UserError` for options that its pruner does not take."""
     if spec.pruning.rule in OPTUNAS_PRUNERS:
         return OptunaRule(study, make_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs))
     return make_own_rule(spec.pruning)
 
 
-def make_own_rule(pruning: Pruning) -> Rule:
+def make_own_rule(pruning: Pruning) -> Pruner:
     """The rule of ours that a study has. Raises `KeyError` if it is a pruner of Optuna's."""
-    rules: dict[str, Callable[[], Rule]] = {
-        "none": Never,
+    rules: dict[str, Callable[[], Pruner]] = {
+        "none": NopPruner,
         "forecast": lambda: Forecast(pruning.safety),
         "quantile": lambda: Quantile(pruning.quantile, pruning.min_trials),
     }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.pruners.base import Case
+from miiii_search.pruners.base import PruningContext
 
 MEMORISED = 0.9
 """Training accuracy of a task below which, at any rung of that half, it is too early to say anything of it: while a
@@ -37,7 +37,7 @@ class Forecast:
     safety: float
     sees_peers = False
 
-    def decide(self, case: Case) -> str | None:
+    def should_prune(self, case: PruningContext) -> str | None:
         """Looks at each task that is not at the target; one that may still be solved keeps the run going."""
         shown = case.signals
         middle = int(np.searchsorted(shown.epoch, case.epoch / 2))
@@ -67,7 +67,7 @@ class Forecast:
         ahead = lowest / (loss[start] - lowest) * (epoch[-1] - epoch[start])
         return float(epoch[-1] + ahead / self.safety)
 
-    def _words(self, case: Case, unsolved: NDArray[np.bool_], arrival: float) -> str:
+    def _words(self, case: PruningContext, unsolved: NDArray[np.bool_], arrival: float) -> str:
         loss = case.signals.validation_loss[-1, unsolved].min()
         tasks = "" if len(unsolved) == 1 else f" of its {unsolved.sum()} unsolved tasks, {loss:.2f} or more"
         value = f" ({loss:.2f} times that of guessing)" if len(unsolved) == 1 else " times that of guessing,"

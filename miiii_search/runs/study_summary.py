@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from miiii_search.analysis.survey import Dimension, Spread, Survey, TrialRow, survey
 from miiii_search.config.study_spec import Range
 from miiii_search.experiment.spec import Hyperparameters
-from miiii_search.study.replicates import Standing, ended, standings
+from miiii_search.study.replicates import SeedStats, ended, standings
 from miiii_search.study.study import METRICS_KEY, REPLICATE_KEY, Study
 
 FEW = 6
@@ -45,7 +45,7 @@ def _dimension(name: str, dimension: object) -> Dimension:
     return Dimension(name, low=float(dimension.low), high=float(dimension.high), log=dimension.log)
 
 
-def _spread(standing: Standing) -> Spread:
+def _spread(standing: SeedStats) -> Spread:
     epochs = [trial.solved_at for trial in standing.trials]
     solved = tuple(epoch for epoch in epochs if epoch is not None)
     return Spread(standing.params, standing.seeds, len(epochs), solved, standing.median, standing.worst)

@@ -16,7 +16,12 @@ from miiii_search.analysis.run import TrainedRun
 from miiii_search.errors import UserError
 from miiii_search.runs.folder import assemble
 from miiii_search.storage import study_attrs
-from miiii_search.storage.artifact_stores import AllPlaces, StoreDown, open_place, remove_from
+from miiii_search.storage.artifact_stores import (
+    ArtifactStoreUnavailable,
+    CombinedArtifactStore,
+    open_place,
+    remove_from,
+)
 from miiii_search.storage.artifacts import (
     STUDY_PREFIX,
     TRIAL_PREFIX,
@@ -60,7 +65,7 @@ def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) 
 
     `snapshots` is the folder of `work --snapshots`, if this machine has it.
     """
-    places = AllPlaces(study.database)
+    places = CombinedArtifactStore(study.database)
     names = {
         meta["filename"]: meta["artifact_id"]
         for key, value in trial.system_attrs.items()
@@ -76,7 +81,7 @@ def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) 
                 return reader.read()
         except ArtifactNotFound:
             return None
-        except StoreDown as error:
+        except ArtifactStoreUnavailable as error:
             raise UserError(f"cannot read {filename} of trial {trial.number}: {error}") from None
 
     found, lines = read_snapshots(snapshots, study, trial) if snapshots else ({}, [])
@@ -126,7 +131,7 @@ def _upload(study: Study, by_id: Mapping[str, Artifact]) -> None:
     try:
         for artifact_id, file in by_id.items():
             store.write(artifact_id, io.BytesIO(file.data))
-    except StoreDown as error:
+    except ArtifactStoreUnavailable as error:
         with suppress(UserError):
             remove_from(study.place, by_id)
         raise UserError(f"cannot keep figures in {study.place}: {error}") from None

@@ -78,11 +78,13 @@ def rank(
     factors = np.array([(favour or {}).get(k, 1.0) for k in waiting])
     # More threads than one would wait for each other by spinning, on cores that train.
     with threadpool_limits(limits=1, user_api="blas"):
-        order = _one_after_the_other(Process(seen, values_seen, x[list(waiting)]), float(known.max()), factors, n)
+        order = _one_after_the_other(
+            GaussianProcess(seen, values_seen, x[list(waiting)]), float(known.max()), factors, n
+        )
     return [waiting[k] for k in order]
 
 
-def _one_after_the_other(process: Process, best: float, factors: Floats, n: int) -> list[int]:
+def _one_after_the_other(process: GaussianProcess, best: float, factors: Floats, n: int) -> list[int]:
     """The points asked about, the first `n` chosen each with those before it under way."""
     taken = list[int]()
     while True:
@@ -97,7 +99,7 @@ def _one_after_the_other(process: Process, best: float, factors: Floats, n: int)
         process.begin(order[0])
 
 
-class Process:
+class GaussianProcess:
     """The process at points that are asked about, as far as it is known at others, under each of the settings.
 
     Points are [point, coordinate]. `values` are those at the points `seen`, in units in which they have a mean near 0

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import rungs
-from miiii_search.pruners.base import Case, Rule
+from miiii_search.pruners.base import Pruner, PruningContext
 from miiii_search.pruners.factory import OptunaRule
 from miiii_search.pruners.peers import Peer
 from miiii_search.simulation.curves import Curve
@@ -70,7 +70,7 @@ class Court(Protocol):
         """It is over."""
         ...
 
-    def decide(self, k: int, epoch: int) -> str | None:
+    def should_prune(self, k: int, epoch: int) -> str | None:
         """Why it is to be given up at a rung that it has reported, if it is."""
         ...
 
@@ -139,7 +139,7 @@ def replay(curves: Sequence[Curve], court: Court, lanes: int, floor: int, order:
             leave(k, epoch, _own_ending(curves[k]))
             free += 1
         verdicts = [
-            (k, stop, epoch, court.decide(k, epoch) if epoch >= floor else None)
+            (k, stop, epoch, court.should_prune(k, epoch) if epoch >= floor else None)
             for k, stop, epoch in present
             if epoch < curves[k].last_epoch
         ]
@@ -169,7 +169,7 @@ def _stops(curve: Curve) -> list[int]:
 class OwnCourt:
     """For rules of ours, on the peers that the service's workers would read."""
 
-    def __init__(self, rule: Rule, curves: Sequence[Curve]) -> None:
+    def __init__(self, rule: Pruner, curves: Sequence[Curve]) -> None:
         self._rule = rule
         self._curves = curves
         self._at: dict[int, dict[int, float]] = {}
@@ -195,17 +195,17 @@ class OwnCourt:
         if epoch is not None:
             self._last[k] = (state, epoch, self._at[epoch][k])
 
-    def decide(self, k: int, epoch: int) -> str | None:
+    def should_prune(self, k: int, epoch: int) -> str | None:
         if self._rule.sees_peers:
-            return self._rule.decide(self._case(k, epoch, self._peers(epoch)))
+            return self._rule.should_prune(self._case(k, epoch, self._peers(epoch)))
         key = (self._curves[k].number, epoch)
         if key not in self._verdicts:
-            self._verdicts[key] = self._rule.decide(self._case(k, epoch, {k: self._peer(k, epoch)}))
+            self._verdicts[key] = self._rule.should_prune(self._case(k, epoch, {k: self._peer(k, epoch)}))
         return self._verdicts[key]
 
-    def _case(self, k: int, epoch: int, peers: dict[int, Peer]) -> Case:
+    def _case(self, k: int, epoch: int, peers: dict[int, Peer]) -> PruningContext:
         curve = self._curves[k]
-        return Case(curve.experiment, epoch, curve.signals.until(epoch), peers[k], list(peers.values()))
+        return PruningContext(curve.experiment, epoch, curve.signals.until(epoch), peers[k], list(peers.values()))
 
     def _peer(self, k: int, epoch: int) -> Peer:
         return Peer(k, TrialState.RUNNING, {epoch: self._at[epoch][k]})
@@ -249,7 +249,7 @@ class OptunaCourt:
     def end(self, k: int, state: TrialState, value: float | None) -> None:
         self._storage.set_trial_state_values(self._ids[k], state, None if value is None else [value])
 
-    def decide(self, k: int, epoch: int) -> str | None:
+    def should_prune(self, k: int, epoch: int) -> str | None:
         curve = self._curves[k]
         trials = self._study.get_trials(deepcopy=False)
-        return self._rule.decide(Case(curve.experiment, epoch, curve.signals, trials[k], trials))
+        return self._rule.should_prune(PruningContext(curve.experiment, epoch, curve.signals, trials[k], trials))

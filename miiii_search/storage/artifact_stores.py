@@ -42,7 +42,7 @@ MARKER = ".miiii-search"
 with nothing mounted: what is missing there may be elsewhere."""
 
 
-class StoreDown(Exception):
+class ArtifactStoreUnavailable(Exception):
     """A place of artifacts does not answer, or refuses."""
 
 
@@ -69,8 +69,8 @@ def prepare_place(place: str) -> None:
     try:
         if place.startswith("file:"):
             _folder(place).mkdir(parents=True, exist_ok=True)
-        Place(place).mark()
-    except StoreDown as error:
+        RemoteArtifactStore(place).mark()
+    except ArtifactStoreUnavailable as error:
         raise UserError(f"cannot keep artifacts in {place}: {error}") from None
     except OSError as error:
         raise UserError(f"cannot keep artifacts in {place}: {error.strerror}") from None
@@ -81,19 +81,19 @@ def check_place(place: str | None) -> None:
     if place is None:
         return
     try:
-        Place(place).check()
-    except StoreDown as error:
+        RemoteArtifactStore(place).check()
+    except ArtifactStoreUnavailable as error:
         raise UserError(f"cannot look for the study's artifacts in {place}: {error}") from None
 
 
 @cache
 def open_place(place: str) -> ArtifactStore:
     """The store at a place, as Optuna's with checked names. Raises `UserError` where boto3 is missing."""
-    return Place(place)
+    return RemoteArtifactStore(place)
 
 
-class Place:
-    """Optuna's `ArtifactStore` protocol on a folder or a bucket. Whatever goes wrong there is a `StoreDown`."""
+class RemoteArtifactStore:
+    """Optuna's `ArtifactStore` protocol on a folder or a bucket. Whatever goes wrong there is a `ArtifactStoreUnavailable`."""
 
     def __init__(self, place: str) -> None:
         self._prefix = ""
@@ -108,7 +108,7 @@ class Place:
         self._store = Boto3ArtifactStore(url.netloc, _s3_client(), avoid_buf_copy=True)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes. Raises `ArtifactNotFound`, `StoreDown`."""
+        """The artifact's bytes. Raises `ArtifactNotFound`, `ArtifactStoreUnavailable`."""
 
         def read() -> bytes:
             with self._store.open_reader(self._prefix + artifact_id) as reader:
@@ -117,7 +117,7 @@ class Place:
         return io.BytesIO(self._attempt(artifact_id, read))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Stores the bytes. Raises `StoreDown`, also for a folder where nothing is mounted."""
+        """Stores the bytes. Raises `ArtifactStoreUnavailable`, also for a folder where nothing is mounted."""
 
         def write() -> None:
             if self._folder is not None:
@@ -127,20 +127,22 @@ class Place:
         self._attempt(artifact_id, write)
 
     def remove(self, artifact_id: str) -> None:
-        """Deletes the bytes. Raises `ArtifactNotFound` (of a folder), `StoreDown`."""
+        """Deletes the bytes. Raises `ArtifactNotFound` (of a folder), `ArtifactStoreUnavailable`."""
         self._attempt(artifact_id, lambda: self._store.remove(self._prefix + artifact_id))
 
     def mark(self) -> None:
-        """Leave the file by which the place is known again. Raises `StoreDown`."""
+        """Leave the file by which the place is known again. Raises `ArtifactStoreUnavailable`."""
         self._translated(lambda: self._store.write(self._prefix + MARKER, io.BytesIO(b"")))
 
     def check(self) -> None:
-        """Make sure that this is the place, so that what is not in it is nowhere. Raises `StoreDown`.
+        """Make sure that this is the place, so that what is not in it is nowhere. Raises `ArtifactStoreUnavailable`.
 
         A place that an older version used has no marker; there, other artifacts are the sign.
         """
         if not self._translated(self._is_known):
-            raise StoreDown(f"it has neither artifacts nor the file {MARKER}: is the right place mounted there?")
+            raise ArtifactStoreUnavailable(
+                f"it has neither artifacts nor the file {MARKER}: is the right place mounted there?"
+            )
 
     def _is_known(self) -> bool:
         if self._folder is not None:
@@ -160,12 +162,12 @@ class Place:
         except ArtifactNotFound:
             self.check()
             raise
-        except StoreDown:
+        except ArtifactStoreUnavailable:
             raise
         except OSError as error:
-            raise StoreDown(error.strerror or hide_passwords(first_line(error))) from error
+            raise ArtifactStoreUnavailable(error.strerror or hide_passwords(first_line(error))) from error
         except Exception as error:  # boto3's exceptions have no common base
-            raise StoreDown(hide_passwords(first_line(error))) from error
+            raise ArtifactStoreUnavailable(hide_passwords(first_line(error))) from error
 
 
 def remove_from(place: str | None, artifact_ids: Iterable[str]) -> None:
@@ -182,11 +184,11 @@ def remove_from(place: str | None, artifact_ids: Iterable[str]) -> None:
             store.remove(artifact_id)
         except ArtifactNotFound:
             continue
-        except StoreDown as error:
+        except ArtifactStoreUnavailable as error:
             raise UserError(f"the database has forgotten them, but artifacts are left in {place}: {error}") from None
 
 
-class AllPlaces:
+class CombinedArtifactStore:
     """For the dashboard: the artifacts of all studies of a database, wherever each study keeps them."""
 
     def __init__(self, database: Database) -> None:
@@ -194,7 +196,7 @@ class AllPlaces:
         self._inside = DatabaseArtifactStore(database)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes. Raises `ArtifactNotFound`, or `StoreDown` if it may be in a place that is down."""
+        """The artifact's bytes. Raises `ArtifactNotFound`, or `ArtifactStoreUnavailable` if it may be in a place that is down."""
         reader: BinaryIO = self._find(lambda store: store.open_reader(artifact_id), artifact_id)
         return reader
 
@@ -222,8 +224,8 @@ class AllPlaces:
                 return use(open_place(place))
             except ArtifactNotFound:
                 continue
-            except (StoreDown, UserError) as error:
-                down = StoreDown(f"{place}: {error}")
+            except (ArtifactStoreUnavailable, UserError) as error:
+                down = ArtifactStoreUnavailable(f"{place}: {error}")
         raise down or ArtifactNotFound(f"there is no artifact {artifact_id}")
 
     def _places(self) -> list[str]:

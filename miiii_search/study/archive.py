@@ -33,7 +33,7 @@ from optuna.trial import TrialState
 from miiii_search.errors import UserError
 from miiii_search.files import replace_file
 from miiii_search.storage import deleted_studies, schema, study_attrs
-from miiii_search.storage.artifact_stores import StoreDown, open_place
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailable, open_place
 from miiii_search.storage.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
 from miiii_search.storage.database import ARTIFACT_LIMIT, Database
 from miiii_search.storage.revisions import renew_revision
@@ -212,7 +212,7 @@ def _read_from(place: str, artifact_id: str) -> bytes | None:
             return bytes(reader.read())
     except ArtifactNotFound:
         return None
-    except StoreDown as error:
+    except ArtifactStoreUnavailable as error:
         raise UserError(f"cannot read artifacts of the study from {place}: {error}; is it reachable?") from None
 
 

@@ -18,7 +18,7 @@ from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.study.hints import PROGRAM, file_argument, hint
-from miiii_search.study.replicates import MEDIAN, WORST, Standing
+from miiii_search.study.replicates import MEDIAN, WORST, SeedStats
 from miiii_search.study.status import StatusReader, read_best
 from miiii_search.study.study import METRICS_KEY, Study
 
@@ -76,8 +76,8 @@ def export_best(study: Study, by: str = TRIAL) -> Configuration:
     return export_trial(study, best)
 
 
-def _export_standing(study: Study, found: list[Standing], by: str) -> Configuration:
-    best = found[0] if found else Standing({}, study.spec.replicates.count, ())
+def _export_standing(study: Study, found: list[SeedStats], by: str) -> Configuration:
+    best = found[0] if found else SeedStats({}, study.spec.replicates.count, ())
     chosen = best.worst_trial if by == WORST else best.median_trial
     if chosen is None:
         share, others = ("all", f"{MEDIAN} or {TRIAL}") if by == WORST else ("more than half", TRIAL)

@@ -26,7 +26,7 @@ ORDER = ("waiting", "running", "complete", "pruned", "fail")
 
 
 @dataclass(frozen=True)
-class Listed:
+class StudyOverview:
     """A study in one line."""
 
     name: str
@@ -52,7 +52,7 @@ class Listed:
         }
 
 
-def list_studies(database: Database) -> list[Listed]:
+def list_studies(database: Database) -> list[StudyOverview]:
     """All studies, by name; in as many statements for many trials as for few."""
     with database.engine.connect() as connection:
         studies = connection.execute(sa.select(schema.studies).order_by("study_name")).all()
@@ -72,7 +72,7 @@ def list_studies(database: Database) -> list[Listed]:
                 state, n_trials = _state(
                     connection, row.study_id, known, found, row.study_id in served, row.study_id in abandoned
                 )
-            listed.append(Listed(row.study_name, state, found, n_trials, best.get(row.study_id), created))
+            listed.append(StudyOverview(row.study_name, state, found, n_trials, best.get(row.study_id), created))
     return listed
 
 

@@ -47,7 +47,7 @@ def ended(trials: Iterable[FrozenTrial]) -> list[Ended]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SeedStats:
     """One configuration over its seeds."""
 
     params: dict[str, Any]
@@ -103,7 +103,7 @@ class Standing:
         return self.trials[k] if k < self.solved else None
 
 
-def standings(trials: Iterable[Ended], seeds: int, by: str = MEDIAN) -> list[Standing]:
+def standings(trials: Iterable[Ended], seeds: int, by: str = MEDIAN) -> list[SeedStats]:
     """Every configuration of which a trial has ended, best first: by `median` or by `worst`.
 
     Ties go by the other of the two, then by the mean objective, then by the number of the first trial.
@@ -112,7 +112,7 @@ def standings(trials: Iterable[Ended], seeds: int, by: str = MEDIAN) -> list[Sta
     for trial in trials:
         by_point.setdefault(identity(trial.params), []).append(trial)
     found = [
-        Standing(dict(runs[0].params), max(seeds, len(runs)), tuple(sorted(runs, key=_by_epochs)))
+        SeedStats(dict(runs[0].params), max(seeds, len(runs)), tuple(sorted(runs, key=_by_epochs)))
         for runs in by_point.values()
     ]
     return sorted(found, key=lambda standing: _rank(standing, by))
@@ -123,7 +123,7 @@ def _by_epochs(trial: Ended) -> tuple[float, int]:
     return (math.inf if epochs is None else epochs, trial.number)
 
 
-def _rank(standing: Standing, by: str) -> tuple[float, float, float, int]:
+def _rank(standing: SeedStats, by: str) -> tuple[float, float, float, int]:
     median, worst = (math.inf if x is None else x for x in (standing.median, standing.worst))
     first, second = (median, worst) if by == MEDIAN else (worst, median)
     return (first, second, -standing.value, min(trial.number for trial in standing.trials))

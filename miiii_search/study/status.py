@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from miiii_search.storage import schema
 from miiii_search.study.hints import hint
 from miiii_search.study.points import points_of
-from miiii_search.study.replicates import MEDIAN, Ended, Standing, standings
+from miiii_search.study.replicates import MEDIAN, Ended, SeedStats, standings
 from miiii_search.study.study import Study, expected_trials, has_all_trials
 from miiii_search.trial_queue.budget import read_usage, spent
 from miiii_search.trial_queue.leases import Abandoned, find_abandoned
@@ -94,7 +94,7 @@ class Status:
     """The mean of the trials that have ended; None before the first."""
     mismatch: str | None = None
     """Why workers of this version do not train the study, if they do not."""
-    standings: list[Standing] = field(default_factory=list)
+    standings: list[SeedStats] = field(default_factory=list)
     """The configurations over their seeds, best first; none where each has one seed."""
     abandoned: list[Abandoned] = field(default_factory=list)
     """Trials that wait for a coordinator to take them back."""
@@ -225,7 +225,7 @@ class StatusReader:
             advice=_advice(study, waits_for, abandoned),
         )
 
-    def standings(self, by: str = MEDIAN) -> list[Standing]:
+    def standings(self, by: str = MEDIAN) -> list[SeedStats]:
         """Reads the configurations over their seeds, best first; see `replicates.standings`."""
         study = self._study
         with study.database.engine.connect() as connection:

@@ -53,7 +53,7 @@ METRIC = "accuracy + epochs saved"
 
 
 @dataclass(frozen=True)
-class Glance:
+class StudyCounts:
     """What a study is known by without reading its trials."""
 
     counts: dict[TrialState, int]
@@ -167,7 +167,7 @@ class Study:
         """How many trials are in each state."""
         return self.glance().counts
 
-    def glance(self) -> Glance:
+    def glance(self) -> StudyCounts:
         """The study in one statement."""
         with self.database.engine.connect() as connection:
             clock, leases = schema.now(connection), schema.leases
@@ -180,7 +180,7 @@ class Study:
             rows = connection.execute(query).all()
         found: dict[TrialState, int] = {row.state: row.n for row in rows}
         ages = [row.oldest for row in rows if row.oldest is not None]
-        return Glance({state: found.get(state, 0) for state in TrialState}, max([0.0, *ages]))
+        return StudyCounts({state: found.get(state, 0) for state in TrialState}, max([0.0, *ages]))
 
     def is_done(self, counts: Mapping[TrialState, int] | None = None) -> bool:
         """Whether every trial that the study is to have has ended, or its budget is spent and none is running.

@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 
 
-class Gate:
+class FairSemaphore:
     """A semaphore as a context manager, first come, first served.
 
     `threading.Semaphore` lets a thread that has just left in again before those that wait, so that of many lanes on

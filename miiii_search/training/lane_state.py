@@ -96,7 +96,7 @@ def _size(program: Any, lanes: int) -> int | None:
 Trained = tuple[dict[int, Progress], Rows]
 
 
-class Looped:
+class SequentialLanes:
     """A state a lane; the program of one lane serves them all."""
 
     def __init__(self, program: Program) -> None:
@@ -135,7 +135,7 @@ class Looped:
         return progress, Rows(of_lanes)
 
 
-class Batched:
+class VmappedLanes:
     """One state with a lane axis in front, split over the devices; the program maps over it."""
 
     def __init__(self, program: Program, devices: Sequence[jax.Device]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.lane_state import Batched, Looped, Progress, Rows, progress_of, scalars_of
+from miiii_search.training.lane_state import Progress, Rows, SequentialLanes, VmappedLanes, progress_of, scalars_of
 from miiii_search.training.numerics import pinned
 from miiii_search.training.program import MAX_EVALUATIONS, LaneState, Program, ProgramKey
 
@@ -41,8 +41,8 @@ class Lanes:
     ) -> None:
         self.program = program or Program(key)
         batched = jax.default_backend() != "cpu" if batched is None else batched
-        self._store: Looped | Batched
-        self._store = Batched(self.program, devices or jax.devices()) if batched else Looped(self.program)
+        self._store: SequentialLanes | VmappedLanes
+        self._store = VmappedLanes(self.program, devices or jax.devices()) if batched else SequentialLanes(self.program)
         self._progress: dict[int, Progress] = {}
 
     def __len__(self) -> int:

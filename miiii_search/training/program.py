@@ -31,7 +31,7 @@ MAX_EVALUATIONS = 256
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Knobs:
+class TracedHyperparameters:
     """A lane's own numbers, float32 scalars."""
 
     learning_rate: Array
@@ -48,7 +48,7 @@ class LaneState:
 
     weights: Weights
     optimizer: Any
-    knobs: Knobs
+    knobs: TracedHyperparameters
     key: Array  # uint32 [2]; epoch t draws from fold_in(key, t)
     epoch: Array  # epochs trained
     streak: Array  # evaluations in a row at the target
@@ -80,7 +80,7 @@ class ProgramKey:
 
 def _abstract_input() -> Any:
     """A key and knobs, as shapes and types."""
-    return jax.eval_shape(lambda: (jax.random.PRNGKey(0), Knobs(*[jnp.float32(0)] * 5)))
+    return jax.eval_shape(lambda: (jax.random.PRNGKey(0), TracedHyperparameters(*[jnp.float32(0)] * 5)))
 
 
 class Program:
@@ -115,7 +115,7 @@ class Program:
         """The state before epoch 1; always computed for one lane alone, so it depends on nothing else."""
         if ProgramKey.of(experiment, hyperparameters) != self.key:
             raise ValueError(f"this run needs another program than {self.key}")
-        knobs = Knobs(
+        knobs = TracedHyperparameters(
             learning_rate=jnp.float32(hyperparameters.learning_rate),
             weight_decay=jnp.float32(hyperparameters.weight_decay),
             grokfast_lambda=jnp.float32(hyperparameters.grokfast_lambda),
@@ -203,7 +203,7 @@ class Program:
     def _init(self) -> Any:
         return jax.jit(self._initial_state).lower(*_abstract_input()).compile()
 
-    def _initial_state(self, key: Array, knobs: Knobs) -> LaneState:
+    def _initial_state(self, key: Array, knobs: TracedHyperparameters) -> LaneState:
         weight_key, dropout_key = jax.random.split(key)
         weights = initial_weights(*self._shape, weight_key, self.key.experiment.initialisation)
         zero = jnp.zeros((), jnp.int32)
@@ -265,7 +265,11 @@ class Program:
         def until_next_evaluation(carry: tuple[LaneState, Any, Array]) -> tuple[LaneState, Any, Array]:
             state, rows, done = carry
             state, row = self._epochs_and_evaluation(state, data)
-            return self._judge(state, row), jax.tree.map(lambda all_, one: all_.at[done].set(one), rows, row), done + 1
+            return (
+                self._pruning(state, row),
+                jax.tree.map(lambda all_, one: all_.at[done].set(one), rows, row),
+                done + 1,
+            )
 
         state, rows, done = jax.lax.while_loop(go_on, until_next_evaluation, (state, empty, jnp.zeros((), jnp.int32)))
         return state, rows, done
@@ -314,7 +318,7 @@ class Program:
             {"train_loss": losses, "train_accuracy": accuracies, "gradient_norm": self._norms(gradients)},
         )
 
-    def _anneal(self, knobs: Knobs, epoch: Array) -> Knobs:
+    def _anneal(self, knobs: TracedHyperparameters, epoch: Array) -> TracedHyperparameters:
         """The knobs as they are at an epoch."""
         left = {
             name: optax.linear_schedule(1.0, fall.share, fall.end - fall.start, fall.start)(epoch)
@@ -327,7 +331,7 @@ class Program:
         precision = "float32" if jax.default_backend() == "cpu" else self.key.experiment.precision
         return jax.default_matmul_precision(PRECISIONS[precision])
 
-    def _judge(self, state: LaneState, row: dict[str, Array]) -> LaneState:
+    def _pruning(self, state: LaneState, row: dict[str, Array]) -> LaneState:
         """Whether the run is solved or has failed, by its latest evaluation.
 
         Enough evaluations in a row with every scored task at the target solve it.
@@ -350,7 +354,7 @@ class Program:
     def _norms(weights: Weights) -> Array:
         return jnp.stack([jnp.linalg.norm(weights[name].ravel()) for name in sorted(weights)])
 
-    def _optimizer(self, knobs: Knobs) -> Any:
+    def _optimizer(self, knobs: TracedHyperparameters) -> Any:
         return make_optimizer(
             knobs.learning_rate,
             knobs.weight_decay,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from miiii_search.errors import reason
 from miiii_search.experiment.metrics import Metrics, summarize
-from miiii_search.experiment.record import Look, Record, next_look
+from miiii_search.experiment.record import Record, WeightSnapshot, next_look
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.chunk_size import Pace
 from miiii_search.training.device import is_out_of_memory
@@ -46,7 +46,7 @@ def train(
     experiment: Experiment,
     hyperparameters: Hyperparameters,
     on_progress: Callable[[Progress, Record], None] = lambda progress, record: None,
-    on_look: Callable[[Look], None] = lambda look: None,
+    on_look: Callable[[WeightSnapshot], None] = lambda look: None,
     until: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -75,7 +75,7 @@ def _train(
     experiment: Experiment,
     hyperparameters: Hyperparameters,
     on_progress: Callable[[Progress, Record], None],
-    on_look: Callable[[Look], None],
+    on_look: Callable[[WeightSnapshot], None],
     until: int | None,
     stop: Callable[[], bool],
 ) -> Result:
@@ -91,7 +91,7 @@ def _train(
         progress = lanes.progress(lane)
         on_progress(progress, new)
         if (progress.ended or progress.epoch >= min(look_at, last)) and progress.failed_epoch is None:
-            on_look(Look(progress.epoch, lanes.spectrum(lane), lanes.weights(lane)))
+            on_look(WeightSnapshot(progress.epoch, lanes.spectrum(lane), lanes.weights(lane)))
             look_at = next_look(experiment, progress.epoch)
     record, weights = Record.concatenate(records), lanes.weights(lane)
     if progress.failed_epoch is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from miiii_search.experiment.record import Floats, Look, Record, next_look
+from miiii_search.experiment.record import Floats, Record, WeightSnapshot, next_look
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.chunk_size import Pace
 from miiii_search.training.device import is_out_of_memory
@@ -23,7 +23,7 @@ from miiii_search.training.lanes import Lanes, Snapshot
 
 
 @dataclass(frozen=True)
-class End:
+class FinalState:
     """What a run came to: `Lanes.final` and `Lanes.weights`, both empty if it failed."""
 
     final: dict[str, Floats]
@@ -37,9 +37,9 @@ class Update:
     run: int
     progress: Progress
     epochs_per_second: float
-    end: End | None
+    end: FinalState | None
     """Of a run that has ended, or was stopped: nothing more will come of it."""
-    look: Look | None
+    look: WeightSnapshot | None
     _rows: Rows
     _lane: int
 
@@ -135,13 +135,13 @@ class Trainer:
         self,
         lanes: Lanes,
         post: Callable[[Posted], None],
-        gate: AbstractContextManager[object] | None = None,
+        semaphore: AbstractContextManager[object] | None = None,
         on_chunk: Callable[[Chunk], None] = lambda chunk: None,
         save_seconds: float = math.inf,
     ) -> None:
         self._lanes = lanes
         self._post = post
-        self._gate = gate or nullcontext()
+        self._semaphore = semaphore or nullcontext()
         self._on_chunk = on_chunk
         self._pace = Pace()
         self._save_seconds = save_seconds
@@ -233,7 +233,7 @@ class Trainer:
     def _train(self, stop: set[int]) -> None:
         # No further than to the next look of any lane.
         evaluations = min(self._pace.evaluations, *map(self._evaluations_ahead, self._runs))
-        with self._gate:
+        with self._semaphore:
             if self._closed.is_set():  # while this waited for its turn
                 return
             start = time.monotonic()
@@ -283,10 +283,10 @@ class Trainer:
         over = progress.ended or stopped
         failed = progress.failed_epoch is not None
         if (over or progress.epoch >= running.look_at) and not failed:
-            look = Look(progress.epoch, self._lanes.spectrum(lane), self._lanes.weights(lane))
+            look = WeightSnapshot(progress.epoch, self._lanes.spectrum(lane), self._lanes.weights(lane))
             running.look_at = next_look(experiment, progress.epoch)
         if over:
-            end = End({} if failed else self._lanes.final(lane), look.weights if look else {})
+            end = FinalState({} if failed else self._lanes.final(lane), look.weights if look else {})
         speed = rows.evaluations(lane) * experiment.evaluation_interval / max(self._pace.seconds, 1e-9)
         self._post(Update(running.number, progress, speed, end, look, rows, lane))
         running.posted = progress.epoch

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 import jax
 
 from miiii_search.training.device import cores
-from miiii_search.training.fair_semaphore import Gate
+from miiii_search.training.fair_semaphore import FairSemaphore
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
 from miiii_search.training.trainer import Chunk, Posted, Run, Trainer
 
 
-class Crew:
+class TrainerPool:
     """Trains any runs, whatever their shape; what becomes of them is read from `posted`.
 
     On a CPU every run has a trainer of its own, so that runs overlap and none waits for another; as many compute
@@ -34,7 +34,7 @@ class Crew:
         self._batched = jax.default_backend() != "cpu" if batched is None else batched
         self._on_chunk = on_chunk
         self._save_seconds = save_seconds
-        self._gate = Gate(cores())
+        self._semaphore = FairSemaphore(cores())
         self._programs: dict[ProgramKey, Program] = {}
         self._of_programs: dict[ProgramKey, Trainer] = {}
         self._of_runs: dict[int, Trainer] = {}
@@ -100,4 +100,4 @@ class Crew:
 
     def _trainer(self, key: ProgramKey) -> Trainer:
         lanes = Lanes(key, self._batched, self.program(key))
-        return Trainer(lanes, self.posted.put, self._gate, self._on_chunk, self._save_seconds)
+        return Trainer(lanes, self.posted.put, self._semaphore, self._on_chunk, self._save_seconds)

@@ -90,7 +90,7 @@ def spent_by_now(database: Database, study_id: int, budget: Budget) -> str | Non
         return spent(budget, read_usage(connection, study_id))
 
 
-class Allowance:
+class BudgetReservation:
     """What one worker, which holds so many `devices`, may use of its study's budget. For its main thread."""
 
     def __init__(

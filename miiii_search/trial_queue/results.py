@@ -27,7 +27,7 @@ RETRIES_KEY = "retries"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """How a trial ended."""
 
     state: TrialState
@@ -83,7 +83,7 @@ def report(
 
 
 def finish(
-    database: Database, study_id: int, heartbeat: Heartbeat, outcome: Outcome, solved_budget: int | None = None
+    database: Database, study_id: int, heartbeat: Heartbeat, outcome: TrialResult, solved_budget: int | None = None
 ) -> Ending:
     """Writes all that is known of an ended trial, its artifacts included, and its state, in one transaction.
 

@@ -14,12 +14,12 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.study.study import objective
 from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.training.lane_state import Progress
-from miiii_search.training.trainer import End, Saved, Update
+from miiii_search.training.trainer import FinalState, Saved, Update
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 
 
 @dataclass
-class Assignment:
+class ActiveTrial:
     """A trial that is trained, or that has ended and is being written."""
 
     lease: Lease
@@ -51,7 +51,7 @@ class Assignment:
     """The crew was told to save it and to free its lane, since the study is paused."""
     given_up: bool = False
     """It was suspended, or did not fit into the memory, and goes back to the queue."""
-    end: End | None = None
+    end: FinalState | None = None
     written: Future[str | None] | None = None
     """The note of the trial's end, or None if its lease was lost."""
 

@@ -16,7 +16,7 @@ from miiii_search.trial_queue.leases import Heartbeat, Lease, finished
 from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints, Policy, newest, share
 
 
-class Saver:
+class CheckpointWriter:
     """Saves and finds the checkpoints of one worker's trials. What fails is said, and costs no more than time."""
 
     def __init__(self, study: Study, policy: Policy, say: Callable[[str], None]) -> None:

@@ -15,26 +15,26 @@ from miiii_search.config.study_spec import rungs
 from miiii_search.errors import UserError
 from miiii_search.samplers.grid_ei import Ranking
 from miiii_search.samplers.optuna_samplers import SampledQueue
-from miiii_search.storage.retry import Away, Patience
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable
 from miiii_search.study.study import Study, describe_point, shape_of
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.device import is_out_of_memory
 from miiii_search.training.lane_state import WIDTHS
 from miiii_search.training.program import ProgramKey
 from miiii_search.training.trainer import OutOfMemory, Run
-from miiii_search.training.trainer_pool import Crew
+from miiii_search.training.trainer_pool import TrainerPool
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
 from miiii_search.trial_queue.results import RETRIES_KEY
-from miiii_search.worker.active_trial import Assignment
-from miiii_search.worker.checkpoint_writer import Saver
+from miiii_search.worker.active_trial import ActiveTrial
+from miiii_search.worker.checkpoint_writer import CheckpointWriter
 from miiii_search.worker.checkpoints import shared_epochs
 
 IDLE_SECONDS = 1.0
 """Between two looks at an empty queue, while others still train what may come back to it."""
 
 
-class Intake:
+class TrialFetcher:
     """Claims trials for one worker, resumes them, and gives them to its crew. For the worker's main thread.
 
     `lanes` is how many are trained at once; None measures how many are best. What does not fit into the memory
@@ -46,18 +46,18 @@ class Intake:
         study: Study,
         worker: str,
         lanes: int | None,
-        crew: Crew,
-        saver: Saver | None,
-        patience: Patience,
+        trainers: TrainerPool,
+        saver: CheckpointWriter | None,
+        patience: DatabaseRetry,
         say: Callable[[str], None],
         seed: int,
     ) -> None:
         self._study = study
         self._worker = worker
         self._lanes = lanes
-        self._crew = crew
-        self._saver = saver
-        self._patience = patience
+        self._trainers = trainers
+        self._checkpoint_writer = saver
+        self._retry = patience
         self._say = say
         self._sampled = None if study.spec.is_queue else SampledQueue(study, seed)
         self._ranking = Ranking(study, say)
@@ -70,7 +70,7 @@ class Intake:
         self._unfit: dict[str, str] = {}
         """Shapes of which not even one lane fits, and what it needs."""
 
-    def fill(self, held: Collection[Assignment]) -> dict[int, Assignment]:
+    def fill(self, held: Collection[ActiveTrial]) -> dict[int, ActiveTrial]:
         """Claims trials until all lanes are taken or the queue is empty, beside those that are `held`: in lanes, or
         ended and being written.
 
@@ -79,15 +79,15 @@ class Intake:
         """
         if self._measuring is not None and self._measuring.done():
             self._end_measuring(self._measuring)
-        claimed: dict[int, Assignment] = {}
+        claimed: dict[int, ActiveTrial] = {}
         if self._measuring is not None or time.monotonic() < self._empty_until:
             return claimed
         training = sum(assignment.trains for assignment in held)
         runs: list[Run] = []
         while (free := self.lanes - training - len(runs)) > 0:
             try:
-                found = self._patience.attempt(partial(self._claim, held, list(runs), free))
-            except Away:
+                found = self._retry.attempt(partial(self._claim, held, list(runs), free))
+            except DatabaseUnavailable:
                 break  # what was claimed in spite of it comes back when its lease runs out
             if not found:
                 self._empty_until = time.monotonic() + IDLE_SECONDS
@@ -97,13 +97,13 @@ class Intake:
         if runs and self._lanes is None:
             # In a thread: this compiles, which may take longer than a lease, and than anyone's patience.
             [run], self._held_back = runs, runs
-            program = self._crew.program(ProgramKey.of(run.experiment, run.hyperparameters))
+            program = self._trainers.program(ProgramKey.of(run.experiment, run.hyperparameters))
             self._measuring = _in_thread(lambda: choose_lanes(program, run.experiment, run.hyperparameters))
         else:
-            self._crew.admit(runs)
+            self._trainers.admit(runs)
         return claimed
 
-    def shrink(self, event: OutOfMemory, hit: Sequence[Assignment], training: int) -> None:
+    def shrink(self, event: OutOfMemory, hit: Sequence[ActiveTrial], training: int) -> None:
         """Lowers the number of lanes, since of `training` ones those that were `hit` did not fit."""
         if not hit:
             return
@@ -135,7 +135,7 @@ class Intake:
                 "or the study smaller experiments"
             )
 
-    def _count_failure(self, assignment: Assignment, bytes_per_lane: int | None, reason: str) -> None:
+    def _count_failure(self, assignment: ActiveTrial, bytes_per_lane: int | None, reason: str) -> None:
         hyperparameters = assignment.hyperparameters
         shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
         needs = f"needs {bytes_per_lane / 2**20:,.0f} MiB a lane" if bytes_per_lane else "does not fit"
@@ -156,13 +156,13 @@ class Intake:
             if not is_out_of_memory(error):
                 raise
             self._lanes = 1  # the one that waits finds out how much it needs
-        self._crew.admit(self._held_back)
+        self._trainers.admit(self._held_back)
 
-    def _claim(self, held: Collection[Assignment], runs: Sequence[Run], n: int) -> list[tuple[Assignment, Run]]:
+    def _claim(self, held: Collection[ActiveTrial], runs: Sequence[Run], n: int) -> list[tuple[ActiveTrial, Run]]:
         """Claims up to `n` trials beside those that are about to begin; only one where nothing is compiled yet, so
         that the others are of its shape."""
         spec, database = self._study.spec, self._study.database
-        keys = [*self._crew.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in runs)]
+        keys = [*self._trainers.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in runs)]
         compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
         seconds, n = spec.lease_seconds, n if compiled else 1
         first: Sequence[int] = ()
@@ -175,14 +175,14 @@ class Intake:
             claimed = [lease] if lease else []
         ids = [lease.trial_id for lease in claimed]
         trials = self._study.read(ids) if ids else {}
-        shared = shared_epochs(database, ids) if ids and self._saver else {}
+        shared = shared_epochs(database, ids) if ids and self._checkpoint_writer else {}
         return [self._begin(lease, trials[lease.trial_id], shared.get(lease.trial_id, 0)) for lease in claimed]
 
-    def _begin(self, lease: Lease, trial: FrozenTrial, shared_epoch: int) -> tuple[Assignment, Run]:
+    def _begin(self, lease: Lease, trial: FrozenTrial, shared_epoch: int) -> tuple[ActiveTrial, Run]:
         experiment, hyperparameters = self._study.run_of(trial)
-        assignment = Assignment(lease, experiment, hyperparameters, rungs(experiment), beside=self._lanes or 1)
+        assignment = ActiveTrial(lease, experiment, hyperparameters, rungs(experiment), beside=self._lanes or 1)
         assignment.retries = int(trial.user_attrs.get(RETRIES_KEY, 0))
-        load = self._saver.load if self._saver else lambda *_: None
+        load = self._checkpoint_writer.load if self._checkpoint_writer else lambda *_: None
         saved = load(lease.trial_id, experiment, hyperparameters, shared_epoch)
         at = ""
         if saved is not None:

@@ -24,36 +24,36 @@ from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 from miiii_search.runs.folder import RECORD, WEIGHTS
 from miiii_search.storage import schema
-from miiii_search.storage.artifact_stores import StoreDown, open_place
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailable, open_place
 from miiii_search.storage.artifacts import LEARNING_CURVES, Artifact, link
 from miiii_search.storage.database import ARTIFACT_LIMIT
-from miiii_search.storage.retry import Away, Patience, first_line
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable, first_line
 from miiii_search.study.study import METRICS_KEY, Study, objective
 from miiii_search.training.lane_state import Progress
-from miiii_search.training.trainer import End
+from miiii_search.training.trainer import FinalState
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Ending, Outcome, finish, retry
-from miiii_search.worker.active_trial import Assignment
-from miiii_search.worker.checkpoint_writer import Saver
+from miiii_search.trial_queue.results import Ending, TrialResult, finish, retry
+from miiii_search.worker.active_trial import ActiveTrial
+from miiii_search.worker.checkpoint_writer import CheckpointWriter
 
 
-class Ender:
+class TrialFinalizer:
     """A thread that draws and writes what is known of one worker's trials that have ended.
 
     While the database is away it waits. `attributes` are kept with every trial's own.
     """
 
-    def __init__(self, study: Study, attributes: Mapping[str, object], saver: Saver | None) -> None:
+    def __init__(self, study: Study, attributes: Mapping[str, object], saver: CheckpointWriter | None) -> None:
         self._study = study
         self._attributes = attributes
-        self._saver = saver
+        self._checkpoint_writer = saver
         self._store = open_place(study.place) if study.place else None
-        self._patience = Patience()
+        self._retry = DatabaseRetry()
         self._given_up = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ender")
         self._pending: list[Future[str | None]] = []
 
-    def end(self, assignment: Assignment) -> Future[str | None]:
+    def end(self, assignment: ActiveTrial) -> Future[str | None]:
         """Writes everything about a trial that has ended; comes to its note, or to None if it was lost meanwhile."""
         future = self._thread.submit(self._write, assignment)
         self._pending = [*(f for f in self._pending if not f.done()), future]
@@ -65,7 +65,7 @@ class Ender:
         self._given_up.set()
         self._thread.shutdown(wait=False)
 
-    def _write(self, assignment: Assignment) -> str | None:
+    def _write(self, assignment: ActiveTrial) -> str | None:
         assert assignment.end is not None
         lease, heartbeat, spec = assignment.lease, assignment.heartbeat(), self._study.spec
         database, failed_epoch, retries = self._study.database, assignment.progress.failed_epoch, assignment.retries + 1
@@ -75,8 +75,8 @@ class Ender:
                 f"the loss was not finite at epoch {failed_epoch:,}."
             )
             try:
-                retried = self._patience.insist(lambda: retry(database, heartbeat, retries, note), self._given_up)
-            except Away:
+                retried = self._retry.retry_until(lambda: retry(database, heartbeat, retries, note), self._given_up)
+            except DatabaseUnavailable:
                 return None
             return note if retried else None
         ended = outcome(
@@ -95,7 +95,7 @@ class Ender:
                 ended = _with_weights(ended, assignment.end.weights)
             ended = self._upload(ended, uploaded)
             ending, ended = self._finish(heartbeat, ended)
-        except Away:
+        except DatabaseUnavailable:
             return None  # it goes on from its last checkpoint, elsewhere or here
         if ending != Ending.WRITTEN:
             self._remove(uploaded)
@@ -103,11 +103,11 @@ class Ender:
             return f"Trial {lease.number} went back to the queue: the budget of {limit} solved trials is spent"
         if ending == Ending.LOST:
             return None
-        if self._saver is not None:
-            self._saver.remove(lease.trial_id)
+        if self._checkpoint_writer is not None:
+            self._checkpoint_writer.remove(lease.trial_id)
         return ended.note
 
-    def _is_among_the_best(self, ended: Outcome) -> bool:
+    def _is_among_the_best(self, ended: TrialResult) -> bool:
         """Whether fewer than `keep_weights` completed trials of the study are as good or better, as of now."""
         if ended.state != TrialState.COMPLETE or self._study.spec.keep_weights == 0:
             return False
@@ -123,9 +123,9 @@ class Ender:
             with self._study.database.engine.connect() as connection:
                 return int(connection.execute(query).scalar_one())
 
-        return self._patience.insist(count, self._given_up) < self._study.spec.keep_weights
+        return self._retry.retry_until(count, self._given_up) < self._study.spec.keep_weights
 
-    def _finish(self, heartbeat: Heartbeat, ended: Outcome) -> tuple[Ending, Outcome]:
+    def _finish(self, heartbeat: Heartbeat, ended: TrialResult) -> tuple[Ending, TrialResult]:
         """Writes a trial's end; without its artifacts, if the database refuses to store those."""
         spec = self._study.spec
 
@@ -133,14 +133,14 @@ class Ender:
             return finish(self._study.database, self._study.study_id, heartbeat, ended, spec.budget.solved)
 
         try:
-            return self._patience.insist(write, self._given_up), ended
+            return self._retry.retry_until(write, self._given_up), ended
         except sa.exc.DBAPIError as error:
             if not ended.artifacts:
                 raise
             ended = _without_artifacts(ended, first_line(error))
-            return self._patience.insist(write, self._given_up), ended
+            return self._retry.retry_until(write, self._given_up), ended
 
-    def _upload(self, ended: Outcome, uploaded: list[str]) -> Outcome:
+    def _upload(self, ended: TrialResult, uploaded: list[str]) -> TrialResult:
         """The outcome with its artifacts stored where the study keeps them, if that is not the database.
 
         Before anything points to them; their ids are added to `uploaded`. What cannot be stored is done without.
@@ -153,7 +153,7 @@ class Ender:
                 uploaded.append(str(uuid.uuid4()))
                 self._store.write(uploaded[-1], io.BytesIO(artifact.data))
                 links |= [link(uploaded[-1], artifact.filename)]
-        except StoreDown as error:
+        except ArtifactStoreUnavailable as error:
             self._remove(uploaded)
             return _without_artifacts(ended, f"{self._study.place}: {error}")
         return replace(ended, artifacts=[], links=links)
@@ -162,16 +162,16 @@ class Ender:
         """Removes artifacts that nothing will point to."""
         for artifact_id in uploaded:
             if self._store is not None:
-                with contextlib.suppress(ArtifactNotFound, StoreDown):
+                with contextlib.suppress(ArtifactNotFound, ArtifactStoreUnavailable):
                     self._store.remove(artifact_id)
 
 
-def _without_artifacts(ended: Outcome, why: str) -> Outcome:
+def _without_artifacts(ended: TrialResult, why: str) -> TrialResult:
     note = f"{ended.note} Its artifacts could not be stored: {why}."
     return replace(ended, note=note, artifacts=[], attributes={**ended.attributes, "artifacts": note})
 
 
-def _with_weights(ended: Outcome, weights: Mapping[str, np.ndarray[Any, Any]]) -> Outcome:
+def _with_weights(ended: TrialResult, weights: Mapping[str, np.ndarray[Any, Any]]) -> TrialResult:
     """Unless they are too large for a database."""
     data = save(dict(weights))
     if len(data) > ARTIFACT_LIMIT:
@@ -185,10 +185,10 @@ def outcome(
     progress: Progress,
     record: Record,
     spectra: Mapping[int, Floats],
-    end: End,
+    end: FinalState,
     pruned: str | None,
     attributes: Mapping[str, object],
-) -> Outcome:
+) -> TrialResult:
     """How trial `number` ended; `pruned` is why it was given up, if it was. `attributes` are kept with its own."""
     own: dict[str, object] = {
         **attributes,
@@ -202,7 +202,7 @@ def outcome(
         own |= {"failed_epoch": progress.failed_epoch, "reason": note}
     else:
         metrics = summarize(experiment, record, progress.solved_epoch, end.final, end.weights)
-        state, value, ending = _judge(experiment, metrics, pruned)
+        state, value, ending = _pruning(experiment, metrics, pruned)
         note = f"Trial {number} {ending}"
         moduli = [str(q) for q in metrics.moduli]
         own |= {
@@ -217,7 +217,7 @@ def outcome(
         artifacts.insert(0, Artifact(LEARNING_CURVES, draw_curves(experiment, record, note, progress.solved_epoch)))
     except Exception as error:
         note = f"{note} Its learning curves could not be drawn: {reason(error)}."
-    return Outcome(state, value, note, own, artifacts, is_solved=progress.solved_epoch is not None)
+    return TrialResult(state, value, note, own, artifacts, is_solved=progress.solved_epoch is not None)
 
 
 def draw_curves(experiment: Experiment, record: Record, title: str, solved_epoch: int | None) -> bytes:
@@ -227,7 +227,7 @@ def draw_curves(experiment: Experiment, record: Record, title: str, solved_epoch
     return learning_curves(experiment, record, title, solved_epoch)
 
 
-def _judge(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tuple[TrialState, float, str]:
+def _pruning(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tuple[TrialState, float, str]:
     """State, objective and the end of a sentence about a trial that ended with a finite loss."""
     accuracy, solved = metrics.validation_accuracy_mean, metrics.epochs_to_solve
     if solved is not None:

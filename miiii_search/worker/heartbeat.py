@@ -9,7 +9,7 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
-from miiii_search.metrics.prometheus import Tally
+from miiii_search.metrics.prometheus import WorkerCounters
 from miiii_search.storage.database import Database
 from miiii_search.storage.retry import is_lost
 from miiii_search.trial_queue import leases
@@ -22,16 +22,16 @@ STALL_SECONDS = 900.0
 """A main thread that has been silent for so long hangs: its leases are left to expire. Compiling takes minutes."""
 
 
-class Renewer:
+class HeartbeatThread:
     """A thread that renews the leases it was last told of.
 
     A context manager. Not a fence: that a lease is still held is made sure of where something is written.
     """
 
-    def __init__(self, database: Database, seconds: float, tally: Tally | None = None) -> None:
+    def __init__(self, database: Database, seconds: float, counters: WorkerCounters | None = None) -> None:
         self._database = database
         self._seconds = seconds
-        self._tally = tally or Tally()
+        self._counters = counters or WorkerCounters()
         self._lock = threading.Lock()
         self._heartbeats: list[Heartbeat] = []
         self._lost: set[Lease] = set()
@@ -50,7 +50,7 @@ class Renewer:
         with self._lock:
             return set(self._lost)
 
-    def __enter__(self) -> Renewer:
+    def __enter__(self) -> HeartbeatThread:
         self._thread.start()
         return self
 
@@ -76,4 +76,4 @@ class Renewer:
             return
         with self._lock:
             self._lost |= {beat.lease for beat in heartbeats} - held
-        self._tally.wrote_at = time.monotonic()
+        self._counters.wrote_at = time.monotonic()

@@ -10,16 +10,16 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
-from miiii_search.pruners.base import Case, Never
+from miiii_search.pruners.base import NopPruner, PruningContext
 from miiii_search.pruners.factory import OptunaRule, make_rule
 from miiii_search.pruners.history import signals_at_rungs
 from miiii_search.pruners.peers import Peer, Peers
 from miiii_search.storage.retry import first_line
 from miiii_search.study.study import Study
-from miiii_search.worker.active_trial import Assignment
+from miiii_search.worker.active_trial import ActiveTrial
 
 
-class Judge:
+class PruningEvaluator:
     """The rule of one study, and what it compares with. For a worker's main thread.
 
     A rule that fails is told of through `say`, and gives nothing up; the next trial is asked about as before.
@@ -33,14 +33,14 @@ class Judge:
         self._peers = Peers(study.database, study.study_id)
         self._failures: set[str] = set()
 
-    def judge(self, assignments: Iterable[Assignment]) -> None:
+    def evaluate(self, assignments: Iterable[ActiveTrial]) -> None:
         """Sets why those that are to be given up are; asks about every rung that was not decided yet.
 
         Raises what a database that is away raises, or `UserError` for a study that was deleted; has then decided
         nothing.
         """
         undecided = [a for a in assignments if a.undecided]
-        asked = [] if isinstance(self._rule, Never) else [a for a in undecided if a.end is None]
+        asked = [] if isinstance(self._rule, NopPruner) else [a for a in undecided if a.end is None]
         trials = self._read(asked) if asked else {}
         for assignment in asked:
             if (trial := trials.get(assignment.lease.trial_id)) is None:
@@ -48,14 +48,16 @@ class Judge:
             signals = signals_at_rungs(assignment.experiment, assignment.record())
             for epoch in assignment.undecided:
                 if assignment.pruned is None:
-                    case = Case(assignment.experiment, epoch, signals.until(epoch), trial, list(trials.values()))
+                    case = PruningContext(
+                        assignment.experiment, epoch, signals.until(epoch), trial, list(trials.values())
+                    )
                     assignment.pruned = self._decide(case, assignment.lease.number)
         for assignment in undecided:
             assignment.undecided = []
 
-    def _decide(self, case: Case, number: int) -> str | None:
+    def _decide(self, case: PruningContext, number: int) -> str | None:
         try:
-            return self._rule.decide(case)
+            return self._rule.should_prune(case)
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, UserError):
             raise  # a pruner of Optuna's looks at the database again
         except Exception as error:
@@ -68,7 +70,7 @@ class Judge:
                 )
             return None
 
-    def _read(self, asked: Iterable[Assignment]) -> Mapping[int, Any]:
+    def _read(self, asked: Iterable[ActiveTrial]) -> Mapping[int, Any]:
         """The trials by their ids, as the rule wants them."""
         if not self._rule.sees_peers:
             return {a.lease.trial_id: Peer(a.lease.trial_id, TrialState.RUNNING) for a in asked}

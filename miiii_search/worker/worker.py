@@ -20,29 +20,29 @@ from typing import Any
 from optuna.trial import TrialState
 
 from miiii_search.errors import AccessRefusedError, reason
-from miiii_search.experiment.record import Look, write_snapshot
-from miiii_search.metrics.prometheus import Metric, Tally
-from miiii_search.storage.retry import Away, Patience
+from miiii_search.experiment.record import WeightSnapshot, write_snapshot
+from miiii_search.metrics.prometheus import Metric, WorkerCounters
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable
 from miiii_search.study.hints import hint
 from miiii_search.study.snapshots import claim_folder, trial_folder
 from miiii_search.study.study import Study
 from miiii_search.training.device import describe_device, package_versions
 from miiii_search.training.numerics import describe_numerics
 from miiii_search.training.trainer import Chunk, OutOfMemory, Posted, Saved, Suspended, Update
-from miiii_search.training.trainer_pool import Crew
+from miiii_search.training.trainer_pool import TrainerPool
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.budget import Allowance
+from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Lease
 from miiii_search.trial_queue.results import report
-from miiii_search.worker.active_trial import Assignment
-from miiii_search.worker.checkpoint_writer import Saver
+from miiii_search.worker.active_trial import ActiveTrial
+from miiii_search.worker.checkpoint_writer import CheckpointWriter
 from miiii_search.worker.checkpoints import Policy
-from miiii_search.worker.fetcher import IDLE_SECONDS, Intake
-from miiii_search.worker.finalizer import Ender
-from miiii_search.worker.heartbeat import Renewer
+from miiii_search.worker.fetcher import IDLE_SECONDS, TrialFetcher
+from miiii_search.worker.finalizer import TrialFinalizer
+from miiii_search.worker.heartbeat import HeartbeatThread
 from miiii_search.worker.name import worker_name
 from miiii_search.worker.provenance import source_commit
-from miiii_search.worker.pruning import Judge
+from miiii_search.worker.pruning import PruningEvaluator
 from miiii_search.worker.unreturned_leases import UnreturnedLeases
 
 LISTEN_SECONDS = 0.1
@@ -87,9 +87,9 @@ class Worker:
         checkpoints: Policy | None = None,
         any_version: bool = False,
         grace_seconds: float = GRACE_SECONDS,
-        crew: Crew | None = None,
+        trainers: TrainerPool | None = None,
         on_turn: Callable[[], None] = lambda: None,
-        tally: Tally | None = None,
+        counters: WorkerCounters | None = None,
         name: str | None = None,
     ) -> None:
         self._study = study
@@ -100,7 +100,7 @@ class Worker:
             with contextlib.suppress(OSError):  # each snapshot that cannot be written is told of
                 claim_folder(snapshots, study)
         self._grace_seconds = grace_seconds
-        self._judge = Judge(study, say)
+        self._pruning = PruningEvaluator(study, say)
         self.name = worker_name(name, study.database.url.username)
         seed = int.from_bytes(os.urandom(4), "little")
         self._attributes: dict[str, Any] = {
@@ -113,22 +113,24 @@ class Worker:
         }
         self._on_turn = on_turn
         # Refused for as long as a lease lasts, this worker has lost its trials to others.
-        self._patience = Patience(say, refusal_seconds=study.spec.lease_seconds)
+        self._retry = DatabaseRetry(say, refusal_seconds=study.spec.lease_seconds)
         self._policy = checkpoints
-        self._saver = Saver(study, checkpoints, say) if checkpoints else None
+        self._checkpoint_writer = CheckpointWriter(study, checkpoints, say) if checkpoints else None
         self._unreturned = UnreturnedLeases(checkpoints.folder, study.database) if checkpoints else None
         self._on_chunk = on_chunk
         self._longest_chunk = 0.0
         save_seconds = checkpoints.save_seconds if checkpoints else math.inf
-        self._crew = crew or Crew(on_chunk=self._time, save_seconds=save_seconds)
-        self._intake = Intake(study, self.name, lanes, self._crew, self._saver, self._patience, say, seed)
-        self._allowance = Allowance(study.database, study.study_id, study.spec.budget, self._crew.devices)
-        self._ender = Ender(study, self._attributes, self._saver)
+        self._trainers = trainers or TrainerPool(on_chunk=self._time, save_seconds=save_seconds)
+        self._fetcher = TrialFetcher(
+            study, self.name, lanes, self._trainers, self._checkpoint_writer, self._retry, say, seed
+        )
+        self._reservation = BudgetReservation(study.database, study.study_id, study.spec.budget, self._trainers.devices)
+        self._finalizer = TrialFinalizer(study, self._attributes, self._checkpoint_writer)
         self._look_at = 0.0
         self._was_paused = False
         self._why_it_waits: str | None = None
-        self._tally = tally or Tally()
-        self._runs: dict[int, Assignment] = {}
+        self._counters = counters or WorkerCounters()
+        self._runs: dict[int, ActiveTrial] = {}
         """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
 
     def run(self, stop: threading.Event) -> None:
@@ -136,9 +138,9 @@ class Worker:
         back. Raises `AccessRefusedError` once the database has refused the login for the time of a lease."""
         if self._unreturned is not None and (numbers := self._unreturned.hand_back()):
             self._say(f"handed back {_listed(numbers)} for a worker that stopped while the database was away")
-        if self._saver is not None:
-            self._saver.sweep()
-        with Renewer(self._database, self._study.spec.lease_seconds, self._tally) as renewer:
+        if self._checkpoint_writer is not None:
+            self._checkpoint_writer.sweep()
+        with HeartbeatThread(self._database, self._study.spec.lease_seconds, self._counters) as renewer:
             try:
                 while not stop.is_set():
                     self._on_turn()
@@ -146,9 +148,9 @@ class Worker:
                     if (over := self._over_budget()) is not None:
                         self._say(over)
                         return
-                    if self._allowance.is_granted:
-                        self._runs |= self._intake.fill(self._runs.values())
-                    self._tally.hold(self._crew.devices if self._runs else 0)
+                    if self._reservation.is_granted:
+                        self._runs |= self._fetcher.fill(self._runs.values())
+                    self._counters.hold(self._trainers.devices if self._runs else 0)
                     if not self._runs:
                         if self._rest():
                             return
@@ -166,67 +168,67 @@ class Worker:
         """Sees, from time to time, whether the study was paused or extended; while it is paused, has what is trained
         saved and handed back. Raises `UserError` if it was deleted."""
         if time.monotonic() >= self._look_at:
-            with contextlib.suppress(Away):  # then at another time
-                self._patience.attempt(self._study.refresh)
+            with contextlib.suppress(DatabaseUnavailable):  # then at another time
+                self._retry.attempt(self._study.refresh)
             self._look_at = time.monotonic() + min(LOOK_SECONDS, self._study.spec.lease_seconds / 4)
-            self._allowance.extend(self._study.spec.budget)
+            self._reservation.extend(self._study.spec.budget)
         if self._study.paused != self._was_paused:
             self._was_paused = self._study.paused
             self._say(PAUSED if self._was_paused else "the study goes on")
         if self._was_paused:
             for number, assignment in self._runs.items():
                 if assignment.trains and not assignment.suspended:
-                    assignment.suspended = self._crew.suspend(number)
+                    assignment.suspended = self._trainers.suspend(number)
 
     def metrics(self) -> list[Metric]:
         """What the worker is doing, for any thread to read."""
-        runs, tally = list(self._runs.values()), self._tally
+        runs, counters = list(self._runs.values()), self._counters
         training = [a for a in runs if a.trains]
-        seconds = time.monotonic() - tally.wrote_at
+        seconds = time.monotonic() - counters.wrote_at
         return [
-            Metric("miiii_lane_epochs", "Epochs that lanes have trained", tally.lane_epochs, is_total=True),
+            Metric("miiii_lane_epochs", "Epochs that lanes have trained", counters.lane_epochs, is_total=True),
             Metric(
                 "miiii_lane_epochs_per_second",
                 "Epochs that all lanes train a second",
                 sum(a.epochs_per_second for a in training),
             ),
-            Metric("miiii_lanes", "Lanes that the worker fills at most", self._intake.lanes),
+            Metric("miiii_lanes", "Lanes that the worker fills at most", self._fetcher.lanes),
             Metric("miiii_lanes_busy", "Lanes that hold a trial", len(training)),
             Metric("miiii_reports_waiting", "Reports not written yet", sum(len(a.reports) for a in runs)),
             Metric("miiii_database_silent_seconds", "Since the last write or look that succeeded", seconds),
-            Metric("miiii_device_seconds", "Seconds times devices held", tally.device_seconds, is_total=True),
+            Metric("miiii_device_seconds", "Seconds times devices held", counters.device_seconds, is_total=True),
         ]
 
-    def _drain(self, renewer: Renewer) -> None:
+    def _drain(self, renewer: HeartbeatThread) -> None:
         """Ends training, saves what was trained, and puts it back into the queue, within the grace period."""
         deadline = time.monotonic() + self._grace_seconds
-        if self._saver is not None:
-            self._saver.drain(deadline - self._grace_seconds / 4)
+        if self._checkpoint_writer is not None:
+            self._checkpoint_writer.drain(deadline - self._grace_seconds / 4)
         # A chunk takes about a second. What is still being compiled then is left behind, with nothing lost.
-        self._crew.close(self._grace_seconds / 2)
+        self._trainers.close(self._grace_seconds / 2)
         # What ended in the meantime is not handed back. Of several trainers that failed, one has said so already.
         self._sync([p for p in self._posted(0) if not isinstance(p, BaseException)], renewer.lost)
-        self._ender.close(deadline)
-        if self._saver is not None:
-            self._saver.close()
+        self._finalizer.close(deadline)
+        if self._checkpoint_writer is not None:
+            self._checkpoint_writer.close()
         held = [a.lease for a in self._runs.values() if a.written is None]
         try:
             if held:
                 numbers = self._hand_back(held, min(deadline, time.monotonic() + self._grace_seconds / 4))
                 self._say(f"handed back {_listed(numbers)}")
-            if self._allowance.over(self._margin) is None:
-                self._patience.attempt(self._allowance.pause)
-        except (Away, AccessRefusedError):
+            if self._reservation.over(self._margin) is None:
+                self._retry.attempt(self._reservation.pause)
+        except (DatabaseUnavailable, AccessRefusedError):
             if held:
                 self._say(self._leave(held))
 
     def _hand_back(self, held: list[Lease], deadline: float) -> list[int]:
-        """Hands trials back, trying again until the deadline: the database may be starting. Raises `Away`."""
+        """Hands trials back, trying again until the deadline: the database may be starting. Raises `DatabaseUnavailable`."""
         while True:
-            self._patience.hurry()  # a pause between two tries may be longer than what is left
+            self._retry.hurry()  # a pause between two tries may be longer than what is left
             try:
-                return self._patience.attempt(lambda: leases.hand_back(self._database, held))
-            except Away:
+                return self._retry.attempt(lambda: leases.hand_back(self._database, held))
+            except DatabaseUnavailable:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(min(IDLE_SECONDS, max(deadline - time.monotonic(), 0.0)))
@@ -247,10 +249,10 @@ class Worker:
 
     def _over_budget(self) -> str | None:
         """Why training is to end, if it is; asks the database from time to time."""
-        if self._allowance.is_due(self._margin) and (self._runs or not self._was_paused):
-            with contextlib.suppress(Away):  # what was reserved may be used meanwhile
-                self._patience.attempt(lambda: self._allowance.ask(self._margin))
-        return self._allowance.over(self._margin)
+        if self._reservation.is_due(self._margin) and (self._runs or not self._was_paused):
+            with contextlib.suppress(DatabaseUnavailable):  # what was reserved may be used meanwhile
+                self._retry.attempt(lambda: self._reservation.ask(self._margin))
+        return self._reservation.over(self._margin)
 
     @property
     def _margin(self) -> float:
@@ -264,13 +266,13 @@ class Worker:
     def _rest(self) -> bool:
         """Whether the study is done, where there is nothing to train. Raises `UserError` if what waits never fits."""
         try:
-            self._patience.attempt(self._allowance.pause)
-            if self._patience.attempt(self._study.is_done):
+            self._retry.attempt(self._reservation.pause)
+            if self._retry.attempt(self._study.is_done):
                 return True
-            self._patience.attempt(self._intake.check_fit)
+            self._retry.attempt(self._fetcher.check_fit)
             if not self._was_paused:
-                self._say_why_it_waits(*self._patience.attempt(self._find_why_it_waits))
-        except Away:
+                self._say_why_it_waits(*self._retry.attempt(self._find_why_it_waits))
+        except DatabaseUnavailable:
             pass
         return False
 
@@ -310,9 +312,9 @@ class Worker:
     def _posted(self, seconds: float) -> Iterator[Posted]:
         """All that there is, if there is something within so many seconds."""
         with contextlib.suppress(queue.Empty):
-            yield self._crew.posted.get(timeout=seconds)
+            yield self._trainers.posted.get(timeout=seconds)
             while True:
-                yield self._crew.posted.get_nowait()
+                yield self._trainers.posted.get_nowait()
 
     def _sync(self, posted: list[Update | Saved | Suspended | OutOfMemory], lost: set[Lease]) -> None:
         """Reports, prunes and ends trials; drops those whose lease was lost."""
@@ -325,10 +327,10 @@ class Worker:
             if isinstance(one, Saved):
                 self._save(assignment, one)
             elif isinstance(one, Suspended):
-                self._crew.drop(one.run)
+                self._trainers.drop(one.run)
                 assignment.given_up = True
             else:
-                self._tally.lane_epochs += max(one.progress.epoch - assignment.progress.epoch, 0)
+                self._counters.lane_epochs += max(one.progress.epoch - assignment.progress.epoch, 0)
                 assignment.take(one)
                 self._keep_weights(assignment, one.look)
         for assignment in self._runs.values():
@@ -346,23 +348,23 @@ class Worker:
             if assignment.given_up and assignment.saving is None:
                 self._return(number)
             elif assignment.end is not None and assignment.written is None and not assignment.reports:
-                self._crew.drop(number)
-                assignment.written = self._ender.end(assignment)
+                self._trainers.drop(number)
+                assignment.written = self._finalizer.end(assignment)
             elif assignment.written is not None and assignment.written.done():
                 del self._runs[number]
                 if (note := assignment.written.result()) is not None:
                     self._say(note)
 
-    def _report(self, told: Mapping[int, Assignment]) -> None:
+    def _report(self, told: Mapping[int, ActiveTrial]) -> None:
         """Writes what waits to be written, as soon as the database can be reached."""
         reports = {a.lease: dict(a.reports) for a in told.values() if a.reports}
         heartbeats = [a.heartbeat() for a in told.values()]
         seconds = self._study.spec.lease_seconds
         try:
-            held = self._patience.attempt(lambda: report(self._database, heartbeats, reports, seconds))
-        except Away:
+            held = self._retry.attempt(lambda: report(self._database, heartbeats, reports, seconds))
+        except DatabaseUnavailable:
             return
-        self._tally.wrote_at = time.monotonic()
+        self._counters.wrote_at = time.monotonic()
         floor = self._study.spec.pruning_floor
         for number, assignment in told.items():
             if assignment.lease not in held:
@@ -371,36 +373,36 @@ class Worker:
             assignment.undecided += [epoch for epoch in assignment.reports if epoch >= floor]
             assignment.reports = {}
 
-    def _save(self, assignment: Assignment, saved: Saved) -> None:
+    def _save(self, assignment: ActiveTrial, saved: Saved) -> None:
         """Hands a checkpoint to the thread that writes them, unless it is still at the last one of this trial."""
-        if self._saver is None or self._policy is None or assignment.end is not None:
+        if self._checkpoint_writer is None or self._policy is None or assignment.end is not None:
             return
-        is_last = assignment.suspended or self._saver.drains
+        is_last = assignment.suspended or self._checkpoint_writer.drains
         if assignment.saving is not None and not is_last:
             return
         checkpoint = assignment.checkpoint(
             saved, {name: self._attributes[name] for name in ("device", "versions", "numerics")}
         )
-        assignment.saving = self._saver.save(assignment.heartbeat(), checkpoint, is_last)
+        assignment.saving = self._checkpoint_writer.save(assignment.heartbeat(), checkpoint, is_last)
 
     def _shrink(self, event: OutOfMemory) -> None:
         """Has runs that did not fit handed back, once what is left of them is saved."""
         training = sum(a.trains for a in self._runs.values())
         hit = [self._runs[number] for number in event.runs if number in self._runs]
-        self._intake.shrink(event, hit, training)
+        self._fetcher.shrink(event, hit, training)
         for number in event.runs:
-            self._crew.drop(number)
+            self._trainers.drop(number)
         for assignment in hit:
             assignment.given_up = True
 
     def _return(self, number: int) -> None:
         """Hands one trial back to the queue."""
-        with contextlib.suppress(Away):  # then at another time
+        with contextlib.suppress(DatabaseUnavailable):  # then at another time
             lease = self._runs[number].lease
-            self._patience.attempt(lambda: leases.hand_back(self._database, [lease]))
+            self._retry.attempt(lambda: leases.hand_back(self._database, [lease]))
             del self._runs[number]
 
-    def _keep_weights(self, assignment: Assignment, look: Look | None) -> None:
+    def _keep_weights(self, assignment: ActiveTrial, look: WeightSnapshot | None) -> None:
         if self._snapshots is None or look is None:
             return
         try:
@@ -412,16 +414,16 @@ class Worker:
             )
 
     def _lose(self, number: int) -> None:
-        self._crew.drop(number)
+        self._trainers.drop(number)
         self._say(f"Trial {self._runs.pop(number).lease.number} was taken from this worker")
 
     def _prune(self) -> None:
         """Has the rule decide about every lane that has passed a rung at or above the floor."""
-        with contextlib.suppress(Away):  # then at another time
-            self._patience.attempt(lambda: self._judge.judge(self._runs.values()))
+        with contextlib.suppress(DatabaseUnavailable):  # then at another time
+            self._retry.attempt(lambda: self._pruning.evaluate(self._runs.values()))
         for number, assignment in self._runs.items():
             if assignment.pruned is not None and assignment.end is None:
-                self._crew.stop(number)
+                self._trainers.stop(number)
 
 
 def _listed(numbers: Collection[int]) -> str:

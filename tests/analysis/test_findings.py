@@ -8,7 +8,7 @@ import pytest
 
 from miiii_search.analysis.findings import analyze
 from miiii_search.analysis.run import TrainedRun
-from miiii_search.experiment.record import Look, Record, snapshots_in, write_snapshot
+from miiii_search.experiment.record import Record, WeightSnapshot, snapshots_in, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
 from tests.analysis.networks import random_weights
 
@@ -20,7 +20,7 @@ def make_run(experiment: Experiment, folder: Path, **parts: Any) -> TrainedRun:
     weights = dict(random_weights(experiment.p, 16, 2, sum(experiment.moduli)))
     spectrum = np.ones((experiment.p, experiment.p // 2 + 1), np.float32)
     for epoch in (256, 512, 600):
-        write_snapshot(folder, Look(epoch, spectrum, weights))
+        write_snapshot(folder, WeightSnapshot(epoch, spectrum, weights))
     ones = np.ones((60, len(experiment.moduli)), np.float32)
     norms = np.ones((60, 9), np.float32)
     record = Record(10 * np.arange(1, 61, dtype=np.int32), ones, ones, ones, ones, norms, norms)

@@ -19,7 +19,7 @@ from miiii_search.config.overrides import difference, read_toml, to_tree, valida
 from miiii_search.config.presets import PRESETS, get_configuration, get_preset
 from miiii_search.config.study_spec import MAX_GRID, PRUNING_RULES, SAMPLERS, Budget, Pruning, Range, StudySpec, rungs
 from miiii_search.errors import UserError
-from miiii_search.experiment.spec import Annealing, Experiment, Fall, Hyperparameters
+from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 from tests.support import SPACE, TINY, make_spec
 
 PAPER_TABLE_1 = {
@@ -251,7 +251,7 @@ def test_pruning_floor() -> None:
 
 @pytest.mark.parametrize(("end", "floor"), [(90, 90), (11, 12)])
 def test_nothing_is_pruned_before_the_end_of_an_annealing(end: int, floor: int) -> None:
-    annealing = Annealing(dropout=Fall(end=end, share=0.5), weight_decay=Fall(end=7, share=0.5))
+    annealing = Annealing(dropout=LinearDecay(end=end, share=0.5), weight_decay=LinearDecay(end=7, share=0.5))
     spec = StudySpec(experiment=Experiment(p=11, epochs=100, annealing=annealing), space={})
     assert spec.pruning_floor == floor
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import sqlalchemy as sa
+from tests.crew import FakeTrainerPool
 
 from miiii_search.config.study_spec import Budget
 from miiii_search.coordinator import coordinator
@@ -17,12 +18,11 @@ from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import create_study, open_study
 from miiii_search.trial_queue import leases
 from miiii_search.worker import worker
-from tests.crew import IdleCrew
 from tests.support import SECONDS, claim, end, make_spec, wait_until
 from tests.worker.test_worker import working
 
 
-class NoCrew(IdleCrew[None]):
+class NoCrew(FakeTrainerPool[None]):
     """Has nothing to train, and nothing to tell."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ def test_a_worker_without_a_coordinator_says_what_it_waits_for(
     end(study, claim(study))
     dead = claim(study, worker="gone:1")
     turns: list[int] = []
-    with working(open_study(database, "a [b]"), 1, crew=NoCrew(), on_turn=lambda: turns.append(1)) as (_, said):
+    with working(open_study(database, "a [b]"), 1, trainers=NoCrew(), on_turn=lambda: turns.append(1)) as (_, said):
         wait_until(lambda: any("run on other workers" in line for line in said))
         with database.transaction() as connection:
             connection.execute(sa.update(schema.leases).values(expires_at=2.0, renewed_at=1.0))

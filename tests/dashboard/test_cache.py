@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from miiii_search.dashboard.app import application
 from miiii_search.storage import schema
-from miiii_search.storage.artifact_stores import AllPlaces
+from miiii_search.storage.artifact_stores import CombinedArtifactStore
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database
 from miiii_search.study.archive import export_study, import_study
@@ -26,7 +26,7 @@ from miiii_search.study.delete import delete
 from miiii_search.study.extend import Extension, extend
 from miiii_search.study.study import Study, create_study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Outcome, finish
+from miiii_search.trial_queue.results import TrialResult, finish
 from tests.support import claim, end, make_spec, read_back
 
 SPACE = {"dropout": (0.0, 0.1), "weight_decay": (0.0, 0.5, 1.0)}
@@ -36,7 +36,7 @@ Call = Callable[[str], Any]
 @pytest.fixture
 def call(database: Database) -> Call:
     """Requests to a running dashboard; returns the answer's JSON."""
-    app = application(database.optuna, AllPlaces(database))
+    app = application(database.optuna, CombinedArtifactStore(database))
 
     def call(path: str) -> Any:
         environ: dict[str, Any] = {
@@ -118,7 +118,7 @@ def test_extended_while_a_request_is_under_way(
 def test_links_that_tidy_removed(call: Call, study: Study) -> None:
     path = f"/api/studies/{study.study_id}"
     while study.counts()[TrialState.WAITING]:
-        outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {}, [Artifact("a.txt", b"a")])
+        outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [Artifact("a.txt", b"a")])
         finish(study.database, study.study_id, Heartbeat(claim(study), 1, 1.0), outcome)
     assert all(trial["artifacts"] for trial in call(path)["trials"])
     tidy(study, keep_records=1)

@@ -24,7 +24,7 @@ from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Ending, Outcome, finish
+from miiii_search.trial_queue.results import Ending, TrialResult, finish
 from tests.integration.processes import TINY, Processes, wait_for
 from tests.support import claim, make_spec, metrics_of
 
@@ -227,7 +227,7 @@ def tasks(folder: Path) -> str:
     Image.new("RGB", (400, 200), "blue").save(picture, "PNG")
     per_task = {str(q): number for q in study.spec.experiment.moduli}
     known = {"validation_accuracy": per_task, "metrics": metrics_of(study, number)}
-    ended = Outcome(
+    ended = TrialResult(
         TrialState.COMPLETE, number, "Trial 0 was not solved.", known, [Artifact(CURVES, picture.getvalue())]
     )
     assert finish(database, study.study_id, Heartbeat(claim(study), 1, 1.0), ended) == Ending.WRITTEN

@@ -23,14 +23,21 @@ from optuna.trial import TrialState
 
 from miiii_search.errors import UserError
 from miiii_search.storage import artifacts
-from miiii_search.storage.artifact_stores import MARKER, AllPlaces, Place, StoreDown, parse_place, prepare_place
+from miiii_search.storage.artifact_stores import (
+    MARKER,
+    ArtifactStoreUnavailable,
+    CombinedArtifactStore,
+    RemoteArtifactStore,
+    parse_place,
+    prepare_place,
+)
 from miiii_search.storage.database import open_database
 from miiii_search.study.archive import export_study
 from miiii_search.study.cleanup import tidy
 from miiii_search.study.delete import delete
 from miiii_search.study.study import create_study, open_study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Ending, Outcome, finish
+from miiii_search.trial_queue.results import Ending, TrialResult, finish
 from tests.integration.processes import TINY, Processes, read_trials, wait_for
 from tests.support import claim, everything, make_spec
 
@@ -157,14 +164,18 @@ def test_no_name_leaves_its_folder(tmp_path: Path, s3: dict[str, str]) -> None:
     (folder / "passwd").write_text("secret")
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
     create_study(database, "s", make_spec(), parse_place(str(folder)))
-    for store in (Place(folder.as_uri()), Place("s3://bucket"), AllPlaces(database)):
+    for store in (
+        RemoteArtifactStore(folder.as_uri()),
+        RemoteArtifactStore("s3://bucket"),
+        CombinedArtifactStore(database),
+    ):
         for name in ("../secret", str(tmp_path / "secret"), "passwd", "", ".", f"../{uuid.uuid4()}"):
             with pytest.raises(ArtifactNotFound):
                 store.open_reader(name)
             with pytest.raises(ArtifactNotFound):
                 store.remove(name)
     with pytest.raises(ArtifactNotFound):
-        Place(folder.as_uri()).write("../out", io.BytesIO(b""))
+        RemoteArtifactStore(folder.as_uri()).write("../out", io.BytesIO(b""))
     assert not (tmp_path / "out").exists()
     database.close()
 
@@ -175,8 +186,8 @@ def test_a_stored_artifact_can_be_removed(tmp_path: Path, place: str) -> None:
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
     create_study(database, "s", make_spec(), parse_place(place))
     name = str(uuid.uuid4())
-    Place(parse_place(place)).write(name, io.BytesIO(b"bytes"))
-    everywhere = AllPlaces(database)
+    RemoteArtifactStore(parse_place(place)).write(name, io.BytesIO(b"bytes"))
+    everywhere = CombinedArtifactStore(database)
     with everywhere.open_reader(name) as reader:
         assert reader.read() == b"bytes"
     everywhere.remove(name)
@@ -225,8 +236,8 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, s3: d
     for place in (f"{tmp_path}/file/x", "s3://no-such-bucket/x"):
         with pytest.raises(UserError, match="cannot keep artifacts in"):
             prepare_place(parse_place(place))
-    with pytest.raises(StoreDown):
-        Place("s3://no-such-bucket").write(str(uuid.uuid4()), io.BytesIO(b""))
+    with pytest.raises(ArtifactStoreUnavailable):
+        RemoteArtifactStore("s3://no-such-bucket").write(str(uuid.uuid4()), io.BytesIO(b""))
 
 
 def test_a_study_keeps_its_place(processes: Processes, tmp_path: Path) -> None:
@@ -250,7 +261,7 @@ def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Pa
     storage, copy = f"sqlite:///{tmp_path}/study.db", f"sqlite:///{tmp_path}/copy.db"
     processes.run(*CREATE, "--trials", "2", "--artifacts", place, storage=storage)
     processes.run("work", "--study", "s", storage=storage)
-    before = {name: Place(parse_place(place)).open_reader(name).read() for name in objects(place)}
+    before = {name: RemoteArtifactStore(parse_place(place)).open_reader(name).read() for name in objects(place)}
     assert len(before) >= 4
     processes.run("export-study", "study.zip", storage=storage)
     processes.run("tidy", "--keep-records", "1", "--yes", storage=storage)
@@ -261,7 +272,7 @@ def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Pa
     processes.run("import-study", "study.zip", storage=copy)
     database = open_database(copy)
     try:
-        assert {name: AllPlaces(database).open_reader(name).read() for name in before} == before
+        assert {name: CombinedArtifactStore(database).open_reader(name).read() for name in before} == before
         assert open_study(database, "s").place is None
     finally:
         database.close()
@@ -276,8 +287,8 @@ def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool)
     prepare_place(place)
     study = create_study(database, "s", make_spec(), place)
     lease, name = claim(study), str(uuid.uuid4())
-    Place(place).write(name, io.BytesIO(b"bytes"))
-    outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {}, [], links=dict([artifacts.link(name, "record.npz")]))
+    RemoteArtifactStore(place).write(name, io.BytesIO(b"bytes"))
+    outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [], links=dict([artifacts.link(name, "record.npz")]))
     assert finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
     before = everything(database)
     folder.rename(away)
@@ -290,17 +301,21 @@ def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool)
     ):
         with pytest.raises(UserError, match=r"from|in file:///.*: "):
             act()
-    for use in (AllPlaces(database).open_reader, Place(place).open_reader, Place(place).remove):
-        with pytest.raises(StoreDown):
+    for use in (
+        CombinedArtifactStore(database).open_reader,
+        RemoteArtifactStore(place).open_reader,
+        RemoteArtifactStore(place).remove,
+    ):
+        with pytest.raises(ArtifactStoreUnavailable):
             use(name)
-    with pytest.raises(StoreDown):
-        Place(place).write(str(uuid.uuid4()), io.BytesIO(b""))
+    with pytest.raises(ArtifactStoreUnavailable):
+        RemoteArtifactStore(place).write(str(uuid.uuid4()), io.BytesIO(b""))
     assert everything(database) == before
     if empty:
         folder.rmdir()
     away.rename(folder)
     assert export_study(study, tmp_path / "study.zip").missing == ()
-    Place(place).remove(name)  # a single file that somebody removed is named, and the rest is written
+    RemoteArtifactStore(place).remove(name)  # a single file that somebody removed is named, and the rest is written
     assert export_study(study, tmp_path / "study.zip").missing == (name,)
     delete(study)
     assert os.listdir(folder) == [MARKER]

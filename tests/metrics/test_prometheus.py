@@ -14,11 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from miiii_search.coordinator.coordinator import supervise, wait_for_more
 from miiii_search.errors import UserError
 from miiii_search.metrics import prometheus
-from miiii_search.metrics.prometheus import Metric, Supervision, Tally
+from miiii_search.metrics.prometheus import Metric, Supervision, WorkerCounters
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.study.extend import extend
-from miiii_search.study.study import Glance, create_study
+from miiii_search.study.study import StudyCounts, create_study
 from miiii_search.training.trainer import Chunk
 from miiii_search.worker.worker import Worker
 from tests.support import SPACE, claim, end, make_spec
@@ -72,21 +72,21 @@ def test_a_worker_tells_what_it_does(database: Database) -> None:
 
 def test_totals_go_on_with_the_next_worker_of_a_process(database: Database) -> None:
     """A study that was done is extended: Prometheus must not see its totals fall."""
-    tally = Tally()
+    counters = WorkerCounters()
     study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 1}))
-    Worker(study, 1, tally=tally).run(threading.Event())
-    first = tally.lane_epochs
+    Worker(study, 1, counters=counters).run(threading.Event())
+    first = counters.lane_epochs
     extend(study, ["budget.trials=2"])
-    Worker(study, 1, tally=tally).run(threading.Event())
-    assert 0 < first < tally.lane_epochs == sum(trial.user_attrs["epochs_trained"] for trial in study.trials())
+    Worker(study, 1, counters=counters).run(threading.Event())
+    assert 0 < first < counters.lane_epochs == sum(trial.user_attrs["epochs_trained"] for trial in study.trials())
 
 
 def test_a_coordinator_that_waits_goes_on_looking(database: Database) -> None:
     study = create_study(database, "s", make_spec(budget={"trials": 1}))
     end(study, claim(study))
-    seen, stop = list[Glance](), threading.Event()
+    seen, stop = list[StudyCounts](), threading.Event()
 
-    def see(glance: Glance) -> None:
+    def see(glance: StudyCounts) -> None:
         seen.append(glance)
         stop.set()
 
@@ -128,7 +128,7 @@ def test_the_oldest_lease_is_by_the_database_s_clock(database: Database) -> None
 def test_all_that_is_told_is_documented(database: Database) -> None:
     study = create_study(database, "s", make_spec())
     supervision = Supervision()
-    supervision.observe(Glance(study.counts(), 1.0))
+    supervision.observe(StudyCounts(study.counts(), 1.0))
     told = [*Worker(study, 1).metrics(), *supervision.metrics()]
     assert {metric.name + "_total" * metric.is_total for metric in told} == DOCUMENTED
 
@@ -136,11 +136,11 @@ def test_all_that_is_told_is_documented(database: Database) -> None:
 def test_devices_are_counted_while_they_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("miiii_search.metrics.prometheus.time.monotonic", lambda: now)
-    tally = Tally()
+    counters = WorkerCounters()
     for at, devices in ((110.0, 4), (115.0, 4), (117.5, 0), (200.0, 1), (201.0, 1)):
         now = at
-        tally.hold(devices)
-    assert tally.device_seconds == 4 * 7.5 + 1
+        counters.hold(devices)
+    assert counters.device_seconds == 4 * 7.5 + 1
 
 
 def test_off_by_default_and_a_taken_port() -> None:

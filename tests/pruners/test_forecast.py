@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Pruning, StudySpec, rungs
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.base import Case
+from miiii_search.pruners.base import PruningContext
 from miiii_search.pruners.forecast import Forecast
 from miiii_search.pruners.history import Signals
 from miiii_search.pruners.peers import Peer
@@ -52,7 +52,7 @@ def shown(
 def ask(signals: Signals, epoch: int, rule: Forecast = RULE, experiment: Experiment = EXPERIMENT) -> str | None:
     """The rule's word on a lone trial at a rung."""
     trial = Peer(1, TrialState.RUNNING, {epoch: float(signals.until(epoch).validation_accuracy[-1].mean())})
-    return rule.decide(Case(experiment, epoch, signals.until(epoch), trial, [trial]))
+    return rule.should_prune(PruningContext(experiment, epoch, signals.until(epoch), trial, [trial]))
 
 
 def first_verdict(signals: Signals, rule: Forecast = RULE) -> tuple[int, str] | None:
@@ -155,7 +155,7 @@ def test_losses_that_are_no_numbers_do_no_harm(bad: float) -> None:
 
 def test_nothing_is_decided_on_nothing() -> None:
     empty = no_signals()
-    assert RULE.decide(Case(EXPERIMENT, 16, empty, None, [])) is None
+    assert RULE.should_prune(PruningContext(EXPERIMENT, 16, empty, None, [])) is None
     rising = 1 + np.log(EPOCH)
     for n in range(1, 8):
         few = np.asarray(rungs(EXPERIMENT))[-n:]
@@ -167,7 +167,9 @@ def test_nothing_is_decided_on_nothing() -> None:
 def test_peers_and_their_order_make_no_difference() -> None:
     signals, peers = shown(1 + np.log(EPOCH)), [Peer(k, TrialState.COMPLETE, {1024: 0.5}) for k in range(4)]
     orders: list[Sequence[Peer]] = [[], peers, peers[::-1]]
-    words = {RULE.decide(Case(EXPERIMENT, 1024, signals.until(1024), peers[0], order)) for order in orders}
+    words = {
+        RULE.should_prune(PruningContext(EXPERIMENT, 1024, signals.until(1024), peers[0], order)) for order in orders
+    }
     assert len(words) == 1 and None not in words
 
 

@@ -41,8 +41,8 @@ def test_the_rule_decides_as_on_all_that_optuna_reads(database: Database) -> Non
             known = {i for i, t in whole.items() if t.state.is_finished() or rung in t.intermediate_values}
             assert read.keys() == known
             for trial_id, trial in ((i, whole[i]) for i in known):
-                expected = rule.decide(case(trial, list(whole.values()), rung))
-                assert rule.decide(case(read[trial_id], list(read.values()), rung)) == expected
+                expected = rule.should_prune(case(trial, list(whole.values()), rung))
+                assert rule.should_prune(case(read[trial_id], list(read.values()), rung)) == expected
                 decided += expected is not None
     assert decided > 100
 

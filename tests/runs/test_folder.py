@@ -20,7 +20,7 @@ from miiii_search.analysis.numbers import to_numbers
 from miiii_search.analysis.report import draw, to_html
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import Metrics, digest
-from miiii_search.experiment.record import Look, Record, write_snapshot
+from miiii_search.experiment.record import Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.runs.folder import read_run
 from miiii_search.study.export import Configuration
@@ -54,7 +54,7 @@ def write_run(folder: Path, experiment: Experiment = EXPERIMENT) -> Path:
     (folder / "record.npz").write_bytes(make_record(experiment, EVALUATIONS).to_npz(spectra(experiment.p)))
     save_file(weights, folder / "weights.safetensors")
     for epoch in (256, 512, 960):
-        write_snapshot(folder / "snapshots", Look(epoch, spectra(experiment.p)[256], weights))
+        write_snapshot(folder / "snapshots", WeightSnapshot(epoch, spectra(experiment.p)[256], weights))
     return folder
 
 

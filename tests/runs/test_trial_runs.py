@@ -18,11 +18,11 @@ from miiii_search.analysis.findings import analyze
 from miiii_search.config.study_spec import Pruning
 from miiii_search.errors import UserError
 from miiii_search.experiment.metrics import digest
-from miiii_search.experiment.record import Look, Record
+from miiii_search.experiment.record import Record, WeightSnapshot
 from miiii_search.runs import trial_runs
 from miiii_search.runs.trial_runs import attach, find_ended, read_trial
 from miiii_search.storage import artifact_stores, schema
-from miiii_search.storage.artifact_stores import MARKER, AllPlaces, StoreDown, prepare_place
+from miiii_search.storage.artifact_stores import MARKER, ArtifactStoreUnavailable, CombinedArtifactStore, prepare_place
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database
 from miiii_search.study.archive import export_study, import_study
@@ -31,7 +31,7 @@ from miiii_search.study.delete import delete, holdings
 from miiii_search.study.study import Study, create_study, open_study
 from miiii_search.training import run
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Ending, Outcome, finish
+from miiii_search.trial_queue.results import Ending, TrialResult, finish
 from miiii_search.worker.worker import Worker
 from tests.analysis.figures.synthetic import make_record
 from tests.dashboard.test_app import Serve, start  # noqa: F401
@@ -60,7 +60,7 @@ def with_own_files(study: Study) -> None:
     """Ends a trial with a record and a picture."""
     lease, record = claim(study), make_record(study.spec.experiment)
     files = [Artifact("record.npz", record.to_npz()), Artifact("curves.png", b"\x89PNG")]
-    outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {"metrics": metrics_of(study)}, files)
+    outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {"metrics": metrics_of(study)}, files)
     assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
 
 
@@ -69,7 +69,7 @@ def on_page(study: Study, number: int) -> dict[str, bytes]:
     storage, trial = study.database.optuna, trial_of(study, number)
     attributes = storage.get_study_system_attrs(study.study_id), storage.get_trial_system_attrs(trial._trial_id)
     metas = list_trial_artifacts(*attributes, trial)
-    read = AllPlaces(study.database).open_reader
+    read = CombinedArtifactStore(study.database).open_reader
     return {meta["filename"]: read(meta["artifact_id"]).read() for meta in metas}
 
 
@@ -85,7 +85,7 @@ def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Pa
     Worker(study, 1, snapshots=tmp_path).run(threading.Event())
     read, problems = read_trial(study, find_ended(study, 0), tmp_path)
     assert problems == [] and read.name == "study 0"
-    looks: list[Look] = []
+    looks: list[WeightSnapshot] = []
     alone = run.train(*study.run_of(trial_of(study, 0)), on_look=looks.append)
     assert read.record is not None and read.weights is not None and read.metrics == alone.metrics
     for field in fields(Record):
@@ -178,7 +178,7 @@ def test_files_are_attached_to_an_ended_trial(study: Study, start: Serve) -> Non
     attach(study, trial_of(study, 1), OTHERS)
     assert on_page(study, 0) == as_dict(FILES) and on_page(study, 1) == as_dict(OTHERS)
     assert trial_of(study, 0) == before  # nothing of the trial itself has changed
-    call = start(study.database.optuna, AllPlaces(study.database))
+    call = start(study.database.optuna, CombinedArtifactStore(study.database))
     shown = call(f"/api/studies/{study.study_id}").json["trials"][0]["artifacts"]
     assert {meta["filename"]: meta["mimetype"] for meta in shown} == {
         "report.html": "text/html",
@@ -281,15 +281,15 @@ def test_a_place_that_is_down(database: Database, tmp_path: Path) -> None:
 def test_a_place_that_goes_down_halfway(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_place((tmp_path / "shared").as_uri())
     study = ended(database, place=(tmp_path / "shared").as_uri())
-    attempt, written = artifact_stores.Place._attempt, [0]
+    attempt, written = artifact_stores.RemoteArtifactStore._attempt, [0]
 
-    def full(self: artifact_stores.Place, artifact_id: str, action: object) -> object:
+    def full(self: artifact_stores.RemoteArtifactStore, artifact_id: str, action: object) -> object:
         written[0] += 1
         if written[0] == 2:
-            raise StoreDown("No space left on device")
+            raise ArtifactStoreUnavailable("No space left on device")
         return attempt(self, artifact_id, action)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(artifact_stores.Place, "_attempt", full)
+    monkeypatch.setattr(artifact_stores.RemoteArtifactStore, "_attempt", full)
     with pytest.raises(UserError, match="No space left on device"):
         attach(study, trial_of(study, 0), FILES)
     assert written[0] > 2 and kept(study) == 0
@@ -309,9 +309,9 @@ def test_artifacts_that_are_gone(database: Database) -> None:
     with_own_files(study)
     assert read_trial(study, trial_of(study, 0))[0].record is not None
     for meta in get_all_artifact_meta(read_back(study).trials[0], storage=database.optuna):
-        AllPlaces(database).remove(meta.artifact_id)
+        CombinedArtifactStore(database).remove(meta.artifact_id)
         with pytest.raises(ArtifactNotFound):
-            AllPlaces(database).open_reader(meta.artifact_id)
+            CombinedArtifactStore(database).open_reader(meta.artifact_id)
     read, problems = read_trial(study, trial_of(study, 0))
     assert problems == [] and read.record is None and read.metrics is not None
     tidy(study, 0)

@@ -15,7 +15,7 @@ from miiii_search.samplers.gaussian_process import (
     NOISE,
     SETTINGS,
     Floats,
-    Process,
+    GaussianProcess,
     coordinates,
     covariance,
     rank,
@@ -64,7 +64,7 @@ def test_expected_improvement() -> None:
     generator = np.random.default_rng(1)
     x = generator.random((9, 2))
     seen, asked, values, best = [4, 0, 2, 6], [1, 5, 3, 8], generator.normal(size=4), 0.3
-    process = Process(x[seen], values, x[asked])
+    process = GaussianProcess(x[seen], values, x[asked])
     for begun in (None, 2, 1):
         if begun is not None:
             process.begin(begun)
@@ -76,7 +76,7 @@ def test_expected_improvement() -> None:
 
 def test_the_same_point_many_times() -> None:
     """As of replicates; noise keeps the process apart from a singular one."""
-    process = Process(np.zeros((300, 2)), np.resize([1.0, -1.0], 300), np.zeros((2, 2)))
+    process = GaussianProcess(np.zeros((300, 2)), np.resize([1.0, -1.0], 300), np.zeros((2, 2)))
     assert np.all(np.isfinite(process.expected_improvement(1.0)))
 
 

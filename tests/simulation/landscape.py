@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from miiii_search.config.study_spec import Dimension, Point, StudySpec
-from miiii_search.pruners.base import Case
+from miiii_search.pruners.base import PruningContext
 from miiii_search.simulation.curves import Curve, CurveSet, make_curve
 from tests.simulation.support import EXPERIMENT, epochs_of, make_record
 
@@ -50,6 +50,6 @@ class LowAccuracy:
     def __init__(self, accuracy: float) -> None:
         self._accuracy = accuracy
 
-    def decide(self, case: Case) -> str | None:
+    def should_prune(self, case: PruningContext) -> str | None:
         """Looks at the last rung."""
         return "low" if case.signals.validation_accuracy[-1].mean() < self._accuracy else None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from optuna.trial import TrialState
+from tests.crew import FakeTrainerPool
 
 from miiii_search.config.study_spec import Identity, Pruning, StudySpec, identity, rungs
 from miiii_search.experiment.record import Record
@@ -23,9 +24,8 @@ from miiii_search.simulation.replay import QUEUE, replay
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import REPLICATE_KEY, create_study
 from miiii_search.training.lane_state import Progress, Rows
-from miiii_search.training.trainer import End, Posted, Run, Update
+from miiii_search.training.trainer import FinalState, Posted, Run, Update
 from miiii_search.worker.worker import Worker
-from tests.crew import IdleCrew
 from tests.simulation.support import epochs_of, make_record
 
 SHORT = Experiment(p=7, task="nanda", train_fraction=0.5, epochs=256, evaluate_every=2, validation_samples=12)
@@ -62,17 +62,17 @@ class Replaying(Rows):
 class Posts(queue.Queue[Posted]):
     """What the crew has posted; time goes on only when the worker asks for more and nothing is left to be told."""
 
-    def __init__(self, crew: CurveCrew) -> None:
+    def __init__(self, trainers: CurveCrew) -> None:
         super().__init__()
-        self._crew = crew
+        self._trainers = trainers
 
     def get(self, block: bool = True, timeout: float | None = None) -> Posted:
         if block and self.empty():
-            self._crew.advance()
+            self._trainers.advance()
         return super().get(block, 0.05 if block else None)
 
 
-class CurveCrew(IdleCrew[Lane]):
+class CurveCrew(FakeTrainerPool[Lane]):
     """A crew whose lanes replay curves, an epoch a tick, and stop where something happens."""
 
     def __init__(self, curves: dict[Identity, Curve]) -> None:
@@ -122,7 +122,7 @@ class CurveCrew(IdleCrew[Lane]):
         )
         tasks = len(curve.experiment.moduli)
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-        end = End({name: np.zeros(tasks, np.float32) for name in names}, {"w": np.zeros(4, np.float32)})
+        end = FinalState({name: np.zeros(tasks, np.float32) for name in names}, {"w": np.zeros(4, np.float32)})
         if over:
             lane.stops = []
         self.posted.put(Update(number, progress, 1.0, end if over else None, None, rows, 0))
@@ -168,14 +168,14 @@ def test_the_same_decisions(database: Database, pruning: Pruning, sampler: str) 
     curves = make_curves()
     spec = SPEC.model_copy(update={"pruning": pruning, "sampler": sampler, "max_retries": 0})
     study = create_study(database, "replayed", spec)
-    crew = CurveCrew({identity(curve.point): curve for curve in curves})
-    crew.worker = Worker(study, LANES, crew=crew)
-    crew.worker.run(threading.Event())
+    trainers = CurveCrew({identity(curve.point): curve for curve in curves})
+    trainers.worker = Worker(study, LANES, trainers=trainers)
+    trainers.worker.run(threading.Event())
     contender = Contender(pruning.rule, pruning=pruning)
     order = Modelled(curves) if sampler == "model" else QUEUE
     expected = replay(curves, contender.court(spec, curves), LANES, contender.floor(spec), order)
-    assert [crew.began[run.curve.number] for run in expected] == [run.started for run in expected]
-    assert (list(crew.began) == sorted(crew.began)) == (sampler == "queue")
+    assert [trainers.began[run.curve.number] for run in expected] == [run.started for run in expected]
+    assert (list(trainers.began) == sorted(trainers.began)) == (sampler == "queue")
     states = {"solved": "COMPLETE", "unsolved": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     found = [
         (t.number, t.state.name, t.user_attrs["epochs_trained"], t.user_attrs["reason"] if pruned(t.state) else None)

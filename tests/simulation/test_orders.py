@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Budget, Identity, Point, identity, rungs
-from miiii_search.pruners.base import Never
+from miiii_search.pruners.base import NopPruner
 from miiii_search.samplers.optuna_samplers import SampledQueue
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.orders import ORDERS, Modelled, Sampled
@@ -92,9 +92,9 @@ def test_every_configuration_once(name: str, lanes: int) -> None:
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_no_curves_or_one(name: str) -> None:
-    assert replay([], OwnCourt(Never(), []), 4, 0, ORDERS[name](SPEC, [], 0)) == []
+    assert replay([], OwnCourt(NopPruner(), []), 4, 0, ORDERS[name](SPEC, [], 0)) == []
     [curve] = [curve_at(0, BEST, 0.5)]
-    [run] = replay([curve], OwnCourt(Never(), [curve]), 4, 0, ORDERS[name](SPEC, [curve], 0))
+    [run] = replay([curve], OwnCourt(NopPruner(), [curve]), 4, 0, ORDERS[name](SPEC, [curve], 0))
     assert run.started == 0 and run.ending == "unsolved"
 
 
@@ -103,7 +103,7 @@ def test_same_seed_same_order(name: str) -> None:
     curves = landscape(hill).curves
 
     def study(seed: int) -> list[Replayed]:
-        return replay(curves, OwnCourt(Never(), curves), 3, 0, ORDERS[name](SPEC, curves, seed))
+        return replay(curves, OwnCourt(NopPruner(), curves), 3, 0, ORDERS[name](SPEC, curves, seed))
 
     assert study(1) == study(1)
     assert (study(1) != study(2)) == (name == "tpe")
@@ -111,7 +111,7 @@ def test_same_seed_same_order(name: str) -> None:
 
 def runs_until_best(name: str, seed: int, lanes: int) -> int:
     curves = landscape(hill, seed).curves
-    runs = replay(curves, OwnCourt(Never(), curves), lanes, 0, ORDERS[name](SPEC, curves, seed))
+    runs = replay(curves, OwnCourt(NopPruner(), curves), lanes, 0, ORDERS[name](SPEC, curves, seed))
     [best] = [run for run in runs if run.curve.point == BEST]
     return sum(run.started <= best.started for run in runs)
 
@@ -125,19 +125,19 @@ def test_the_model_climbs_a_hill(lanes: int, most: int) -> None:
 
 def test_equals_are_taken_in_the_order_of_the_queue() -> None:
     curves = landscape(lambda point: 0.5).curves
-    runs = replay(curves, OwnCourt(Never(), curves), 1, 0, Modelled(curves))
+    runs = replay(curves, OwnCourt(NopPruner(), curves), 1, 0, Modelled(curves))
     assert taken(runs) == [identity(curve.point) for curve in curves]
 
 
 def test_the_model_among_runs_that_fail() -> None:
     curves = [curve_at(k, point, 0.5, failed=True) for k, point in enumerate(SPEC.grid())]
-    assert len(replay(curves, OwnCourt(Never(), curves), 4, 0, Modelled(curves))) == len(curves)
+    assert len(replay(curves, OwnCourt(NopPruner(), curves), 4, 0, Modelled(curves))) == len(curves)
     # Where one dimension makes runs fail, what has not failed comes first.
     curves = [
         curve_at(c.number, c.point, 0.5 + c.number / 1000, failed=c.point["learning_rate"] in (3e-4, 1e-3))
         for c in landscape(hill).curves
     ]
-    runs = sorted(replay(curves, OwnCourt(Never(), curves), 1, 0, Modelled(curves)), key=lambda run: run.started)
+    runs = sorted(replay(curves, OwnCourt(NopPruner(), curves), 1, 0, Modelled(curves)), key=lambda run: run.started)
     assert sum(run.ending == "failed" for run in runs[:24]) < 10  # 12 by chance
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import rungs
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.base import Case, Never, Quantile, Rule
+from miiii_search.pruners.base import NopPruner, Pruner, PruningContext, Quantile
 from miiii_search.pruners.forecast import Forecast
 from miiii_search.pruners.peers import Peer
 from miiii_search.simulation.contenders import contenders
@@ -40,7 +40,7 @@ def a_curve(number: int, seed: int, solves: float = 0.4, fails: float = 0.1) -> 
     return curve_of(number, record, SHORT)
 
 
-def stepped(curves: Sequence[Curve], rule: Rule, lanes: int, floor: int) -> list[tuple[int, str, int, int]]:
+def stepped(curves: Sequence[Curve], rule: Pruner, lanes: int, floor: int) -> list[tuple[int, str, int, int]]:
     """(number, ending, start, epochs) of each run: all lanes take one step of an evaluation at a time."""
     queue, running, over = list(range(len(curves))), dict[int, int](), dict[int, tuple[str, int, int]]()
     reports: list[dict[int, float]] = [{} for _ in curves]
@@ -67,7 +67,9 @@ def stepped(curves: Sequence[Curve], rule: Rule, lanes: int, floor: int) -> list
             k
             for k, age in ages.items()
             if k in running and age in rungs(SHORT) and age >= floor
-            if rule.decide(Case(SHORT, age, curves[k].signals.until(age), Peer(k, states[k], reports[k]), peers))
+            if rule.should_prune(
+                PruningContext(SHORT, age, curves[k].signals.until(age), Peer(k, states[k], reports[k]), peers)
+            )
         ]
         for k in given_up:
             over[k], states[k] = ("pruned", running.pop(k), ages[k]), TrialState.PRUNED
@@ -78,7 +80,7 @@ def outline(runs: Sequence[Replayed]) -> list[tuple[int, str, int, int]]:
     return [(run.curve.number, run.ending, int(run.started), run.epochs) for run in runs]
 
 
-RULES: list[Rule] = [Never(), Quantile(0.25, 4), Quantile(0.6, 2), Forecast(3.0), Forecast(1.0)]
+RULES: list[Pruner] = [NopPruner(), Quantile(0.25, 4), Quantile(0.6, 2), Forecast(3.0), Forecast(1.0)]
 
 
 @settings(max_examples=60)
@@ -88,7 +90,7 @@ RULES: list[Rule] = [Never(), Quantile(0.25, 4), Quantile(0.6, 2), Forecast(3.0)
     st.integers(1, 6),
     st.sampled_from([0, 8, 16, 33]),
 )
-def test_against_stepping_through_it(seeds: list[int], rule: Rule, lanes: int, floor: int) -> None:
+def test_against_stepping_through_it(seeds: list[int], rule: Pruner, lanes: int, floor: int) -> None:
     curves = [a_curve(k, seed) for k, seed in enumerate(seeds)]
     assert outline(replay(curves, OwnCourt(rule, curves), lanes, floor)) == stepped(curves, rule, lanes, floor)
 
@@ -109,7 +111,7 @@ def test_an_empty_study_and_a_lone_trial(lanes: int) -> None:
     for rule in contenders():
         court = rule.court(set_of(lone, SHORT).spec, [])
         assert replay([], court, lanes, 0) == []
-    for own in (Never(), Quantile(0.5, 2)):
+    for own in (NopPruner(), Quantile(0.5, 2)):
         assert outline(replay(lone, OwnCourt(own, lone), lanes, 0)) == [(0, "unsolved", 0, 64)]
 
 
@@ -147,7 +149,7 @@ def test_a_curve_that_ended_early_when_it_was_recorded() -> None:
     """Nobody knows how it would have gone on: it is trained to its end, and judged at the rungs that are known."""
     rising = np.linspace(1, 3, len(epochs_of(SHORT)))
     cut = curve_of(0, make_record(rising * 0, rising, experiment=SHORT).rows(slice(0, 20)), SHORT, pruned=True)
-    assert outline(replay([cut], OwnCourt(Never(), [cut]), 1, 0)) == [(0, "unsolved", 0, 64)]
+    assert outline(replay([cut], OwnCourt(NopPruner(), [cut]), 1, 0)) == [(0, "unsolved", 0, 64)]
     [run] = replay([cut], OwnCourt(Forecast(3.0), [cut]), 1, 16)
     assert (run.ending, run.epochs) == ("pruned", 32)
     assert outline(replay([cut], OwnCourt(Forecast(3.0), [cut]), 1, 48)) == [(0, "unsolved", 0, 64)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from miiii_search.pruners.base import Never
+from miiii_search.pruners.base import NopPruner
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.replay import OwnCourt, Replayed, replay
 from miiii_search.simulation.scoring import Score, draws, score, shuffled, summarize, truth_of
@@ -57,7 +57,7 @@ def test_where_nothing_is_solved_the_nearly_best_stand_for_grokkers() -> None:
 @pytest.mark.parametrize("n", [0, 3])
 def test_a_study_in_which_nothing_was_completed(n: int) -> None:
     failed = [curve_of(k, make_record([0.1], [1.0]), failed_epoch=16) for k in range(n)]
-    found = score(truth_of(failed), replay(failed, OwnCourt(Never(), failed), 2, 0))
+    found = score(truth_of(failed), replay(failed, OwnCourt(NopPruner(), failed), 2, 0))
     assert math.isnan(found.grokkers_lost) and math.isnan(found.best_found) and found.top10_lost == 0
 
 

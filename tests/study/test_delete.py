@@ -26,13 +26,13 @@ from miiii_search.study.overview import list_deleted
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import Study, create_study, open_study, study_names
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.budget import Allowance
+from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Heartbeat, Lease, hand_back
-from miiii_search.trial_queue.results import Ending, Outcome, finish, report
+from miiii_search.trial_queue.results import Ending, TrialResult, finish, report
 from miiii_search.worker import worker
-from miiii_search.worker.active_trial import Assignment
+from miiii_search.worker.active_trial import ActiveTrial
 from miiii_search.worker.checkpoints import share
-from miiii_search.worker.pruning import Judge
+from miiii_search.worker.pruning import PruningEvaluator
 from tests.support import OVERDUE, SECONDS, claim, everything, make_spec, wait_until, with_all
 
 BUDGET = {"device_hours": 1.0}
@@ -61,18 +61,18 @@ def test_all_of_it_and_nothing_else(database: Database) -> None:
 def test_by_force_nobody_writes_afterwards(database: Database) -> None:
     study = create_study(database, "study", make_spec(budget=BUDGET))
     lease = claim(study)
-    allowance = Allowance(database, study.study_id, study.spec.budget, 1)
-    allowance.ask()
+    reservation = BudgetReservation(database, study.study_id, study.spec.budget, 1)
+    reservation.ask()
     delete(study, force=True)
     before = everything(database)
     beat = Heartbeat(lease, 8, 1.0)
     assert report(database, [beat], {lease: {8: 0.5}}, SECONDS) == set()
     assert not share(database, beat, 8, b"data", SECONDS)
-    outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {}, [])
+    outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [])
     assert finish(database, study.study_id, beat, outcome) == Ending.LOST
     assert hand_back(database, [lease]) == []
-    allowance.pause()
-    allowance.ask()
+    reservation.pause()
+    reservation.ask()
     assert everything(database) == before
     assert all(rows == [] for rows in before.values())
 
@@ -175,14 +175,14 @@ def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
     study = create_study(database, "study", spec)
     lease = SampledQueue(study, 0).claim("worker", SECONDS)
     assert lease is not None
-    judge, queue = Judge(study), SampledQueue(study, 0)
-    assignment = Assignment(lease, *study.run_of(study.trials()[0]), rungs=[], undecided=[16])
+    judge, queue = PruningEvaluator(study), SampledQueue(study, 0)
+    assignment = ActiveTrial(lease, *study.run_of(study.trials()[0]), rungs=[], undecided=[16])
     delete(open_study(database, "study"), force=True)
     for action in (
         study.trials,
         lambda: study.read([lease.trial_id]),
         lambda: queue.claim("worker", SECONDS),
-        lambda: judge.judge([assignment]),
+        lambda: judge.evaluate([assignment]),
     ):
         with pytest.raises(UserError, match="study `study` was deleted"):
             action()
@@ -203,7 +203,7 @@ def test_by_force_while_a_trial_is_ended(postgres_url: str, monkeypatch: pytest.
         return held
 
     monkeypatch.setattr(leases, "renew", renew_and_wait)
-    outcome = Outcome(TrialState.COMPLETE, 0.5, "ended.", {}, [])
+    outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [])
     with ThreadPoolExecutor(2) as threads:
         ending = threads.submit(finish, database, study.study_id, Heartbeat(lease, 8, 1.0), outcome)
         assert renewed.wait(60)

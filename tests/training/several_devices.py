@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from miiii_search.training.device import use_compilation_cache
-from miiii_search.training.lane_state import Batched
+from miiii_search.training.lane_state import VmappedLanes
 from miiii_search.training.lanes import Lanes, Snapshot
 from miiii_search.training.program import ProgramKey
 from tests.training.small import NARROW, SMALL, with_seed
@@ -30,7 +30,7 @@ def main() -> None:
 
     # One lane each on four devices, and then six lanes, two of a device's: a lane ends before the others.
     split = Lanes(ProgramKey.of(SMALL, NARROW), batched=True, devices=devices)
-    assert isinstance(split._store, Batched)
+    assert isinstance(split._store, VmappedLanes)
     lanes = [split.admit(*run) for run in runs[:4]]
     split.train(5)
     weights = [split.weights(lane) for lane in lanes]

@@ -3,17 +3,17 @@
 import threading
 import time
 
-from miiii_search.training.fair_semaphore import Gate
+from miiii_search.training.fair_semaphore import FairSemaphore
 
 
 def test_no_more_than_its_places_and_nobody_starves() -> None:
-    gate, turns, inside, most = Gate(2), [0] * 6, 0, 0
+    semaphore, turns, inside, most = FairSemaphore(2), [0] * 6, 0, 0
     lock, enough = threading.Lock(), threading.Event()
 
     def take_turns(k: int) -> None:
         nonlocal inside, most
         while not enough.is_set():
-            with gate:
+            with semaphore:
                 with lock:
                     inside += 1
                     most = max(most, inside)
@@ -35,18 +35,18 @@ def test_no_more_than_its_places_and_nobody_starves() -> None:
 
 def test_first_come_first_served() -> None:
     """One that leaves and comes back at once comes after all that wait."""
-    gate, order, threads = Gate(1), list[int](), list[threading.Thread]()
+    semaphore, order, threads = FairSemaphore(1), list[int](), list[threading.Thread]()
 
     def enter_twice(k: int) -> None:
         for _ in range(2):
-            with gate:
+            with semaphore:
                 order.append(k)
 
-    with gate:
+    with semaphore:
         for k in range(6):
             threads.append(threading.Thread(target=enter_twice, args=(k,), daemon=True))
             threads[k].start()
-            while len(gate._waiting) <= k:
+            while len(semaphore._waiting) <= k:
                 time.sleep(0.001)
     for thread in threads:
         thread.join(60)
@@ -54,12 +54,12 @@ def test_first_come_first_served() -> None:
 
 
 def test_a_place_is_free_again_after_an_error() -> None:
-    gate = Gate(1)
+    semaphore = FairSemaphore(1)
     for _ in range(3):
         try:
-            with gate:
+            with semaphore:
                 raise KeyError
         except KeyError:
             pass
-    with gate:
+    with semaphore:
         pass

@@ -7,7 +7,7 @@ import pytest
 
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.lane_state import Batched
+from miiii_search.training.lane_state import VmappedLanes
 from miiii_search.training.lanes import Lanes, Snapshot
 from miiii_search.training.program import MAX_EVALUATIONS, ProgramKey
 from tests.training.small import EXPLODING, INTERVAL, NARROW, SMALL, with_seed
@@ -103,7 +103,7 @@ def test_batched_lanes_agree_with_looped_ones(looped: Lanes, batched: Lanes) -> 
     lane = looped.admit(*runs[0])
     assert relative_distance(reference[0], looped.weights(lane)) > 1e-2
     # A program a width, whatever the hyperparameters.
-    assert isinstance(batched._store, Batched) and len(batched._store.programs) == len(WIDTH_AND_CHUNK)
+    assert isinstance(batched._store, VmappedLanes) and len(batched._store.programs) == len(WIDTH_AND_CHUNK)
 
 
 def test_batched_lanes_differ_by_no_more_than_rounding(looped: Lanes, batched: Lanes) -> None:

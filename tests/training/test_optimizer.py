@@ -140,17 +140,17 @@ def test_traced_knobs_share_a_program_and_change_nothing() -> None:
     parameters = jax.tree.map(jnp.asarray, make_parameters())
 
     @jax.jit
-    def two_steps(knobs: Array) -> Tree:
-        optimizer = make_optimizer(knobs[0], knobs[1], knobs[2], knobs[3])
+    def two_steps(traced: Array) -> Tree:
+        optimizer = make_optimizer(traced[0], traced[1], traced[2], traced[3])
         state, result = optimizer.init(parameters), parameters
         for g in gradients[:2]:
             updates, state = optimizer.update(jax.tree.map(jnp.asarray, g), state, result)
             result = jax.tree.map(jnp.add, result, updates)
         return dict(result)
 
-    for knobs in [(1e-3, 0.5, 2.0, 0.98), (3e-4, 0.0, 0.0, 0.9), (1e-2, 1.0, 0.5, 0.5)]:
-        expected = run(make_optimizer(*knobs), gradients[:2])[-1]
-        actual = two_steps(jnp.asarray(knobs, jnp.float32))
+    for traced in [(1e-3, 0.5, 2.0, 0.98), (3e-4, 0.0, 0.0, 0.9), (1e-2, 1.0, 0.5, 0.5)]:
+        expected = run(make_optimizer(*traced), gradients[:2])[-1]
+        actual = two_steps(jnp.asarray(traced, jnp.float32))
         for name in SHAPES:
             np.testing.assert_allclose(actual[name], expected[name], rtol=1e-6, atol=1e-7)
     assert cache_size(two_steps) == 1

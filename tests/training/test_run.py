@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from miiii_search.experiment.metrics import digest
-from miiii_search.experiment.record import Look, Record
+from miiii_search.experiment.record import Record, WeightSnapshot
 from miiii_search.experiment.spec import Experiment
 from miiii_search.training.run import Result, train
 from tests.training.small import NARROW
@@ -19,9 +19,9 @@ LONG = Experiment(p=11, task="nanda", train_fraction=0.5, epochs=600, evaluate_e
 DROPPING = NARROW.model_copy(update={"dropout": 0.2})
 
 
-def trained(until: int | None = None, **arguments: Any) -> tuple[Result, dict[int, Look]]:
+def trained(until: int | None = None, **arguments: Any) -> tuple[Result, dict[int, WeightSnapshot]]:
     """The run, and its looks by epoch."""
-    looks: list[Look] = []
+    looks: list[WeightSnapshot] = []
     result = train(LONG, DROPPING, on_look=looks.append, until=until, **arguments)
     found = {look.epoch: look for look in looks}
     assert len(found) == len(looks)
@@ -29,14 +29,14 @@ def trained(until: int | None = None, **arguments: Any) -> tuple[Result, dict[in
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[Result, dict[int, Look]]:
+def whole() -> tuple[Result, dict[int, WeightSnapshot]]:
     result, looks = trained()
     assert result.progress.ended and list(looks) == [256, 512, 600]
     assert digest(looks[600].weights) == digest(result.weights) == result.metrics.weights_sha256
     return result, looks
 
 
-def same(one: Look, other: Look) -> bool:
+def same(one: WeightSnapshot, other: WeightSnapshot) -> bool:
     return digest(one.weights) == digest(other.weights) and bool((one.spectrum == other.spectrum).all())
 
 
@@ -50,7 +50,7 @@ def assert_begins(part: Result, whole: Result) -> None:
 
 
 @pytest.mark.parametrize("until", [8, 256, 264, 512, 592])
-def test_until_is_the_beginning_of_the_whole_run(whole: tuple[Result, dict[int, Look]], until: int) -> None:
+def test_until_is_the_beginning_of_the_whole_run(whole: tuple[Result, dict[int, WeightSnapshot]], until: int) -> None:
     part, looks = trained(until)
     assert not part.progress.ended and part.progress.epoch == until
     assert_begins(part, whole[0])
@@ -62,7 +62,7 @@ def test_until_is_the_beginning_of_the_whole_run(whole: tuple[Result, dict[int, 
 
 
 @pytest.mark.parametrize("until", [600, 10_000])
-def test_until_the_end(whole: tuple[Result, dict[int, Look]], until: int) -> None:
+def test_until_the_end(whole: tuple[Result, dict[int, WeightSnapshot]], until: int) -> None:
     part, looks = trained(until)
     assert part.metrics == whole[0].metrics and part.progress.ended
     assert list(looks) == list(whole[1])
@@ -74,7 +74,7 @@ def test_until_is_an_evaluation(until: int) -> None:
         trained(until)
 
 
-def test_a_run_that_is_stopped(whole: tuple[Result, dict[int, Look]]) -> None:
+def test_a_run_that_is_stopped(whole: tuple[Result, dict[int, WeightSnapshot]]) -> None:
     """It ends at the next chunk, with what was trained by then; at the soonest after one evaluation."""
     part, looks = trained(stop=lambda: True)
     assert part.progress.epoch == 8 and not part.progress.ended and looks == {}

@@ -22,7 +22,7 @@ from miiii_search.training.device import cores
 from miiii_search.training.lanes import Lanes, Snapshot
 from miiii_search.training.program import Program, ProgramKey
 from miiii_search.training.trainer import Chunk, Run, Saved, Trainer, Update
-from miiii_search.training.trainer_pool import Crew
+from miiii_search.training.trainer_pool import TrainerPool
 from tests.training.small import EXPLODING, NARROW, SMALL, with_seed
 
 LONG = SMALL.model_copy(update={"epochs": 600})  # an evaluation every 12; looks at 264 and 516, and at the end
@@ -31,29 +31,29 @@ SECONDS = 120
 
 
 @pytest.fixture(params=[False, True], ids=["looped", "batched"])
-def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    crew = Crew(batched=request.param, on_chunk=chunks.append)
+def trainers(request: pytest.FixtureRequest) -> Iterator[TrainerPool]:
+    trainers = TrainerPool(batched=request.param, on_chunk=chunks.append)
     chunks.clear()
-    yield crew
-    crew.close(SECONDS)
+    yield trainers
+    trainers.close(SECONDS)
 
 
 chunks: list[Chunk] = []
 
 
-def next_of(crew: Crew) -> Update:
-    posted = crew.posted.get(timeout=SECONDS)
+def next_of(trainers: TrainerPool) -> Update:
+    posted = trainers.posted.get(timeout=SECONDS)
     if isinstance(posted, BaseException):
         raise posted
     assert isinstance(posted, Update)
     return posted
 
 
-def until_ended(crew: Crew, numbers: set[int]) -> dict[int, list[Update]]:
+def until_ended(trainers: TrainerPool, numbers: set[int]) -> dict[int, list[Update]]:
     """All updates of these runs, to their ends."""
     updates: dict[int, list[Update]] = {number: [] for number in numbers}
     while any(not of_run or of_run[-1].end is None for of_run in updates.values()):
-        update = next_of(crew)
+        update = next_of(trainers)
         if update.run in updates:
             updates[update.run].append(update)
     return updates
@@ -65,16 +65,16 @@ def weights_of(updates: list[Update]) -> Snapshot:
     return end.weights
 
 
-def test_runs_of_two_programs(crew: Crew) -> None:
+def test_runs_of_two_programs(trainers: TrainerPool) -> None:
     slow = NARROW.model_copy(update={"learning_rate": 1e-5})
     two_heads = slow.model_copy(update={"n_heads": 2})
     runs = [Run(0, LONG, slow), Run(1, with_seed(1, LONG), two_heads), Run(2, with_seed(2, LONG), slow)]
-    crew.admit(runs[:2])
-    first = next_of(crew)
-    crew.admit(runs[2:])  # while others train
-    updates = until_ended(crew, {0, 1, 2})
+    trainers.admit(runs[:2])
+    first = next_of(trainers)
+    trainers.admit(runs[2:])  # while others train
+    updates = until_ended(trainers, {0, 1, 2})
     updates[first.run].insert(0, first)
-    assert {(key.d_model, key.n_heads) for key in crew.keys} == {(32, 4), (32, 2)}
+    assert {(key.d_model, key.n_heads) for key in trainers.keys} == {(32, 4), (32, 2)}
     for each in runs:
         of_run = updates[each.number]
         record = Record.concatenate([update.record() for update in of_run])
@@ -91,49 +91,49 @@ def test_runs_of_two_programs(crew: Crew) -> None:
 
 
 def test_looped_runs_are_identical_to_those_alone() -> None:
-    crew = Crew(batched=False)
-    crew.admit([Run(seed, with_seed(seed), NARROW) for seed in range(3)])
-    updates = until_ended(crew, {0, 1, 2})
+    trainers = TrainerPool(batched=False)
+    trainers.admit([Run(seed, with_seed(seed), NARROW) for seed in range(3)])
+    updates = until_ended(trainers, {0, 1, 2})
     for seed in range(3):
         expected = run.train(with_seed(seed), NARROW).weights
         for name, array in weights_of(updates[seed]).items():
             np.testing.assert_array_equal(array, expected[name])
-    crew.close(SECONDS)
+    trainers.close(SECONDS)
 
 
-def test_a_stopped_run_ends_where_it_stands(crew: Crew) -> None:
-    crew.admit([Run(7, ENDLESS, NARROW), Run(8, with_seed(1, ENDLESS), NARROW)])
-    next_of(crew)
-    crew.stop(7)
-    [*_, last] = until_ended(crew, {7})[7]
+def test_a_stopped_run_ends_where_it_stands(trainers: TrainerPool) -> None:
+    trainers.admit([Run(7, ENDLESS, NARROW), Run(8, with_seed(1, ENDLESS), NARROW)])
+    next_of(trainers)
+    trainers.stop(7)
+    [*_, last] = until_ended(trainers, {7})[7]
     assert last.end is not None and not last.progress.ended
     assert 0 < last.progress.epoch < ENDLESS.epochs
     assert last.record().epoch[-1] == last.progress.epoch
     assert last.end.final["test_accuracy"].shape == (len(ENDLESS.moduli),)
     # The other one goes on.
-    assert [next_of(crew).run for _ in range(3)] == [8, 8, 8]
+    assert [next_of(trainers).run for _ in range(3)] == [8, 8, 8]
 
 
-def test_a_dropped_run_is_silent(crew: Crew) -> None:
-    crew.admit([Run(1, ENDLESS, NARROW), Run(2, with_seed(1, ENDLESS), NARROW)])
-    next_of(crew)
-    crew.drop(1)
-    crew.drop(99)  # unknown, as one that ended long ago
-    crew.admit([Run(3, with_seed(2), NARROW)])
-    until_ended(crew, {3})
-    assert {next_of(crew).run for _ in range(4)} == {2}
+def test_a_dropped_run_is_silent(trainers: TrainerPool) -> None:
+    trainers.admit([Run(1, ENDLESS, NARROW), Run(2, with_seed(1, ENDLESS), NARROW)])
+    next_of(trainers)
+    trainers.drop(1)
+    trainers.drop(99)  # unknown, as one that ended long ago
+    trainers.admit([Run(3, with_seed(2), NARROW)])
+    until_ended(trainers, {3})
+    assert {next_of(trainers).run for _ in range(4)} == {2}
 
 
-def test_a_run_that_explodes(crew: Crew) -> None:
-    crew.admit([Run(1, SMALL, EXPLODING), Run(2, with_seed(1), NARROW)])
-    updates = until_ended(crew, {1, 2})
+def test_a_run_that_explodes(trainers: TrainerPool) -> None:
+    trainers.admit([Run(1, SMALL, EXPLODING), Run(2, with_seed(1), NARROW)])
+    updates = until_ended(trainers, {1, 2})
     assert updates[1][-1].progress.failed_epoch == 2
     assert updates[2][-1].progress.epoch == 200
 
 
 def test_waiting_for_news_ends_whenever_a_signal_comes() -> None:
     """A signal at the very moment when the wait would end: a queue of the standard library waits for ever then."""
-    posted, heard = Crew().posted, 0
+    posted, heard = TrainerPool().posted, 0
 
     def on_signal(_number: int, _frame: Any) -> None:
         nonlocal heard
@@ -183,17 +183,17 @@ def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: 
 def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
     """Saved, closed, written to a file and read, and trained on by another crew: the same as without a break."""
     for batched in (False, True):
-        crew = Crew(batched=batched, save_seconds=0.05)
-        crew.admit([Run(1, LONG, NARROW)])
+        trainers = TrainerPool(batched=batched, save_seconds=0.05)
+        trainers.admit([Run(1, LONG, NARROW)])
         records, saved = list[Record](), list[Saved]()
         while not saved:
-            posted = crew.posted.get(timeout=SECONDS)
+            posted = trainers.posted.get(timeout=SECONDS)
             if isinstance(posted, Saved):
                 saved.append(posted)
             else:
                 assert isinstance(posted, Update)
                 records.append(posted.record())
-        crew.close(SECONDS)
+        trainers.close(SECONDS)
         before = Record.concatenate(records)
         assert before.epoch[-1] == saved[0].epoch
         checkpoint = Checkpoint(LONG, NARROW, saved[0].epoch, saved[0].snapshot, before, {}, {"device": "this"})
@@ -202,12 +202,12 @@ def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
         read = Checkpoint.from_bytes((tmp_path / "file").read_bytes())
         assert read.is_of(LONG, NARROW) and not read.is_of(LONG, EXPLODING)
         assert (read.epoch, read.origin) == (checkpoint.epoch, checkpoint.origin)
-        crew = Crew(batched=batched)
-        crew.admit([Run(2, LONG, NARROW, read.snapshot)])
-        updates = until_ended(crew, {2})[2]
-        crew.close(SECONDS)
+        trainers = TrainerPool(batched=batched)
+        trainers.admit([Run(2, LONG, NARROW, read.snapshot)])
+        updates = until_ended(trainers, {2})[2]
+        trainers.close(SECONDS)
         whole = Record.concatenate([read.record, *(update.record() for update in updates)])
-        unbroken = Crew(batched=batched)
+        unbroken = TrainerPool(batched=batched)
         unbroken.admit([Run(3, LONG, NARROW)])
         expected = until_ended(unbroken, {3})[3]
         unbroken.close(SECONDS)
@@ -219,16 +219,16 @@ def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
 
 
 def test_a_closing_crew_saves_all_runs() -> None:
-    crew = Crew(batched=False, save_seconds=3600)
-    crew.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(3)])
+    trainers = TrainerPool(batched=False, save_seconds=3600)
+    trainers.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(3)])
     begun = dict[int, int]()
     while len(begun) < 3:
-        update = next_of(crew)
+        update = next_of(trainers)
         begun[update.run] = update.progress.epoch
-    crew.close(SECONDS)
+    trainers.close(SECONDS)
     saved = dict[int, int]()
-    while not crew.posted.empty():
-        posted = crew.posted.get()
+    while not trainers.posted.empty():
+        posted = trainers.posted.get()
         if isinstance(posted, Update):
             begun[posted.run] = posted.progress.epoch
         elif isinstance(posted, Saved):
@@ -248,16 +248,16 @@ def test_a_damaged_checkpoint_is_noticed() -> None:
 
 
 def test_closing_does_not_wait_for_lanes_in_line() -> None:
-    crew, lanes = Crew(batched=False, on_chunk=chunks.append), 6 * cores()
+    trainers, lanes = TrainerPool(batched=False, on_chunk=chunks.append), 6 * cores()
     chunks.clear()
-    crew.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(lanes)])
+    trainers.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(lanes)])
     begun = set[int]()
     while len(begun) < lanes:
-        begun.add(next_of(crew).run)
-    for trainer in list(crew._of_runs.values()):
+        begun.add(next_of(trainers).run)
+    for trainer in list(trainers._of_runs.values()):
         trainer.close()
     at = time.monotonic()  # all have been told
-    crew.close(SECONDS)
+    trainers.close(SECONDS)
     # A turn may begin at this very moment; those that wait for theirs do not take it.
     assert sum(chunk.start > at for chunk in chunks) <= cores()
 

@@ -14,9 +14,15 @@ from miiii_search.storage.database import Database
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study, create_study
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.budget import LONGEST_SECONDS, SHORTEST_SECONDS, Allowance, read_usage, spent_by_now
+from miiii_search.trial_queue.budget import (
+    LONGEST_SECONDS,
+    SHORTEST_SECONDS,
+    BudgetReservation,
+    read_usage,
+    spent_by_now,
+)
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.results import Ending, Outcome, finish
+from miiii_search.trial_queue.results import Ending, TrialResult, finish
 from tests.support import SECONDS, claim, end, make_spec, read_back, together
 
 
@@ -39,8 +45,8 @@ def ledger(study: Study) -> float:
         return read_usage(connection, study.study_id).device_seconds
 
 
-def allowance(study: Study, devices: int, clock: Clock) -> Allowance:
-    return Allowance(study.database, study.study_id, study.spec.budget, devices, clock)
+def reservation(study: Study, devices: int, clock: Clock) -> BudgetReservation:
+    return BudgetReservation(study.database, study.study_id, study.spec.budget, devices, clock)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -51,7 +57,7 @@ def test_workers_never_use_more_device_time_than_there_is(database: Database, se
     held, workers, margin = 0.0, [], chance.choice([2.0, 7.0, 21.0])
     for _ in range(5):
         devices = chance.choice([1, 2, 8])
-        workers.append((devices, allowance(study, devices, clock)))
+        workers.append((devices, reservation(study, devices, clock)))
     training = set(range(5))
     for _ in range(3000):
         for k in sorted(training):
@@ -80,7 +86,7 @@ def test_workers_never_use_more_device_time_than_there_is(database: Database, se
 def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours: float) -> None:
     """And the study is done then, however long the worker takes to end: nobody else would come to make it so."""
     study, clock = study_with(database, device_hours=hours), Clock()
-    worker = allowance(study, 2, clock)
+    worker = reservation(study, 2, clock)
     worker.ask(margin)
     while worker.over(margin) is None:
         clock.now += 1.0
@@ -95,13 +101,13 @@ def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours:
 
 def test_what_is_reserved_survives_an_outage_and_a_lost_answer(database: Database) -> None:
     study, clock = study_with(database, device_hours=100.0), Clock()
-    worker = allowance(study, 1, clock)
+    worker = reservation(study, 1, clock)
     worker.ask()
     assert worker.seconds_left == LONGEST_SECONDS
     clock.now += 600  # the database is away for ten minutes
     assert worker.over(2.0) is None
     before = ledger(study)
-    other = allowance(study, 1, clock)
+    other = reservation(study, 1, clock)
     other._holder = worker._holder  # what it wrote is there; the answer never came
     other.ask()
     assert ledger(study) == before
@@ -109,7 +115,7 @@ def test_what_is_reserved_survives_an_outage_and_a_lost_answer(database: Databas
 
 def test_pausing_gives_back_what_was_not_used(database: Database) -> None:
     study, clock = study_with(database, device_hours=1.0), Clock()
-    worker = allowance(study, 4, clock)
+    worker = reservation(study, 4, clock)
     worker.ask()
     clock.now += 7
     worker.pause()
@@ -125,7 +131,7 @@ def test_pausing_gives_back_what_was_not_used(database: Database) -> None:
 def test_together_workers_reserve_no_more_than_there_is(database: Database) -> None:
     """At once, in threads: the ledger is read and written under one lock."""
     study = study_with(database, device_hours=60 / 3600)
-    workers = [allowance(study, 1, Clock()) for _ in range(8)]
+    workers = [reservation(study, 1, Clock()) for _ in range(8)]
     together(*[worker.ask for worker in workers])
     assert sum(max(worker.seconds_left, 0) for worker in workers) <= 60
     assert ledger(study) <= 60
@@ -133,7 +139,7 @@ def test_together_workers_reserve_no_more_than_there_is(database: Database) -> N
 
 def test_wall_time_runs_from_the_first_claim_for_all_workers(database: Database) -> None:
     study, clock = study_with(database, wall_hours=1.0), Clock()
-    first, second = allowance(study, 1, clock), allowance(study, 8, clock)
+    first, second = reservation(study, 1, clock), reservation(study, 8, clock)
     first.ask()
     assert first.over(2.0) is None and not study.is_done()
     with database.transaction() as connection:  # an hour ago
@@ -155,7 +161,7 @@ def test_wall_time_runs_from_the_first_claim_for_all_workers(database: Database)
 
 
 def solve(study: Study, lease: Lease) -> Ending:
-    outcome = Outcome(TrialState.COMPLETE, 1.5, "solved.", {"epochs_to_solve": 8}, [], is_solved=True)
+    outcome = TrialResult(TrialState.COMPLETE, 1.5, "solved.", {"epochs_to_solve": 8}, [], is_solved=True)
     return finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), outcome, study.spec.budget.solved)
 
 
@@ -169,7 +175,7 @@ def test_solved_trials_are_counted_exactly(database: Database) -> None:
     assert sum(t.state == TrialState.COMPLETE for t in trials) == 3
     assert sum(t.state == TrialState.WAITING for t in trials) == len(trials) - 3
     assert study.is_done()
-    worker = allowance(study, 1, Clock())
+    worker = reservation(study, 1, Clock())
     worker.ask()
     assert worker.over(1.0) == "3 trials are solved, as many as the budget asks for"
 
@@ -198,7 +204,7 @@ def test_a_study_over_its_budget_is_done_once_nothing_runs(database: Database) -
 def test_budgets_of_two_studies_are_apart(database: Database) -> None:
     study, clock = study_with(database, device_hours=1.0, solved=1), Clock()
     other = create_study(database, "other", make_spec(budget={"device_hours": 1.0, "solved": 1}))
-    allowance(study, 1, clock).ask()
+    reservation(study, 1, clock).ask()
     solve(study, claim(study, SECONDS))
     assert ledger(other) == 0
     assert study.is_done() and not other.is_done()

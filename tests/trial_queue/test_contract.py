@@ -44,7 +44,7 @@ from miiii_search.study.status import read_status
 from miiii_search.study.study import METRIC, Study, create_study, open_study, study_names
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease, hand_back, requeue_overdue
-from miiii_search.trial_queue.results import Ending, Outcome, finish, report, retry
+from miiii_search.trial_queue.results import Ending, TrialResult, finish, report, retry
 from miiii_search.worker.checkpoints import share, shared_epochs
 from tests.postgres import PostgresServer
 from tests.support import (
@@ -346,7 +346,9 @@ def test_a_guessed_token_renews_nothing(study: Study) -> None:
     forged = Lease(lease.trial_id, lease.number, "0" * 32)
     assert report(study.database, [Heartbeat(forged, 1, 1.0)], {forged: {4: 0.5}}, SECONDS) == set()
     assert (
-        finish(study.database, study.study_id, Heartbeat(forged, 1, 1.0), Outcome(TrialState.FAIL, None, "x", {}, []))
+        finish(
+            study.database, study.study_id, Heartbeat(forged, 1, 1.0), TrialResult(TrialState.FAIL, None, "x", {}, [])
+        )
         == Ending.LOST
     )
     assert read_back(study).trials[lease.number].intermediate_values == {}
@@ -526,7 +528,7 @@ def test_finish_is_seen(study: Study, tmp_path: Path, state: TrialState, value: 
     note = "solved λ = ½ at epoch 7. " * 300  # more than the dashboard keeps in one attribute
     attributes = {"epochs_to_solve": 7, "test_accuracy": {"7": 0.5}, "device": "cpu", "none": None}
     files = {"curve.png": b"\x89PNG" + bytes(300), "record.npz": random.Random(0).randbytes(200_000)}
-    outcome = Outcome(state, value, note, attributes, [Artifact(*file) for file in files.items()])
+    outcome = TrialResult(state, value, note, attributes, [Artifact(*file) for file in files.items()])
     assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.WRITTEN
 
     seen = read_back(study)
@@ -553,7 +555,7 @@ def test_finish_is_seen(study: Study, tmp_path: Path, state: TrialState, value: 
 def test_finish_is_all_or_nothing(study: Study) -> None:
     lease = claim(study)
     before = everything(study.database)
-    outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
+    outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
     for statement in ("DELETE FROM miiii_leases", "UPDATE trials", "INSERT INTO study_system_attributes"):
         with failing_at(study.database, statement):
             finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome)
@@ -571,7 +573,7 @@ def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
     before = everything(study.database)
     beat = Heartbeat(evicted, 8, 1.0)
     assert report(study.database, [beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
-    outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
+    outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
     assert finish(study.database, study.study_id, beat, outcome) == Ending.LOST
     assert not retry(study.database, beat, 1, "went wrong")
     assert not share(study.database, beat, 8, b"checkpoint", SECONDS)
@@ -583,13 +585,14 @@ def test_a_trial_is_ended_once(study: Study) -> None:
     lease = claim(study)
     beat = Heartbeat(lease, 7, 1.0)
     assert (
-        finish(study.database, study.study_id, beat, Outcome(TrialState.COMPLETE, 1.0, "one.", {}, []))
+        finish(study.database, study.study_id, beat, TrialResult(TrialState.COMPLETE, 1.0, "one.", {}, []))
         == Ending.WRITTEN
     )
     before = everything(study.database)
     # The same lease: its first answer may have been lost on its way.
     assert (
-        finish(study.database, study.study_id, beat, Outcome(TrialState.FAIL, None, "two.", {}, [])) == Ending.WRITTEN
+        finish(study.database, study.study_id, beat, TrialResult(TrialState.FAIL, None, "two.", {}, []))
+        == Ending.WRITTEN
     )
     assert everything(study.database) == before
 
@@ -647,7 +650,7 @@ def test_a_database_of_an_earlier_version_gets_what_it_lacks(study: Study) -> No
 def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
     lease = claim(study)
     read_back(study).tell(lease.number, 0.125)
-    outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
+    outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
     assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.LOST
     trial = read_back(study).trials[lease.number]
     assert (trial.value, trial.user_attrs) == (0.125, {})
@@ -732,7 +735,7 @@ def test_bytes_come_before_what_points_to_them(database: Database, monkeypatch: 
     study = create_study(database, "study", make_spec())
     lease = claim(study)
     monkeypatch.setattr(artifacts, "ARTIFACT_LIMIT", 3)
-    outcome = Outcome(TrialState.COMPLETE, 1.0, "ended.", {}, [Artifact("a.png", b"four")])
+    outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {}, [Artifact("a.png", b"four")])
     with pytest.raises(ValueError, match="at most 3 bytes"):
         finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome)
     assert get_all_artifact_meta(read_back(study).trials[lease.number], storage=database.optuna) == []

@@ -25,7 +25,7 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import create_study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.results import Ending, Outcome, finish, report, retry
+from miiii_search.trial_queue.results import Ending, TrialResult, finish, report, retry
 from miiii_search.worker.checkpoints import share, shared_epochs
 from tests.support import make_spec
 
@@ -112,7 +112,7 @@ class LeaseModel(RuleBasedStateMachine):
     def finish(self, lease: Lease, state: TrialState) -> None:
         trial = self.trials[lease.number]
         ended_by_it = trial.state.is_finished() and self.ended_by.get(lease.number) == lease
-        outcome = Outcome(state, 0.5, "ended.", {}, [])
+        outcome = TrialResult(state, 0.5, "ended.", {}, [])
         ending = finish(DATABASE[0], self.study.study_id, Heartbeat(lease, 1, 1.0), outcome)
         assert (ending == Ending.WRITTEN) == (self.held(lease) or ended_by_it)
         if self.held(lease):

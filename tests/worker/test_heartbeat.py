@@ -15,7 +15,7 @@ from miiii_search.study.study import Study, create_study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, hand_back, requeue_overdue
 from miiii_search.worker import heartbeat
-from miiii_search.worker.heartbeat import Renewer
+from miiii_search.worker.heartbeat import HeartbeatThread
 from tests.support import OVERDUE, SECONDS, claim, make_spec, wait_until
 
 
@@ -39,7 +39,7 @@ def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
         assert requeue_overdue(study.database, study.study_id) == []
         return renewed_at(study)[lease.trial_id] > first + 5.5
 
-    with Renewer(study.database, 5.0) as renewer:
+    with HeartbeatThread(study.database, 5.0) as renewer:
         renewer.tell([Heartbeat(lease, 7, 1.0)])
         wait_until(is_older_than_a_lease)
     assert renewer.lost == set()
@@ -48,7 +48,7 @@ def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
 def test_what_was_lost_is_told(study: Study) -> None:
     mine, lost = claim(study), claim(study, OVERDUE)
     requeue_overdue(study.database, study.study_id)
-    with Renewer(study.database, 0.1) as renewer:
+    with HeartbeatThread(study.database, 0.1) as renewer:
         renewer.tell([Heartbeat(mine, 1, 1.0), Heartbeat(lost, 1, 1.0)])
         wait_until(lambda: renewer.lost)
         assert renewer.lost == {lost}
@@ -59,7 +59,7 @@ def test_what_was_lost_is_told(study: Study) -> None:
 def test_a_main_thread_that_hangs_loses_its_leases(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "STALL_SECONDS", 0.2)
     lease = claim(study, 0.2)
-    with Renewer(study.database, 0.2) as renewer:
+    with HeartbeatThread(study.database, 0.2) as renewer:
         renewer.tell([Heartbeat(lease, 1, 1.0)])
         assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [lease.number]
 
@@ -76,7 +76,7 @@ def test_an_outage_is_lived_through(study: Study) -> None:
     first = renewed_at(study)[lease.trial_id]
     sa.event.listen(study.database.engine, "begin", fail)
     try:
-        with Renewer(study.database, 0.4) as renewer:
+        with HeartbeatThread(study.database, 0.4) as renewer:
             renewer.tell([Heartbeat(lease, 1, 1.0)])
             wait_until(lambda: failures > 3)
             assert renewer.lost == set()

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Pruning
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.base import Case
+from miiii_search.pruners.base import PruningContext
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study
 from miiii_search.worker import pruning as judging
@@ -26,7 +26,7 @@ class Failing:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def decide(self, case: Case) -> str | None:
+    def should_prune(self, case: PruningContext) -> str | None:
         self.asked.append((case.trial.trial_id, case.epoch))
         return f"{1 / (case.trial.trial_id % 2)} is enough"
 

@@ -18,7 +18,7 @@ from miiii_search.experiment.metrics import accuracy_text
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from miiii_search.study.replicates import Standing
+    from miiii_search.study.replicates import SeedStats
     from miiii_search.study.status import Status
     from miiii_search.study.study import Study
 
@@ -205,7 +205,7 @@ def _leaders(status: Status) -> Fitted:
     )
 
 
-def standings_table(standings: Sequence[Standing], rows: int = 5) -> Fitted:
+def standings_table(standings: Sequence[SeedStats], rows: int = 5) -> Fitted:
     """The best configurations over their seeds, by the median."""
     shown = standings[:rows]
     numbers = [", ".join(str(number) for number in sorted(trial.number for trial in s.trials)) for s in shown]

@@ -29,7 +29,7 @@ from miiii_search.config.overrides import to_tree, with_settings
 from miiii_search.config.presets import get_configuration
 from miiii_search.errors import UserError, reason
 from miiii_search.experiment.metrics import accuracy_text, compare
-from miiii_search.experiment.record import Floats, Look, Record, write_snapshot
+from miiii_search.experiment.record import Floats, Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 from miiii_search.files import write_file
 from miiii_search.runs.folder import (
@@ -226,7 +226,7 @@ def train_visibly(
     use_compilation_cache()
     spectra: dict[int, Floats] = {}
 
-    def keep(look: Look) -> None:
+    def keep(look: WeightSnapshot) -> None:
         spectra[look.epoch] = look.spectrum
         try:
             write_snapshot(snapshots, look)

@@ -13,12 +13,12 @@ from miiii_search.cli.views.display import ENDED, STATES, duration
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.study.delete import Holdings
-from miiii_search.study.overview import ORDER, Listed
+from miiii_search.study.overview import ORDER, StudyOverview
 
 _STYLES = {"running": "cyan", "paused": "yellow", "done": "green"}
 
 
-def studies_table(listed: Sequence[Listed], storage: str) -> RenderableType:
+def studies_table(listed: Sequence[StudyOverview], storage: str) -> RenderableType:
     """The studies, each in a row; in a narrow terminal with fewer figures."""
     title = Text(f"{len(listed)} stud{'y' if len(listed) == 1 else 'ies'} in {storage}", "bold", overflow="fold")
     study = Column("study", [one.name for one in listed], left=True, least=16, fold=True)

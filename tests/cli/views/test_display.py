@@ -17,7 +17,7 @@ from miiii_search.study.overview import list_studies
 from miiii_search.study.status import Running, Status, read_status
 from miiii_search.study.study import create_study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Outcome, finish
+from miiii_search.trial_queue.results import TrialResult, finish
 from tests.support import claim, end, make_spec
 
 
@@ -65,7 +65,7 @@ def test_why_trials_were_pruned(tmp_path: Path) -> None:
     for k in range(5):
         lease = claim(study)
         attributes = {"reason": f"it looked [b]hopeless[/b] {k} times", "epochs_trained": 16 * (k + 1)}
-        outcome = Outcome(TrialState.PRUNED, 0.5, "pruned.", attributes, [])
+        outcome = TrialResult(TrialState.PRUNED, 0.5, "pruned.", attributes, [])
         finish(database, study.study_id, Heartbeat(lease, 16, 1.0), outcome)
     now = read_status(study)
     database.close()

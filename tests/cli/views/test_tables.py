@@ -19,11 +19,11 @@ from miiii_search.cli.views.studies import studies_table
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.config.study_spec import Replicates
 from miiii_search.storage.database import Database, open_database
-from miiii_search.study.overview import ORDER, Listed
+from miiii_search.study.overview import ORDER, StudyOverview
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study, create_study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Outcome, finish, report
+from miiii_search.trial_queue.results import TrialResult, finish, report
 from tests.support import SECONDS, claim, make_spec, metrics_of
 
 LONG = "a study [b]with[/b] a :bug: and a name " + "much-too-long-for-a-line" * 6
@@ -49,7 +49,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         lease = claim(study)
         report(database, [Heartbeat(lease, 8, 1.0)], {lease: {4: 0.25, 8: 0.5}}, SECONDS)
         known = {"metrics": metrics_of(study), "epochs_to_solve": 12 if k == 0 else None, "reason": REASON}
-        outcome = Outcome(
+        outcome = TrialResult(
             state, None if state == TrialState.FAIL else 0.5, "ended.", {"epochs_trained": 16, **known}, []
         )
         finish(database, study.study_id, Heartbeat(lease, 16, 1.0), outcome)
@@ -83,8 +83,8 @@ def test_the_list_at_any_width() -> None:
     now = datetime.now(UTC)
     counts = dict(zip(ORDER, (10000, 128, 3456, 4567, 12), strict=True))
     listed = [
-        Listed(LONG, "waiting for a coordinator", counts, 18163, 1.98765, now),
-        Listed("short", "running", counts, 18163, None, None),
+        StudyOverview(LONG, "waiting for a coordinator", counts, 18163, 1.98765, now),
+        StudyOverview("short", "running", counts, 18163, None, None),
     ]
     storage = "postgresql://me:***@a-machine-with-a-long-name.of-a-lab.example.org/database"
     for width in (60, 80):
