@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.integration.chaos import EPOCHS, FAULTS, Result, run, unbroken
+from miiii_search.testing.faults import EPOCHS, FAULTS, Result, run, unbroken
 
 TRIALS = 24
 """Of a study."""

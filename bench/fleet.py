@@ -34,8 +34,6 @@ import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.crew import FakeTrainerPool
-
 from miiii_search.config.presets import TABLE_1
 from miiii_search.config.study_spec import Budget, Replicates, StudySpec, rungs
 from miiii_search.experiment.record import Record
@@ -44,11 +42,12 @@ from miiii_search.pruners import peers
 from miiii_search.storage import database as storage
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study, open_study
+from miiii_search.testing.postgres import PostgresServer
+from miiii_search.testing.trainer_pool import FakeTrainerPool
 from miiii_search.training.lane_state import Progress, Rows
 from miiii_search.training.trainer import FinalState, Run, Update
 from miiii_search.trial_queue import leases
 from miiii_search.worker import finalizer, heartbeat, worker
-from tests.postgres import PostgresServer
 
 LANES = 32
 PROCESSES = 4

@@ -35,8 +35,8 @@ from miiii_search.study.overview import list_studies
 from miiii_search.study.replicates import ended, standings
 from miiii_search.study.status import LAST_PRUNED, StatusReader, best_trial, ranked, read_best, read_status
 from miiii_search.study.study import Study, create_study
+from miiii_search.testing.postgres import PostgresServer
 from miiii_search.trial_queue import leases
-from tests.postgres import PostgresServer
 
 EPOCHS = 65536
 WAITING, RUNNING = 64, 32

@@ -41,6 +41,7 @@ from miiii_search.storage import schema
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import Study, create_study
+from miiii_search.testing.postgres import PostgresServer
 from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.lanes import Lanes
@@ -50,7 +51,6 @@ from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish, report
 from miiii_search.worker.checkpoints import KEPT, ByteBudget, LocalCheckpoints, Policy, share, shared_epochs
 from miiii_search.worker.heartbeat import RENEW_SECONDS
-from tests.postgres import PostgresServer
 
 EPOCHS = 2048
 """Of a trial. Short, which is hard on us: one of the paper's 65,536 has 10 rungs more and trains 32 times as long."""

@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 
 from miiii_search.storage.database import Database, open_database
-from tests.postgres import DatabaseServer, PostgresServer
+from miiii_search.testing.postgres import DatabaseServer, PostgresServer
 from tests.support import all_tables
 
 # A busy machine may hold up any example.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.processes import clean_environment
+from miiii_search.testing.processes import clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,8 +14,8 @@ from miiii_search.cli.options import DEFAULT_STORAGE, storage_of
 from miiii_search.dashboard.auth import read_password
 from miiii_search.environment import cache_folder, clean_variables, state_folder
 from miiii_search.errors import UserError
+from miiii_search.testing.processes import COMMAND, TINY, clean_environment
 from miiii_search.training.device import use_compilation_cache
-from tests.integration.processes import COMMAND, TINY, clean_environment
 
 UNKNOWN = ("unshare", "--user", "--map-user=54321")
 """A user whom the system does not know, with the same rights."""

@@ -22,8 +22,8 @@ from optuna.trial import TrialState
 
 from miiii_search.cli import app
 from miiii_search.storage.database import SILENCE_SECONDS, STALLED_SECONDS, WAYS_OUT
+from miiii_search.testing.processes import COMMAND, TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.device import use_compilation_cache
-from tests.integration.processes import COMMAND, TINY, Processes, clean_environment, read_trials, wait_for
 
 WORKERS = Path(__file__).parent.parent / "workers"
 PAGE = (WORKERS / "README.md").read_text(encoding="utf-8")

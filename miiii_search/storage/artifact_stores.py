@@ -93,7 +93,9 @@ def open_place(place: str) -> ArtifactStore:
 
 
 class RemoteArtifactStore:
-    """Optuna's `ArtifactStore` protocol on a folder or a bucket. Whatever goes wrong there is a `ArtifactStoreUnavailable`."""
+    """Optuna's `ArtifactStore` protocol on a folder or a bucket. Whatever goes wrong raises
+    `ArtifactStoreUnavailable`.
+    """
 
     def __init__(self, place: str) -> None:
         self._prefix = ""
@@ -196,7 +198,10 @@ class CombinedArtifactStore:
         self._inside = DatabaseArtifactStore(database)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes. Raises `ArtifactNotFound`, or `ArtifactStoreUnavailable` if it may be in a place that is down."""
+        """The artifact's bytes.
+
+        Raises `ArtifactNotFound`, or `ArtifactStoreUnavailable` if it may be in a place that is down.
+        """
         reader: BinaryIO = self._find(lambda store: store.open_reader(artifact_id), artifact_id)
         return reader
 

@@ -223,7 +223,10 @@ class Worker:
                 self._say(self._leave(held))
 
     def _hand_back(self, held: list[Lease], deadline: float) -> list[int]:
-        """Hands trials back, trying again until the deadline: the database may be starting. Raises `DatabaseUnavailable`."""
+        """Hands trials back, and tries again until the deadline: the database may be starting.
+
+        Raises `DatabaseUnavailable`.
+        """
         while True:
             self._retry.hurry()  # a pause between two tries may be longer than what is left
             try:

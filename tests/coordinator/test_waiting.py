@@ -7,7 +7,6 @@ import threading
 
 import pytest
 import sqlalchemy as sa
-from tests.crew import FakeTrainerPool
 
 from miiii_search.config.study_spec import Budget
 from miiii_search.coordinator import coordinator
@@ -16,6 +15,7 @@ from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import create_study, open_study
+from miiii_search.testing.trainer_pool import FakeTrainerPool
 from miiii_search.trial_queue import leases
 from miiii_search.worker import worker
 from tests.support import SECONDS, claim, end, make_spec, wait_until

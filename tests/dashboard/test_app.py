@@ -29,7 +29,7 @@ from optuna.study._frozen import FrozenStudy
 from miiii_search.dashboard.app import application, listen, serve
 from miiii_search.dashboard.auth import check_exposure, read_password
 from miiii_search.errors import UserError
-from tests.postgres import PostgresServer
+from miiii_search.testing.postgres import PostgresServer
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

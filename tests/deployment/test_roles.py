@@ -23,8 +23,8 @@ from miiii_search.errors import UserError
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.archive import export_study
 from miiii_search.study.study import create_study
-from tests.integration.processes import TINY, Processes, read_trials, wait_for
-from tests.postgres import open_engine
+from miiii_search.testing.postgres import open_engine
+from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 from tests.support import everything, make_spec, together, with_all
 
 

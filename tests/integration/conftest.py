@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.processes import Processes
+from miiii_search.testing.processes import Processes
 
 
 @pytest.fixture

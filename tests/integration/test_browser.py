@@ -23,9 +23,9 @@ from miiii_search.storage.artifacts import LEARNING_CURVES as CURVES
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study
+from miiii_search.testing.processes import TINY, Processes, wait_for
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import Ending, TrialResult, finish
-from tests.integration.processes import TINY, Processes, wait_for
 from tests.support import claim, make_spec, metrics_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.processes import TINY, Processes, wait_for
+from miiii_search.testing.processes import TINY, Processes, wait_for
 
 
 @pytest.fixture

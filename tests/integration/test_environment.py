@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from tests.integration.processes import TINY, Processes
+from miiii_search.testing.processes import TINY, Processes
 
 HOSTILE = {
     "JAX_ENABLE_X64": "banana",

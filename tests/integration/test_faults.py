@@ -22,11 +22,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from tests.integration import chaos
-from tests.integration.chaos import EPOCHS, FAULTS, Ended, create, ended
-from tests.integration.processes import Processes, read_trials, shared_trials, wait_for
-from tests.integration.proxy import Proxy
-from tests.postgres import PostgresServer
+from miiii_search.testing import faults
+from miiii_search.testing.faults import EPOCHS, FAULTS, Ended, create, ended
+from miiii_search.testing.postgres import PostgresServer
+from miiii_search.testing.processes import Processes, read_trials, shared_trials, wait_for
+from miiii_search.testing.proxy import Proxy
 
 KILLS = int(os.environ.get("MIIII_KILLS", "6"))
 TRIALS = int(os.environ.get("MIIII_FAULT_TRIALS", "8"))
@@ -45,10 +45,10 @@ def epochs_of(storage: str) -> list[int]:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Ended]:
     """What the trials come to without any fault."""
-    return chaos.unbroken(tmp_path_factory.mktemp("unbroken"), TRIALS)
+    return faults.unbroken(tmp_path_factory.mktemp("unbroken"), TRIALS)
 
 
-def assert_nothing_is_lost(result: chaos.Result) -> None:
+def assert_nothing_is_lost(result: faults.Result) -> None:
     assert (result.lost, result.doubled, result.reports_lost, result.different) == (0, 0, 0, 0)
 
 
@@ -58,7 +58,7 @@ def test_random_kills(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
     """SIGKILL at random moments: every trial ends once, and comes to what it comes to without."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
-    result = chaos.run(tmp_path, unbroken, TRIALS, ["worker killed"] * KILLS, random.Random(seed))
+    result = faults.run(tmp_path, unbroken, TRIALS, ["worker killed"] * KILLS, random.Random(seed))
     print(result)
     assert_nothing_is_lost(result)
     # The last of them may find the study done, and a few may all hit trials that were not saved yet: in the test at
@@ -74,7 +74,7 @@ def test_random_faults(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    result = chaos.run(tmp_path, unbroken, TRIALS, chance.sample(list(FAULTS), len(FAULTS)), chance)
+    result = faults.run(tmp_path, unbroken, TRIALS, chance.sample(list(FAULTS), len(FAULTS)), chance)
     print(result)
     assert_nothing_is_lost(result)
     assert result.faults

@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 from pathlib import Path
 
-from tests.integration.processes import COMMAND, TINY, Processes, clean_environment
+from miiii_search.testing.processes import COMMAND, TINY, Processes, clean_environment
 
 TRAIN = ("train", "--preset", "demo", *TINY)
 

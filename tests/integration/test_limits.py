@@ -19,11 +19,11 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study, open_study
+from miiii_search.testing.postgres import open_engine
+from miiii_search.testing.processes import Processes, read_trials, shared_trials, wait_for
 from miiii_search.training.trainer import Chunk
 from miiii_search.trial_queue import leases
 from miiii_search.worker.worker import Worker
-from tests.integration.processes import Processes, read_trials, shared_trials, wait_for
-from tests.postgres import open_engine
 from tests.support import claim, make_spec
 
 GRID = (

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 
 from miiii_search.cli.options import DEFAULT_STORAGE
 from miiii_search.storage import schema
-from tests.integration.processes import TINY, Processes, read_trials, shared_trials, wait_for
-from tests.postgres import open_engine
+from miiii_search.testing.postgres import open_engine
+from miiii_search.testing.processes import TINY, Processes, read_trials, shared_trials, wait_for
 
 EPOCHS = 80_000
 """More than are trained until a pause is noticed, a command's start included."""

@@ -6,7 +6,7 @@ import re
 import urllib.request
 from pathlib import Path
 
-from tests.integration.processes import TINY, Processes, wait_for
+from miiii_search.testing.processes import TINY, Processes, wait_for
 
 
 def test_a_coordinator_and_a_worker_serve_metrics(processes: Processes, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from miiii_search.cli.opening import wanted_spec
 from miiii_search.storage.database import open_database
 from miiii_search.study.status import read_status
 from miiii_search.study.study import create_study, open_study
-from tests.integration.processes import COMMAND, TINY, clean_environment, read_trials, wait_for
+from miiii_search.testing.processes import COMMAND, TINY, clean_environment, read_trials, wait_for
 
 ENDLESS = (*TINY, "--set", "experiment.epochs=1000000")
 STUDY = ("--study", "s", "--preset", "demo")

@@ -36,9 +36,9 @@ from miiii_search.study.archive import export_study
 from miiii_search.study.cleanup import tidy
 from miiii_search.study.delete import delete
 from miiii_search.study.study import create_study, open_study
+from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import Ending, TrialResult, finish
-from tests.integration.processes import TINY, Processes, read_trials, wait_for
 from tests.support import claim, everything, make_spec
 
 SECRET = "s3cret-of-the-bucket"

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import sqlalchemy as sa
 
-from tests.postgres import DatabaseServer, PostgresServer, open_engine
+from miiii_search.testing.postgres import DatabaseServer, PostgresServer, open_engine
 
 
 @pytest.fixture(scope="module")

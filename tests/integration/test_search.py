@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from miiii_search.runs.folder import read_run
-from tests.integration.processes import TINY, Processes, read_trials, wait_for
+from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 
 GRID = ("--set", "space.dropout=[0.0, 0.1]", "--set", "space.weight_decay=[0.0, 0.5, 1.0]")
 LAMBDAS = ("--set", "space.grokfast_lambda=[0.0, 0.25, 0.5, 2.0]")

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.storage import schema
-from tests.integration.processes import TINY, Processes, read_trials, wait_for
-from tests.postgres import PostgresServer, open_engine
+from miiii_search.testing.postgres import PostgresServer, open_engine
+from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 
 
 def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> None:

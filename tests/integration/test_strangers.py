@@ -22,10 +22,10 @@ from miiii_search.cli.running import REFUSED_CODE
 from miiii_search.storage import schema
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import open_study
+from miiii_search.testing.postgres import DatabaseServer, open_engine
+from miiii_search.testing.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.checkpoint import FORMAT
 from miiii_search.worker.checkpoints import LocalCheckpoints
-from tests.integration.processes import TINY, Processes, clean_environment, read_trials, wait_for
-from tests.postgres import DatabaseServer, open_engine
 from tests.support import all_tables
 
 PASSWORD = "s3cret@of/theirs:50%"

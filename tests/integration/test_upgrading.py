@@ -18,8 +18,8 @@ from miiii_search.storage import study_attrs
 from miiii_search.storage.database import open_database
 from miiii_search.storage.study_attrs import ID_KEY, PROGRAMS_KEY, SPEC_KEY, VERSION_KEY
 from miiii_search.study.study import create_study, open_study
+from miiii_search.testing.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.version import TRAINING_PROGRAM
-from tests.integration.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from tests.support import claim, end, make_spec
 
 PAGE = Path(__file__).parents[2] / "docs" / "upgrading.md"

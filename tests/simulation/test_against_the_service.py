@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from optuna.trial import TrialState
-from tests.crew import FakeTrainerPool
 
 from miiii_search.config.study_spec import Identity, Pruning, StudySpec, identity, rungs
 from miiii_search.experiment.record import Record
@@ -23,6 +22,7 @@ from miiii_search.simulation.orders import Modelled
 from miiii_search.simulation.replay import QUEUE, replay
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import REPLICATE_KEY, create_study
+from miiii_search.testing.trainer_pool import FakeTrainerPool
 from miiii_search.training.lane_state import Progress, Rows
 from miiii_search.training.trainer import FinalState, Posted, Run, Update
 from miiii_search.worker.worker import Worker

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from miiii_search.errors import UserError
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study
-from tests.postgres import DatabaseServer, PostgresServer, open_engine
+from miiii_search.testing.postgres import DatabaseServer, PostgresServer, open_engine
 from tests.support import make_spec
 
 

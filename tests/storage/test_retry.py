@@ -14,7 +14,7 @@ from miiii_search.storage import database as storage
 from miiii_search.storage.database import open_database
 from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable, first_line, is_lost
 from miiii_search.study.study import create_study
-from tests.postgres import PostgresServer, open_engine
+from miiii_search.testing.postgres import PostgresServer, open_engine
 from tests.support import make_spec
 
 

@@ -16,7 +16,7 @@ import pytest
 from miiii_search.storage.database import open_database
 from miiii_search.storage.sqlite import network_file_system
 from miiii_search.study.study import create_study, open_study
-from tests.integration.processes import clean_environment
+from miiii_search.testing.processes import clean_environment
 from tests.support import claim, end, make_spec
 
 AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner") if os.geteuid() == 0 else ()

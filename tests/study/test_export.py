@@ -22,7 +22,7 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.export import FORMAT, KIND, Configuration, export_best, read_configuration
 from miiii_search.study.study import Study, create_study
-from tests.postgres import DatabaseServer
+from miiii_search.testing.postgres import DatabaseServer
 from tests.support import PER_TASK, claim, end, make_spec, metrics_of
 
 

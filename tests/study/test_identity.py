@@ -23,8 +23,8 @@ from miiii_search.study.delete import delete
 from miiii_search.study.snapshots import claim_folder, study_folder, trial_folder
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study, create_study, open_study
+from miiii_search.testing.postgres import DatabaseServer, open_engine
 from miiii_search.worker.checkpoints import LocalCheckpoints
-from tests.postgres import DatabaseServer, open_engine
 from tests.support import claim, end, make_spec, together, with_all
 
 

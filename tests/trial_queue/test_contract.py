@@ -42,11 +42,11 @@ from miiii_search.storage.database import ARTIFACT_LIMIT, Database, open_databas
 from miiii_search.storage.retry import is_lost
 from miiii_search.study.status import read_status
 from miiii_search.study.study import METRIC, Study, create_study, open_study, study_names
+from miiii_search.testing.postgres import PostgresServer
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease, hand_back, requeue_overdue
 from miiii_search.trial_queue.results import Ending, TrialResult, finish, report, retry
 from miiii_search.worker.checkpoints import share, shared_epochs
-from tests.postgres import PostgresServer
 from tests.support import (
     OVERDUE,
     SECONDS,

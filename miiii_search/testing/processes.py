@@ -16,7 +16,7 @@ import psutil
 import sqlalchemy as sa
 
 from miiii_search.storage import schema
-from tests.postgres import open_engine
+from miiii_search.testing.postgres import open_engine
 
 COMMAND = [sys.executable, "-m", "miiii_search"]
 

@@ -1,4 +1,4 @@
-"""A crew that trains nothing, for what simulates the rest of a worker."""
+"""A trainer pool that trains nothing, for what simulates the rest of a worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LaneT = TypeVar("LaneT")
 class FakeTrainerPool(TrainerPool, Generic[LaneT]):
     """Knows its runs and their programs; what becomes of them, and `posted`, is the derived class's."""
 
-    def __init__(self) -> None:  # Crew's own would look for devices
+    def __init__(self) -> None:  # the pool's own would look for devices
         self._known: dict[ProgramKey, None] = {}
         self._lanes: dict[int, LaneT] = {}
 

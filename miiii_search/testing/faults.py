@@ -23,9 +23,9 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.storage import schema
-from tests.integration.processes import Processes, read_trials
-from tests.integration.proxy import Proxy
-from tests.postgres import PostgresServer, open_engine
+from miiii_search.testing.postgres import PostgresServer, open_engine
+from miiii_search.testing.processes import Processes, read_trials
+from miiii_search.testing.proxy import Proxy
 
 SHAPE = (
     *("--set", "experiment.p=13", "--set", "experiment.validation_samples=20", "--set", "hyperparameters.d_model=16"),
