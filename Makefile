@@ -43,10 +43,11 @@ $(LENS)/.ready: tests/outside/requirements.txt
 	 or take another build: make test-transformer-lens TORCH=torch" >&2; exit 2; }
 	@touch $@
 
-lint: setup ## check style, formatting and types
+lint: setup ## check style, formatting, types and imports
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
 
 bench: SHELL := bash
 bench: setup ## measure this machine, about 40 minutes; tables, JSON and pictures go to the folder bench-results
