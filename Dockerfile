@@ -50,7 +50,7 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/l
     install --directory --owner miiii --group miiii /var/lib/miiii /run/miiii/keys /run/miiii/access
 ENV PATH=/opt/miiii/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/var/lib/miiii XDG_STATE_HOME=/var/lib/miiii/state XDG_CACHE_HOME=/var/lib/miiii/cache \
-    JAX_COMPILATION_CACHE_DIR=/var/lib/miiii/jax MIIII_PULSE=/tmp/pulse
+    JAX_COMPILATION_CACHE_DIR=/var/lib/miiii/jax MIIII_LIVENESS_FILE=/tmp/pulse
 ARG GIT_COMMIT=
 ENV MIIII_GIT_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.title="miiii-search" \

@@ -89,7 +89,7 @@ def delete(
     say(f"study `{opened.name}` is deleted")
 
 
-def tidy(
+def cleanup(
     keep_records: Annotated[
         int, typer.Option(help="Of how many of the best trials records and figures are kept", min=0)
     ],
@@ -102,13 +102,13 @@ def tidy(
 ) -> None:
     """Remove the records and figures of all ended trials but the best. Metrics, reports and notes stay. Asks first.
 
-    Example: miiii-search tidy --keep-records 20 --study table-1
+    Example: miiii-search cleanup --keep-records 20 --study table-1
     """
     from miiii_search.cli.views.studies import megabytes
-    from miiii_search.study.cleanup import old_snapshots, remove_snapshots, tidy
+    from miiii_search.study.cleanup import cleanup, old_snapshots, remove_snapshots
 
     opened = open_study(study, storage)
-    found = tidy(opened, keep_records, dry_run=True)
+    found = cleanup(opened, keep_records, dry_run=True)
     say(f"study `{opened.name}`: {found.artifacts:,} artifacts of {found.trials:,} trials, {megabytes(found.size)}")
     weights = old_snapshots(opened, snapshots, keep_records) if snapshots else []
     size = sum(path.stat().st_size for path in weights)
@@ -117,7 +117,7 @@ def tidy(
     if found.artifacts or weights:
         ask("Remove them for good?", yes)
         remove_snapshots(weights)
-        say(f"removed {megabytes(tidy(opened, keep_records).size + size)}")
+        say(f"removed {megabytes(cleanup(opened, keep_records).size + size)}")
 
 
 def export_study(

@@ -94,9 +94,12 @@ AnyVersionOption = Annotated[
     ),
 ]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
-StayOption = Annotated[bool, typer.Option(help="Stay when the study is done, for one that is extended")]
-PulseOption = Annotated[
-    Path | None, typer.Option("--pulse", envvar="MIIII_PULSE", help="A file to touch every second, for a healthcheck")
+KeepRunningOption = Annotated[bool, typer.Option(help="Stay when the study is done, for one that is extended")]
+LivenessFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--liveness-file", envvar="MIIII_LIVENESS_FILE", help="A file to touch every second, for a healthcheck"
+    ),
 ]
 KeysOption = Annotated[
     Path | None,

@@ -30,17 +30,17 @@ from miiii_search.cli.options import (
     AnyVersionOption,
     ArtifactsOption,
     CheckpointsOption,
+    KeepRunningOption,
     KeysOption,
     LanesOption,
+    LivenessFileOption,
     MetricsHostOption,
     MetricsPortOption,
     PortOption,
     PresetOption,
-    PulseOption,
     SetOption,
     SnapshotsOption,
     SpecOption,
-    StayOption,
     StorageOption,
     StudyOption,
     TrialsOption,
@@ -182,8 +182,8 @@ def coordinate(
     trials: TrialsOption = None,
     artifacts: ArtifactsOption = None,
     keep: Annotated[bool, typer.Option(help="Take a study that exists as it is, whatever the options say")] = False,
-    stay: StayOption = False,
-    pulse: PulseOption = None,
+    keep_running: KeepRunningOption = False,
+    liveness_file: LivenessFileOption = None,
     keys: KeysOption = None,
     access: AccessOption = None,
     metrics_port: MetricsPortOption = None,
@@ -192,16 +192,17 @@ def coordinate(
     """Create a study if there is none, then supervise it until it is done.
 
     Overdue trials of the storage's other studies go back to their queues, too. A study that was deleted is not
-    created again: with --stay the coordinator waits until `create` or `up` does so, without --stay it ends.
+    created again: with --keep-running the coordinator waits until `create` or `up` does so;
+    without it, it ends.
 
     Example: miiii-search coordinate --study table-1 --storage postgresql://me:secret@db/miiii
     """
     from miiii_search.coordinator.coordinator import supervise, unfinished_others, wait_for_more, wait_for_study
-    from miiii_search.deployment.liveness import Pulse
+    from miiii_search.deployment.liveness import Liveness
     from miiii_search.metrics import prometheus
     from miiii_search.storage.deleted_studies import remember_if_missing
 
-    stop, beat = processes.stop_on_signals(), Pulse(pulse)
+    stop, beat = processes.stop_on_signals(), Liveness(liveness_file)
     name = study or (spec.stem if spec else wanted_spec(preset, spec, settings, trials).preset) or "study"
     if keys and access:
         from miiii_search.deployment.roles import let_workers_in
@@ -218,21 +219,21 @@ def coordinate(
         while True:
             done = supervise(opened, stop, say, beat, observe=supervision.observe)
             say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
-            if not (done and stay and wait_for_more(opened, stop, say, beat, supervision.observe)):
+            if not (done and keep_running and wait_for_more(opened, stop, say, beat, supervision.observe)):
                 return
 
     with prometheus.serve(supervision.metrics, metrics_host, metrics_port, say):
         while not stop.is_set():
             try:
                 # It supervises what others train, too, and so only has to be able to read the study.
-                opened = when_compatible(open_it, lambda study: None, stop, beat) if stay else open_it()
+                opened = when_compatible(open_it, lambda study: None, stop, beat) if keep_running else open_it()
                 if opened is not None:
                     coordinate_once(opened)
                 return
             except StudyDeletedError:
                 # By another program, perhaps, such as Optuna's dashboard.
                 remember_if_missing(open_storage(storage), name)
-                if not stay:
+                if not keep_running:
                     raise
             wait_for_study(open_storage(storage), name, stop, say, beat)
 
@@ -250,9 +251,9 @@ def work(
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda", envvar="MIIII_DEVICE", help="cuda: refuse to train without a GPU")
     ] = "auto",
-    stay: StayOption = False,
-    pulse: PulseOption = None,
-    stopped_code: Annotated[
+    keep_running: KeepRunningOption = False,
+    liveness_file: LivenessFileOption = None,
+    exit_code_on_stop: Annotated[
         int, typer.Option(min=0, max=255, help="Exit code once told to stop, for a scheduler that is to start another")
     ] = 0,
     idle_when_refused: Annotated[
@@ -274,22 +275,22 @@ def work(
 
     Example: MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work --study table-1
     """
-    from miiii_search.deployment.liveness import Pulse
+    from miiii_search.deployment.liveness import Liveness
 
     n_lanes = parse_lanes(lanes)
     folder = checkpoints or state_folder() / "checkpoints"
     stop = processes.stop_on_signals()
     if with_parent:
         processes.at_parents_end(stop.set)
-    beat = Pulse(pulse)
+    beat = Liveness(liveness_file)
     worker: Worker | None = None
     try:
         find = _study_finder(
-            study, storage, stop, beat, stay, REFUSAL_SECONDS if idle_when_refused else 0.0, with_parent
+            study, storage, stop, beat, keep_running, REFUSAL_SECONDS if idle_when_refused else 0.0, with_parent
         )
-        opened = _open_to_train(find, any_version, stop if stay else None, beat)
+        opened = _open_to_train(find, any_version, stop if keep_running else None, beat)
         if opened is None:
-            _end_at_once(stopped_code)
+            _end_at_once(exit_code_on_stop)
         from miiii_search.training.environment import import_jax
 
         say_ignored()
@@ -324,7 +325,7 @@ def work(
 
         def train(opened: Study) -> None:
             begin(opened).run(stop)
-            while stay and not stop.is_set():
+            while keep_running and not stop.is_set():
                 say(f"study `{opened.name}` is done; waiting for more")
                 if wait_for_more(opened, stop, say, beat):
                     begin(opened).run(stop)
@@ -335,14 +336,14 @@ def work(
                     train(opened)
                     break
                 except StudyDeletedError as error:
-                    if not stay:
+                    if not keep_running:
                         raise
                     say(str(error))
                     opened = _open_to_train(find, any_version, stop, beat)
     except AccessRefusedError as error:
         _end_refused(error, idle_when_refused and not stop.is_set())
     if stop.is_set():
-        _end_at_once(stopped_code)
+        _end_at_once(exit_code_on_stop)
 
 
 def _study_finder(
@@ -350,17 +351,17 @@ def _study_finder(
     storage: str,
     stop: threading.Event,
     beat: Callable[[], None],
-    stay: bool,
+    keep_running: bool,
     seconds: float,
     quiet: bool,
 ) -> Callable[[], Study | None]:
     """Returns a function that opens the study of a worker, for some seconds also while the database refuses the login.
 
-    With `stay` it waits until there is such a study, and returns None once `stop` is set.
+    With `keep_running` it waits until there is such a study, and returns None once `stop` is set.
     """
 
     def find() -> Study | None:
-        if not stay:
+        if not keep_running:
             return _unless_refused(lambda: open_study(study, storage, quiet=quiet), stop, seconds)
         from miiii_search.coordinator.coordinator import wait_for_study
 

@@ -9,7 +9,7 @@ from pathlib import Path
 BEAT_SECONDS = 1.0
 
 
-class Pulse:
+class Liveness:
     """Touches a file when called, at most once a second; without a file, does nothing."""
 
     def __init__(self, file: Path | None) -> None:

@@ -1,8 +1,8 @@
 """Revisions of studies, by which a reader notices that what it has cached of ended trials is out of date.
 
 Optuna's cached storage, and optuna-dashboard on top of it, read an ended trial once and never again. A few of our
-operations do rewrite the rows of ended trials: `extend` gives them the larger space, and `tidy` removes their links to
-artifacts. A deleted study is another case: SQLite gives its id, and those of its trials, to the next study.
+operations do rewrite the rows of ended trials: `extend` gives them the larger space, and `cleanup` removes their
+links to artifacts. A deleted study is another case: SQLite gives its id, and those of its trials, to the next study.
 """
 
 from __future__ import annotations

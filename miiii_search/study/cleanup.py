@@ -28,7 +28,7 @@ class Removed:
     """Bytes of those in the database."""
 
 
-def tidy(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
+def cleanup(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
     """Removes the artifacts of all ended trials but the best so many; metrics, reports and notes stay.
 
     What was attached to a trial after its end goes with the others.

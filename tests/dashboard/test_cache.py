@@ -21,7 +21,7 @@ from miiii_search.storage.artifact_stores import CombinedArtifactStore
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database
 from miiii_search.study.archive import export_study, import_study
-from miiii_search.study.cleanup import tidy
+from miiii_search.study.cleanup import cleanup
 from miiii_search.study.delete import delete
 from miiii_search.study.extend import Extension, extend
 from miiii_search.study.study import Study, create_study
@@ -121,7 +121,7 @@ def test_links_that_tidy_removed(call: Call, study: Study) -> None:
         outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [Artifact("a.txt", b"a")])
         finish(study.database, study.study_id, Heartbeat(claim(study), 1, 1.0), outcome)
     assert all(trial["artifacts"] for trial in call(path)["trials"])
-    tidy(study, keep_records=1)
+    cleanup(study, keep_records=1)
     assert sum(len(trial["artifacts"]) for trial in call(path)["trials"]) == 1
 
 

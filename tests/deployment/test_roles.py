@@ -126,7 +126,7 @@ def test_what_a_worker_s_role_may_not_do_is_one_line(
     for arguments in (
         ("create", "--study", "t"),
         ("delete", "--study", "s", "--yes", "--force"),
-        ("tidy", "--keep-records", "0", "--yes"),
+        ("cleanup", "--keep-records", "0", "--yes"),
         ("import-study", f"{tmp_path}/s.zip", "--study", "t"),
         ("invite", "--revoke", "--name", "gpu2"),
     ):
@@ -136,7 +136,7 @@ def test_what_a_worker_s_role_may_not_do_is_one_line(
             assert "permission denied" in said and "the database's owner" in said
             assert str(sa.make_url(role).username) in said and str(sa.make_url(role).password) not in said
     code, said, _ = run("doctor", "--study", "s")
-    assert "ok   it takes what a worker writes; create, delete, tidy and import-study need" in said, said
+    assert "ok   it takes what a worker writes; create, delete, cleanup and import-study need" in said, said
     assert everything(owned) == before
 
 
@@ -181,7 +181,7 @@ def test_a_worker_that_is_refused_ends(
     is_trained = study == "trained"
     processes.run("create", "--study", "s", *(ENDLESS if is_trained else (*TINY, *ENDLESS[-4:])), storage=postgres_url)
     roles.grant_workers(owned)
-    worker = processes.start("work", "--study", "s", "--stay", "--lanes", "1", storage=role)
+    worker = processes.start("work", "--study", "s", "--keep-running", "--lanes", "1", storage=role)
     # The first trial is compiled first, which takes minutes on a busy machine.
     wait_for(
         lambda: trains(postgres_url) if is_trained else processes.has_said(worker, "waiting for more"), seconds=300
@@ -214,7 +214,7 @@ def test_a_refused_worker_of_a_container_waits_without_a_device(
     """To end would have it started again, for ever. Its process is replaced by one that holds nothing."""
     processes.run("create", "--study", "s", *ENDLESS, storage=postgres_url)
     roles.grant_workers(owned)
-    arguments = ("work", "--study", "s", "--stay", "--lanes", "1", "--idle-when-refused")
+    arguments = ("work", "--study", "s", "--keep-running", "--lanes", "1", "--idle-when-refused")
     worker = processes.start(*arguments, storage=role)
     wait_for(lambda: trains(postgres_url), seconds=300)
     roles.drop_worker(owned, str(sa.make_url(role).username))

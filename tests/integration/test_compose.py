@@ -126,7 +126,7 @@ READ_BY = {
 @needs_compose
 def test_every_setting_arrives(tmp_path: Path) -> None:
     """Whatever a command reads from the environment, its service passes on from `.env`, or sets by itself."""
-    by_itself = {"MIIII_STORAGE", "MIIII_PULSE", "MIIII_KEYS", "MIIII_ACCESS", "MIIII_DEVICE"}
+    by_itself = {"MIIII_STORAGE", "MIIII_LIVENESS_FILE", "MIIII_KEYS", "MIIII_ACCESS", "MIIII_DEVICE"}
     (tmp_path / "password").write_text("secret")
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     read = {

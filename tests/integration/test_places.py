@@ -33,7 +33,7 @@ from miiii_search.storage.artifact_stores import (
 )
 from miiii_search.storage.database import open_database
 from miiii_search.study.archive import export_study
-from miiii_search.study.cleanup import tidy
+from miiii_search.study.cleanup import cleanup
 from miiii_search.study.delete import delete
 from miiii_search.study.study import create_study, open_study
 from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
@@ -264,7 +264,7 @@ def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Pa
     before = {name: RemoteArtifactStore(parse_place(place)).open_reader(name).read() for name in objects(place)}
     assert len(before) >= 4
     processes.run("export-study", "study.zip", storage=storage)
-    processes.run("tidy", "--keep-records", "1", "--yes", storage=storage)
+    processes.run("cleanup", "--keep-records", "1", "--yes", storage=storage)
     kept = objects(place)
     assert 0 < len(kept) < len(before)
     processes.run("delete", "--study", "s", "--yes", storage=storage)
@@ -296,7 +296,7 @@ def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool)
         folder.mkdir()
     for act in (
         lambda: export_study(study, tmp_path / "study.zip"),
-        lambda: tidy(study, 0),
+        lambda: cleanup(study, 0),
         lambda: delete(study),
     ):
         with pytest.raises(UserError, match=r"from|in file:///.*: "):

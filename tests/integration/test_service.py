@@ -18,8 +18,10 @@ def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> 
     """When the study is done; and train again what comes back to the queue."""
     processes.run("create", "--study", "s", *TINY, "--trials", "2", storage=storage_url)
     pulse = processes.folder / "pulse"
-    worker = processes.start("work", "--study", "s", "--stay", "--pulse", str(pulse), storage=storage_url)
-    coordinator = processes.start("coordinate", "--study", "s", "--stay", storage=storage_url)
+    worker = processes.start(
+        "work", "--study", "s", "--keep-running", "--liveness-file", str(pulse), storage=storage_url
+    )
+    coordinator = processes.start("coordinate", "--study", "s", "--keep-running", storage=storage_url)
     wait_for(lambda: all(processes.has_said(process, "is done") for process in (worker, coordinator)))
     beaten = pulse.stat().st_mtime
     wait_for(lambda: pulse.stat().st_mtime > beaten)
@@ -40,7 +42,9 @@ def test_worker_stays_quietly_while_others_end(processes: Processes, storage_url
     processes.run("create", "--study", "s", *TINY, *budget, storage=storage_url)
     with open_engine(storage_url).begin() as connection:
         connection.execute(sa.update(schema.trials).where(schema.trials.c.number == 0).values(state="RUNNING"))
-    worker = processes.start("work", "--study", "s", "--stay", "--pulse", str(pulse), storage=storage_url)
+    worker = processes.start(
+        "work", "--study", "s", "--keep-running", "--liveness-file", str(pulse), storage=storage_url
+    )
     wait_for(lambda: processes.has_said(worker, "waiting for more"))
     first = pulse.stat().st_mtime
     wait_for(lambda: pulse.stat().st_mtime > first + 7)
@@ -54,7 +58,7 @@ def test_pulse_of_a_worker_that_trains(processes: Processes, tmp_path: Path) -> 
     storage, pulse = f"sqlite:///{tmp_path}/study.db", tmp_path / "pulse"
     long = ("--set", "experiment.epochs=1000000", "--trials", "1")
     processes.run("create", "--study", "s", *TINY, *long, storage=storage)
-    worker = processes.start("work", "--study", "s", "--pulse", str(pulse), storage=storage)
+    worker = processes.start("work", "--study", "s", "--liveness-file", str(pulse), storage=storage)
     wait_for(lambda: any(trial.intermediate_values for trial in read_trials(storage, "s")))
     beaten = pulse.stat().st_mtime
     wait_for(lambda: pulse.stat().st_mtime > beaten + 1)
@@ -107,10 +111,10 @@ def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, t
     """Coordinator and worker wait, and so does a coordinator that is started again; `create` has them go on."""
     pulse = tmp_path / "pulse"
     long = ("--set", "experiment.epochs=1000000", "--trials", "1")
-    coordinate = ("coordinate", "--study", "s", *TINY, *long, "--stay", "--keep")
-    coordinator = processes.start(*coordinate, "--pulse", str(pulse), storage=storage_url)
+    coordinate = ("coordinate", "--study", "s", *TINY, *long, "--keep-running", "--keep")
+    coordinator = processes.start(*coordinate, "--liveness-file", str(pulse), storage=storage_url)
     wait_for(lambda: processes.has_said(coordinator, "created in"))
-    worker = processes.start("work", "--study", "s", "--stay", storage=storage_url)
+    worker = processes.start("work", "--study", "s", "--keep-running", storage=storage_url)
     wait_for(lambda: processes.has_said(worker, "Trial 0 starts"))
     processes.run("delete", "--study", "s", "--yes", "--force", storage=storage_url)
     wait_for(lambda: all(processes.has_said(p, "waiting: study `s` was deleted") for p in (worker, coordinator)))
@@ -137,7 +141,7 @@ def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, t
 
 def test_a_worker_may_come_before_its_study(processes: Processes, storage_url: str) -> None:
     processes.run("create", "--study", "another", *TINY, "--trials", "1", storage=storage_url)
-    worker = processes.start("work", "--study", "s", "--stay", storage=storage_url)
+    worker = processes.start("work", "--study", "s", "--keep-running", storage=storage_url)
     wait_for(lambda: processes.has_said(worker, "waiting: there is no study `s`"))
     processes.run("create", "--study", "s", *TINY, "--trials", "1", storage=storage_url)
     wait_for(lambda: processes.has_said(worker, "study `s` is done"))

@@ -58,7 +58,7 @@ def test_a_study_of_another_program_waits(processes: Processes, tmp_path: Path) 
     refused = processes.start("work", "--lanes", "1", "--study", "demo", storage=storage)
     pulse = tmp_path / "pulse"
     worker = processes.start(
-        "work", "--lanes", "1", "--study", "demo", "--stay", "--pulse", str(pulse), storage=storage
+        "work", "--lanes", "1", "--study", "demo", "--keep-running", "--liveness-file", str(pulse), storage=storage
     )
     coordinator = processes.start("coordinate", "--study", "demo", storage=storage)
     assert refused.wait(120) == 2
@@ -95,8 +95,8 @@ def test_a_study_that_cannot_be_read_is_waited_for(processes: Processes, tmp_pat
     create(processes, storage)
     change(storage, {VERSION_KEY: "9.9.9", SPEC_KEY: {"format": 2}})
     stay = [
-        processes.start("work", "--lanes", "1", "--study", "demo", "--stay", storage=storage),
-        processes.start("coordinate", "--study", "demo", "--keep", "--stay", storage=storage),
+        processes.start("work", "--lanes", "1", "--study", "demo", "--keep-running", storage=storage),
+        processes.start("coordinate", "--study", "demo", "--keep", "--keep-running", storage=storage),
     ]
     for process in stay:
         wait_for(partial(processes.has_said, process, "waiting: study `demo` was created by"))

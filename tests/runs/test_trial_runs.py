@@ -26,7 +26,7 @@ from miiii_search.storage.artifact_stores import MARKER, ArtifactStoreUnavailabl
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database
 from miiii_search.study.archive import export_study, import_study
-from miiii_search.study.cleanup import Removed, tidy
+from miiii_search.study.cleanup import Removed, cleanup
 from miiii_search.study.delete import delete, holdings
 from miiii_search.study.study import Study, create_study, open_study
 from miiii_search.training import run
@@ -216,10 +216,10 @@ def test_tidying_takes_along_what_was_attached(study: Study) -> None:
         attach(of, trial_of(of, 1), FILES)
     size = sum(len(file.data) for file in FILES) if study.place is None else 0
     before = everything(study.database)
-    assert tidy(study, 1, dry_run=True) == Removed(trials=1, artifacts=2, size=size)
+    assert cleanup(study, 1, dry_run=True) == Removed(trials=1, artifacts=2, size=size)
     assert everything(study.database) == before
-    assert tidy(study, 1) == Removed(trials=1, artifacts=2, size=size)
-    assert tidy(study, 1) == Removed(0, 0, 0)
+    assert cleanup(study, 1) == Removed(trials=1, artifacts=2, size=size)
+    assert cleanup(study, 1) == Removed(0, 0, 0)
     assert on_page(study, 0) == as_dict(OTHERS) and on_page(study, 1) == {}
     assert on_page(other, 1) == as_dict(FILES)
     assert kept(study) == 4  # one of this study, three of the other
@@ -243,7 +243,7 @@ def test_an_archive_takes_along_what_was_attached(study: Study, tmp_path: Path) 
         assert on_page(of, 0) == as_dict(OTHERS) and on_page(of, 1) == as_dict(FILES)
     # They are two: what is attached to one, and removed from it, is nothing to the other.
     attach(copy, trial_of(copy, 0), FILES)
-    tidy(copy, 0)
+    cleanup(copy, 0)
     assert on_page(copy, 0) == {} and on_page(study, 0) == as_dict(OTHERS)
     assert on_page(study, 1) == as_dict(FILES)
 
@@ -314,5 +314,5 @@ def test_artifacts_that_are_gone(database: Database) -> None:
             CombinedArtifactStore(database).open_reader(meta.artifact_id)
     read, problems = read_trial(study, trial_of(study, 0))
     assert problems == [] and read.record is None and read.metrics is not None
-    tidy(study, 0)
+    cleanup(study, 0)
     assert read_trial(study, trial_of(study, 0))[1] == []

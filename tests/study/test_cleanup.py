@@ -10,7 +10,7 @@ from optuna.artifacts import get_all_artifact_meta
 from miiii_search.errors import UserError
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database
-from miiii_search.study.cleanup import Removed, old_snapshots, remove_snapshots, tidy
+from miiii_search.study.cleanup import Removed, cleanup, old_snapshots, remove_snapshots
 from miiii_search.study.snapshots import study_folder, trial_folder
 from miiii_search.study.status import ranked
 from miiii_search.study.study import Study, create_study
@@ -36,16 +36,16 @@ def test_the_best_are_kept(database: Database) -> None:
     assert [t.number for t in ranked(read_back(study).trials)][:2] == [0, 1]
     before = everything(database)
     found = {"trials": 2, "artifacts": 2, "size": 2500}  # that of a failed trial, attached later, is one of them
-    assert tidy(study, 1, dry_run=True) == Removed(**found)
+    assert cleanup(study, 1, dry_run=True) == Removed(**found)
     assert everything(database) == before
-    assert tidy(study, 1) == Removed(**found)
-    assert tidy(study, 1) == Removed(0, 0, 0)
+    assert cleanup(study, 1) == Removed(**found)
+    assert cleanup(study, 1) == Removed(0, 0, 0)
     assert files(study) == {0: ["curves.png"]} and len(files(other)) == 2
     after = everything(database)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"miiii_artifacts", "study_system_attributes", "trial_system_attributes"}
     assert read_back(study).trials[1].user_attrs["metrics"]
-    assert tidy(study, 0).artifacts == 1 and files(study) == {}
+    assert cleanup(study, 0).artifacts == 1 and files(study) == {}
 
 
 def test_the_best_trials_weights_are_kept(database: Database, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from miiii_search.samplers.optuna_samplers import SampledQueue
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.deleted_studies import remember_if_missing
 from miiii_search.study.archive import export_study, import_study
-from miiii_search.study.cleanup import tidy
+from miiii_search.study.cleanup import cleanup
 from miiii_search.study.delete import delete, holdings
 from miiii_search.study.extend import extend
 from miiii_search.study.overview import list_deleted
@@ -147,7 +147,7 @@ def of_what_is_gone(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Calla
         lambda: resume(study),
         lambda: extend(study, ["replicates=2"]),
         lambda: delete(study),
-        lambda: tidy(study, 0),
+        lambda: cleanup(study, 0),
         lambda: StudyNote(study).refresh(False),
     ]
 

@@ -189,7 +189,7 @@ def test_checkpoints_of_a_deleted_study_are_removed(database: Database, tmp_path
 
 
 def test_weights_of_a_copied_database_are_not_the_original_s(tmp_path: Path) -> None:
-    """A worker of the copy refuses their folder, `analyze` says so, and `tidy` leaves them."""
+    """A worker of the copy refuses their folder, `analyze` says so, and `cleanup` leaves them."""
     database = open_database(f"sqlite:///{tmp_path}/original.db", create=True)
     study = create_study(database, "study", make_spec())
     with_all(study)
@@ -210,7 +210,7 @@ def test_weights_of_a_copied_database_are_not_the_original_s(tmp_path: Path) -> 
 
 
 def test_weights_of_several_studies_in_one_folder(database: Database, tmp_path: Path) -> None:
-    """`work --snapshots` of both: neither is read as the other's, and `tidy` of one leaves the other's."""
+    """`work --snapshots` of both: neither is read as the other's, and `cleanup` of one leaves the other's."""
     one, two = create_study(database, "one", make_spec()), create_study(database, "two", make_spec())
     for study, content in ((one, b"1"), (two, b"2")):
         with_all(study)

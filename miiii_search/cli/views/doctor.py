@@ -134,5 +134,5 @@ def try_writing(database: Database) -> tuple[bool, str]:
             raise
         return False, f"it takes no writes: {line}"
     if not may_create:
-        return True, "it takes what a worker writes; create, delete, tidy and import-study need the database's owner"
+        return True, "it takes what a worker writes; create, delete, cleanup and import-study need the database's owner"
     return True, "it takes writes"
