@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def needs(modules: tuple[str, ...], command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         if lacking := missing(modules):
-            raise UserError(where_to_run(name, lacking))
+            raise MiiiiSearchError(where_to_run(name, lacking))
         return command(*args, **kwargs)
 
     return checked

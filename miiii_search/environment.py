@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 PREFIX = "MIIII_"
 
@@ -21,7 +21,7 @@ LINE_ENDS = "\r\n"
 
 
 def clean_variables(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Strip the values of all variables `MIIII_*`. Raises `UserError` for a control character in one of them."""
+    """Strip the values of all variables `MIIII_*`. Raises `MiiiiSearchError` for a control character in one of them."""
     for name in [name for name in environment if name.startswith(PREFIX)]:
         value = " ".join(environment[name].split()) if name in LISTS else environment[name]
         environment[name] = clean(value, name, LINE_ENDS if name in PASSWORDS else None)
@@ -30,34 +30,34 @@ def clean_variables(environment: MutableMapping[str, str] = os.environ) -> None:
 def clean(value: str, source: str, around: str | None = None) -> str:
     """Return the value without the characters `around` it, white space by default.
 
-    Raises `UserError` for a control character, which nobody sees and which names another file or another study. The
-    value is not shown: it may be a password.
+    Raises `MiiiiSearchError` for a control character, which nobody sees and which names another file or another
+    study. The value is not shown: it may be a password.
     """
     stripped = value.removeprefix("\ufeff").strip(around)
     for place, character in enumerate(stripped, start=1):
         if unicodedata.category(character) in ("Cc", "Zl", "Zp"):
-            raise UserError(f"{source} has a control character, {character!r}, at position {place}: remove it")
+            raise MiiiiSearchError(f"{source} has a control character, {character!r}, at position {place}: remove it")
     return stripped
 
 
 def read_value(path: Path, variable: str, around: str | None = None) -> str:
     """Return the one value in a file that a variable names, as `clean` does.
 
-    Raises `OSError` if the file cannot be read, and `UserError` for what is no such value.
+    Raises `OSError` if the file cannot be read, and `MiiiiSearchError` for what is no such value.
     """
     try:
         return clean(path.read_text(encoding="utf-8"), f"the file {path} of {variable}", around)
     except UnicodeDecodeError:
-        raise UserError(f"the file {path} of {variable} cannot be read (not UTF-8): write it again") from None
+        raise MiiiiSearchError(f"the file {path} of {variable} cannot be read (not UTF-8): write it again") from None
 
 
 def state_folder() -> Path:
     """Return where data that outlive a process lie on this machine.
 
-    Raises `UserError` for a user without a home folder who names none.
+    Raises `MiiiiSearchError` for a user without a home folder who names none.
     """
     if (folder := _user_folder("XDG_STATE_HOME", ".local/state")) is None:
-        raise UserError(
+        raise MiiiiSearchError(
             "this user has no home folder, where running trials would be saved: name a folder with XDG_STATE_HOME, or "
             "with work --checkpoints"
         )

@@ -1,11 +1,11 @@
 """The exceptions that the command line turns into a sentence, and other errors in a line."""
 
 
-class UserError(Exception):
+class MiiiiSearchError(Exception):
     """A mistake that the user can mend: one line that names the value, the limit and the way out."""
 
 
-class AccessRefusedError(UserError):
+class AccessRefusedError(MiiiiSearchError):
     """The database answers and refuses this role: its password is void, or the role is gone."""
 
 
@@ -15,7 +15,7 @@ def reason(error: BaseException) -> str:
     return next((line.strip() for line in words.splitlines() if line.strip()), type(error).__name__)
 
 
-class StudyNotFoundError(UserError):
+class StudyNotFoundError(MiiiiSearchError):
     """There is no study of this name."""
 
 
@@ -23,5 +23,5 @@ class StudyDeletedError(StudyNotFoundError):
     """Somebody deleted the study, and nobody has created it again since."""
 
 
-class IncompatibleVersion(UserError):
+class VersionMismatchError(MiiiiSearchError):
     """A study that this version of the package cannot read, or would train differently than the one before."""

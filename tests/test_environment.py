@@ -13,7 +13,7 @@ import pytest
 from miiii_search.cli.options import DEFAULT_STORAGE, storage_of
 from miiii_search.dashboard.auth import read_password
 from miiii_search.environment import cache_folder, clean_variables, state_folder
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.testing.processes import COMMAND, TINY, clean_environment
 from miiii_search.training.device import use_compilation_cache
 
@@ -43,7 +43,7 @@ def test_values_lose_what_nobody_sees() -> None:
 
 @pytest.mark.parametrize("character", ["\r", "\n", "\t", "\x00", "\x1b", "\x7f", "\x85", "\u2028"])
 def test_control_character_is_refused_and_the_value_not_shown(character: str) -> None:
-    with pytest.raises(UserError, match=r"MIIII_STORAGE has a control character, .*, at position 7") as error:
+    with pytest.raises(MiiiiSearchError, match=r"MIIII_STORAGE has a control character, .*, at position 7") as error:
         clean_variables({"MIIII_STORAGE": f"secret{character}secret"})
     assert "secret" not in str(error.value)
     assert str(error.value).isprintable()
@@ -51,7 +51,7 @@ def test_control_character_is_refused_and_the_value_not_shown(character: str) ->
 
 def test_storage_as_an_option() -> None:
     assert storage_of("sqlite:///x.db\r") == "sqlite:///x.db"
-    with pytest.raises(UserError, match="--storage has a control character"):
+    with pytest.raises(MiiiiSearchError, match="--storage has a control character"):
         storage_of("sqlite:///x\r.db")
 
 
@@ -64,14 +64,14 @@ def test_files_that_variables_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert read_password(password) == "sqlite:///x.db"
     for content in (b"secret\rsecret\n", b"secret\nsecret\n", b"\xff"):
         file.write_bytes(content)
-        with pytest.raises(UserError, match=r"the file .*/file of MIIII_STORAGE_FILE ") as error:
+        with pytest.raises(MiiiiSearchError, match=r"the file .*/file of MIIII_STORAGE_FILE ") as error:
             storage_of(DEFAULT_STORAGE)
         assert "secret" not in str(error.value)
-        with pytest.raises(UserError, match=r"the file .*/file of MIIII_DASHBOARD_PASSWORD_FILE ") as error:
+        with pytest.raises(MiiiiSearchError, match=r"the file .*/file of MIIII_DASHBOARD_PASSWORD_FILE ") as error:
             read_password(password)
         assert "secret" not in str(error.value)
     file.write_bytes(b"\r\n")
-    with pytest.raises(UserError, match="is empty"):
+    with pytest.raises(MiiiiSearchError, match="is empty"):
         storage_of(DEFAULT_STORAGE)
 
 
@@ -104,7 +104,7 @@ def test_folders_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() is None
-    with pytest.raises(UserError, match="XDG_STATE_HOME, or with work --checkpoints"):
+    with pytest.raises(MiiiiSearchError, match="XDG_STATE_HOME, or with work --checkpoints"):
         state_folder()
 
 

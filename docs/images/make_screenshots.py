@@ -22,7 +22,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from miiii_search.cli.views.display import status_view
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import open_database
 from miiii_search.study.status import Status, read_status
 from miiii_search.study.study import open_study
@@ -52,7 +52,7 @@ def watch(storage: str, study: subprocess.Popen[bytes]) -> None:
         time.sleep(1)
         try:
             database = open_database(storage)
-        except UserError:  # not there yet
+        except MiiiiSearchError:  # not there yet
             continue
         status = read_status(open_study(database, None))
         database.close()

@@ -13,7 +13,7 @@ from miiii_search.analysis.milestones import Milestones, find_milestones
 from miiii_search.analysis.network import Activations, Weights, forward, grid
 from miiii_search.analysis.neurons import Neurons, analyze_neurons
 from miiii_search.analysis.progress import ProgressMeasures, key_frequencies, measure_progress
-from miiii_search.analysis.reading import Unusable
+from miiii_search.analysis.reading import InvalidRunError
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.experiment.metrics import digest
 
@@ -94,7 +94,7 @@ def _analyze_through_training(findings: Findings, on_step: Callable[[str], None]
         on_step(f"circuits at epoch {at:,}")
         try:
             weights = run.weights if epoch is None else run.read_snapshot(epoch)
-        except Unusable as error:
+        except InvalidRunError as error:
             left_out.append(f"the snapshot at epoch {at:,} cannot be used: {error}")
             continue
         ablations.append(ablate(run.experiment, weights, at, SAMPLES if epoch is None else SNAPSHOT_SAMPLES))
@@ -109,7 +109,7 @@ def _snapshots_before_the_end(run: TrainedRun) -> tuple[list[int], list[str]]:
     if epochs and epochs[-1] > last:
         return [], [f"the snapshots go on to epoch {epochs[-1]:,}, the run to {last:,}: they are another run's"]
     if last in run.snapshots:
-        with suppress(Unusable):  # then nothing speaks against the others
+        with suppress(InvalidRunError):  # then nothing speaks against the others
             at_end = run.read_snapshot(last)
             if run.weights is not None and digest(at_end) != digest(run.weights):
                 return [], [f"the snapshot at the end, epoch {last:,}, has other weights: they are another run's"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 
@@ -68,15 +68,15 @@ def read_reference(path: Path) -> Reference:
     The smallest accuracy in the file is taken for the smallest that its source could show.
 
     Raises:
-        UserError: The file cannot be read, or is not of this form. The message names the line.
+        MiiiiSearchError: The file cannot be read, or is not of this form. The message names the line.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the reference {path}: {error}") from None
+        raise MiiiiSearchError(f"cannot read the reference {path}: {error}") from None
     if header[:2] != ["split", "epoch"] or not all(q.isdigit() for q in header[2:]) or len(header) < 3:
-        raise UserError(
+        raise MiiiiSearchError(
             f"the first line of {path} must be split,epoch and one modulus per column, such as split,epoch,2,3,5, "
             f"but is {','.join(header)[:80]!r}"
         )
@@ -88,12 +88,12 @@ def read_reference(path: Path) -> Reference:
                 raise ValueError
             read[row[0]][int(row[1])] = values
         except (ValueError, KeyError, IndexError):
-            raise UserError(
+            raise MiiiiSearchError(
                 f"line {number} of {path} must hold {' or '.join(SPLITS)}, an epoch and {len(header) - 2} accuracies "
                 f"between 0 and 1, but is {','.join(row)[:80]!r}"
             ) from None
     if not read["training"] or read["training"].keys() != read["validation"].keys():
-        raise UserError(f"{path} must have the same epochs for training and for validation, at least one")
+        raise MiiiiSearchError(f"{path} must have the same epochs for training and for validation, at least one")
     epochs = sorted(read["training"])
     accuracy = {split: np.asarray([read[split][epoch] for epoch in epochs]) for split in SPLITS}
     floor = float(min(values.min() for values in accuracy.values()))
@@ -106,15 +106,15 @@ def differences(experiment: Experiment, record: Record, reference: Reference) ->
     Both are clipped below at the reference's floor. Tasks that only one of them has are left out.
 
     Raises:
-        UserError: The two have no task or no epoch in common.
+        MiiiiSearchError: The two have no task or no epoch in common.
     """
     shared = [q for q in experiment.moduli if q in reference.moduli]
     if not shared:
-        raise UserError(f"the reference {reference.name} and the run have no modulus in common")
+        raise MiiiiSearchError(f"the reference {reference.name} and the run have no modulus in common")
     ours, theirs = ([moduli.index(q) for q in shared] for moduli in (experiment.moduli, reference.moduli))
     reached = (reference.epochs >= record.epoch[0]) & (reference.epochs <= record.epoch[-1])
     if not reached.any():
-        raise UserError(
+        raise MiiiiSearchError(
             f"the reference {reference.name} has no epoch between {record.epoch[0]:,} and {record.epoch[-1]:,}, "
             "which the run was evaluated at"
         )

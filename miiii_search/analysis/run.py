@@ -40,5 +40,8 @@ class TrainedRun:
         return int(self.record.epoch[-1]) if self.record is not None and len(self.record) else self.experiment.epochs
 
     def read_snapshot(self, epoch: int) -> Weights:
-        """The weights at one of the epochs of `snapshots`. Raises `Unusable` if they are not those of such a run."""
+        """The weights at one of the epochs of `snapshots`.
+
+        Raises `InvalidRunError` if they are not those of such a run.
+        """
         return check_weights(read_arrays(self.snapshots[epoch]), self.experiment, self.hyperparameters)

@@ -10,7 +10,7 @@ import typer
 from miiii_search.cli.opening import installation_keys, open_storage
 from miiii_search.cli.options import DEFAULT_STORAGE, AccessOption, KeysOption, StorageOption, StudyOption
 from miiii_search.cli.talking import say, write
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 
 def make_keys(keys: KeysOption = None, access: AccessOption = None) -> None:
@@ -57,11 +57,11 @@ def invite(
     from miiii_search.deployment.roles import drop_worker, role_name
 
     if not name:
-        raise UserError("say which machine is meant, with --name gpu2 for instance")
+        raise MiiiiSearchError("say which machine is meant, with --name gpu2 for instance")
     if revoke:
         drop_worker(open_storage(storage), role_name(name))
         say(f"the role {role_name(name)} is gone; its trials go back to the queue when their leases run out")
         return
     if not host:
-        raise UserError("say by which name or address the other machine reaches this one, with --host gpu1.lab")
+        raise MiiiiSearchError("say by which name or address the other machine reaches this one, with --host gpu1.lab")
     write(invitation.invite(open_storage(storage), installation_keys(keys, access), name, host, port, study))

@@ -16,7 +16,7 @@ from miiii_search.cli.settings import unknown_settings
 from miiii_search.cli.talking import say_later
 from miiii_search.cli.views import streams
 from miiii_search.environment import clean_variables
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.redaction import hide_passwords
 from miiii_search.training.environment import isolate
 
@@ -32,7 +32,7 @@ def main() -> None:
         with to_close:
             clean_variables()
             code: Any = app(standalone_mode=False)
-    except UserError as error:
+    except MiiiiSearchError as error:
         _fail(str(error))
     except typer._click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)

@@ -10,7 +10,7 @@ import typer
 from miiii_search.cli.opening import open_storage, open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, StorageOption, StudyOption
 from miiii_search.cli.talking import ask, say, warn
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 
 def pause(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
@@ -59,7 +59,7 @@ def extend(
 
     wanted = [*(settings or []), *([f"budget.trials={trials}"] if trials else [])]
     if not wanted:
-        raise UserError("extend by what? give --trials N, or --set 'space.NAME=[old values and new ones]'")
+        raise MiiiiSearchError("extend by what? give --trials N, or --set 'space.NAME=[old values and new ones]'")
     opened = open_study(study, storage)
     done = extend(opened, wanted)
     what = f"{done.queued} trials are new in the queue" if done.changed else "has all this already"
@@ -81,7 +81,7 @@ def delete(
     from miiii_search.study.delete import delete, holdings
 
     if study is None:
-        raise UserError("which study? name it with --study; miiii-search list shows those that there are")
+        raise MiiiiSearchError("which study? name it with --study; miiii-search list shows those that there are")
     opened = open_study(study, storage)
     say(f"study `{opened.name}` in {opened.database}: {describe_holdings(holdings(opened))}")
     ask("Delete it for good?", yes)

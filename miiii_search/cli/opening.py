@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miiii_search.cli.talking import say, warn
-from miiii_search.errors import IncompatibleVersion, UserError
+from miiii_search.errors import MiiiiSearchError, VersionMismatchError
 
 if TYPE_CHECKING:
     from miiii_search.config.study_spec import StudySpec
@@ -30,7 +30,7 @@ opened: list[str] = []
 
 
 def open_storage(storage: str, create: bool = False, quiet: bool = False) -> Database:
-    """A storage that is closed at the command's end. Raises `UserError` where there is none, unless `create`.
+    """A storage that is closed at the command's end. Raises `MiiiiSearchError` where there is none, unless `create`.
 
     Warns of a SQLite file on a network file system, unless `quiet`: of several processes, one warns.
     """
@@ -50,7 +50,7 @@ def open_storage(storage: str, create: bool = False, quiet: bool = False) -> Dat
 
 
 def open_study(study: str | None, storage: str, quiet: bool = False) -> Study:
-    """The study of this name, or the only one that there is. Raises `UserError`."""
+    """The study of this name, or the only one that there is. Raises `MiiiiSearchError`."""
     from miiii_search.study import study as studies
 
     return studies.open_study(open_storage(storage, quiet=quiet), study)
@@ -65,7 +65,7 @@ def when_compatible(
     """Opens a study for a process that stays; waits while this version cannot read it, or `check` refuses it.
 
     Returns None once `stop` is set, or if `open_` does. A process that ended instead would be started again, for ever.
-    Raises `UserError` for everything but `IncompatibleVersion`.
+    Raises `MiiiiSearchError` for everything but `VersionMismatchError`.
     """
     said = ""
     while not stop.is_set():
@@ -74,7 +74,7 @@ def when_compatible(
             if opened is not None:
                 check(opened)
             return opened
-        except IncompatibleVersion as error:
+        except VersionMismatchError as error:
             to_close.close()
             if str(error) != said:
                 said = str(error)
@@ -99,7 +99,7 @@ def open_or_create(
 ) -> Study:
     """The study of this name as it is, or a new one; with options, it must have just these unless `keep`.
 
-    `check_name` is called with the study's name before anything is created, and may raise `UserError`.
+    `check_name` is called with the study's name before anything is created, and may raise `MiiiiSearchError`.
 
     Raises `StudyDeletedError` for a study that was deleted, unless it may be created `again`.
     """
@@ -108,7 +108,7 @@ def open_or_create(
     from miiii_search.study import study as studies
 
     if preset and spec:
-        raise UserError("--preset and --spec are two ways to say the same: choose one")
+        raise MiiiiSearchError("--preset and --spec are two ways to say the same: choose one")
     wanted = wanted_spec(preset, spec, settings, trials)
     # A file may say which preset it was made from; its grid can be another one by now.
     name = study or (spec.stem if spec else wanted.preset) or "study"
@@ -127,7 +127,7 @@ def open_or_create(
         opened = studies.create_study(database, name, wanted, place, again=again)
     if place and opened.place != place and not keep:
         kept = opened.place or "its database"
-        raise UserError(f"study `{name}` keeps its artifacts in {kept}, not in {place}; leave --artifacts out")
+        raise MiiiiSearchError(f"study `{name}` keeps its artifacts in {kept}, not in {place}; leave --artifacts out")
     n_trials, up_to = opened.spec.n_trials, "up to " * (opened.spec.replicates.top is not None)
     counts = f"{up_to}{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
     say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")
@@ -137,7 +137,10 @@ def open_or_create(
 
 
 def wanted_spec(preset: str | None, spec: Path | None, settings: list[str] | None, trials: int | None) -> StudySpec:
-    """A file's spec, or a preset's, or `demo`, with the settings. Raises `UserError` where that makes no study."""
+    """A file's spec, or a preset's, or `demo`, with the settings.
+
+    Raises `MiiiiSearchError` where that makes no study.
+    """
     from miiii_search.config.overrides import read_toml, to_tree, validate, with_settings
     from miiii_search.config.presets import get_preset
     from miiii_search.config.study_spec import StudySpec
@@ -152,9 +155,11 @@ def wanted_spec(preset: str | None, spec: Path | None, settings: list[str] | Non
 
 
 def installation_keys(keys: Path | None, access: Path | None) -> Keys:
-    """Raises `UserError` outside of an installation of containers."""
+    """Raises `MiiiiSearchError` outside of an installation of containers."""
     from miiii_search.deployment.keys import Keys
 
     if keys is None or access is None:
-        raise UserError("this is for an installation of containers: docker compose exec coordinator miiii-search ...")
+        raise MiiiiSearchError(
+            "this is for an installation of containers: docker compose exec coordinator miiii-search ..."
+        )
     return Keys(keys, access)

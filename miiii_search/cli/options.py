@@ -9,23 +9,25 @@ from typing import Annotated
 import typer
 
 from miiii_search.environment import clean, read_value
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.study.hints import DEFAULT_STORAGE
 
 __all__ = ["DEFAULT_STORAGE"]
 
 
 def storage_of(value: str) -> str:
-    """A storage as given, or the one in the file that `MIIII_STORAGE_FILE` names. Raises `UserError`."""
+    """A storage as given, or the one in the file that `MIIII_STORAGE_FILE` names. Raises `MiiiiSearchError`."""
     path = os.environ.get("MIIII_STORAGE_FILE")
     if value != DEFAULT_STORAGE or not path:
         return clean(value, "--storage")
     try:
         url = read_value(Path(path), "MIIII_STORAGE_FILE")
     except OSError as error:
-        raise UserError(f"cannot read the storage's URL from MIIII_STORAGE_FILE={path}: {error.strerror}") from None
+        raise MiiiiSearchError(
+            f"cannot read the storage's URL from MIIII_STORAGE_FILE={path}: {error.strerror}"
+        ) from None
     if not url:
-        raise UserError(f"the file {path} of MIIII_STORAGE_FILE is empty: write the storage's URL into it")
+        raise MiiiiSearchError(f"the file {path} of MIIII_STORAGE_FILE is empty: write the storage's URL into it")
     return url
 
 

@@ -11,7 +11,7 @@ from miiii_search.cli import processes
 from miiii_search.cli.opening import open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, StorageOption, StudyOption
 from miiii_search.cli.talking import say, say_ignored, write
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import write_file
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def best(
 
     chosen = format or ("json" if out and out.suffix == ".json" else "toml")
     if chosen not in ("toml", "json"):
-        raise UserError(f"--format must be toml or json, but is `{chosen}`")
+        raise MiiiiSearchError(f"--format must be toml or json, but is `{chosen}`")
     if by not in BY:
-        raise UserError(f"--by must be {', '.join(BY[:-1])} or {BY[-1]}, but is `{by}`")
+        raise MiiiiSearchError(f"--by must be {', '.join(BY[:-1])} or {BY[-1]}, but is `{by}`")
     exported = export_best(open_study(study, storage), by)
     text = exported.to_json() if chosen == "json" else exported.to_toml(out)
     if out is None:
@@ -61,7 +61,7 @@ def best(
     try:
         write_file(out, text)
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise MiiiiSearchError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     say(f"trial {exported.provenance['trial']} of study `{exported.provenance['study']}` is in {out}; to train it:")
     say(f"  {hint('train', file_argument(out), '--out', 'runs/best')}")
 
@@ -93,10 +93,10 @@ def analyze(
     from miiii_search.cli.views.analyze import analyze_folder, analyze_study, analyze_trial
 
     if trial is None and (retrain or snapshots is not None):
-        raise UserError("--retrain and --snapshots are for a trial of a study: name it with --trial N")
+        raise MiiiiSearchError("--retrain and --snapshots are for a trial of a study: name it with --trial N")
     if run_folder is not None:
         if trial is not None:
-            raise UserError(ONE_OF_TWO)
+            raise MiiiiSearchError(ONE_OF_TWO)
         analyze_folder(run_folder, out)
     elif trial is not None:
         if retrain:
@@ -158,7 +158,7 @@ def chosen_run(
 ) -> tuple[TrainedRun, list[str]]:
     """A folder's run, or a trial's; and a line about each file of it that cannot be read."""
     if (folder is None) == (trial is None):
-        raise UserError(ONE_OF_TWO)
+        raise MiiiiSearchError(ONE_OF_TWO)
     if folder is not None:
         from miiii_search.runs.folder import read_run
 

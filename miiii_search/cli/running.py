@@ -49,7 +49,7 @@ from miiii_search.cli.options import (
 from miiii_search.cli.talking import say, say_ignored, write
 from miiii_search.cli.views import streams
 from miiii_search.environment import state_folder
-from miiii_search.errors import AccessRefusedError, StudyDeletedError, UserError
+from miiii_search.errors import AccessRefusedError, MiiiiSearchError, StudyDeletedError
 from miiii_search.files import check_writable, file_name, write_file
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def up(
     """
     from miiii_search.cli.views.display import console, ranking, standings_table
     from miiii_search.cli.views.live import live
-    from miiii_search.coordinator.local import Child, WorkerDied, run_study
+    from miiii_search.coordinator.local import Child, WorkerDiedError, run_study
     from miiii_search.study.export import export_best
     from miiii_search.study.hints import file_argument, hides_password, hint
     from miiii_search.study.status import read_status
@@ -104,7 +104,7 @@ def up(
     try:
         with page, live(opened) as refresh:
             done = run_study(opened, storage, lanes=n_lanes, stop=stop, say=say, on_poll=refresh)
-    except WorkerDied as error:
+    except WorkerDiedError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     if not done:
@@ -115,11 +115,11 @@ def up(
     if now.standings:
         console.print(standings_table(now.standings))
     if now.best is None:
-        raise UserError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
+        raise MiiiiSearchError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
     try:
         write_file(path, export_best(opened).to_toml(path))
     except OSError as error:
-        raise UserError(
+        raise MiiiiSearchError(
             f"the study is done, but cannot write {path}: {error.strerror}; write its best configuration elsewhere, "
             f"with --out FILE: {hint('best', '--study', opened.name, database=opened.database)}"
         ) from None
@@ -137,12 +137,12 @@ def _result_of(name: str) -> Path:
 
 
 def _check_result(name: str) -> None:
-    """Raises `UserError` if `up` cannot write the best configuration of a study into this folder."""
+    """Raises `MiiiiSearchError` if `up` cannot write the best configuration of a study into this folder."""
     path = _result_of(name)
     try:
         check_writable(path)
     except OSError as error:
-        raise UserError(
+        raise MiiiiSearchError(
             f"cannot write the result, {path}, to this folder: {error.strerror}; run the command in another one"
         ) from None
 
@@ -420,9 +420,9 @@ def _end_refused(error: AccessRefusedError, idle: bool) -> NoReturn:
 
 
 def parse_lanes(lanes: str) -> int | None:
-    """A number of lanes, or None for as many as train fastest. Raises `UserError`."""
+    """A number of lanes, or None for as many as train fastest. Raises `MiiiiSearchError`."""
     if lanes == "auto":
         return None
     if not lanes.isdecimal() or int(lanes) < 1:
-        raise UserError(f"--lanes must be a number of at least 1, or auto, but is `{lanes}`")
+        raise MiiiiSearchError(f"--lanes must be a number of at least 1, or auto, but is `{lanes}`")
     return int(lanes)

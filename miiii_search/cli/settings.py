@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 PREFIX = "MIIII_"
 
@@ -52,7 +52,7 @@ def unknown_settings(environment: Mapping[str, str] = os.environ) -> Iterator[st
 def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
     """One line for each setting of `docker-compose.yml` that has no effect there.
 
-    Raises `UserError` for the first setting that is wrong.
+    Raises `MiiiiSearchError` for the first setting that is wrong.
     """
     from miiii_search.cli.opening import wanted_spec
     from miiii_search.cli.running import parse_lanes
@@ -65,13 +65,13 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]
         context = _commands()[name].make_context(name, [])  # raises what a wrong number is called
         values |= context.params
     if values["device"] not in ("auto", "cpu", "cuda"):
-        raise UserError(f"MIIII_DEVICE must be cpu or cuda, but is `{values['device']}`")
+        raise MiiiiSearchError(f"MIIII_DEVICE must be cpu or cuda, but is `{values['device']}`")
     if values["study"] is not None:
         check_name(values["study"])
     try:
         wanted_spec(values["preset"], None, values["settings"], values["trials"])
-    except UserError as error:
-        raise UserError(str(error).replace("--set", "MIIII_SET", 1)) from None
+    except MiiiiSearchError as error:
+        raise MiiiiSearchError(str(error).replace("--set", "MIIII_SET", 1)) from None
     if values["artifacts"]:
         parse_place(values["artifacts"])
     parse_lanes(values["lanes"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from miiii_search.cli.views import streams
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -64,5 +64,5 @@ def ask(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UserError("this asks first, and nobody is there to answer; add --yes")
+        raise MiiiiSearchError("this asks first, and nobody is there to answer; add --yes")
     typer.confirm(question, abort=True)

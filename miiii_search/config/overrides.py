@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from miiii_search.config.study_spec import SEARCHED_FIELDS, Range, StudySpec
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Hyperparameters
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
@@ -55,7 +55,7 @@ def difference(stored: StudySpec, wanted: StudySpec) -> list[str]:
 def validate(model: type[SpecT], tree: Mapping[str, Any], source: str) -> SpecT:
     """The tree as a spec.
 
-    Raises `UserError` naming the first mistake, the value and, for an unknown key, the nearest right one.
+    Raises `MiiiiSearchError` naming the first mistake, the value and, for an unknown key, the nearest right one.
     """
     if model is StudySpec:
         tree = _with_bases(tree)
@@ -63,9 +63,9 @@ def validate(model: type[SpecT], tree: Mapping[str, Any], source: str) -> SpecT:
         # Through JSON, since strict Python validation refuses a list where a tuple is meant.
         return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        raise UserError(f"{source}: {_explain(model, error)}") from None
+        raise MiiiiSearchError(f"{source}: {_explain(model, error)}") from None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{source}: {error}") from None
+        raise MiiiiSearchError(f"{source}: {error}") from None
 
 
 def _with_bases(tree: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,13 +88,15 @@ def _with_bases(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 def with_settings(model: type[SpecT], tree: Mapping[str, Any], settings: Sequence[str]) -> SpecT:
     """The tree with each `key=value` applied, validated once all are.
 
-    Keys are dotted; values are TOML, and what is not TOML is taken as a string. Raises `UserError`.
+    Keys are dotted; values are TOML, and what is not TOML is taken as a string. Raises `MiiiiSearchError`.
     """
     edited: dict[str, Any] = json.loads(json.dumps(tree))
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise UserError(f"--set needs key=value, but got `{setting}`; for example --set experiment.epochs=256")
+            raise MiiiiSearchError(
+                f"--set needs key=value, but got `{setting}`; for example --set experiment.epochs=256"
+            )
         *parents, leaf = names = key.strip().split(".")
         value = _parse_value(text.strip())
         if model is StudySpec:
@@ -118,16 +120,16 @@ FIXED = {
 
 
 def _check_settable(setting: str, names: Sequence[str], value: Any, space: Mapping[str, Any]) -> None:
-    """Raises `UserError` for a setting of a study that would have no effect, or not the one that it names."""
+    """Raises `MiiiiSearchError` for a setting of a study that would have no effect, or not the one that it names."""
     if (why := FIXED.get(names[0])) is not None:
-        raise UserError(f"--set {setting}: `{names[0]}` cannot be set; {why}")
+        raise MiiiiSearchError(f"--set {setting}: `{names[0]}` cannot be set; {why}")
     if names[0] not in ("hyperparameters", "experiment"):
         return
     given = {names[1]: value} if len(names) == 2 else value if len(names) == 1 and isinstance(value, dict) else {}
     for name in given:
         if name in space:
             better = shlex.quote(f"space.{name}=[{json.dumps(given[name])}]")
-            raise UserError(f"--set {setting}: the study searches over {name}; use --set {better}")
+            raise MiiiiSearchError(f"--set {setting}: the study searches over {name}; use --set {better}")
 
 
 def _in_full(tree: dict[str, Any]) -> dict[str, Any]:
@@ -137,17 +139,17 @@ def _in_full(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML or JSON file as plain data. Raises `UserError` if it is not there or not readable as such."""
+    """A TOML or JSON file as plain data. Raises `MiiiiSearchError` if it is not there or not readable as such."""
     try:
         text = path.read_text(encoding="utf-8")
         tree: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a TOML or JSON file") from None
+        raise MiiiiSearchError(f"cannot read {path}: {error.strerror}; give the path of a TOML or JSON file") from None
     except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise UserError(f"{path} is not {kind}: {str(error).splitlines()[0]}") from None
+        raise MiiiiSearchError(f"{path} is not {kind}: {str(error).splitlines()[0]}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path} must hold a table of keys and values, but holds a {type(tree).__name__}")
+        raise MiiiiSearchError(f"{path} must hold a table of keys and values, but holds a {type(tree).__name__}")
     return tree
 
 

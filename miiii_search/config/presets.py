@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from miiii_search.config.study_spec import Pruning, StudySpec, nearest
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 
 TABLE_1: dict[str, Any] = {
@@ -109,17 +109,19 @@ PRESETS: dict[str, Preset] = {
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of this name. Raises `UserError`."""
+    """The preset of this name. Raises `MiiiiSearchError`."""
     if name not in PRESETS:
-        raise UserError(f"there is no preset `{name}`{nearest(name, list(PRESETS))}")
+        raise MiiiiSearchError(f"there is no preset `{name}`{nearest(name, list(PRESETS))}")
     return PRESETS[name]
 
 
 def get_configuration(preset: str, name: str | None) -> tuple[Experiment, Hyperparameters]:
-    """A named configuration of a preset, or its default one. Raises `UserError`."""
+    """A named configuration of a preset, or its default one. Raises `MiiiiSearchError`."""
     chosen = get_preset(preset)
     if name is None:
         name = next(iter(chosen.configurations))
     if name not in chosen.configurations:
-        raise UserError(f"preset {preset} has no configuration `{name}`{nearest(name, list(chosen.configurations))}")
+        raise MiiiiSearchError(
+            f"preset {preset} has no configuration `{name}`{nearest(name, list(chosen.configurations))}"
+        )
     return chosen.spec.experiment, chosen.configurations[name]

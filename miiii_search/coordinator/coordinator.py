@@ -12,7 +12,7 @@ from collections.abc import Callable
 from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import StudyNotFoundError
 from miiii_search.storage.database import Database
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError
 from miiii_search.study.hints import hint
 from miiii_search.study.overview import list_studies
 from miiii_search.study.promote import queue_further_seeds
@@ -80,7 +80,7 @@ def supervise(
         try:
             if patience.attempt(look):
                 return True
-        except DatabaseUnavailable:
+        except DatabaseUnavailableError:
             patient_until = time.monotonic() + study.spec.lease_seconds
             others.database_was_away()
         stop.wait(poll)
@@ -120,7 +120,7 @@ def wait_for_more(
         try:
             if patience.attempt(has_more):
                 return True
-        except DatabaseUnavailable:
+        except DatabaseUnavailableError:
             others.database_was_away()
     return False
 
@@ -134,7 +134,7 @@ def wait_for_study(
 ) -> Study | None:
     """Waits until there is a study of this name, or any where no name is given; returns it, or None once `stop` is set.
 
-    `on_poll` is called at each look. Raises `UserError` where no name is given and there are several studies.
+    `on_poll` is called at each look. Raises `MiiiiSearchError` where no name is given and there are several studies.
     """
     patience, others = DatabaseRetry(say), OtherStudies(database, name, say)
     said = ""
@@ -151,7 +151,7 @@ def wait_for_study(
             if str(error) != said:
                 said = str(error)
                 say(f"waiting: {said}")
-        except DatabaseUnavailable:
+        except DatabaseUnavailableError:
             others.database_was_away()
         stop.wait(POLL_SECONDS)
     return None

@@ -21,7 +21,7 @@ PLAIN = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
 """Environment of a child, for lines as we read them."""
 
 
-class WorkerDied(Exception):
+class WorkerDiedError(Exception):
     """A worker ended while there was work; its trials go back to the queue."""
 
 
@@ -90,7 +90,7 @@ def run_study(
 ) -> bool:
     """Coordinates a study and trains it with one worker; True once it is done, False if stopped.
 
-    Raises `WorkerDied` with its last line.
+    Raises `WorkerDiedError` with its last line.
     """
     arguments = ["work", "--study", study.name, *(["--lanes", str(lanes)] if lanes else [])]
     with Child(storage, arguments, say) as worker:
@@ -99,7 +99,7 @@ def run_study(
             # 0 is a worker that found the study done before we did.
             if worker.exit_code() not in (None, 0):
                 last = next((line for line in reversed(worker.lines) if line), "it said nothing")
-                raise WorkerDied(f"the worker ended with exit code {worker.exit_code()}: {last}")
+                raise WorkerDiedError(f"the worker ended with exit code {worker.exit_code()}: {last}")
             on_poll()
 
         return supervise(study, stop, say, check)

@@ -27,8 +27,8 @@ from sqlalchemy.exc import OperationalError
 from miiii_search.dashboard import auth
 from miiii_search.dashboard.cache import CurrentDashboard
 from miiii_search.dashboard.page import Page, parse_root_path, serialize_attributes
-from miiii_search.errors import UserError
-from miiii_search.storage.artifact_stores import ArtifactStoreUnavailable
+from miiii_search.errors import MiiiiSearchError
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -69,7 +69,7 @@ def application(
     503 when the storage fails; 404 for an artifact without bytes. Refusals are JSON: `{"reason": ...}`.
     `GET /` leads to the note of the only study, or to the list of several. Artifacts are `SHOWN` or saved.
     `root_path` is the path below which a proxy serves it. Requests may come with it or without it: some proxies take
-    it away. Raises `UserError` for a root path that is none.
+    it away. Raises `MiiiiSearchError` for a root path that is none.
     """
     page = Page(parse_root_path(root_path), read_only=not writable)
     _serializer.serialize_attrs = serialize_attributes
@@ -123,7 +123,7 @@ def application(
 def listen(app: WSGIApplication, host: str, port: int) -> tuple[Any, str]:
     """A waitress server that listens but does not run yet, and its URL; port 0 is any free port.
 
-    Raises `UserError` when the address cannot be had.
+    Raises `MiiiiSearchError` when the address cannot be had.
     """
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -133,7 +133,7 @@ def listen(app: WSGIApplication, host: str, port: int) -> tuple[Any, str]:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         cause = str(error.strerror).partition(" (")[0]  # create_server repeats the address in brackets
-        raise UserError(
+        raise MiiiiSearchError(
             f"Cannot listen on port {port} of `{host}` ({cause}): "
             "choose another port with --port (0: any free one) or another address with --host"
         ) from None
@@ -147,7 +147,7 @@ def listen(app: WSGIApplication, host: str, port: int) -> tuple[Any, str]:
 def serve(app: WSGIApplication, host: str, port: int, ready: Callable[[str], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then return; `ready(url)` is called once requests are accepted.
 
-    Raises `UserError` when the address cannot be had. Outside the main thread no signal ends it.
+    Raises `MiiiiSearchError` when the address cannot be had. Outside the main thread no signal ends it.
     """
     server, url = listen(app, host, port)
     in_main = threading.current_thread() is threading.main_thread()
@@ -218,7 +218,7 @@ def _explained(view: Callable[..., Any], page: Page) -> Callable[..., Any]:
             artifact = bottle.request.path.startswith("/artifacts/")
             if isinstance(error, ArtifactNotFound) and artifact:
                 status, reason = 404, "The artifact is listed, but its bytes are not in the artifact store."
-            elif isinstance(error, ArtifactStoreUnavailable) and artifact:
+            elif isinstance(error, ArtifactStoreUnavailableError) and artifact:
                 logger.error("%s (%s)", STORE_DOWN, error)
                 status, reason = 503, STORE_DOWN
             elif isinstance(error, KeyError) and artifact:

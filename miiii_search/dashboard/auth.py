@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from miiii_search.environment import LINE_ENDS, read_value
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -24,27 +24,27 @@ PASSWORD = "MIIII_DASHBOARD_PASSWORD"
 def read_password(environment: Mapping[str, str] = os.environ) -> str | None:
     """The dashboard's password, from the environment or a file that it names; None where neither is set.
 
-    Raises `UserError` if both are set, or the file cannot be read or is empty.
+    Raises `MiiiiSearchError` if both are set, or the file cannot be read or is empty.
     """
     password, name = environment.get(PASSWORD), environment.get(f"{PASSWORD}_FILE")
     if not name:
         return password or None
     if password:
-        raise UserError(f"{PASSWORD} and {PASSWORD}_FILE are two ways to say the same: set one of them")
+        raise MiiiiSearchError(f"{PASSWORD} and {PASSWORD}_FILE are two ways to say the same: set one of them")
     try:
         text = read_value(Path(name), f"{PASSWORD}_FILE", LINE_ENDS)
     except OSError as error:
-        raise UserError(
+        raise MiiiiSearchError(
             f"the dashboard's password cannot be read from {name} ({error.strerror}): correct {PASSWORD}_FILE, or the "
             "file"
         ) from None
     if not text:
-        raise UserError(f"the dashboard's password file {name} is empty: write the password into it")
+        raise MiiiiSearchError(f"the dashboard's password file {name} is empty: write the password into it")
     return text
 
 
 def check_exposure(host: str, password: str | None, published: str | None = None) -> None:
-    """Refuse to listen beyond this machine without a password; raises `UserError`.
+    """Refuse to listen beyond this machine without a password; raises `MiiiiSearchError`.
 
     In a container everything is beyond; `published` is then the ADDRESS:PORT of the machine at which whoever started
     it publishes the port.
@@ -53,7 +53,7 @@ def check_exposure(host: str, password: str | None, published: str | None = None
     if not (password or is_loopback(address)):
         where = f"`{address}`" if address else "every address of this machine"
         way_out = "use --host 127.0.0.1" if published is None else "publish it at 127.0.0.1"
-        raise UserError(
+        raise MiiiiSearchError(
             f"The dashboard would be open to the network on {where}: set {PASSWORD} or {PASSWORD}_FILE, or {way_out}"
         )
 

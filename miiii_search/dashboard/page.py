@@ -18,7 +18,7 @@ from typing import Any
 
 import optuna_dashboard
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 FOLDER = Path(optuna_dashboard.__file__).parent
 
@@ -70,11 +70,11 @@ _LINK = r"(\]\()%s/(dashboard|artifacts)/"
 def parse_root_path(text: str) -> str:
     """The path below which a proxy serves the dashboard, without a slash at its end; empty for the root.
 
-    Raises `UserError` if it is not a path of plain characters.
+    Raises `MiiiiSearchError` if it is not a path of plain characters.
     """
     path = text.strip().rstrip("/")
     if not _ROOT.fullmatch(path) or {".", ".."} & set(path.split("/")):
-        raise UserError(
+        raise MiiiiSearchError(
             f"--root-path must be a path such as /optuna, of letters, digits and . _ ~ -, but is {text[:100]!r}"
         )
     return path
@@ -136,7 +136,7 @@ class Page:
 def _check(text: str, *needed: str) -> None:
     missing = [part for part in needed if part not in text]
     if missing:
-        raise UserError(
+        raise MiiiiSearchError(
             f"optuna-dashboard {optuna_dashboard.__version__} has no {missing[0]} in its page: "
             "install the version that pyproject.toml names"
         )

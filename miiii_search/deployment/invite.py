@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 
 from miiii_search.deployment import roles
 from miiii_search.deployment.keys import Keys, check_host, new_password, storage_url
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database
 from miiii_search.study.study import check_name
 
@@ -21,17 +21,17 @@ AUTHORITY_AT = Path("/etc/miiii/ca.crt")
 def invite(database: Database, keys: Keys, name: str, host: str, port: int, study: str | None) -> str:
     """Makes the role and the certificate; returns what to do with them, for a terminal.
 
-    Invited again, a machine has another password, and the old one is void. Raises `UserError` if the database is no
-    PostgreSQL, if this is not where its keys are, or for a name that no study has.
+    Invited again, a machine has another password, and the old one is void. Raises `MiiiiSearchError` if the database
+    is no PostgreSQL, if this is not where its keys are, or for a name that no study has.
     """
     if database.url.drivername == "sqlite":
-        raise UserError(
+        raise MiiiiSearchError(
             "a SQLite file cannot be shared with another machine; use PostgreSQL, as docker compose up does"
         )
     if study:
         check_name(study)
     if not keys.authority_key.exists():
-        raise UserError(
+        raise MiiiiSearchError(
             f"there are no keys in {keys.keys}; invite is for docker compose exec coordinator miiii-search invite"
         )
     role, password = roles.role_name(name), new_password()

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import write_file
 
 OWN_NAMES = ("database", "localhost", "127.0.0.1")
@@ -56,7 +56,7 @@ class Keys:
     def prepare(self, names: Iterable[str] = ()) -> bool:
         """Makes what is missing; True if the server has a new certificate.
 
-        It names the containers' own names, those that it named before, and `names`. Raises `UserError` if the
+        It names the containers' own names, those that it named before, and `names`. Raises `MiiiiSearchError` if the
         folders cannot be written.
         """
         try:
@@ -71,7 +71,7 @@ class Keys:
                 (self.keys / obsolete).unlink(missing_ok=True)
             return self._certify(names)
         except OSError as error:
-            raise UserError(
+            raise MiiiiSearchError(
                 f"cannot keep keys in {error.filename}: {error.strerror}; may this user write it?"
             ) from None
 
@@ -142,11 +142,13 @@ def server_names(keys: Keys) -> list[str]:
 
 
 def check_host(host: str) -> str:
-    """A host name or an address as a certificate may name it. Raises `UserError`."""
+    """A host name or an address as a certificate may name it. Raises `MiiiiSearchError`."""
     try:
         _general_name(host)
     except ValueError:
-        raise UserError(f"`{host}` is neither a host name nor an address; give one, without port and scheme") from None
+        raise MiiiiSearchError(
+            f"`{host}` is neither a host name nor an address; give one, without port and scheme"
+        ) from None
     return host
 
 

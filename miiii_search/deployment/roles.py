@@ -10,7 +10,7 @@ from psycopg2 import sql
 from psycopg2.extensions import encrypt_password
 
 from miiii_search.deployment.keys import Keys
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 
@@ -79,13 +79,13 @@ def let_workers_in(database: Database, keys: Keys) -> None:
 def set_worker(database: Database, role: str, password: str) -> bool:
     """Makes a worker's role, or gives it another password; True if it is new.
 
-    Raises `UserError` for a role that is there and is no worker's.
+    Raises `MiiiiSearchError` for a role that is there and is no worker's.
     """
     with database.transaction() as connection:
         _take_turns(connection)
         is_new = _make_role(connection, role)
         if not is_new and role not in _workers(connection):
-            raise UserError(f"the database has a role `{role}` that is no worker's; choose another --name")
+            raise MiiiiSearchError(f"the database has a role `{role}` that is no worker's; choose another --name")
         # Encrypted here, so that no log of the server holds it.
         driver: Any = connection.connection.driver_connection
         verifier = encrypt_password(password, role, scope=driver, algorithm="scram-sha-256")
@@ -96,13 +96,15 @@ def set_worker(database: Database, role: str, password: str) -> bool:
 
 
 def drop_worker(database: Database, role: str) -> None:
-    """Takes a worker's role away and ends its connections. Raises `UserError` if there is none."""
+    """Takes a worker's role away and ends its connections. Raises `MiiiiSearchError` if there is none."""
     if database.url.drivername == "sqlite":
-        raise UserError("a SQLite file has no roles to take away; name the PostgreSQL of the invitation with --storage")
+        raise MiiiiSearchError(
+            "a SQLite file has no roles to take away; name the PostgreSQL of the invitation with --storage"
+        )
     with database.transaction() as connection:
         if role not in _workers(connection):
             known = ", ".join(f"`{name}`" for name in _workers(connection)) or "none"
-            raise UserError(f"there is no worker's role `{role}`; there are: {known}")
+            raise MiiiiSearchError(f"there is no worker's role `{role}`; there are: {known}")
         _execute(connection, sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
     with database.transaction() as connection:  # whoever came before the first had ended is seen now
         connection.execute(
@@ -113,9 +115,9 @@ def drop_worker(database: Database, role: str) -> None:
 
 
 def role_name(name: str) -> str:
-    """The role of the machine of this name. Raises `UserError`."""
+    """The role of the machine of this name. Raises `MiiiiSearchError`."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
-        raise UserError(f"--name must be of up to 41 small letters, digits, - and _, but is `{name}`")
+        raise MiiiiSearchError(f"--name must be of up to 41 small letters, digits, - and _, but is `{name}`")
     return f"worker_{name.replace('-', '_')}"
 
 

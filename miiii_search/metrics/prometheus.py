@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.study.study import StudyCounts
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def serve(
 ) -> Iterator[None]:
     """Answers GET /metrics in threads of its own while the context lasts, and says where; does nothing without a port.
 
-    Port 0 is any free one. Raises `UserError` when the address cannot be had.
+    Port 0 is any free one. Raises `MiiiiSearchError` when the address cannot be had.
     """
     if port is None:
         yield
@@ -93,7 +93,7 @@ def serve(
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise UserError(
+        raise MiiiiSearchError(
             f"cannot serve metrics on port {port} of `{host}` ({error.strerror}): choose another port with "
             "--metrics-port (0: any free one) or another address with --metrics-host"
         ) from None

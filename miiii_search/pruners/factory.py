@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 
 from miiii_search.config.study_spec import Pruning, StudySpec
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.pruners.base import NopPruner, Pruner, PruningContext, Quantile
 from miiii_search.pruners.forecast import Forecast
@@ -52,7 +52,7 @@ OPTUNAS_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
 
 
 def make_rule(spec: StudySpec, study: optuna.Study) -> Pruner:
-    """The study's rule. Raises `UserError` for options that its pruner does not take."""
+    """The study's rule. Raises `MiiiiSearchError` for options that its pruner does not take."""
     if spec.pruning.rule in OPTUNAS_PRUNERS:
         return OptunaRule(study, make_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs))
     return make_own_rule(spec.pruning)
@@ -69,34 +69,34 @@ def make_own_rule(pruning: Pruning) -> Pruner:
 
 
 def check_pruning(spec: StudySpec) -> None:
-    """Raises `UserError` for settings that the study's rule does not take: better now than in each worker."""
+    """Raises `MiiiiSearchError` for settings that the study's rule does not take: better now than in each worker."""
     pruning = spec.pruning
     if pruning.rule in OPTUNAS_PRUNERS:
         make_pruner(pruning, spec.pruning_floor, spec.experiment.epochs)
     elif pruning.options:
-        raise UserError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{pruning.rule}'")
+        raise MiiiiSearchError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{pruning.rule}'")
     for rule, names in {"forecast": ("safety",), "quantile": ("quantile", "min_trials")}.items():
         for name in names:
             if rule != pruning.rule and getattr(pruning, name) != Pruning.model_fields[name].default:
-                raise UserError(
+                raise MiiiiSearchError(
                     f"pruning.{name} is for pruning.rule = '{rule}', but the rule is '{pruning.rule}': "
                     f"add --set pruning.rule={rule}, or leave pruning.{name} out"
                 )
 
 
 def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.BasePruner:
-    """Optuna's pruner of this name. Raises `UserError` for options that it does not take."""
+    """Optuna's pruner of this name. Raises `MiiiiSearchError` for options that it does not take."""
     options: dict[str, Any] = dict(pruning.options)
     if pruning.rule in ("successive_halving", "hyperband"):
         options.setdefault("min_resource", max(floor, 1))
     if pruning.rule == "hyperband":
         options.setdefault("max_resource", epochs)
     if pruning.rule == "threshold" and not options.keys() & {"lower", "upper"}:
-        raise UserError("pruning.rule = 'threshold' needs a bound: --set pruning.options.lower=0.05")
+        raise MiiiiSearchError("pruning.rule = 'threshold' needs a bound: --set pruning.options.lower=0.05")
     try:
         with warnings.catch_warnings():
             # That an interface may change is no matter to the user: we say which version of Optuna we take.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return OPTUNAS_PRUNERS[pruning.rule](**options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"pruning.options for `{pruning.rule}`: {error}") from None
+        raise MiiiiSearchError(f"pruning.options for `{pruning.rule}`: {error}") from None

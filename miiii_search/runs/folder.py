@@ -12,7 +12,7 @@ from typing import TypeVar
 from safetensors.numpy import load
 
 from miiii_search.analysis.reading import (
-    Unusable,
+    InvalidRunError,
     attempt,
     check_metrics,
     check_record,
@@ -21,7 +21,7 @@ from miiii_search.analysis.reading import (
 )
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.config.overrides import read_toml
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics, digest
 from miiii_search.experiment.record import Floats, Record, snapshots_in, spectra_from_npz
 from miiii_search.runs.output_folder import current
@@ -47,7 +47,7 @@ def has_run(folder: Path) -> bool:
         return False
     try:
         tree = read_toml(path)
-    except UserError:
+    except MiiiiSearchError:
         return False
     provenance = tree.get("provenance")
     # A file that somebody wrote has no metrics; one that `best` wrote names its study.
@@ -58,7 +58,7 @@ def check_run_folder(folder: Path) -> None:
     """Checks that a run would replace no file that `train` did not write.
 
     Raises:
-        UserError: It would.
+        MiiiiSearchError: It would.
         OSError: A folder is in the place of a file.
     """
     for name in (CONFIG, METRICS, RECORD, WEIGHTS, CURVES):
@@ -70,7 +70,7 @@ def check_run_folder(folder: Path) -> None:
         names = (CONFIG, METRICS, SNAPSHOTS, RECORD, WEIGHTS, CURVES)
         foreign = [name for name in names if os.path.lexists(folder / name)]
     if foreign:
-        raise UserError(
+        raise MiiiiSearchError(
             f"{folder / foreign[0]} would be replaced, but is not part of a run that train wrote; choose another --out"
         )
 
@@ -86,13 +86,13 @@ def _are_metrics(path: Path) -> bool:
 def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
     """What of a run can be read, and a line about each file that cannot.
 
-    Raises `UserError` if the folder is not one of a run, or if its configuration is not readable.
+    Raises `MiiiiSearchError` if the folder is not one of a run, or if its configuration is not readable.
     """
     if not folder.is_dir():
         train = hint("train", "--preset", "demo", "--out", file_argument(folder))
-        raise UserError(f"there is no folder {folder}; make one, for example with {train}")
+        raise MiiiiSearchError(f"there is no folder {folder}; make one, for example with {train}")
     if not current(folder, CONFIG).is_file():
-        raise UserError(
+        raise MiiiiSearchError(
             f"{folder} is not a run's folder: it has no {CONFIG}; name one that miiii-search train --out wrote"
         )
     return assemble(
@@ -118,7 +118,7 @@ def assemble(
     def use(what: str, read: Callable[[], ReadT | None]) -> ReadT | None:
         try:
             return attempt(read)
-        except Unusable as error:
+        except InvalidRunError as error:
             problems.append(f"{what} of {name} cannot be used: {error}")
             return None
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.record import SNAPSHOT_NAME
 
 LOCK = ".miiii-search.lock"
@@ -58,10 +58,11 @@ class OutputFolder:
 def open_output(folder: Path, check: Callable[[Path], None] = lambda folder: None) -> Iterator[OutputFolder]:
     """Makes a folder and holds it until the block ends. What was not published then is removed.
 
-    `check` looks at the folder before anything is written, and raises `UserError` if its files are somebody else's.
+    `check` looks at the folder before anything is written, and raises `MiiiiSearchError` if its files are somebody
+    else's.
 
     Raises:
-        UserError: The folder cannot be written, or another process is writing it.
+        MiiiiSearchError: The folder cannot be written, or another process is writing it.
     """
     is_new = not folder.exists()
     with _user_errors(folder):
@@ -88,7 +89,7 @@ def _user_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+        raise MiiiiSearchError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> int:
-    """The open file that holds the lock. Raises `OSError`, and `UserError` if another process has it."""
+    """The open file that holds the lock. Raises `OSError`, and `MiiiiSearchError` if another process has it."""
     while True:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -112,7 +113,7 @@ def _lock(folder: Path) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 owner = os.read(descriptor, 200).decode(errors="replace").strip()
-                raise UserError(
+                raise MiiiiSearchError(
                     f"{folder} is being written by {owner or 'another process'}; wait until that has ended, "
                     "or choose another --out"
                 ) from None

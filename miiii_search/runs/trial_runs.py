@@ -13,11 +13,11 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
 from miiii_search.analysis.run import TrainedRun
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.folder import assemble
 from miiii_search.storage import study_attrs
 from miiii_search.storage.artifact_stores import (
-    ArtifactStoreUnavailable,
+    ArtifactStoreUnavailableError,
     CombinedArtifactStore,
     open_place,
     remove_from,
@@ -39,14 +39,14 @@ from miiii_search.study.study import METRICS_KEY, Study
 
 
 def find_ended(study: Study, number: int) -> FrozenTrial:
-    """The trial of this number. Raises `UserError` if there is none, or if it has not ended."""
+    """The trial of this number. Raises `MiiiiSearchError` if there is none, or if it has not ended."""
     trial = study.read_number(number)
     if trial is None:
         n = sum(study.counts().values())
         there = f"its trials are 0 to {n - 1}" if n else "it has none yet"
-        raise UserError(f"study `{study.name}` has no trial {number}; {there}")
+        raise MiiiiSearchError(f"study `{study.name}` has no trial {number}; {there}")
     if not trial.state.is_finished():
-        raise UserError(
+        raise MiiiiSearchError(
             f"trial {number} of study `{study.name}` is {trial.state.name.lower()}; only trials that have ended are "
             f"analyzed: see {hint('status', '--study', study.name, database=study.database)}"
         )
@@ -81,8 +81,8 @@ def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) 
                 return reader.read()
         except ArtifactNotFound:
             return None
-        except ArtifactStoreUnavailable as error:
-            raise UserError(f"cannot read {filename} of trial {trial.number}: {error}") from None
+        except ArtifactStoreUnavailableError as error:
+            raise MiiiiSearchError(f"cannot read {filename} of trial {trial.number}: {error}") from None
 
     found, lines = read_snapshots(snapshots, study, trial) if snapshots else ({}, [])
     run, problems = assemble(f"{study.name} {trial.number}", configuration_of(study, trial), fetch, found)
@@ -93,8 +93,8 @@ def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
     """Puts files onto the page of a trial that has ended, in place of those that an earlier call put there.
 
     Optuna lets nobody add to an ended trial; the dashboard also looks for a trial's artifacts in an attribute of the
-    study. Raises `UserError` if a file is too large for a database, if the place of the study's artifacts is down, or
-    if somebody deleted the study; none of it is left behind then.
+    study. Raises `MiiiiSearchError` if a file is too large for a database, if the place of the study's artifacts is
+    down, or if somebody deleted the study; none of it is left behind then.
     """
     by_id = {str(uuid.uuid4()): file for file in files}
     _upload(study, by_id)
@@ -109,8 +109,8 @@ def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
             prefix = f"{STUDY_PREFIX}{trial._trial_id}:"
             new = {prefix + artifact_id: link(artifact_id, file.filename)[1] for artifact_id, file in by_id.items()}
             study_attrs.write(connection, study.study_id, new)
-    except UserError:  # of anything else it is not known whether the files are pointed to by now
-        with suppress(UserError):
+    except MiiiiSearchError:  # of anything else it is not known whether the files are pointed to by now
+        with suppress(MiiiiSearchError):
             remove_from(study.place, by_id)
         raise
     remove_from(study.place, [file.artifact_id for file in old])
@@ -119,19 +119,19 @@ def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
 def _upload(study: Study, by_id: Mapping[str, Artifact]) -> None:
     """Writes files to where the study keeps them, if that is not the database, in which they are refused if too large.
 
-    Before anything points to them. Raises `UserError`, with nothing left behind as far as the place allows.
+    Before anything points to them. Raises `MiiiiSearchError`, with nothing left behind as far as the place allows.
     """
     if study.place is None:
         for file in by_id.values():
             if len(file.data) > ARTIFACT_LIMIT:
                 size, limit = (f"{n / 2**20:.0f} MiB" for n in (len(file.data), ARTIFACT_LIMIT))
-                raise UserError(f"{file.filename} has {size}, an artifact in a database {limit} at most")
+                raise MiiiiSearchError(f"{file.filename} has {size}, an artifact in a database {limit} at most")
         return
     store = open_place(study.place)
     try:
         for artifact_id, file in by_id.items():
             store.write(artifact_id, io.BytesIO(file.data))
-    except ArtifactStoreUnavailable as error:
-        with suppress(UserError):
+    except ArtifactStoreUnavailableError as error:
+        with suppress(MiiiiSearchError):
             remove_from(study.place, by_id)
-        raise UserError(f"cannot keep figures in {study.place}: {error}") from None
+        raise MiiiiSearchError(f"cannot keep figures in {study.place}: {error}") from None

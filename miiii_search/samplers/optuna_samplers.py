@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.overrides import to_tree
 from miiii_search.config.study_spec import Identity, Point, StudySpec, identity
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import PAUSED_KEY, SPEC_KEY
 from miiii_search.study.study import Study, count_trials, distributions, insert_trials
@@ -41,10 +41,12 @@ LAST_REDRAWS = 1000
 
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of this name. Raises `UserError` if what it needs is not installed."""
+    """The sampler of this name. Raises `MiiiiSearchError` if what it needs is not installed."""
     needed = NEEDED.get(name)
     if needed is not None and importlib.util.find_spec(needed) is None:
-        raise UserError(f"sampler = '{name}' needs the package {needed}, which is not there; pip install {needed}")
+        raise MiiiiSearchError(
+            f"sampler = '{name}' needs the package {needed}, which is not there; pip install {needed}"
+        )
     with warnings.catch_warnings():
         # That an interface may change is no matter to the user: we say which version of Optuna we take.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -63,7 +65,7 @@ class PointSampler:
         """A point whose `identity` is not among those visited, drawn in the light of the trials.
 
         The sampler is asked on a copy of the study in memory, so that a point that is refused leaves no row.
-        Raises `UserError` if the space has no point left.
+        Raises `MiiiiSearchError` if the space has no point left.
         """
         mirror = optuna.create_study(sampler=self._sampler, direction="maximize")
         mirror.add_trials([_as_known(trial) for trial in trials])
@@ -84,7 +86,7 @@ class PointSampler:
             point = dict(fallback.ask(space).params)
             if _is_new(spec, point, visited):
                 return point
-        raise UserError(
+        raise MiiiiSearchError(
             f"the space has no point left to try after {len(trials)} trials, so the budget of "
             f"{spec.n_trials} cannot be spent; widen the space, or create a study with fewer trials"
         )
@@ -101,7 +103,7 @@ class SampledQueue:
         """A new trial at a point that no trial has, RUNNING and leased; None once the budget is spent, or in a pause.
 
         Two workers that draw the same point at once: the second draws again. So does one whose space was extended
-        meanwhile. Raises `UserError` if the study was deleted, or its space has no point left.
+        meanwhile. Raises `MiiiiSearchError` if the study was deleted, or its space has no point left.
         """
         for _ in range(REDRAWS):
             self._study.refresh()

@@ -49,7 +49,7 @@ class Contender:
         return 0 if self.stock else spec.model_copy(update={"pruning": self.pruning_for(spec)}).pruning_floor
 
     def court(self, spec: StudySpec, curves: Sequence[Curve]) -> Court:
-        """What asks it. Raises `UserError` for options that its pruner does not take."""
+        """What asks it. Raises `MiiiiSearchError` for options that its pruner does not take."""
         if not self.is_optunas:
             return OwnCourt(make_own_rule(self.pruning), curves)
         pruning, floor, epochs = self.pruning_for(spec), self.floor(spec), spec.experiment.epochs

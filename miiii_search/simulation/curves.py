@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from miiii_search.config.overrides import to_tree, validate
 from miiii_search.config.study_spec import Point, StudySpec, rungs
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
@@ -180,17 +180,17 @@ def write_curves(path: Path, sets: Sequence[CurveSet]) -> None:
 
 
 def read_curves(path: Path) -> list[CurveSet]:
-    """Reads what `write_curves` wrote. Raises `UserError` if it is no such file."""
+    """Reads what `write_curves` wrote. Raises `MiiiiSearchError` if it is no such file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = [name.removesuffix("/meta") for name in archive.files if name.endswith("/meta")]
             found = [_read_set(archive, name) for name in names]
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise MiiiiSearchError(f"cannot read {path}: {error.strerror or error}") from None
     except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} holds no curves of miiii-search: {error}") from None
+        raise MiiiiSearchError(f"{path} holds no curves of miiii-search: {error}") from None
     if not found:
-        raise UserError(f"{path} holds no curves of miiii-search")
+        raise MiiiiSearchError(f"{path} holds no curves of miiii-search")
     return found
 
 

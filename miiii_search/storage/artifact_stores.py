@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.redaction import hide_passwords
 from miiii_search.storage import schema
 from miiii_search.storage.artifacts import DatabaseArtifactStore
@@ -42,12 +42,12 @@ MARKER = ".miiii-search"
 with nothing mounted: what is missing there may be elsewhere."""
 
 
-class ArtifactStoreUnavailable(Exception):
+class ArtifactStoreUnavailableError(Exception):
     """A place of artifacts does not answer, or refuses."""
 
 
 def parse_place(text: str) -> str:
-    """`file:///FOLDER` or `s3://BUCKET/PREFIX`, in one way of writing. Raises `UserError` for anything else."""
+    """`file:///FOLDER` or `s3://BUCKET/PREFIX`, in one way of writing. Raises `MiiiiSearchError` for anything else."""
     if text.startswith("/"):
         return Path(os.path.normpath(text)).as_uri()
     try:
@@ -58,43 +58,48 @@ def parse_place(text: str) -> str:
     if url.scheme == "file" and not url.netloc and url.path.startswith("/") and plain:
         return Path(os.path.normpath(unquote(url.path))).as_uri()
     if url.scheme == "s3" and "@" in url.netloc:
-        raise UserError("--artifacts must have no credentials; boto3 finds them in AWS_ACCESS_KEY_ID and the like")
+        raise MiiiiSearchError(
+            "--artifacts must have no credentials; boto3 finds them in AWS_ACCESS_KEY_ID and the like"
+        )
     if url.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", url.netloc) and plain:
         return f"s3://{url.netloc}{url.path.rstrip('/')}"
-    raise UserError("--artifacts must be a folder's whole path, file:///FOLDER or s3://BUCKET/PREFIX")
+    raise MiiiiSearchError("--artifacts must be a folder's whole path, file:///FOLDER or s3://BUCKET/PREFIX")
 
 
 def prepare_place(place: str) -> None:
-    """Makes a folder if there is none, and tries to write. Raises `UserError` if that fails."""
+    """Makes a folder if there is none, and tries to write. Raises `MiiiiSearchError` if that fails."""
     try:
         if place.startswith("file:"):
             _folder(place).mkdir(parents=True, exist_ok=True)
         RemoteArtifactStore(place).mark()
-    except ArtifactStoreUnavailable as error:
-        raise UserError(f"cannot keep artifacts in {place}: {error}") from None
+    except ArtifactStoreUnavailableError as error:
+        raise MiiiiSearchError(f"cannot keep artifacts in {place}: {error}") from None
     except OSError as error:
-        raise UserError(f"cannot keep artifacts in {place}: {error.strerror}") from None
+        raise MiiiiSearchError(f"cannot keep artifacts in {place}: {error.strerror}") from None
 
 
 def check_place(place: str | None) -> None:
-    """Make sure that artifacts can be looked for where a study keeps them. Raises `UserError`; None is the database."""
+    """Make sure that artifacts can be looked for where a study keeps them.
+
+    Raises `MiiiiSearchError`; None is the database.
+    """
     if place is None:
         return
     try:
         RemoteArtifactStore(place).check()
-    except ArtifactStoreUnavailable as error:
-        raise UserError(f"cannot look for the study's artifacts in {place}: {error}") from None
+    except ArtifactStoreUnavailableError as error:
+        raise MiiiiSearchError(f"cannot look for the study's artifacts in {place}: {error}") from None
 
 
 @cache
 def open_place(place: str) -> ArtifactStore:
-    """The store at a place, as Optuna's with checked names. Raises `UserError` where boto3 is missing."""
+    """The store at a place, as Optuna's with checked names. Raises `MiiiiSearchError` where boto3 is missing."""
     return RemoteArtifactStore(place)
 
 
 class RemoteArtifactStore:
     """Optuna's `ArtifactStore` protocol on a folder or a bucket. Whatever goes wrong raises
-    `ArtifactStoreUnavailable`.
+    `ArtifactStoreUnavailableError`.
     """
 
     def __init__(self, place: str) -> None:
@@ -110,7 +115,7 @@ class RemoteArtifactStore:
         self._store = Boto3ArtifactStore(url.netloc, _s3_client(), avoid_buf_copy=True)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes. Raises `ArtifactNotFound`, `ArtifactStoreUnavailable`."""
+        """The artifact's bytes. Raises `ArtifactNotFound`, `ArtifactStoreUnavailableError`."""
 
         def read() -> bytes:
             with self._store.open_reader(self._prefix + artifact_id) as reader:
@@ -119,7 +124,7 @@ class RemoteArtifactStore:
         return io.BytesIO(self._attempt(artifact_id, read))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Stores the bytes. Raises `ArtifactStoreUnavailable`, also for a folder where nothing is mounted."""
+        """Stores the bytes. Raises `ArtifactStoreUnavailableError`, also for a folder where nothing is mounted."""
 
         def write() -> None:
             if self._folder is not None:
@@ -129,20 +134,22 @@ class RemoteArtifactStore:
         self._attempt(artifact_id, write)
 
     def remove(self, artifact_id: str) -> None:
-        """Deletes the bytes. Raises `ArtifactNotFound` (of a folder), `ArtifactStoreUnavailable`."""
+        """Deletes the bytes. Raises `ArtifactNotFound` (of a folder), `ArtifactStoreUnavailableError`."""
         self._attempt(artifact_id, lambda: self._store.remove(self._prefix + artifact_id))
 
     def mark(self) -> None:
-        """Leave the file by which the place is known again. Raises `ArtifactStoreUnavailable`."""
+        """Leave the file by which the place is known again. Raises `ArtifactStoreUnavailableError`."""
         self._translated(lambda: self._store.write(self._prefix + MARKER, io.BytesIO(b"")))
 
     def check(self) -> None:
-        """Make sure that this is the place, so that what is not in it is nowhere. Raises `ArtifactStoreUnavailable`.
+        """Make sure that this is the place, so that what is not in it is nowhere.
+
+        Raises `ArtifactStoreUnavailableError`.
 
         A place that an older version used has no marker; there, other artifacts are the sign.
         """
         if not self._translated(self._is_known):
-            raise ArtifactStoreUnavailable(
+            raise ArtifactStoreUnavailableError(
                 f"it has neither artifacts nor the file {MARKER}: is the right place mounted there?"
             )
 
@@ -164,18 +171,18 @@ class RemoteArtifactStore:
         except ArtifactNotFound:
             self.check()
             raise
-        except ArtifactStoreUnavailable:
+        except ArtifactStoreUnavailableError:
             raise
         except OSError as error:
-            raise ArtifactStoreUnavailable(error.strerror or hide_passwords(first_line(error))) from error
+            raise ArtifactStoreUnavailableError(error.strerror or hide_passwords(first_line(error))) from error
         except Exception as error:  # boto3's exceptions have no common base
-            raise ArtifactStoreUnavailable(hide_passwords(first_line(error))) from error
+            raise ArtifactStoreUnavailableError(hide_passwords(first_line(error))) from error
 
 
 def remove_from(place: str | None, artifact_ids: Iterable[str]) -> None:
     """Deletes the bytes of artifacts whose links are gone, where they do not lie in the database.
 
-    Raises `UserError` if the place is down: what is left there then, nothing points to.
+    Raises `MiiiiSearchError` if the place is down: what is left there then, nothing points to.
     """
     if place is None:
         return
@@ -186,8 +193,10 @@ def remove_from(place: str | None, artifact_ids: Iterable[str]) -> None:
             store.remove(artifact_id)
         except ArtifactNotFound:
             continue
-        except ArtifactStoreUnavailable as error:
-            raise UserError(f"the database has forgotten them, but artifacts are left in {place}: {error}") from None
+        except ArtifactStoreUnavailableError as error:
+            raise MiiiiSearchError(
+                f"the database has forgotten them, but artifacts are left in {place}: {error}"
+            ) from None
 
 
 class CombinedArtifactStore:
@@ -200,7 +209,7 @@ class CombinedArtifactStore:
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """The artifact's bytes.
 
-        Raises `ArtifactNotFound`, or `ArtifactStoreUnavailable` if it may be in a place that is down.
+        Raises `ArtifactNotFound`, or `ArtifactStoreUnavailableError` if it may be in a place that is down.
         """
         reader: BinaryIO = self._find(lambda store: store.open_reader(artifact_id), artifact_id)
         return reader
@@ -229,8 +238,8 @@ class CombinedArtifactStore:
                 return use(open_place(place))
             except ArtifactNotFound:
                 continue
-            except (ArtifactStoreUnavailable, UserError) as error:
-                down = ArtifactStoreUnavailable(f"{place}: {error}")
+            except (ArtifactStoreUnavailableError, MiiiiSearchError) as error:
+                down = ArtifactStoreUnavailableError(f"{place}: {error}")
         raise down or ArtifactNotFound(f"there is no artifact {artifact_id}")
 
     def _places(self) -> list[str]:
@@ -249,7 +258,7 @@ def _s3_client() -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise UserError("artifacts in S3 need boto3; pip install 'miiii-search[s3]'") from None
+        raise MiiiiSearchError("artifacts in S3 need boto3; pip install 'miiii-search[s3]'") from None
     retries: Any = {"total_max_attempts": TRIES}
     return boto3.client(
         "s3", config=Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries)

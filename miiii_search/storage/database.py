@@ -17,7 +17,7 @@ import optuna
 import psycopg2.extensions
 import sqlalchemy as sa
 
-from miiii_search.errors import AccessRefusedError, UserError
+from miiii_search.errors import AccessRefusedError, MiiiiSearchError
 from miiii_search.redaction import hide_passwords
 from miiii_search.storage import errors, schema, sqlite
 from miiii_search.storage.retry import first_line, is_lost, is_refused
@@ -112,13 +112,13 @@ def _cluster(engine: sa.Engine) -> str:
 def parse_url(text: str) -> sa.URL:
     """A storage URL with the driver that we use.
 
-    Raises `UserError` for an unknown kind, and, showing nothing of it, for a URL that can be read in two ways.
+    Raises `MiiiiSearchError` for an unknown kind, and, showing nothing of it, for a URL that can be read in two ways.
     """
     _check_user_information(text)
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
-        raise UserError(
+        raise MiiiiSearchError(
             "the storage is not a URL; use sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         ) from None
     kind = url.drivername.split("+")[0]
@@ -127,20 +127,22 @@ def parse_url(text: str) -> sa.URL:
         return url.set(drivername="postgresql+psycopg2")
     if kind == "sqlite" and url.drivername in ("sqlite", "sqlite+pysqlite"):
         if url.host or url.username or url.password or url.port:
-            raise UserError("a SQLite storage is a file and has no host: use sqlite:///FILE, with three slashes")
+            raise MiiiiSearchError("a SQLite storage is a file and has no host: use sqlite:///FILE, with three slashes")
         if not url.database or url.database == ":memory:":
-            raise UserError("a storage in memory is lost with the process; use sqlite:///FILE")
+            raise MiiiiSearchError("a storage in memory is lost with the process; use sqlite:///FILE")
         if url.query:
-            raise UserError(f"a SQLite storage takes no parameters such as `{min(url.query)}`; use sqlite:///FILE")
+            raise MiiiiSearchError(
+                f"a SQLite storage takes no parameters such as `{min(url.query)}`; use sqlite:///FILE"
+            )
         return url.set(drivername="sqlite")
-    raise UserError(
+    raise MiiiiSearchError(
         f"the storage is of the unknown kind `{url.drivername}`; use sqlite:///FILE or "
         "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
     )
 
 
 def _check_user_information(text: str) -> None:
-    """Refuse a URL of a server whose password may not end where it seems to. Raises `UserError`."""
+    """Refuse a URL of a server whose password may not end where it seems to. Raises `MiiiiSearchError`."""
     kind, _, rest = text.partition("://")
     if kind.startswith("sqlite") or "@" not in rest:
         return
@@ -148,7 +150,7 @@ def _check_user_information(text: str) -> None:
     is_user = USER_INFORMATION.fullmatch(before) and not PORT.match(before)
     if "@" not in after and (is_user or PARAMETERS.fullmatch(before)):
         return
-    raise UserError(
+    raise MiiiiSearchError(
         "it is not clear where the password in the storage's URL ends: percent-encode the special characters of user, "
         "password and parameters (%40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %25 for %), as "
         "urllib.parse.quote(password, safe='') in Python does"
@@ -165,7 +167,7 @@ def open_database(text: str, *, create: bool = False) -> Database:
     """Opens a storage URL; with `create`, makes file and tables where there are none.
 
     A SQLite file that may only be read is opened for reading, unless `create`.
-    Raises `UserError` if the kind is unknown, the server does not answer, the tables are not ours, or there is
+    Raises `MiiiiSearchError` if the kind is unknown, the server does not answer, the tables are not ours, or there is
     nothing to open; `AccessRefusedError` if the server refuses the login.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # what it tells of every trial, we show
@@ -174,42 +176,46 @@ def open_database(text: str, *, create: bool = False) -> Database:
     if url.drivername == "sqlite":
         path = Path(url.database or "")
         if not create and not path.is_file():
-            raise UserError(f"there is no database {path}; create a study first, or give its place with --storage")
+            raise MiiiiSearchError(
+                f"there is no database {path}; create a study first, or give its place with --storage"
+            )
         if not path.parent.is_dir():
-            raise UserError(f"the folder {path.parent} of the storage does not exist; create it first")
+            raise MiiiiSearchError(f"the folder {path.parent} of the storage does not exist; create it first")
         read_only = path.is_file() and not sqlite.is_writable(path)
         if read_only and create:
             way_out = errors.SQLITE[sqlite3.SQLITE_READONLY]
-            raise UserError(f"cannot write to {redacted(url)}, or to its folder; {way_out}")
+            raise MiiiiSearchError(f"cannot write to {redacted(url)}, or to its folder; {way_out}")
     if url.drivername != "sqlite":
         _give_up_on_silence()
     engine = _make_engine(url, read_only)
     try:
         with engine.connect() as connection:
             if problem := schema.foreign(connection):
-                raise UserError(f"{redacted(url)} {problem}; choose another --storage")
+                raise MiiiiSearchError(f"{redacted(url)} {problem}; choose another --storage")
             # Ours are made last: where they are, Optuna's are complete.
             has_tables, is_complete = schema.inspect(connection)
         if not has_tables and not create:
-            raise UserError(f"{redacted(url)} holds no studies; create one with miiii-search create or miiii-search up")
+            raise MiiiiSearchError(
+                f"{redacted(url)} holds no studies; create one with miiii-search create or miiii-search up"
+            )
         if read_only and not is_complete:
-            raise UserError(
+            raise MiiiiSearchError(
                 f"{redacted(url)} may only be read, and an older version of miiii-search created its tables; open it "
                 "once where it may be written, with miiii-search list"
             )
         return Database(url, engine, _open_optuna(url, engine, create=not is_complete, read_only=read_only), read_only)
-    except UserError:
+    except MiiiiSearchError:
         engine.dispose()
         raise
     except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
         engine.dispose()
         reason = hide_passwords(_reason(error))
         if advice := errors.advice_for(error):
-            raise UserError(f"cannot use {redacted(url)}: {reason}; {advice}") from None
+            raise MiiiiSearchError(f"cannot use {redacted(url)}: {reason}; {advice}") from None
         if not is_lost(error):
-            raise UserError(f"cannot use {redacted(url)}: {reason}") from None
+            raise MiiiiSearchError(f"cannot use {redacted(url)}: {reason}") from None
         way_out = "may its file be written?" if url.drivername == "sqlite" else _way_out(reason)
-        kind = AccessRefusedError if is_refused(error) else UserError
+        kind = AccessRefusedError if is_refused(error) else MiiiiSearchError
         raise kind(f"cannot reach {redacted(url)}: {reason}; {way_out}") from None
 
 
@@ -292,7 +298,7 @@ def _give_up_on_silence() -> None:
 
 
 def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool, read_only: bool) -> optuna.storages.RDBStorage:
-    """Optuna's storage on the same database. Raises `UserError` if another version of Optuna made its tables.
+    """Optuna's storage on the same database. Raises `MiiiiSearchError` if another version of Optuna made its tables.
 
     Two processes may make the tables of a new database at once; the one that comes second finds them half made
     and tries again.
@@ -310,7 +316,7 @@ def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool, read_only: boo
         except RuntimeError as error:
             if "table schema" not in str(error):
                 raise
-            raise UserError(_other_version(url, str(error))) from None
+            raise MiiiiSearchError(_other_version(url, str(error))) from None
         except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError):
             if not create or attempt == 9:
                 raise

@@ -51,7 +51,7 @@ REFUSED_WORDS = re.compile(
 """The same in words, because psycopg2 has no SQLSTATE for a connection that was never made."""
 
 
-class DatabaseUnavailable(Exception):
+class DatabaseUnavailableError(Exception):
     """The database does not answer, or did not a moment ago; nothing was written, or it is not known whether."""
 
 
@@ -81,30 +81,32 @@ class DatabaseRetry:
         self._again = 0.0
 
     def attempt(self, action: Callable[[], T]) -> T:
-        """What the action returns. Raises `DatabaseUnavailable`, and does nothing where it is too early to try again.
+        """What the action returns.
+
+        Raises `DatabaseUnavailableError`, and does nothing where it is too early to try again.
 
         Raises `AccessRefusedError` once the login has been refused for too long.
         """
         if time.monotonic() < self._again:
-            raise DatabaseUnavailable
+            raise DatabaseUnavailableError
         try:
             result = action()
         except (sa.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
             if not is_lost(error):
                 raise
             self._failed(error)
-            raise DatabaseUnavailable from error
+            raise DatabaseUnavailableError from error
         if self._since:
             self._say(f"the database is back after {time.monotonic() - self._since:.0f} s")
             self._wait, self._again, self._since, self._refused_since = FIRST_SECONDS, 0.0, 0.0, 0.0
         return result
 
     def retry_until(self, action: Callable[[], T], stop: threading.Event) -> T:
-        """What the action returns, however long that takes. Raises `DatabaseUnavailable` once `stop` is set."""
+        """What the action returns, however long that takes. Raises `DatabaseUnavailableError` once `stop` is set."""
         while True:
             try:
                 return self.attempt(action)
-            except DatabaseUnavailable:
+            except DatabaseUnavailableError:
                 if stop.wait(max(self._again - time.monotonic(), 0.0)):
                     raise
 

@@ -30,10 +30,10 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import replace_file
 from miiii_search.storage import deleted_studies, schema, study_attrs
-from miiii_search.storage.artifact_stores import ArtifactStoreUnavailable, open_place
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_place
 from miiii_search.storage.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
 from miiii_search.storage.database import ARTIFACT_LIMIT, Database
 from miiii_search.storage.revisions import renew_revision
@@ -62,7 +62,7 @@ _TRIAL_KEY = re.compile(r"(dashboard:(?:artifacts:)?)(\d+)(:.*)", re.DOTALL)
 """Attributes of the study that are about one trial: its note, and artifacts that were attached once it had ended."""
 
 
-class BadArchive(Exception):
+class ArchiveError(Exception):
     """The file is not what `export_study` writes."""
 
 
@@ -78,8 +78,8 @@ class Exported:
 def export_study(study: Study, path: Path) -> Exported:
     """Writes the study as it is at one moment. A file that is there is replaced.
 
-    Trials that run are written as waiting, with their newest checkpoint in the database. Raises `UserError` if the
-    file cannot be written.
+    Trials that run are written as waiting, with their newest checkpoint in the database. Raises `MiiiiSearchError` if
+    the file cannot be written.
     """
     try:
         with (
@@ -90,13 +90,13 @@ def export_study(study: Study, path: Path) -> Exported:
             missing = _write(connection, study, _Writer(archive))
         return Exported(path.stat().st_size, missing)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another file") from None
+        raise MiiiiSearchError(f"cannot write {path}: {error.strerror}; choose another file") from None
 
 
 def import_study(database: Database, path: Path, name: str | None) -> Study:
     """Adds the study in a file to a database, all of it or nothing; under another `name`, if there is one.
 
-    Raises `UserError` if a study of that name is there already, or the file is not what `export_study` wrote.
+    Raises `MiiiiSearchError` if a study of that name is there already, or the file is not what `export_study` wrote.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -107,18 +107,18 @@ def import_study(database: Database, path: Path, name: str | None) -> Study:
             with database.transaction() as connection:
                 _insert(connection, chosen, tree, reader)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give a file that export-study wrote") from None
+        raise MiiiiSearchError(f"cannot read {path}: {error.strerror}; give a file that export-study wrote") from None
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
         words = str(error.orig).splitlines()[0]
-        raise UserError(f"{path} does not fit together: {words}; nothing was imported") from None
+        raise MiiiiSearchError(f"{path} does not fit together: {words}; nothing was imported") from None
     except _DAMAGES as error:
         words = f"{path} is damaged, or not a file of export-study: {_words(error)}"
-        raise UserError(f"{words}; nothing was imported") from None
+        raise MiiiiSearchError(f"{words}; nothing was imported") from None
     return open_study(database, chosen)
 
 
 _DAMAGES = (
-    BadArchive,
+    ArchiveError,
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
@@ -206,14 +206,14 @@ def _write(connection: sa.Connection, study: Study, writer: _Writer) -> tuple[st
 
 
 def _read_from(place: str, artifact_id: str) -> bytes | None:
-    """An artifact outside of the database; None if nobody has it. Raises `UserError` if the place is down."""
+    """An artifact outside of the database; None if nobody has it. Raises `MiiiiSearchError` if the place is down."""
     try:
         with open_place(place).open_reader(artifact_id) as reader:
             return bytes(reader.read())
     except ArtifactNotFound:
         return None
-    except ArtifactStoreUnavailable as error:
-        raise UserError(f"cannot read artifacts of the study from {place}: {error}; is it reachable?") from None
+    except ArtifactStoreUnavailableError as error:
+        raise MiiiiSearchError(f"cannot read artifacts of the study from {place}: {error}; is it reachable?") from None
 
 
 def _rows(connection: sa.Connection, table: Any, where: Any, keep: str = "") -> list[dict[str, Any]]:
@@ -244,7 +244,7 @@ class _Reader:
     def __post_init__(self) -> None:
         manifest = json.loads(self._read(MANIFEST, MANIFEST_LIMIT))
         if manifest["format"] != FORMAT:
-            raise BadArchive(f"it has format {manifest['format']!r}, this version of miiii-search reads {FORMAT}")
+            raise ArchiveError(f"it has format {manifest['format']!r}, this version of miiii-search reads {FORMAT}")
         self.members = dict(manifest["members"])
 
     def data(self, name: str, limit: int = FILE_LIMIT) -> bytes:
@@ -252,7 +252,7 @@ class _Reader:
         known = self.members[name]
         data = self._read(name, limit)
         if len(data) != known["size"] or hashlib.sha256(data).hexdigest() != known["sha256"]:
-            raise BadArchive(f"{name} has another checksum than when it was written")
+            raise ArchiveError(f"{name} has another checksum than when it was written")
         return data
 
     def tree(self, name: str) -> dict[str, Any]:
@@ -263,20 +263,20 @@ class _Reader:
         with self.archive.open(name) as member:
             data = member.read(limit + 1)  # whatever size the archive claims
         if len(data) > limit:
-            raise BadArchive(f"{name} has more than {limit:,} bytes")
+            raise ArchiveError(f"{name} has more than {limit:,} bytes")
         return data
 
 
 def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reader: _Reader) -> None:
     studies, trials = schema.studies, schema.trials
     if connection.execute(sa.select(studies.c.study_id).where(studies.c.study_name == name)).first():
-        raise UserError(f"there is a study `{name}` already; import it under another name with --study")
+        raise MiiiiSearchError(f"there is a study `{name}` already; import it under another name with --study")
     deleted_studies.forget(connection, name)
     inserted = sa.insert(studies).values(study_name=name).returning(studies.c.study_id)
     study_id = connection.execute(inserted).scalar_one()
     numbers = {int(row["trial_id"]): int(row["number"]) for row in tree["trials"]}
     if sorted(numbers.values()) != list(range(len(tree["trials"]))):
-        raise BadArchive("its trials are not numbered one after the other")
+        raise ArchiveError("its trials are not numbered one after the other")
     _insert_rows(connection, trials, tree["trials"], lambda row: {"study_id": study_id})
     query = sa.select(trials.c.number, trials.c.trial_id).where(trials.c.study_id == study_id)
     found = {row.number: row.trial_id for row in connection.execute(query)}
@@ -308,7 +308,7 @@ def _origins(tree: Mapping[str, Any], exported_at: float) -> list[tuple[str, flo
     origins = [(known[ID_KEY], exported_at)] if ID_KEY in known else []
     origins += [(origin, float(at)) for origin, at in known.get(ORIGINS_KEY, [])]
     if not all(re.fullmatch("[0-9a-f]{32}", origin) for origin, _ in origins):
-        raise BadArchive("the study's ids must be of 32 hexadecimal digits")
+        raise ArchiveError("the study's ids must be of 32 hexadecimal digits")
     return origins
 
 
@@ -350,7 +350,7 @@ def _from_json(column: Any, value: Any) -> Any:
     """A value of the column's type. Raises `ValueError` or another of `_DAMAGES` for any other."""
     if value is None:
         if not column.nullable:
-            raise BadArchive(f"{column} is missing")
+            raise ArchiveError(f"{column} is missing")
         return None
     if column.name == "value_json":
         json.loads(value)
@@ -363,7 +363,7 @@ def _from_json(column: Any, value: Any) -> Any:
         return datetime.fromisoformat(value)
     expected: Any = int if isinstance(kind, sa.Integer) else (int, float) if isinstance(kind, sa.Float) else str
     if not isinstance(value, expected) or isinstance(value, bool):
-        raise BadArchive(f"{column} must not be {str(value)[:50]!r}")
+        raise ArchiveError(f"{column} must not be {str(value)[:50]!r}")
     return value
 
 
@@ -371,13 +371,13 @@ def _let_time_stand(connection: sa.Connection, study_id: int, exported_at: float
     """While a study lies in a file, its wall time stands. Makes sure, too, that it has spec and times that we read."""
     found = study_attrs.read(connection, study_id, SPEC_KEY, STARTED_KEY, PAUSED_KEY, CREATED_KEY, SELECTED_KEY)
     if SELECTED_KEY in found and type(found[SELECTED_KEY]["n_trials"]) is not int:
-        raise BadArchive(f"{SELECTED_KEY} must have a whole number of trials")
+        raise ArchiveError(f"{SELECTED_KEY} must have a whole number of trials")
     for key in found.keys() - {SPEC_KEY, SELECTED_KEY}:
         datetime.fromtimestamp(found[key], UTC)  # or raises one of `_DAMAGES`
     try:
         parse_spec(found[SPEC_KEY])
-    except UserError as error:
-        raise BadArchive(str(error)) from None
+    except MiiiiSearchError as error:
+        raise ArchiveError(str(error)) from None
     stood = max(study_attrs.now(connection) - exported_at, 0.0)
     times = {key: float(found[key]) + stood for key in (STARTED_KEY, PAUSED_KEY) if key in found}
     study_attrs.write(connection, study_id, times)

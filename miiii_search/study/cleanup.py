@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
 from miiii_search.storage.artifact_stores import check_place, remove_from
 from miiii_search.storage.artifacts import TRIAL_PREFIX, attached, detach
@@ -33,7 +33,7 @@ def cleanup(study: Study, keep_records: int, *, dry_run: bool = False) -> Remove
 
     What was attached to a trial after its end goes with the others.
     In one transaction, links and bytes together, so that nothing points to what is gone. Called twice, it does no more.
-    Raises `UserError` if the study was deleted, or the place of its artifacts is down.
+    Raises `MiiiiSearchError` if the study was deleted, or the place of its artifacts is down.
     """
     check_place(study.place)
     with study.database.transaction() as connection:
@@ -62,7 +62,7 @@ def cleanup(study: Study, keep_records: int, *, dry_run: bool = False) -> Remove
 def old_snapshots(study: Study, folder: Path, keep: int) -> list[Path]:
     """The weights that workers of this study have left in `folder`, of all ended trials but the best so many.
 
-    Raises `UserError` if they are of another database.
+    Raises `MiiiiSearchError` if they are of another database.
     """
     check_database(folder, study)
     with study.database.engine.connect() as connection:
@@ -74,7 +74,7 @@ def old_snapshots(study: Study, folder: Path, keep: int) -> list[Path]:
 
 
 def remove_snapshots(paths: Sequence[Path]) -> None:
-    """Removes them, and the folders of trials that are empty then. Raises `UserError` if that may not be."""
+    """Removes them, and the folders of trials that are empty then. Raises `MiiiiSearchError` if that may not be."""
     try:
         for path in paths:
             path.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def remove_snapshots(paths: Sequence[Path]) -> None:
             if not any(trial.iterdir()):
                 trial.rmdir()
     except OSError as error:
-        raise UserError(f"cannot remove {error.filename}: {error.strerror}") from None
+        raise MiiiiSearchError(f"cannot remove {error.filename}: {error.strerror}") from None
 
 
 def _ended(connection: sa.Connection, study_id: int) -> list[int]:

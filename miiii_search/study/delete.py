@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import deleted_studies, schema
 from miiii_search.storage.artifact_stores import check_place, remove_from
 from miiii_search.storage.artifacts import linked
@@ -38,19 +38,21 @@ def delete(study: Study, *, force: bool = False) -> Holdings:
 
     The study's name is remembered, so that only a user creates the study again; see `deleted`.
 
-    Raises `UserError` while a worker trains trials of it, unless `force`; if it was deleted already; and if the place
-    of its artifacts is down, before anything is deleted unless `force`.
+    Raises `MiiiiSearchError` while a worker trains trials of it, unless `force`; if it was deleted already; and if
+    the place of its artifacts is down, before anything is deleted unless `force`.
     """
     if not force:
         try:
             check_place(study.place)
-        except UserError as error:
-            raise UserError(f"{error}; delete the study all the same with --force, and its artifacts stay") from None
+        except MiiiiSearchError as error:
+            raise MiiiiSearchError(
+                f"{error}; delete the study all the same with --force, and its artifacts stay"
+            ) from None
     with study.database.transaction() as connection:
         study.lock(connection)
         found = _holdings(connection, study.study_id)
         if found.leases and not force:
-            raise UserError(
+            raise MiiiiSearchError(
                 f"workers train {found.leases} trials of study `{study.name}`: stop or pause them first, "
                 "or delete it all the same with --force"
             )

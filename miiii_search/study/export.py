@@ -14,7 +14,7 @@ import tomli_w
 from optuna.trial import FrozenTrial
 
 from miiii_search.config.overrides import read_toml, to_tree, validate
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.study.hints import PROGRAM, file_argument, hint
@@ -65,14 +65,14 @@ def export_best(study: Study, by: str = TRIAL) -> Configuration:
     """The best of a study: by `trial` its best trial, by `median` or `worst` a run of its best configuration.
 
     That is the seed that the configuration is ranked by, so that the file shows what may be expected, not the luckiest
-    seed. Raises `UserError` if there is none.
+    seed. Raises `MiiiiSearchError` if there is none.
     """
     if by != TRIAL:
         return _export_standing(study, StatusReader(study).standings(by), by)
     best = read_best(study)
     if best is None:
         seen = hint("status", "--study", study.name, database=study.database)
-        raise UserError(f"study `{study.name}` has no completed trial to export yet; see {seen}")
+        raise MiiiiSearchError(f"study `{study.name}` has no completed trial to export yet; see {seen}")
     return export_trial(study, best)
 
 
@@ -81,7 +81,7 @@ def _export_standing(study: Study, found: list[SeedStats], by: str) -> Configura
     chosen = best.worst_trial if by == WORST else best.median_trial
     if chosen is None:
         share, others = ("all", f"{MEDIAN} or {TRIAL}") if by == WORST else ("more than half", TRIAL)
-        raise UserError(
+        raise MiiiiSearchError(
             f"no configuration of study `{study.name}` is solved with {share} of its seeds "
             f"(there are to be {best.seeds}); export the best by another measure: --by {others}"
         )
@@ -119,23 +119,23 @@ def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
 def read_configuration(path: Path) -> Configuration:
     """Reads what `to_toml` or `to_json` wrote; nothing in it is executed.
 
-    Raises `UserError` if the file is not a configuration of ours, is of a newer format, or is not valid.
+    Raises `MiiiiSearchError` if the file is not a configuration of ours, is of a newer format, or is not valid.
     """
     tree = read_toml(path)
     if tree.get("kind") != KIND:
-        raise UserError(
+        raise MiiiiSearchError(
             f'{path} is not a configuration of miiii-search (its first key must be kind = "{KIND}"); '
             "make one with miiii-search best --out best.toml"
         )
     written = tree.get("format")
     if written != FORMAT:
-        raise UserError(
+        raise MiiiiSearchError(
             f"{path} has format {written!r}, but miiii-search {version('miiii-search')} reads format {FORMAT}; "
             "use the version that wrote it, or a newer one"
         )
     unknown = tree.keys() - {"kind", "format", "experiment", "hyperparameters", "metrics", "provenance"}
     if unknown:
-        raise UserError(f"{path}: unknown key `{min(unknown)}`")
+        raise MiiiiSearchError(f"{path}: unknown key `{min(unknown)}`")
     provenance = tree.get("provenance", {})
     return Configuration(
         validate(Experiment, tree.get("experiment", {}), f"{path}: experiment"),

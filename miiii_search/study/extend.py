@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.overrides import difference, to_tree, with_settings
 from miiii_search.config.study_spec import Point, Range, Replicates, StudySpec
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.revisions import renew_revision
 from miiii_search.storage.study_attrs import SELECTED_KEY, SPEC_KEY
@@ -50,7 +50,7 @@ def extend(study: Study, settings: Sequence[str]) -> Extension:
     """Applies `key=value` settings that add to the study's spec, and queues the points that no trial has.
 
     One transaction, under the study's lock: workers see all of it or nothing, and called twice, or by two at once, it
-    adds no point twice. Raises `UserError` for a setting that takes something away or changes the problem.
+    adds no point twice. Raises `MiiiiSearchError` for a setting that takes something away or changes the problem.
     """
     with study.database.transaction() as connection:
         study.lock(connection)
@@ -79,48 +79,56 @@ def extend(study: Study, settings: Sequence[str]) -> Extension:
 
 
 def _check(stored: StudySpec, wanted: StudySpec, has: int) -> None:
-    """Raises `UserError` if the wanted spec does more than to add to a study that has, or will have, so many trials."""
+    """Raises `MiiiiSearchError` if the wanted spec does more than to add to a study that has, or will have,
+    so many trials.
+    """
     may_change = (*EXTENDED, "sampler") if stored.is_queue and wanted.is_queue else EXTENDED
     others = [phrase for phrase in difference(stored, wanted) if not phrase.startswith(may_change)]
     if others:
-        raise UserError(f"extend adds to {', '.join(may_change)} only, but {others[0]}: create another study for that")
+        raise MiiiiSearchError(
+            f"extend adds to {', '.join(may_change)} only, but {others[0]}: create another study for that"
+        )
     if stored.space.keys() != wanted.space.keys():
         changed = ", ".join(sorted(stored.space.keys() ^ wanted.space.keys()))
-        raise UserError(f"extend adds values, not dimensions such as {changed}: create another study for that")
+        raise MiiiiSearchError(f"extend adds values, not dimensions such as {changed}: create another study for that")
     for name, dimension in stored.space.items():
         _check_dimension(name, dimension, wanted.space[name])
     _check_replicates(stored.replicates, wanted.replicates)
     for limit in ("solved", "device_hours", "wall_hours"):
         old, new = getattr(stored.budget, limit), getattr(wanted.budget, limit)
         if old != new and (old is None or new is None or new < old):
-            raise UserError(f"budget.{limit} is {old or 'unset'}, so that {new} would take away; extend only adds")
+            raise MiiiiSearchError(
+                f"budget.{limit} is {old or 'unset'}, so that {new} would take away; extend only adds"
+            )
     trials = wanted.budget.trials
     if trials is not None and trials != stored.budget.trials and trials < has:
-        raise UserError(f"study has {has} trials already, so that --trials {trials} would take some away; ask for more")
+        raise MiiiiSearchError(
+            f"study has {has} trials already, so that --trials {trials} would take some away; ask for more"
+        )
 
 
 def _check_replicates(old: Replicates, new: Replicates) -> None:
     if new.count < old.count:
-        raise UserError(f"replicates.count is {old.count} and can only grow, not become {new.count}")
+        raise MiiiiSearchError(f"replicates.count is {old.count} and can only grow, not become {new.count}")
     if new.top is None or old == new:
         return
     if old.top is None and old.count > 1:
-        raise UserError(
+        raise MiiiiSearchError(
             f"every configuration has {old.count} seeds, which replicates.top = {new.top} would take away; leave it out"
         )
     if old.top is not None and new.top < old.top:
-        raise UserError(f"replicates.top is {old.top} and can only grow, not become {new.top}")
+        raise MiiiiSearchError(f"replicates.top is {old.top} and can only grow, not become {new.top}")
 
 
 def _check_dimension(name: str, old: tuple[Any, ...] | Range, new: tuple[Any, ...] | Range) -> None:
     if isinstance(old, Range) or isinstance(new, Range):
         grows = isinstance(old, Range) and isinstance(new, Range) and new.low <= old.low and new.high >= old.high
         if not grows or getattr(old, "log", None) != getattr(new, "log", None):
-            raise UserError(f"space.{name} is {old!r} and must lie within the new one, which is {new!r}")
+            raise MiiiiSearchError(f"space.{name} is {old!r} and must lie within the new one, which is {new!r}")
         return
     lost = [str(value) for value in old if value not in new]
     if lost:
-        raise UserError(
+        raise MiiiiSearchError(
             f"space.{name} would lose {', '.join(lost)}; extend only adds: give the old values and new ones"
         )
 
@@ -132,7 +140,7 @@ def _asks_for_trials(stored: StudySpec, wanted: StudySpec) -> bool:
 
 
 def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: int) -> None:
-    """Raises `UserError` if trials were asked for, and none came of it."""
+    """Raises `MiiiiSearchError` if trials were asked for, and none came of it."""
     if not _asks_for_trials(stored, wanted) or queued or wanted.n_trials > n_trials:
         return
     if not wanted.is_queue and stored.space != wanted.space:
@@ -140,8 +148,8 @@ def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: i
     if wanted.replicates.top is not None and stored.replicates != wanted.replicates and wanted.budget.trials is None:
         return  # whose they are, and whether they are new, is seen later
     if wanted.budget.trials == n_trials:
-        raise UserError(f"budget.trials is {n_trials}, as many as there are: raise it too, with --trials N")
-    raise UserError(
+        raise MiiiiSearchError(f"budget.trials is {n_trials}, as many as there are: raise it too, with --trials N")
+    raise MiiiiSearchError(
         f"the whole space is in the study with its {n_trials} trials: add values with --set 'space.NAME=[…]', "
         "or runs of the same points with --set replicates=N"
     )

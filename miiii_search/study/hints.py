@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -94,5 +94,5 @@ def _parsed(text: str) -> URL | None:
 
     try:
         return parse_url(text)
-    except UserError:
+    except MiiiiSearchError:
         return None

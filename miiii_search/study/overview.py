@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.storage.deleted_studies import read_deleted
@@ -94,7 +94,7 @@ def _state(
     total = sum(counts.values())
     try:
         spec = parse_spec(known[SPEC_KEY])
-    except UserError:
+    except MiiiiSearchError:
         return "of another version", total
     selection = known.get(SELECTED_KEY)
     ended = not counts["waiting"] and has_all_trials(spec, selection, total)

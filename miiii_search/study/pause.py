@@ -6,7 +6,7 @@ coordinators and `status` look at it from time to time (`Study.refresh`).
 
 from __future__ import annotations
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import study_attrs
 from miiii_search.storage.study_attrs import PAUSED_KEY, STARTED_KEY
 from miiii_search.study.study import Study
@@ -15,10 +15,10 @@ from miiii_search.study.study import Study
 def pause(study: Study) -> bool:
     """Pauses a study; False if it was paused already. From then on no trial of it is claimed.
 
-    Raises `UserError` if it is done, or deleted.
+    Raises `MiiiiSearchError` if it is done, or deleted.
     """
     if study.is_done():
-        raise UserError(
+        raise MiiiiSearchError(
             f"study `{study.name}` is done, there is nothing to pause; add trials with miiii-search extend --trials N"
         )
     with study.database.transaction() as connection:
@@ -33,7 +33,7 @@ def pause(study: Study) -> bool:
 def resume(study: Study) -> bool:
     """Lets a paused study go on; False if it was not paused. Its budget of wall time does not count the pause.
 
-    Raises `UserError` if it was deleted.
+    Raises `MiiiiSearchError` if it was deleted.
     """
     with study.database.transaction() as connection:
         study.lock(connection)

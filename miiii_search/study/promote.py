@@ -22,7 +22,7 @@ def queue_further_seeds(study: Study) -> str | None:
     One transaction, under the study's lock, which also notes that it is done and how many trials there are since: done
     twice, by two coordinators or by one that was restarted, it is done once. Fewer than `replicates.top` get further
     seeds where fewer were completed, and `budget.trials` cuts what is too many. Nothing is queued while another part
-    of the budget is spent. `extend` has it done again. Raises `UserError` if somebody deleted the study.
+    of the budget is spent. `extend` has it done again. Raises `MiiiiSearchError` if somebody deleted the study.
     """
     if not study.awaits_selection:
         return None

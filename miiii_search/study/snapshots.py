@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.record import snapshots_in
 from miiii_search.files import write_file
 from miiii_search.study.study import Study
@@ -33,18 +33,23 @@ def trial_folder(folder: Path, study: Study, number: int) -> Path:
 
 
 def check_database(folder: Path, study: Study) -> None:
-    """Raises `UserError` if the study's snapshots below `folder` are of another database, such as a copied one."""
+    """Raises `MiiiiSearchError` if the study's snapshots below `folder` are of another database, such as a
+    copied one.
+    """
     path = study_folder(folder, study) / DATABASE
     with suppress(FileNotFoundError):
         if path.read_text().strip() != study.database.instance():
-            raise UserError(
+            raise MiiiiSearchError(
                 f"the snapshots in {path.parent} are of another database than {study.database}; one may be a copy of "
                 f"the other: give another --snapshots, or, if the database was moved, remove {path}"
             )
 
 
 def claim_folder(folder: Path, study: Study) -> None:
-    """Notes in the study's folder which database it is of. Raises `UserError` as `check_database`, and `OSError`."""
+    """Notes in the study's folder which database it is of.
+
+    Raises `MiiiiSearchError` as `check_database`, and `OSError`.
+    """
     check_database(folder, study)
     own = study_folder(folder, study)
     own.mkdir(parents=True, exist_ok=True)
@@ -58,7 +63,7 @@ def read_snapshots(folder: Path, study: Study, trial: FrozenTrial) -> tuple[dict
     """
     try:
         check_database(folder, study)
-    except UserError as error:
+    except MiiiiSearchError as error:
         return {}, [str(error)]
     if found := snapshots_in(trial_folder(folder, study, trial.number)):
         return found, []

@@ -184,7 +184,7 @@ class StatusReader:
     def read(self, pruned: int | None = LAST_PRUNED) -> Status:
         """Reads the study as it is now, with the last `pruned` trials that were given up, or all of them.
 
-        Raises `UserError` if somebody deleted the study.
+        Raises `MiiiiSearchError` if somebody deleted the study.
         """
         study = self._study
         study.refresh()
@@ -285,7 +285,7 @@ def ranked(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 def read_leaders(study: Study, n: int, *, complete: bool = False) -> list[FrozenTrial]:
     """Reads the first `n` trials of `ranked`, or of the COMPLETE ones alone; no others.
 
-    Raises `UserError` if somebody deleted the study.
+    Raises `MiiiiSearchError` if somebody deleted the study.
     """
     trials, values = schema.trials, schema.trial_values
     states = [TrialState.COMPLETE] if complete else [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.overrides import difference, to_tree, validate
 from miiii_search.config.study_spec import Point, Range, StudySpec, Value, nearest
-from miiii_search.errors import IncompatibleVersion, StudyDeletedError, StudyNotFoundError, UserError
+from miiii_search.errors import MiiiiSearchError, StudyDeletedError, StudyNotFoundError, VersionMismatchError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage import deleted_studies, notes, schema, study_attrs
 from miiii_search.storage.database import Database
@@ -88,9 +88,9 @@ class Study:
 
     @property
     def identity(self) -> str:
-        """The study's id, which names its files on this machine. Raises `UserError` if it has none."""
+        """The study's id, which names its files on this machine. Raises `MiiiiSearchError` if it has none."""
         if self.id is None:
-            raise UserError(
+            raise MiiiiSearchError(
                 f"study `{self.name}` was created by an older version and has no id yet, and {self.database} does "
                 "not let this role write one: open it once as the database's owner, with miiii-search status"
             )
@@ -99,7 +99,7 @@ class Study:
     def refresh(self) -> None:
         """Looks again at what others may have changed meanwhile: `extend` the spec, `pause` and `resume` the state.
 
-        Raises `UserError` if somebody deleted the study.
+        Raises `MiiiiSearchError` if somebody deleted the study.
         """
         with self.database.engine.connect() as connection:
             keys = (SPEC_KEY, PAUSED_KEY, SELECTED_KEY, PROGRAMS_KEY, *IDENTITY_KEYS)
@@ -113,7 +113,7 @@ class Study:
         self.programs = _programs(found)
 
     def lock(self, connection: sa.Connection, *, shared: bool = False) -> None:
-        """`tables.lock_study`. Raises `UserError` if somebody deleted the study."""
+        """`tables.lock_study`. Raises `MiiiiSearchError` if somebody deleted the study."""
         if not schema.lock_study(connection, self.study_id, shared=shared) or not self._is(
             study_attrs.read(connection, self.study_id, *IDENTITY_KEYS)
         ):
@@ -133,7 +133,7 @@ class Study:
         return optuna.load_study(study_name=self.name, storage=self.database.optuna, **arguments)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number. Raises `UserError` if somebody deleted the study."""
+        """All trials, by number. Raises `MiiiiSearchError` if somebody deleted the study."""
         try:
             return self.database.optuna.get_all_trials(self.study_id, deepcopy=False)
         except KeyError:
@@ -142,7 +142,7 @@ class Study:
     def read(self, trial_ids: Collection[int]) -> dict[int, FrozenTrial]:
         """Those of the trials that are there, by their ids; in as many statements as one of them takes.
 
-        Raises `UserError` if somebody deleted the study.
+        Raises `MiiiiSearchError` if somebody deleted the study.
         """
         storage = self.database.optuna
         try:
@@ -155,7 +155,7 @@ class Study:
     def read_number(self, number: int) -> FrozenTrial | None:
         """Reads the trial of this number, and no other; None if there is none.
 
-        Raises `UserError` if somebody deleted the study.
+        Raises `MiiiiSearchError` if somebody deleted the study.
         """
         trials = schema.trials
         query = sa.select(trials.c.trial_id).where(trials.c.study_id == self.study_id, trials.c.number == number)
@@ -216,7 +216,7 @@ class Study:
     def admit_program(self) -> None:
         """Lets workers of this version train the study from now on, beside those that already may.
 
-        Raises `UserError` if somebody deleted the study.
+        Raises `MiiiiSearchError` if somebody deleted the study.
         """
         with self.database.transaction() as connection:
             self.lock(connection)
@@ -227,11 +227,11 @@ class Study:
     def check_version(self, any_version: bool) -> dict[str, Any]:
         """Returns what a trial records of the versions.
 
-        Raises `IncompatibleVersion` if this one must not train the study; with `any_version`, admits it instead.
+        Raises `VersionMismatchError` if this one must not train the study; with `any_version`, admits it instead.
         """
         if (mismatch := self.mismatch) is not None:
             if not any_version:
-                raise IncompatibleVersion(mismatch)
+                raise VersionMismatchError(mismatch)
             self.admit_program()
         recorded: dict[str, Any] = {"training_program": TRAINING_PROGRAM}
         if self.version not in (None, version("miiii-search")):
@@ -292,7 +292,7 @@ def create_study(
     `place` is where a new study keeps its artifacts; see `places.parse_place`. One that exists keeps its own.
     With `again` a study that was deleted is created again.
 
-    Raises `UserError` if a study of this name has another spec (naming every difference), or is not ours, and
+    Raises `MiiiiSearchError` if a study of this name has another spec (naming every difference), or is not ours, and
     `StudyDeletedError` if it was deleted and `again` is false.
     """
     check_name(name)
@@ -302,7 +302,7 @@ def create_study(
         pass  # somebody deleted it between two of our transactions
     study_id, stored = created
     if stored != spec and (differences := difference(stored, spec)):
-        raise UserError(
+        raise MiiiiSearchError(
             f"study `{name}` exists with another spec: {'; '.join(differences)}; "
             "choose another --study, or leave the options out to go on with what it has"
         )
@@ -344,7 +344,7 @@ def _create_study(
                     sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id).limit(1)
                 ).first()
             ):
-                raise UserError(f"study `{name}` was not created by miiii-search; choose another name")
+                raise MiiiiSearchError(f"study `{name}` was not created by miiii-search; choose another name")
             _describe_study(connection, study_id, spec, place)
             queue = spec.queue() if spec.is_queue else [(point, 0) for point in spec.first]
             if queue:
@@ -365,9 +365,9 @@ def check_not_deleted(database: Database, name: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raises `UserError` for what is no name of a study of ours: a terminal shows it, and a line holds it."""
+    """Raises `MiiiiSearchError` for what is no name of a study of ours: a terminal shows it, and a line holds it."""
     if not name or len(name) > 200 or not name.isprintable():
-        raise UserError(
+        raise MiiiiSearchError(
             f"a study's name must have 1 to 200 characters and no control characters, but is {name[:250]!r}; "
             "choose another one with --study"
         )
@@ -376,12 +376,12 @@ def check_name(name: str) -> None:
 def open_study(database: Database, name: str | None) -> Study:
     """Opens a study; without a name, the only one there is.
 
-    Raises `StudyNotFoundError` naming those that exist if there is none, and `UserError` if there are several.
+    Raises `StudyNotFoundError` naming those that exist if there is none, and `MiiiiSearchError` if there are several.
     """
     names = study_names(database)
     if name is None:
         if len(names) != 1:
-            error = UserError if names else StudyNotFoundError
+            error = MiiiiSearchError if names else StudyNotFoundError
             raise error(f"which study? name it with --study: {_listed(names)}")
         name = names[0]
     if name not in names:
@@ -504,9 +504,9 @@ def _open(database: Database, name: str, study_id: int) -> Study:
 def _stored_spec(name: str, found: Mapping[str, Any]) -> StudySpec:
     try:
         return parse_spec(found[SPEC_KEY])
-    except UserError as error:
+    except MiiiiSearchError as error:
         creator = found.get(VERSION_KEY, "of an unknown version")
-        raise IncompatibleVersion(
+        raise VersionMismatchError(
             f"study `{name}` was created by miiii-search {creator}, and this is {version('miiii-search')}, which "
             f"cannot read it: {error}"
         ) from None
@@ -543,9 +543,9 @@ def _give_id(database: Database, study_id: int) -> str | None:
 
 
 def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
-    """A spec as a study holds it. Raises `UserError` if it is of a format that this version does not read."""
+    """A spec as a study holds it. Raises `MiiiiSearchError` if it is of a format that this version does not read."""
     if tree.get("format") != 1:
-        raise UserError(
+        raise MiiiiSearchError(
             f"the study's spec has format {tree.get('format')}, this version of miiii-search reads format 1; "
             "use the version that created it"
         )

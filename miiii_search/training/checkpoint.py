@@ -23,7 +23,7 @@ from miiii_search.training.lanes import Snapshot
 FORMAT = b"miiii-search checkpoint 1\n"
 
 
-class BadCheckpoint(Exception):
+class CheckpointError(Exception):
     """A file that is not a whole checkpoint."""
 
 
@@ -66,12 +66,12 @@ class Checkpoint:
 
     @staticmethod
     def from_bytes(data: bytes) -> Checkpoint:
-        """The inverse of `to_bytes`. Raises `BadCheckpoint`."""
+        """The inverse of `to_bytes`. Raises `CheckpointError`."""
         if not data.startswith(FORMAT):
-            raise BadCheckpoint("it is not a checkpoint of this version")
+            raise CheckpointError("it is not a checkpoint of this version")
         digest, newline, archive = data[len(FORMAT) :].partition(b"\n")
         if not newline or hashlib.sha256(archive).hexdigest().encode() != digest:
-            raise BadCheckpoint("its checksum does not fit: it is incomplete or was changed")
+            raise CheckpointError("its checksum does not fit: it is incomplete or was changed")
         try:
             with np.load(io.BytesIO(archive), allow_pickle=False) as file:
                 arrays = dict(file)
@@ -86,7 +86,7 @@ class Checkpoint:
                 origin=dict(about["origin"]),
             )
         except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-            raise BadCheckpoint(f"it cannot be read: {error}") from None
+            raise CheckpointError(f"it cannot be read: {error}") from None
 
 
 def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from miiii_search.environment import cache_folder
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 OUT_OF_MEMORY = "out of memory|RESOURCE_EXHAUSTED|OUT_OF_MEMORY|ALLOC_FAILED|YNNPACK operation failed"
 """How XLA, CUDA and their libraries say it. Where a computation was under way, XLA calls it an internal error."""
@@ -37,10 +37,10 @@ def use_compilation_cache() -> Path | None:
 def choose_device(kind: str) -> None:
     """Has JAX compute on this kind of device: `cpu`, `cuda`, or `auto` for what it finds. Before anything computes.
 
-    Raises `UserError` if there is none: what was made for a GPU is not to train on the CPU unnoticed.
+    Raises `MiiiiSearchError` if there is none: what was made for a GPU is not to train on the CPU unnoticed.
     """
     if kind not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device must be auto, cpu or cuda, but is `{kind}`")
+        raise MiiiiSearchError(f"--device must be auto, cpu or cuda, but is `{kind}`")
     if kind == "auto":
         return
     config: Any = jax.config
@@ -56,20 +56,22 @@ def choose_device(kind: str) -> None:
     finally:
         logger.setLevel(level)
     if kind == "cuda" and found != "gpu":
-        raise UserError(
+        raise MiiiiSearchError(
             "this worker is for CUDA, but sees no GPU: see that nvidia-smi works here, and that a container is given "
             "the GPUs; or set MIIII_DEVICE=cpu to train on the CPU; miiii-search doctor tells more"
         )
 
 
 def describe_device() -> str:
-    """The device that JAX computes on, in words. Raises `UserError` if there is none."""
+    """The device that JAX computes on, in words. Raises `MiiiiSearchError` if there is none."""
     try:
         device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names what is not installed
         wanted = os.environ.get("JAX_PLATFORMS", "")
         reason = f"JAX finds no device of the kind `{wanted}`" if wanted else f"JAX finds no device ({error})"
-        raise UserError(f"{reason}; JAX_PLATFORMS=cpu trains on the CPU, miiii-search doctor tells more") from None
+        raise MiiiiSearchError(
+            f"{reason}; JAX_PLATFORMS=cpu trains on the CPU, miiii-search doctor tells more"
+        ) from None
     if device.platform == "cpu":
         return f"cpu ({platform.machine()}, {cores()} cores)"
     return f"{device.platform} ({device.device_kind})"

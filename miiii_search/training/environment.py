@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 ALLOWED = frozenset(
     {
@@ -49,8 +49,8 @@ def isolate(environment: MutableMapping[str, str] = os.environ) -> list[str]:
 
 
 def import_jax() -> None:
-    """Imports JAX. Raises `UserError` if it does not understand one of the variables that it is left."""
+    """Imports JAX. Raises `MiiiiSearchError` if it does not understand one of the variables that it is left."""
     try:
         import jax  # noqa: F401
     except ValueError as error:
-        raise UserError(f"JAX cannot be imported with this environment: {error}") from None
+        raise MiiiiSearchError(f"JAX cannot be imported with this environment: {error}") from None

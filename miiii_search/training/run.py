@@ -26,7 +26,7 @@ class Result:
     weights: Snapshot
 
 
-class NotFinite(Exception):
+class NonFiniteLossError(Exception):
     """A run whose loss stopped being finite."""
 
     def __init__(self, epoch: int) -> None:
@@ -34,7 +34,7 @@ class NotFinite(Exception):
         self.epoch = epoch
 
 
-class DoesNotFit(Exception):
+class OutOfMemoryError(Exception):
     """A run that needs more memory than there is; `size` in bytes, if it is known."""
 
     def __init__(self, reason: str, size: int | None) -> None:
@@ -56,7 +56,7 @@ def train(
     `stop` is asked about once a second, first after one evaluation: what has been trained by then is returned, and
     its `progress.ended` is false.
 
-    Raises `NotFinite`, `DoesNotFit`; `ValueError` if `until` is no evaluation of the run.
+    Raises `NonFiniteLossError`, `OutOfMemoryError`; `ValueError` if `until` is no evaluation of the run.
     """
     if until is not None and (until < 1 or until % experiment.evaluation_interval):
         interval = experiment.evaluation_interval
@@ -67,7 +67,7 @@ def train(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise DoesNotFit(reason(error), lanes.bytes_per_lane()) from error
+        raise OutOfMemoryError(reason(error), lanes.bytes_per_lane()) from error
 
 
 def _train(
@@ -95,6 +95,6 @@ def _train(
             look_at = next_look(experiment, progress.epoch)
     record, weights = Record.concatenate(records), lanes.weights(lane)
     if progress.failed_epoch is not None:
-        raise NotFinite(progress.failed_epoch)
+        raise NonFiniteLossError(progress.failed_epoch)
     metrics = summarize(experiment, record, progress.solved_epoch, lanes.final(lane), weights)
     return Result(progress, record, metrics, weights)

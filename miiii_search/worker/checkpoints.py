@@ -21,7 +21,7 @@ from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.study_attrs import ID_KEY
 from miiii_search.study.study import Study
-from miiii_search.training.checkpoint import BadCheckpoint, Checkpoint
+from miiii_search.training.checkpoint import Checkpoint, CheckpointError
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat
 
@@ -87,7 +87,7 @@ class LocalCheckpoints:
         for path in self._files(trial_id):
             try:
                 return Loaded(_read(path.read_bytes(), experiment, hyperparameters), problems)
-            except (OSError, BadCheckpoint) as error:
+            except (OSError, CheckpointError) as error:
                 problems.append(f"{path}: {error}")
         return Loaded(None, problems)
 
@@ -154,7 +154,7 @@ def load_shared(database: Database, trial_id: int, experiment: Experiment, hyper
         return Loaded(None, [])
     try:
         return Loaded(_read(data, experiment, hyperparameters), [])
-    except BadCheckpoint as error:
+    except CheckpointError as error:
         return Loaded(None, [f"the one in the database: {error}"])
 
 
@@ -177,5 +177,5 @@ def newest(
 def _read(data: bytes, experiment: Experiment, hyperparameters: Hyperparameters) -> Checkpoint:
     checkpoint = Checkpoint.from_bytes(data)
     if not checkpoint.is_of(experiment, hyperparameters):
-        raise BadCheckpoint("it is of another run")
+        raise CheckpointError("it is of another run")
     return checkpoint

@@ -12,10 +12,10 @@ from functools import partial
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.study_spec import rungs
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.grid_ei import Ranking
 from miiii_search.samplers.optuna_samplers import SampledQueue
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError
 from miiii_search.study.study import Study, describe_point, shape_of
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.device import is_out_of_memory
@@ -87,7 +87,7 @@ class TrialFetcher:
         while (free := self.lanes - training - len(runs)) > 0:
             try:
                 found = self._retry.attempt(partial(self._claim, held, list(runs), free))
-            except DatabaseUnavailable:
+            except DatabaseUnavailableError:
                 break  # what was claimed in spite of it comes back when its lease runs out
             if not found:
                 self._empty_until = time.monotonic() + IDLE_SECONDS
@@ -126,11 +126,11 @@ class TrialFetcher:
     def check_fit(self) -> None:
         """To be called when there is nothing to train here, though trials wait.
 
-        Raises `UserError` if they wait for a larger machine, and nobody else trains any.
+        Raises `MiiiiSearchError` if they wait for a larger machine, and nobody else trains any.
         """
         if self._unfit and not self._study.counts()[TrialState.RUNNING]:
             needs = "; ".join(f"{shape} {why}" for shape, why in self._unfit.items())
-            raise UserError(
+            raise MiiiiSearchError(
                 f"not one lane fits into the memory of this machine: {needs}; give the worker a larger device, "
                 "or the study smaller experiments"
             )

@@ -24,10 +24,10 @@ from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 from miiii_search.runs.folder import RECORD, WEIGHTS
 from miiii_search.storage import schema
-from miiii_search.storage.artifact_stores import ArtifactStoreUnavailable, open_place
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_place
 from miiii_search.storage.artifacts import LEARNING_CURVES, Artifact, link
 from miiii_search.storage.database import ARTIFACT_LIMIT
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable, first_line
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError, first_line
 from miiii_search.study.study import METRICS_KEY, Study, objective
 from miiii_search.training.lane_state import Progress
 from miiii_search.training.trainer import FinalState
@@ -76,7 +76,7 @@ class TrialFinalizer:
             )
             try:
                 retried = self._retry.retry_until(lambda: retry(database, heartbeat, retries, note), self._given_up)
-            except DatabaseUnavailable:
+            except DatabaseUnavailableError:
                 return None
             return note if retried else None
         ended = outcome(
@@ -95,7 +95,7 @@ class TrialFinalizer:
                 ended = _with_weights(ended, assignment.end.weights)
             ended = self._upload(ended, uploaded)
             ending, ended = self._finish(heartbeat, ended)
-        except DatabaseUnavailable:
+        except DatabaseUnavailableError:
             return None  # it goes on from its last checkpoint, elsewhere or here
         if ending != Ending.WRITTEN:
             self._remove(uploaded)
@@ -153,7 +153,7 @@ class TrialFinalizer:
                 uploaded.append(str(uuid.uuid4()))
                 self._store.write(uploaded[-1], io.BytesIO(artifact.data))
                 links |= [link(uploaded[-1], artifact.filename)]
-        except ArtifactStoreUnavailable as error:
+        except ArtifactStoreUnavailableError as error:
             self._remove(uploaded)
             return _without_artifacts(ended, f"{self._study.place}: {error}")
         return replace(ended, artifacts=[], links=links)
@@ -162,7 +162,7 @@ class TrialFinalizer:
         """Removes artifacts that nothing will point to."""
         for artifact_id in uploaded:
             if self._store is not None:
-                with contextlib.suppress(ArtifactNotFound, ArtifactStoreUnavailable):
+                with contextlib.suppress(ArtifactNotFound, ArtifactStoreUnavailableError):
                     self._store.remove(artifact_id)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 LONGEST_NAME = 100
 
@@ -21,11 +21,11 @@ def worker_name(name: str | None, role: str | None) -> str:
     It begins with `name`, or else the host's name. In a container, whose host has an id for a name, it begins with
     that of the machine in the database role that `invite` made, or with `worker`. The process id follows; a name
     that is not the host's is followed by a digest of that first, since processes of two containers have the same ids.
-    Raises `UserError` for a name that is too long or not printable.
+    Raises `MiiiiSearchError` for a name that is too long or not printable.
     """
     host, process = socket.gethostname(), os.getpid()
     if name and not (len(name) <= LONGEST_NAME and name.isprintable() and name.strip() == name):
-        raise UserError(
+        raise MiiiiSearchError(
             f"a worker's name must have at most {LONGEST_NAME} printable characters and no space at its ends, "
             f"but is {name[:150]!r}; choose another --name"
         )

@@ -9,7 +9,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.pruners.base import NopPruner, PruningContext
 from miiii_search.pruners.factory import OptunaRule, make_rule
 from miiii_search.pruners.history import signals_at_rungs
@@ -36,7 +36,7 @@ class PruningEvaluator:
     def evaluate(self, assignments: Iterable[ActiveTrial]) -> None:
         """Sets why those that are to be given up are; asks about every rung that was not decided yet.
 
-        Raises what a database that is away raises, or `UserError` for a study that was deleted; has then decided
+        Raises what a database that is away raises, or `MiiiiSearchError` for a study that was deleted; has then decided
         nothing.
         """
         undecided = [a for a in assignments if a.undecided]
@@ -58,7 +58,7 @@ class PruningEvaluator:
     def _decide(self, case: PruningContext, number: int) -> str | None:
         try:
             return self._rule.should_prune(case)
-        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, UserError):
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, MiiiiSearchError):
             raise  # a pruner of Optuna's looks at the database again
         except Exception as error:
             what = f"{type(error).__name__}: {first_line(error)}"

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from miiii_search.errors import AccessRefusedError, reason
 from miiii_search.experiment.record import WeightSnapshot, write_snapshot
 from miiii_search.metrics.prometheus import Metric, WorkerCounters
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError
 from miiii_search.study.hints import hint
 from miiii_search.study.snapshots import claim_folder, trial_folder
 from miiii_search.study.study import Study
@@ -74,7 +74,7 @@ class Worker:
     `crew` trains; a simulation brings its own. `on_turn` is called at each turn of the main loop.
     `tally` goes on from the process's worker before this one. `name` is what people call it, see `worker_name`.
 
-    Raises `IncompatibleVersion` if this version trains runs differently than the study's, unless `any_version`.
+    Raises `VersionMismatchError` if this version trains runs differently than the study's, unless `any_version`.
     """
 
     def __init__(
@@ -166,9 +166,9 @@ class Worker:
 
     def _look(self) -> None:
         """Sees, from time to time, whether the study was paused or extended; while it is paused, has what is trained
-        saved and handed back. Raises `UserError` if it was deleted."""
+        saved and handed back. Raises `MiiiiSearchError` if it was deleted."""
         if time.monotonic() >= self._look_at:
-            with contextlib.suppress(DatabaseUnavailable):  # then at another time
+            with contextlib.suppress(DatabaseUnavailableError):  # then at another time
                 self._retry.attempt(self._study.refresh)
             self._look_at = time.monotonic() + min(LOOK_SECONDS, self._study.spec.lease_seconds / 4)
             self._reservation.extend(self._study.spec.budget)
@@ -218,20 +218,20 @@ class Worker:
                 self._say(f"handed back {_listed(numbers)}")
             if self._reservation.over(self._margin) is None:
                 self._retry.attempt(self._reservation.pause)
-        except (DatabaseUnavailable, AccessRefusedError):
+        except (DatabaseUnavailableError, AccessRefusedError):
             if held:
                 self._say(self._leave(held))
 
     def _hand_back(self, held: list[Lease], deadline: float) -> list[int]:
         """Hands trials back, and tries again until the deadline: the database may be starting.
 
-        Raises `DatabaseUnavailable`.
+        Raises `DatabaseUnavailableError`.
         """
         while True:
             self._retry.hurry()  # a pause between two tries may be longer than what is left
             try:
                 return self._retry.attempt(lambda: leases.hand_back(self._database, held))
-            except DatabaseUnavailable:
+            except DatabaseUnavailableError:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(min(IDLE_SECONDS, max(deadline - time.monotonic(), 0.0)))
@@ -253,7 +253,7 @@ class Worker:
     def _over_budget(self) -> str | None:
         """Why training is to end, if it is; asks the database from time to time."""
         if self._reservation.is_due(self._margin) and (self._runs or not self._was_paused):
-            with contextlib.suppress(DatabaseUnavailable):  # what was reserved may be used meanwhile
+            with contextlib.suppress(DatabaseUnavailableError):  # what was reserved may be used meanwhile
                 self._retry.attempt(lambda: self._reservation.ask(self._margin))
         return self._reservation.over(self._margin)
 
@@ -267,7 +267,10 @@ class Worker:
         self._on_chunk(chunk)
 
     def _rest(self) -> bool:
-        """Whether the study is done, where there is nothing to train. Raises `UserError` if what waits never fits."""
+        """Whether the study is done, where there is nothing to train.
+
+        Raises `MiiiiSearchError` if what waits never fits.
+        """
         try:
             self._retry.attempt(self._reservation.pause)
             if self._retry.attempt(self._study.is_done):
@@ -275,7 +278,7 @@ class Worker:
             self._retry.attempt(self._fetcher.check_fit)
             if not self._was_paused:
                 self._say_why_it_waits(*self._retry.attempt(self._find_why_it_waits))
-        except DatabaseUnavailable:
+        except DatabaseUnavailableError:
             pass
         return False
 
@@ -365,7 +368,7 @@ class Worker:
         seconds = self._study.spec.lease_seconds
         try:
             held = self._retry.attempt(lambda: report(self._database, heartbeats, reports, seconds))
-        except DatabaseUnavailable:
+        except DatabaseUnavailableError:
             return
         self._counters.wrote_at = time.monotonic()
         floor = self._study.spec.pruning_floor
@@ -400,7 +403,7 @@ class Worker:
 
     def _return(self, number: int) -> None:
         """Hands one trial back to the queue."""
-        with contextlib.suppress(DatabaseUnavailable):  # then at another time
+        with contextlib.suppress(DatabaseUnavailableError):  # then at another time
             lease = self._runs[number].lease
             self._retry.attempt(lambda: leases.hand_back(self._database, [lease]))
             del self._runs[number]
@@ -422,7 +425,7 @@ class Worker:
 
     def _prune(self) -> None:
         """Has the rule decide about every lane that has passed a rung at or above the floor."""
-        with contextlib.suppress(DatabaseUnavailable):  # then at another time
+        with contextlib.suppress(DatabaseUnavailableError):  # then at another time
             self._retry.attempt(lambda: self._pruning.evaluate(self._runs.values()))
         for number, assignment in self._runs.items():
             if assignment.pruned is not None and assignment.end is None:

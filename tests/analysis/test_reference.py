@@ -12,7 +12,7 @@ from miiii_search.analysis.reference import (
     read_reference,
     staying_epochs,
 )
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
 from tests.analysis.figures.synthetic import make_findings
 
@@ -107,11 +107,11 @@ def test_the_epoch_from_which_accuracy_stays() -> None:
 def test_nothing_in_common_is_said() -> None:
     record = make_findings(EXPERIMENT).run.record
     assert record is not None
-    with pytest.raises(UserError, match="no modulus in common"):
+    with pytest.raises(MiiiiSearchError, match="no modulus in common"):
         differences(EXPERIMENT, record, make_reference((89, 97)))
     late = make_reference()
     late = Reference(late.name, late.moduli, late.epochs + 10**7, late.accuracy, 0.0)
-    with pytest.raises(UserError, match="has no epoch between"):
+    with pytest.raises(MiiiiSearchError, match="has no epoch between"):
         differences(EXPERIMENT, record, late)
 
 
@@ -135,16 +135,16 @@ def test_nothing_in_common_is_said() -> None:
 def test_a_file_of_another_form_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "reference.csv"
     path.write_text(text)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(MiiiiSearchError, match=message) as caught:
         read_reference(path)
     assert str(path) in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read the reference"):
+    with pytest.raises(MiiiiSearchError, match="cannot read the reference"):
         read_reference(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot read the reference"):
+    with pytest.raises(MiiiiSearchError, match="cannot read the reference"):
         read_reference(tmp_path / "binary.csv")
 
 

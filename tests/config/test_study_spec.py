@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from miiii_search.config.overrides import difference, read_toml, to_tree, validate, with_settings
 from miiii_search.config.presets import PRESETS, get_configuration, get_preset
 from miiii_search.config.study_spec import MAX_GRID, PRUNING_RULES, SAMPLERS, Budget, Pruning, Range, StudySpec, rungs
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 from tests.support import SPACE, TINY, make_spec
 
@@ -95,9 +95,9 @@ def test_every_preset_has_a_default_configuration(name: str) -> None:
 
 
 def test_unknown_presets_and_configurations() -> None:
-    with pytest.raises(UserError, match="no preset `papre`; did you mean `paper`"):
+    with pytest.raises(MiiiiSearchError, match="no preset `papre`; did you mean `paper`"):
         get_preset("papre")
-    with pytest.raises(UserError, match="no configuration `paper-bset`; did you mean `paper-best`"):
+    with pytest.raises(MiiiiSearchError, match="no configuration `paper-bset`; did you mean `paper-best`"):
         get_configuration("paper", "paper-bset")
 
 
@@ -165,7 +165,7 @@ def test_ways_to_say_how_many_replicates(settings: list[str], stored: Any) -> No
     ],
 )
 def test_replicates_that_cannot_be(setting: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(MiiiiSearchError, match=message) as error:
         demo_with(setting)
     assert "\n" not in str(error.value)
 
@@ -408,7 +408,7 @@ def test_settings_make_a_range() -> None:
     ],
 )
 def test_settings_that_are_wrong(setting: str, complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint) as error:
+    with pytest.raises(MiiiiSearchError, match=complaint) as error:
         demo_with(setting)
     assert "\n" not in str(error.value)
 
@@ -426,7 +426,7 @@ VALUES = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
 def test_any_setting_is_a_spec_or_a_users_mistake(key: str, value: str) -> None:
     try:
         assert isinstance(demo_with(f"{key}={value}"), StudySpec)
-    except UserError as error:
+    except MiiiiSearchError as error:
         assert str(error)
 
 
@@ -494,14 +494,14 @@ def test_spec_files_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: d
 def test_spec_files_that_are_wrong(tmp_path: Path, name: str, text: str | bytes, complaint: str) -> None:
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError, match=complaint) as error:
+    with pytest.raises(MiiiiSearchError, match=complaint) as error:
         validate(StudySpec, read_toml(path), str(path))
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_spec_files_that_are_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
-        with pytest.raises(UserError, match=r"cannot read .*give the path of a TOML or JSON file"):
+        with pytest.raises(MiiiiSearchError, match=r"cannot read .*give the path of a TOML or JSON file"):
             read_toml(path)
 
 

@@ -28,7 +28,7 @@ from optuna.study._frozen import FrozenStudy
 
 from miiii_search.dashboard.app import application, listen, serve
 from miiii_search.dashboard.auth import check_exposure, read_password
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.testing.postgres import PostgresServer
 
 PNG = base64.b64decode(
@@ -371,7 +371,9 @@ def test_unexpected_failure_is_logged(data: Fixture, start: Serve, caplog: pytes
 def test_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"^Cannot .* port {port} of `127.0.0.1` \(Address already .*--port.*$"):
+        with pytest.raises(
+            MiiiiSearchError, match=rf"^Cannot .* port {port} of `127.0.0.1` \(Address already .*--port.*$"
+        ):
             serve(lambda *_: [], "127.0.0.1", port)
 
 
@@ -386,14 +388,14 @@ def test_port_in_use() -> None:
 )
 def test_address_that_cannot_be_had(host: str, port: int, cause: str) -> None:
     message = rf"^Cannot listen on port {port} of `{host}` \({cause}\): .*--port.*--host$"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(MiiiiSearchError, match=message):
         listen(lambda *_: [], host, port)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.2", "example.org"])
 def test_exposure_needs_a_password(host: str) -> None:
     for password in (None, ""):
-        with pytest.raises(UserError) as error:
+        with pytest.raises(MiiiiSearchError) as error:
             check_exposure(host, password)
         where = f"`{host}`" if host else "every address of this machine"
         assert str(error.value) == (
@@ -404,7 +406,7 @@ def test_exposure_needs_a_password(host: str) -> None:
     check_exposure(host, None, "127.0.0.1:8080")
     check_exposure("0.0.0.0", None, "[::1]:8080")
     for published in ("0.0.0.0:8080", "8080", "10.0.0.7:80", ":8080"):
-        with pytest.raises(UserError, match="publish it at"):
+        with pytest.raises(MiiiiSearchError, match="publish it at"):
             check_exposure(host, None, published)
         check_exposure(host, "secret", published)
 
@@ -435,7 +437,7 @@ def test_password_that_cannot_be_had(tmp_path: Path, content: bytes | None, pass
     if content is not None:
         file.write_bytes(content)
     variable = "MIIII_DASHBOARD_PASSWORD"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(MiiiiSearchError, match=message):
         read_password({variable: password or "", f"{variable}_FILE": str(file)})
 
 
@@ -516,7 +518,7 @@ def test_links_of_notes_below_a_root_path(data: Fixture, start: Serve) -> None:
     "path", ["optuna", "/a b", "/a//b", "/../a", "/a?b", '/"><script>', "https://a.example/b", "//a"]
 )
 def test_no_root_path(path: str) -> None:
-    with pytest.raises(UserError, match="--root-path must be a path such as /optuna"):
+    with pytest.raises(MiiiiSearchError, match="--root-path must be a path such as /optuna"):
         application(InMemoryStorage(), None, root_path=path)
 
 

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from miiii_search.deployment import keys as module
 from miiii_search.deployment.keys import OWN_NAMES, Keys, check_host, new_password, server_names
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_without_the_authority_everything_is_signed_anew(keys: Keys) -> None:
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="may this user write it"):
+    with pytest.raises(MiiiiSearchError, match="may this user write it"):
         Keys(tmp_path / "file" / "keys", tmp_path / "access").prepare()
 
 
@@ -114,7 +114,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     "host", ["", "a b", "http://a", "a:5432", "-a", "a-", "a..b", "x" * 64, "1.2.3", "ä.org", "a\nb"]
 )
 def test_what_is_no_host(host: str) -> None:
-    with pytest.raises(UserError, match="neither a host name nor an address"):
+    with pytest.raises(MiiiiSearchError, match="neither a host name nor an address"):
         check_host(host)
 
 

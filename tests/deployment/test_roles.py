@@ -19,7 +19,7 @@ from miiii_search.cli import main
 from miiii_search.deployment import roles
 from miiii_search.deployment.invite import invite, project_name
 from miiii_search.deployment.keys import Keys
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.archive import export_study
 from miiii_search.study.study import create_study
@@ -227,23 +227,23 @@ def test_a_refused_worker_of_a_container_waits_without_a_device(
 
 
 def test_roles_that_are_no_worker_s_are_left_alone(role: str, owned: Database) -> None:
-    with pytest.raises(UserError, match="is no worker's"):
+    with pytest.raises(MiiiiSearchError, match="is no worker's"):
         roles.set_worker(owned, str(owned.url.username), "mine")
-    with pytest.raises(UserError, match="there is no worker's role"):
+    with pytest.raises(MiiiiSearchError, match="there is no worker's role"):
         roles.drop_worker(owned, str(owned.url.username))
 
 
 @pytest.mark.parametrize("name", ["", "A", "a b", 'a"b', "a;b", "-a", "x" * 42])
 def test_name_that_is_none(name: str) -> None:
-    with pytest.raises(UserError, match="--name"):
+    with pytest.raises(MiiiiSearchError, match="--name"):
         roles.role_name(name)
 
 
 def test_invitation_of_a_file(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
-    with pytest.raises(UserError, match="cannot be shared"):
+    with pytest.raises(MiiiiSearchError, match="cannot be shared"):
         invite(database, Keys(tmp_path, tmp_path), "gpu2", "gpu1.lab", 5432, None)
-    with pytest.raises(UserError, match="has no roles"):
+    with pytest.raises(MiiiiSearchError, match="has no roles"):
         roles.drop_worker(database, "worker_gpu2")
     database.close()
 
@@ -290,7 +290,7 @@ def test_what_an_invitation_has_typed(owned: Database, tmp_path: Path, umask: st
 
 
 def test_invitation_without_keys(owned: Database, role: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no keys"):
+    with pytest.raises(MiiiiSearchError, match="no keys"):
         invite(owned, Keys(tmp_path, tmp_path), "gpu2", "gpu1.lab", 5432, None)
 
 

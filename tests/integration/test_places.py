@@ -21,11 +21,11 @@ import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import artifacts
 from miiii_search.storage.artifact_stores import (
     MARKER,
-    ArtifactStoreUnavailable,
+    ArtifactStoreUnavailableError,
     CombinedArtifactStore,
     RemoteArtifactStore,
     parse_place,
@@ -226,7 +226,7 @@ def test_places_are_written_in_one_way(text: str, place: str) -> None:
     ],
 )
 def test_other_places_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--artifacts must") as refused:
+    with pytest.raises(MiiiiSearchError, match="--artifacts must") as refused:
         parse_place(text)
     assert "secret" not in str(refused.value)
 
@@ -234,9 +234,9 @@ def test_other_places_are_refused(text: str) -> None:
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, s3: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
     for place in (f"{tmp_path}/file/x", "s3://no-such-bucket/x"):
-        with pytest.raises(UserError, match="cannot keep artifacts in"):
+        with pytest.raises(MiiiiSearchError, match="cannot keep artifacts in"):
             prepare_place(parse_place(place))
-    with pytest.raises(ArtifactStoreUnavailable):
+    with pytest.raises(ArtifactStoreUnavailableError):
         RemoteArtifactStore("s3://no-such-bucket").write(str(uuid.uuid4()), io.BytesIO(b""))
 
 
@@ -252,7 +252,7 @@ def test_a_study_keeps_its_place(processes: Processes, tmp_path: Path) -> None:
 
 def test_without_boto3_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(UserError, match=r"pip install 'miiii-search\[s3\]'"):
+    with pytest.raises(MiiiiSearchError, match=r"pip install 'miiii-search\[s3\]'"):
         prepare_place("s3://other-bucket/without")
 
 
@@ -299,16 +299,16 @@ def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool)
         lambda: cleanup(study, 0),
         lambda: delete(study),
     ):
-        with pytest.raises(UserError, match=r"from|in file:///.*: "):
+        with pytest.raises(MiiiiSearchError, match=r"from|in file:///.*: "):
             act()
     for use in (
         CombinedArtifactStore(database).open_reader,
         RemoteArtifactStore(place).open_reader,
         RemoteArtifactStore(place).remove,
     ):
-        with pytest.raises(ArtifactStoreUnavailable):
+        with pytest.raises(ArtifactStoreUnavailableError):
             use(name)
-    with pytest.raises(ArtifactStoreUnavailable):
+    with pytest.raises(ArtifactStoreUnavailableError):
         RemoteArtifactStore(place).write(str(uuid.uuid4()), io.BytesIO(b""))
     assert everything(database) == before
     if empty:

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from prometheus_client.parser import text_string_to_metric_families
 
 from miiii_search.coordinator.coordinator import supervise, wait_for_more
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.metrics import prometheus
 from miiii_search.metrics.prometheus import Metric, Supervision, WorkerCounters
 from miiii_search.storage import schema
@@ -153,7 +153,9 @@ def test_off_by_default_and_a_taken_port() -> None:
         assert scrape(url)["miiii_two_total"] == 2
         port = int(url.rpartition(":")[2].partition("/")[0])
         with (
-            pytest.raises(UserError, match=f"port {port} .*Address already in use.*--metrics-port .*--metrics-host$"),
+            pytest.raises(
+                MiiiiSearchError, match=f"port {port} .*Address already in use.*--metrics-port .*--metrics-host$"
+            ),
             prometheus.serve(lambda: metrics, "::1", port, said.append),
         ):
             pass

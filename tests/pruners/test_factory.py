@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from miiii_search.config.study_spec import PRUNING_RULES, Pruning
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import NopPruner, Pruner, Quantile
 from miiii_search.pruners.factory import check_pruning, make_rule
@@ -174,7 +174,7 @@ def test_optunas_pruners_see_no_report_beyond_the_rung() -> None:
     ],
 )
 def test_options_that_a_pruner_does_not_take(rule: str, options: dict[str, float], complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(MiiiiSearchError, match=complaint):
         make_rule(make_spec(pruning=Pruning(rule=rule, options=options)), optuna.create_study())
 
 
@@ -201,7 +201,7 @@ def test_optunas_pruners_have_resources_that_do_not_hinge_on_the_process() -> No
     ],
 )
 def test_settings_of_another_rule(rule: str, setting: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(MiiiiSearchError, match=complaint):
         check_pruning(make_spec(pruning=Pruning(rule=rule, **setting)))
     check_pruning(make_spec(pruning=Pruning(rule="quantile", quantile=0.5, min_trials=9)))
     check_pruning(make_spec(pruning=Pruning(rule="forecast", safety=9.0)))

@@ -18,7 +18,7 @@ from miiii_search.analysis.catalogue import page_of, pictures
 from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import to_numbers
 from miiii_search.analysis.report import draw, to_html
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics, digest
 from miiii_search.experiment.record import Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -86,16 +86,16 @@ def test_a_whole_run(folder: Path) -> None:
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"there is no folder .*nowhere; make one, for example with miiii-search train .* --out"
+        MiiiiSearchError, match=r"there is no folder .*nowhere; make one, for example with miiii-search train .* --out"
     ):
         read_run(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(MiiiiSearchError, match="there is no folder"):
         read_run(tmp_path / "file")
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is not a run's folder: it has no config.toml"):
+    with pytest.raises(MiiiiSearchError, match=r"is not a run's folder: it has no config.toml"):
         read_run(tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_a_configuration_that_cannot_be_used(folder: Path, before: str, after: s
     text = (folder / "config.toml").read_text()
     assert before in text
     (folder / "config.toml").write_text(text.replace(before, after, 1))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(MiiiiSearchError, match=message):
         read_run(folder)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs import output_folder
 from miiii_search.runs.output_folder import READY, current, open_output
 
@@ -64,7 +64,9 @@ def test_a_folder_has_one_owner_until_it_ends_or_is_killed(tmp_path: Path) -> No
         [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as owner:
         assert owner.stdout is not None and owner.stdout.readline() == "holds it\n"
-        with pytest.raises(UserError, match=f"is being written by process {owner.pid} on .*; wait .* another --out$"):
+        with pytest.raises(
+            MiiiiSearchError, match=f"is being written by process {owner.pid} on .*; wait .* another --out$"
+        ):
             write(folder, "second")
         owner.send_signal(signal.SIGKILL)
         owner.wait()

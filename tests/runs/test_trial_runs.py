@@ -16,13 +16,18 @@ from optuna_dashboard.artifact._backend import list_trial_artifacts
 
 from miiii_search.analysis.findings import analyze
 from miiii_search.config.study_spec import Pruning
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import digest
 from miiii_search.experiment.record import Record, WeightSnapshot
 from miiii_search.runs import trial_runs
 from miiii_search.runs.trial_runs import attach, find_ended, read_trial
 from miiii_search.storage import artifact_stores, schema
-from miiii_search.storage.artifact_stores import MARKER, ArtifactStoreUnavailable, CombinedArtifactStore, prepare_place
+from miiii_search.storage.artifact_stores import (
+    MARKER,
+    ArtifactStoreUnavailableError,
+    CombinedArtifactStore,
+    prepare_place,
+)
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database
 from miiii_search.study.archive import export_study, import_study
@@ -120,14 +125,16 @@ def test_a_pruned_trial_is_repeated_to_where_it_was_pruned(database: Database) -
 def test_trials_that_have_not_ended(database: Database) -> None:
     study = create_study(database, "study", make_spec())
     claim(study)
-    with pytest.raises(UserError, match=r"^trial 0 of study `study` is running; only trials that have ended .* status"):
+    with pytest.raises(
+        MiiiiSearchError, match=r"^trial 0 of study `study` is running; only trials that have ended .* status"
+    ):
         find_ended(study, 0)
-    with pytest.raises(UserError, match=r"^trial 23 of study `study` is waiting"):
+    with pytest.raises(MiiiiSearchError, match=r"^trial 23 of study `study` is waiting"):
         find_ended(study, 23)
-    with pytest.raises(UserError, match=r"^study `study` has no trial 24; its trials are 0 to 23$"):
+    with pytest.raises(MiiiiSearchError, match=r"^study `study` has no trial 24; its trials are 0 to 23$"):
         find_ended(study, 24)
     sampled = make_spec(sampler="tpe", budget={"trials": 3})
-    with pytest.raises(UserError, match=r"has no trial 0; it has none yet"):
+    with pytest.raises(MiiiiSearchError, match=r"has no trial 0; it has none yet"):
         find_ended(create_study(database, "empty", sampled), 0)
 
 
@@ -258,12 +265,12 @@ def test_a_study_that_is_deleted_meanwhile(study: Study, monkeypatch: pytest.Mon
         delete(opened)
 
     monkeypatch.setattr(trial_runs, "_upload", upload_and_lose)
-    with pytest.raises(UserError, match="study `study` was deleted"):
+    with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
         attach(study, trial, FILES)
     assert kept(study) == 0
     monkeypatch.setattr(trial_runs, "_upload", upload)
     ended(study.database, place=study.place)
-    with pytest.raises(UserError, match="study `study` was deleted"):
+    with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
         attach(study, trial, FILES)
     assert kept(study) == 0
 
@@ -272,7 +279,7 @@ def test_a_place_that_is_down(database: Database, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     study = ended(database, place=(tmp_path / "shared").as_uri())
     (tmp_path / "shared").rename(tmp_path / "away")
-    with pytest.raises(UserError, match=r"^cannot keep figures in file:///.*: No such file or directory$"):
+    with pytest.raises(MiiiiSearchError, match=r"^cannot keep figures in file:///.*: No such file or directory$"):
         attach(study, trial_of(study, 0), FILES)
     (tmp_path / "away").rename(tmp_path / "shared")
     assert on_page(study, 0) == {} and kept(study) == 0
@@ -286,11 +293,11 @@ def test_a_place_that_goes_down_halfway(database: Database, tmp_path: Path, monk
     def full(self: artifact_stores.RemoteArtifactStore, artifact_id: str, action: object) -> object:
         written[0] += 1
         if written[0] == 2:
-            raise ArtifactStoreUnavailable("No space left on device")
+            raise ArtifactStoreUnavailableError("No space left on device")
         return attempt(self, artifact_id, action)  # type: ignore[arg-type]
 
     monkeypatch.setattr(artifact_stores.RemoteArtifactStore, "_attempt", full)
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(MiiiiSearchError, match="No space left on device"):
         attach(study, trial_of(study, 0), FILES)
     assert written[0] > 2 and kept(study) == 0
 
@@ -298,7 +305,7 @@ def test_a_place_that_goes_down_halfway(database: Database, tmp_path: Path, monk
 def test_a_file_that_is_too_large_for_a_database(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     study = ended(database)
     monkeypatch.setattr(trial_runs, "ARTIFACT_LIMIT", 2**20)
-    with pytest.raises(UserError, match=r"^report.html has 2 MiB, an artifact in a database 1 MiB at most$"):
+    with pytest.raises(MiiiiSearchError, match=r"^report.html has 2 MiB, an artifact in a database 1 MiB at most$"):
         attach(study, trial_of(study, 0), [FILES[1], Artifact("report.html", bytes(2**21))])
     assert on_page(study, 0) == {} and kept(study) == 0
 

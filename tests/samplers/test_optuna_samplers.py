@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import QUEUES, Budget, Range
 from miiii_search.config.study_spec import SAMPLERS as NAMES
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.optuna_samplers import NEEDED, SAMPLERS, SampledQueue
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import Study, create_study
@@ -60,7 +60,7 @@ def test_names() -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_each_point_of_lists_once(sqlite: Database, name: str) -> None:
     if name in NEEDED and importlib.util.find_spec(NEEDED[name]) is None:
-        with pytest.raises(UserError, match=f"sampler = '{name}' needs the package {NEEDED[name]}.*pip install"):
+        with pytest.raises(MiiiiSearchError, match=f"sampler = '{name}' needs the package {NEEDED[name]}.*pip install"):
             SampledQueue(create_study(sqlite, name, make_spec(sampler=name, budget=Budget(trials=1))), 0)
         return
     study = create_study(sqlite, name, make_spec(space=LISTS, sampler=name, budget=Budget(trials=100)))
@@ -157,5 +157,5 @@ def test_points_that_are_no_run_are_drawn_again(sqlite: Database) -> None:
 def test_a_space_that_is_exhausted_says_so(sqlite: Database) -> None:
     spec = make_spec(space={"d_model": Range(low=16, high=18)}, sampler="tpe", budget=Budget(trials=9))
     study = create_study(sqlite, "exhausted", spec)
-    with pytest.raises(UserError, match=r"no point left to try after 2 trials, so the budget of 9.*widen"):
+    with pytest.raises(MiiiiSearchError, match=r"no point left to try after 2 trials, so the budget of 9.*widen"):
         claim_and_end(study, seed=1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from miiii_search.config.overrides import to_tree
 from miiii_search.config.study_spec import rungs
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.history import signals_of
@@ -97,10 +97,10 @@ def test_signals_are_those_of_the_whole_record_at_its_rungs() -> None:
 def test_other_files_are_refused_in_a_line(what: bytes, tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     path.write_bytes(what)
-    with pytest.raises(UserError, match=r"other\.npz"):
+    with pytest.raises(MiiiiSearchError, match=r"other\.npz"):
         read_curves(path)
-    with pytest.raises(UserError, match=r"nothing\.npz"):
+    with pytest.raises(MiiiiSearchError, match=r"nothing\.npz"):
         read_curves(tmp_path / "nothing.npz")
     np.savez(path, some=np.zeros(3))
-    with pytest.raises(UserError, match="holds no curves"):
+    with pytest.raises(MiiiiSearchError, match="holds no curves"):
         read_curves(path)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study
 from miiii_search.testing.postgres import DatabaseServer, PostgresServer, open_engine
@@ -27,7 +27,7 @@ from tests.support import make_spec
 )
 def test_a_refused_connection_tells_the_way_out(postgres_url: str, change: dict[str, Any], words: str) -> None:
     url = sa.make_url(postgres_url).set(**change).render_as_string(hide_password=False)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(MiiiiSearchError, match=words):
         open_database(url)
 
 
@@ -43,7 +43,7 @@ def test_a_server_that_goes_while_it_is_opened_is_not_reached() -> None:
 
         sa.event.listen(sa.Engine, "before_cursor_execute", leave)
         try:
-            with pytest.raises(UserError, match=r"cannot reach .*; is the server there"):
+            with pytest.raises(MiiiiSearchError, match=r"cannot reach .*; is the server there"):
                 open_database(url)
         finally:
             sa.event.remove(sa.Engine, "before_cursor_execute", leave)
@@ -56,7 +56,7 @@ def test_a_role_without_rights_is_told_so(postgres_server: DatabaseServer, postg
         connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'guest'")
         try:
             url = sa.make_url(postgres_url).set(username=role, password="guest")
-            with pytest.raises(UserError, match="permission denied for table"):
+            with pytest.raises(MiiiiSearchError, match="permission denied for table"):
                 open_database(url.render_as_string(hide_password=False))
         finally:
             connection.exec_driver_sql(f"DROP ROLE {role}")
@@ -74,7 +74,7 @@ def test_tables_of_another_optuna(storage_url: str, revision: str, words: str, c
     opened.close()
     with open_engine(storage_url).begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
-    with pytest.raises(UserError, match=words) as refused:
+    with pytest.raises(MiiiiSearchError, match=words) as refused:
         open_database(storage_url, create=create)
     assert "\n" not in str(refused.value)
 
@@ -87,7 +87,7 @@ def test_a_database_of_another_program_is_left_alone(storage_url: str, table: st
     engine = open_engine(storage_url)
     with engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE {table}")
-    with pytest.raises(UserError, match=r"another program.*; choose another --storage"):
+    with pytest.raises(MiiiiSearchError, match=r"another program.*; choose another --storage"):
         open_database(storage_url, create=create)
     assert sa.inspect(engine).get_table_names() == [table.split()[0]]
 
@@ -99,5 +99,5 @@ def test_a_server_may_hold_tables_of_others(postgres_url: str, tmp_path: Path) -
         with open_engine(url).begin() as connection:
             connection.exec_driver_sql("CREATE TABLE photos (id INTEGER)")
     open_database(postgres_url, create=True).close()
-    with pytest.raises(UserError, match="another program's: it has a table `photos`"):
+    with pytest.raises(MiiiiSearchError, match="another program's: it has a table `photos`"):
         open_database(file, create=True)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from miiii_search.errors import AccessRefusedError
 from miiii_search.storage import database as storage
 from miiii_search.storage.database import open_database
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailable, first_line, is_lost
+from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError, first_line, is_lost
 from miiii_search.study.study import create_study
 from miiii_search.testing.postgres import PostgresServer, open_engine
 from tests.support import make_spec
@@ -32,7 +32,7 @@ def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
         sa.event.listen(database.optuna.engine, "before_cursor_execute", kill)
         said: list[str] = []
         patience = DatabaseRetry(said.append)
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(DatabaseUnavailableError):
             patience.attempt(lambda: study.read([trial_id]))
         sa.event.remove(database.optuna.engine, "before_cursor_execute", kill)
         assert len(said) == 1 and "closed the connection" in said[0] and "\n" not in said[0]
@@ -57,26 +57,30 @@ def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
             engine.connect().close()
 
         def ends(refusal_seconds: float) -> type[Exception]:
-            with pytest.raises((DatabaseUnavailable, AccessRefusedError)) as caught:
+            with pytest.raises((DatabaseUnavailableError, AccessRefusedError)) as caught:
                 DatabaseRetry(refusal_seconds=refusal_seconds).attempt(connect)
             return caught.type
 
         assert ends(0) is AccessRefusedError, "no such role"
         execute("CREATE ROLE guest LOGIN PASSWORD 'another'")
-        assert (ends(0), ends(60), ends(math.inf)) == (AccessRefusedError, DatabaseUnavailable, DatabaseUnavailable)
+        assert (ends(0), ends(60), ends(math.inf)) == (
+            AccessRefusedError,
+            DatabaseUnavailableError,
+            DatabaseUnavailableError,
+        )
         execute("ALTER ROLE guest NOLOGIN PASSWORD 'secret'")
         assert ends(0) is AccessRefusedError, "not permitted"
         said: list[str] = []
         patience = DatabaseRetry(said.append, refusal_seconds=60)
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(DatabaseUnavailableError):
             patience.attempt(connect)
         execute("ALTER ROLE guest LOGIN")
         patience.retry_until(connect, threading.Event())
         assert "refuses the login" in said[0] and "for 60 s" in said[0] and "is back" in said[1]
         execute("ALTER ROLE guest CONNECTION LIMIT 0")
-        assert ends(0) is DatabaseUnavailable, "too many connections"
+        assert ends(0) is DatabaseUnavailableError, "too many connections"
         server.stop()
-        assert ends(0) is DatabaseUnavailable, "no server"
+        assert ends(0) is DatabaseUnavailableError, "no server"
 
 
 def test_a_server_that_takes_no_writes_is_waited_for() -> None:

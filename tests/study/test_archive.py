@@ -15,7 +15,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.study_spec import Pruning
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import artifacts, study_attrs
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database, open_database
@@ -176,7 +176,7 @@ def test_a_name_that_is_taken(database: Database, tmp_path: Path) -> None:
     with_all(study)
     export_study(study, tmp_path / "study.zip")
     before = everything(database)
-    with pytest.raises(UserError, match="--study"):
+    with pytest.raises(MiiiiSearchError, match="--study"):
         import_study(database, tmp_path / "study.zip", None)
     assert everything(database) == before
     copy = import_study(database, tmp_path / "study.zip", "copy")
@@ -288,7 +288,7 @@ def test_a_damaged_or_forged_file_leaves_nothing(
     export_study(study, path)
     rewrite(path, name, change, with_checksum=with_checksum)
     before = everything(database)
-    with pytest.raises(UserError, match="nothing was imported") as refused:
+    with pytest.raises(MiiiiSearchError, match="nothing was imported") as refused:
         import_study(database, path, "copy")
     assert "\n" not in str(refused.value)
     assert everything(database) == before
@@ -296,13 +296,13 @@ def test_a_damaged_or_forged_file_leaves_nothing(
 
 def test_what_is_no_archive(database: Database, tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("hello")
-    with pytest.raises(UserError, match="damaged, or not a file of export-study"):
+    with pytest.raises(MiiiiSearchError, match="damaged, or not a file of export-study"):
         import_study(database, tmp_path / "text.zip", None)
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(MiiiiSearchError, match="cannot read"):
         import_study(database, tmp_path / "none.zip", None)
     study = create_study(database, "study", make_spec())
     for path in (tmp_path / "nowhere" / "study.zip", Path("/"), tmp_path):
-        with pytest.raises(UserError, match="cannot write"):
+        with pytest.raises(MiiiiSearchError, match="cannot write"):
             export_study(study, path)
     assert sorted(path.name for path in tmp_path.parent.iterdir() if path.name.endswith(".tmp")) == []
 
@@ -313,12 +313,12 @@ def test_a_name_that_is_none(database: Database, tmp_path: Path, name: str) -> N
     study = create_study(database, "study", make_spec())
     path = tmp_path / "study.zip"
     export_study(study, path)
-    with pytest.raises(UserError, match="a study's name must"):
+    with pytest.raises(MiiiiSearchError, match="a study's name must"):
         import_study(database, path, name)
-    with pytest.raises(UserError, match="a study's name must"):
+    with pytest.raises(MiiiiSearchError, match="a study's name must"):
         create_study(database, name, make_spec())
     rewrite(path, "study.json", set_in("name", name))
-    with pytest.raises(UserError, match="a study's name must") as refused:
+    with pytest.raises(MiiiiSearchError, match="a study's name must") as refused:
         import_study(database, path, None)
     assert str(refused.value).isprintable()
 
@@ -328,5 +328,5 @@ def test_no_more_is_read_than_the_limit(database: Database, tmp_path: Path, monk
     with_all(study)
     export_study(study, tmp_path / "study.zip")
     monkeypatch.setattr("miiii_search.study.archive.JSON_LIMIT", 1000)
-    with pytest.raises(UserError, match="more than 1,000 bytes"):
+    with pytest.raises(MiiiiSearchError, match="more than 1,000 bytes"):
         import_study(database, tmp_path / "study.zip", "copy")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from optuna.artifacts import get_all_artifact_meta
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database
 from miiii_search.study.cleanup import Removed, cleanup, old_snapshots, remove_snapshots
@@ -72,5 +72,5 @@ def test_the_best_trials_weights_are_kept(database: Database, tmp_path: Path) ->
 
 def test_snapshots_that_may_not_be_removed(tmp_path: Path) -> None:
     (tmp_path / "epoch-1.npz").mkdir()
-    with pytest.raises(UserError, match="cannot remove"):
+    with pytest.raises(MiiiiSearchError, match="cannot remove"):
         remove_snapshots([tmp_path / "epoch-1.npz"])

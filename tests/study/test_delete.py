@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Pruning
 from miiii_search.coordinator.dashboard_note import StudyNote
-from miiii_search.errors import StudyDeletedError, UserError
+from miiii_search.errors import MiiiiSearchError, StudyDeletedError
 from miiii_search.samplers.optuna_samplers import SampledQueue
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.deleted_studies import remember_if_missing
@@ -47,14 +47,14 @@ def test_all_of_it_and_nothing_else(database: Database) -> None:
     assert (found.trials, found.artifacts, found.checkpoints, found.leases) == (24, 3, 1, 1)
     assert found.size > 3000
     everything_before = everything(database)
-    with pytest.raises(UserError, match="workers train 1 trials"):
+    with pytest.raises(MiiiiSearchError, match="workers train 1 trials"):
         delete(study)
     assert everything(database) == everything_before
     hand_back(database, leases)
     assert delete(study).trials == 24
     assert everything(database) == before
     assert study_names(database) == ["kept"]
-    with pytest.raises(UserError, match="was deleted"):
+    with pytest.raises(MiiiiSearchError, match="was deleted"):
         study.refresh()
 
 
@@ -81,7 +81,7 @@ def test_a_worker_of_a_deleted_study_ends(database: Database) -> None:
     study = create_study(database, "study", make_spec())
     one = worker.Worker(study, 1)
     delete(study)
-    with pytest.raises(UserError, match="study `study` was deleted"):
+    with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
         one.run(threading.Event())
     assert all(rows == [] for rows in everything(database).values())
 
@@ -164,7 +164,7 @@ def test_nothing_is_written_of_a_deleted_study(
         create_study(database, "study", make_spec(budget={"trials": 3}))
     before = everything(database)
     for action in (*actions, study.refresh):
-        with pytest.raises(UserError, match="study `study` was deleted"):
+        with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
             action()
     assert everything(database) == before
 
@@ -184,7 +184,7 @@ def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
         lambda: queue.claim("worker", SECONDS),
         lambda: judge.evaluate([assignment]),
     ):
-        with pytest.raises(UserError, match="study `study` was deleted"):
+        with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
             action()
 
 

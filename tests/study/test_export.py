@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.database import Database, open_database
@@ -136,7 +136,7 @@ def test_provenance(study: Study) -> None:
 def test_nothing_completed(study: Study, ends: list[tuple[TrialState, float | None]]) -> None:
     for state, value in ends:
         end(study, claim(study), state, value)
-    with pytest.raises(UserError, match="`study` has no completed trial to export yet; see miiii-search status"):
+    with pytest.raises(MiiiiSearchError, match="`study` has no completed trial to export yet; see miiii-search status"):
         export_best(study)
 
 
@@ -179,7 +179,7 @@ def test_files_that_are_not_ours(tmp_path: Path, change: dict[str, Any], complai
     tree = {key: value for key, value in (valid() | change).items() if value is not None}
     path = tmp_path / f"best.{kind}"
     path.write_text(tomli_w.dumps(tree) if kind == "toml" else json.dumps(tree))
-    with pytest.raises(UserError, match=complaint) as error:
+    with pytest.raises(MiiiiSearchError, match=complaint) as error:
         read_configuration(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
@@ -187,7 +187,7 @@ def test_files_that_are_not_ours(tmp_path: Path, change: dict[str, Any], complai
 def test_files_that_are_no_configuration_at_all(tmp_path: Path) -> None:
     for name, text in [("a.toml", "x = "), ("a.json", "{"), ("a.json", "[]"), ("a.toml", "x = 1")]:
         (tmp_path / name).write_text(text)
-        with pytest.raises(UserError, match=re.escape(str(tmp_path / name))):
+        with pytest.raises(MiiiiSearchError, match=re.escape(str(tmp_path / name))):
             read_configuration(tmp_path / name)
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(MiiiiSearchError, match="cannot read"):
         read_configuration(tmp_path / "none.toml")

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Pruning, Range
 from miiii_search.coordinator.dashboard_note import StudyNote
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.optuna_samplers import SampledQueue
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
@@ -102,7 +102,7 @@ def test_create_agrees_with_the_extended_spec_and_not_with_the_old(database: Dat
     before = everything(database)
     create_study(database, "study", make_spec(space={**SPACE, "dropout": (0.2, 0.0, 0.1, 0.3)}))
     assert everything(database) == before
-    with pytest.raises(UserError, match=r"space\.dropout is \[0\.2, 0\.0, 0\.1, 0\.3\], not \[0\.0, 0\.1\]"):
+    with pytest.raises(MiiiiSearchError, match=r"space\.dropout is \[0\.2, 0\.0, 0\.1, 0\.3\], not \[0\.0, 0\.1\]"):
         create_study(database, "study", old)
 
 
@@ -144,7 +144,7 @@ def test_what_is_refused_changes_nothing(database: Database, setting: str, messa
     spec = make_spec(space=SPACE, budget={"trials": 4, "solved": 2}, replicates=2)
     study = create_study(database, "study", spec)
     before = everything(database)
-    with pytest.raises(UserError, match=message.replace("(", r"\(")) as refused:
+    with pytest.raises(MiiiiSearchError, match=message.replace("(", r"\(")) as refused:
         extend(study, [setting])
     assert "\n" not in str(refused.value)
     assert everything(database) == before
@@ -152,7 +152,7 @@ def test_what_is_refused_changes_nothing(database: Database, setting: str, messa
 
 def test_the_whole_space_is_in_the_study(database: Database) -> None:
     study = create_study(database, "study", make_spec(space=SPACE))
-    with pytest.raises(UserError, match="add values with --set"):
+    with pytest.raises(MiiiiSearchError, match="add values with --set"):
         extend(study, ["budget.trials=100"])
 
 
@@ -186,7 +186,7 @@ def test_a_range_may_widen(database: Database) -> None:
     study = create_study(database, "study", spec)
     extend(study, ["space.weight_decay.high=2.0"])
     assert study.spec.space["weight_decay"] == Range(low=0.1, high=2.0)
-    with pytest.raises(UserError, match="must lie within"):
+    with pytest.raises(MiiiiSearchError, match="must lie within"):
         extend(study, ["space.weight_decay.low=0.5"])
 
 

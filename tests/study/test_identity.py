@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.record import snapshots_in
 from miiii_search.runs.trial_runs import find_ended, read_trial
 from miiii_search.storage import study_attrs
@@ -55,7 +55,7 @@ def test_a_study_made_again_under_its_name_is_another(database: Database) -> Non
     delete(study)
     again = create_study(database, "study", make_spec())
     assert again.id != study.id
-    with pytest.raises(UserError, match="was deleted"):
+    with pytest.raises(MiiiiSearchError, match="was deleted"):
         study.refresh()
 
 
@@ -66,9 +66,9 @@ def test_a_deleted_study_that_is_imported_again_is_another(database: Database, t
     delete(study)
     again = import_study(database, tmp_path / "study.zip", None)
     assert again.created_at == study.created_at and again.id not in (None, study.id)
-    with pytest.raises(UserError, match="was deleted"):
+    with pytest.raises(MiiiiSearchError, match="was deleted"):
         study.refresh()
-    with pytest.raises(UserError, match="was deleted"), database.transaction() as connection:
+    with pytest.raises(MiiiiSearchError, match="was deleted"), database.transaction() as connection:
         study.lock(connection)
 
 
@@ -111,7 +111,7 @@ def test_a_role_that_only_reads(postgres_url: str, reader: str, tmp_path: Path) 
     database = open_database(reader)
     study = open_study(database, "study")
     assert study.id is None and read_status(study).counts["waiting"] == 24
-    with pytest.raises(UserError, match=r"has no id yet.*open it once as the database's owner"):
+    with pytest.raises(MiiiiSearchError, match=r"has no id yet.*open it once as the database's owner"):
         LocalCheckpoints(tmp_path, study)
     given = open_study(owner, "study").id
     study.refresh()  # it is still the same study
@@ -200,11 +200,11 @@ def test_weights_of_a_copied_database_are_not_the_original_s(tmp_path: Path) -> 
     shutil.copy(tmp_path / "original.db", tmp_path / "copy.db")
     database = open_database(f"sqlite:///{tmp_path}/copy.db")
     copy = open_study(database, "study")
-    with pytest.raises(UserError, match="are of another database"):
+    with pytest.raises(MiiiiSearchError, match="are of another database"):
         claim_folder(tmp_path, copy)
     run, lines = read_trial(copy, find_ended(copy, 0), tmp_path)
     assert run.snapshots == {} and "are of another database" in lines[0]
-    with pytest.raises(UserError, match="are of another database"):
+    with pytest.raises(MiiiiSearchError, match="are of another database"):
         old_snapshots(copy, tmp_path, 0)
     database.close()
 
@@ -268,5 +268,5 @@ def test_the_time_of_creation_still_tells_studies_apart(database: Database) -> N
     study.refresh()
     with database.transaction() as connection:
         study_attrs.write(connection, study.study_id, {CREATED_KEY: 1.0})
-    with pytest.raises(UserError, match="was deleted"):
+    with pytest.raises(MiiiiSearchError, match="was deleted"):
         study.refresh()

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from miiii_search.cli.views.display import headline
 from miiii_search.config.study_spec import Pruning
 from miiii_search.coordinator.coordinator import supervise
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.optuna_samplers import SampledQueue
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database, open_database
@@ -252,7 +252,7 @@ def test_a_study_that_is_done_is_not_paused(database: Database) -> None:
     study = create_study(database, "study", make_spec(space=TWO, pruning=NEVER))
     for _ in range(2):
         end(study, claim(study))
-    with pytest.raises(UserError, match="is done"):
+    with pytest.raises(MiiiiSearchError, match="is done"):
         pause(study)
 
 

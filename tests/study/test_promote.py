@@ -18,7 +18,7 @@ from miiii_search.config.study_spec import Pruning
 from miiii_search.coordinator import coordinator
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.coordinator.dashboard_note import note
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.study_attrs import SELECTED_KEY
@@ -248,7 +248,7 @@ def test_a_file_with_a_selection_that_is_none_is_refused(database: Database, tmp
     with database.transaction() as connection:
         study_attrs.write(connection, study.study_id, {SELECTED_KEY: selection})
     export_study(study, tmp_path / "study.zip")
-    with pytest.raises(UserError, match="damaged, or not a file of export-study"):
+    with pytest.raises(MiiiiSearchError, match="damaged, or not a file of export-study"):
         import_study(database, tmp_path / "study.zip", "copy")
 
 
@@ -256,7 +256,7 @@ def test_a_study_that_was_deleted(database: Database) -> None:
     study = make_study(database)
     end_all(study, FIRSTS)
     delete(open_study(database, "study"), force=True)
-    with pytest.raises(UserError, match="was deleted"):
+    with pytest.raises(MiiiiSearchError, match="was deleted"):
         queue_further_seeds(study)
 
 
@@ -346,6 +346,6 @@ def test_in_a_larger_space_the_best_are_chosen_anew(database: Database) -> None:
 def test_extensions_that_are_refused(database: Database, fields: dict[str, Any], setting: str, message: str) -> None:
     study = create_study(database, "study", make_spec(**fields))
     before = everything(database)
-    with pytest.raises(UserError, match=message) as refused:
+    with pytest.raises(MiiiiSearchError, match=message) as refused:
         extend(study, [setting])
     assert "\n" not in str(refused.value) and everything(database) == before

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from miiii_search.cli.views.display import status_view
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database
 from miiii_search.study.export import export_best, read_configuration
 from miiii_search.study.replicates import MEDIAN, WORST, Ended, ended, standings
@@ -161,10 +161,10 @@ def test_what_no_configuration_comes_to_is_said(database: Database) -> None:
     study = make_study(database, {0.0: [4, None, None], 0.1: [24, 16, None]}, 3)
     assert export_best(study, "median").experiment.seed == 0  # 24, the later of the two that are solved
     assert "worst" not in export_best(study, "median").provenance["ranking"]
-    with pytest.raises(UserError, match=r"solved with all of its seeds \(.* 3\).*--by median or trial$"):
+    with pytest.raises(MiiiiSearchError, match=r"solved with all of its seeds \(.* 3\).*--by median or trial$"):
         export_best(study, "worst")
     none = create_study(database, "none", make_spec(space=SPACE, replicates=2))
-    with pytest.raises(UserError, match=r"`none` is solved with more than half of its seeds .*--by trial$"):
+    with pytest.raises(MiiiiSearchError, match=r"`none` is solved with more than half of its seeds .*--by trial$"):
         export_best(none, "median")
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from miiii_search.config.study_spec import Budget, Replicates
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.trial_runs import find_ended
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
@@ -117,7 +117,7 @@ def test_what_is_shown_is_what_optuna_reads(database: Database, seed: int) -> No
     for trial in trials:
         assert study.read_number(trial.number) == trial
     assert study.read_number(len(trials)) is None
-    with pytest.raises(UserError, match=f"no trial {len(trials)}; its trials are 0 to {len(trials) - 1}"):
+    with pytest.raises(MiiiiSearchError, match=f"no trial {len(trials)}; its trials are 0 to {len(trials) - 1}"):
         find_ended(study, len(trials))
 
 

@@ -6,7 +6,7 @@ import pytest
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lane_state import Progress
-from miiii_search.training.run import NotFinite, train
+from miiii_search.training.run import NonFiniteLossError, train
 
 # XLA divides by multiplying with 1/165, which makes 165 of 165 a little less than 1: the target has to be met
 # all the same.
@@ -40,6 +40,6 @@ def test_a_run_groks() -> None:
 
 
 def test_a_run_that_is_not_finite_raises() -> None:
-    with pytest.raises(NotFinite, match="not finite at epoch 2") as caught:
+    with pytest.raises(NonFiniteLossError, match="not finite at epoch 2") as caught:
         train(EXPERIMENT, HYPERPARAMETERS.model_copy(update={"learning_rate": 1e30}))
     assert caught.value.epoch == 2

@@ -17,7 +17,7 @@ from miiii_search.experiment.record import Record, next_look
 from miiii_search.experiment.spec import Experiment
 from miiii_search.training import autotune, run
 from miiii_search.training.autotune import choose_lanes
-from miiii_search.training.checkpoint import BadCheckpoint, Checkpoint
+from miiii_search.training.checkpoint import Checkpoint, CheckpointError
 from miiii_search.training.device import cores
 from miiii_search.training.lanes import Lanes, Snapshot
 from miiii_search.training.program import Program, ProgramKey
@@ -243,7 +243,7 @@ def test_a_damaged_checkpoint_is_noticed() -> None:
     damaged = [b"", b"PK" + data, data + b"\0", *(data[:k] for k in range(0, len(data), 97))]
     damaged += [data[:k] + bytes([data[k] ^ 1]) + data[k + 1 :] for k in range(0, len(data), 3)]
     for bad in damaged:
-        with pytest.raises(BadCheckpoint):
+        with pytest.raises(CheckpointError):
             Checkpoint.from_bytes(bad)
 
 

@@ -34,7 +34,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Budget, Range
 from miiii_search.coordinator.coordinator import supervise
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import artifacts, schema
 from miiii_search.storage import database as storage
 from miiii_search.storage.artifacts import Artifact, DatabaseArtifactStore
@@ -171,7 +171,7 @@ def test_another_spec_is_refused(study: Study) -> None:
         space={**SPACE, "dropout": (0.0, 0.2)},
         budget=Budget(trials=3),
     )
-    with pytest.raises(UserError) as error:
+    with pytest.raises(MiiiiSearchError) as error:
         create_study(study.database, "study", other)
     for difference in (
         "experiment.epochs is 48, not 96",
@@ -189,29 +189,29 @@ def test_a_study_of_somebody_else_is_refused(database: Database, direction: Stud
     if direction == StudyDirection.MAXIMIZE:  # or else it could be one whose creator died
         foreign.ask()
     before = everything(database)
-    with pytest.raises(UserError, match="`theirs` was not created by miiii-search; choose another"):
+    with pytest.raises(MiiiiSearchError, match="`theirs` was not created by miiii-search; choose another"):
         create_study(database, "theirs", make_spec())
-    with pytest.raises(UserError, match="`theirs` was not created by miiii-search; choose another"):
+    with pytest.raises(MiiiiSearchError, match="`theirs` was not created by miiii-search; choose another"):
         open_study(database, "theirs")
     assert everything(database) == before
 
 
 def test_open_names_what_there_is(database: Database) -> None:
-    with pytest.raises(UserError, match="there is none yet"):
+    with pytest.raises(MiiiiSearchError, match="there is none yet"):
         open_study(database, None)
     first = create_study(database, "first", make_spec(budget=Budget(trials=2)))
     assert open_study(database, None) == first
     create_study(database, "second", make_spec(budget=Budget(trials=2)))
     assert study_names(database) == ["first", "second"]
-    with pytest.raises(UserError, match="`first`, `second`"):
+    with pytest.raises(MiiiiSearchError, match="`first`, `second`"):
         open_study(database, None)
-    with pytest.raises(UserError, match=r"no study `frist`.*did you mean `first`"):
+    with pytest.raises(MiiiiSearchError, match=r"no study `frist`.*did you mean `first`"):
         open_study(database, "frist")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines"])
 def test_names_that_nobody_could_type(database: Database, name: str) -> None:
-    with pytest.raises(UserError, match="1 to 200 characters"):
+    with pytest.raises(MiiiiSearchError, match="1 to 200 characters"):
         create_study(database, name, make_spec())
     assert study_names(database) == []
 

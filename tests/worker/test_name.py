@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.worker.name import worker_name
 
 CONTAINER = "3f2a91c07be4"
@@ -45,5 +45,5 @@ def test_workers_of_two_containers_differ(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", ["a\nb", " a", "a ", "a" * 101, "\x1b[31m"])
 def test_no_name(name: str) -> None:
-    with pytest.raises(UserError, match="choose another --name"):
+    with pytest.raises(MiiiiSearchError, match="choose another --name"):
         worker_name(name, None)

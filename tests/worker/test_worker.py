@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from safetensors.numpy import load
 
 from miiii_search.config.study_spec import Budget, Pruning, Range, rungs
-from miiii_search.errors import IncompatibleVersion
+from miiii_search.errors import VersionMismatchError
 from miiii_search.experiment.metrics import digest
 from miiii_search.experiment.record import Record
 from miiii_search.storage import schema
@@ -212,7 +212,7 @@ def test_a_study_of_another_version(sqlite: Database) -> None:
     with study.database.transaction() as connection:
         attributes.write(connection, study.study_id, {VERSION_KEY: "0.0.1", PROGRAMS_KEY: [0]})
     other = open_study(sqlite, study.name)
-    with pytest.raises(IncompatibleVersion, match=r"created by miiii-search 0\.0\.1.*program 0;.*--any-version"):
+    with pytest.raises(VersionMismatchError, match=r"created by miiii-search 0\.0\.1.*program 0;.*--any-version"):
         Worker(other, 1)
     study.refresh()
     assert study.mismatch == replace(other, version=study.version).mismatch is not None

@@ -49,7 +49,7 @@ from miiii_search.cli.views.display import console, duration
 from miiii_search.cli.views.folders import writing
 from miiii_search.cli.views.retrain import train_visibly
 from miiii_search.cli.views.tables import Column, Fitted
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import compare
 from miiii_search.experiment.record import snapshots_in
 from miiii_search.files import file_name
@@ -67,7 +67,7 @@ RUN_NAMES = [name for _, name, *_ in OF_RUN]
 
 
 def analyze_folder(folder: Path, out: Path | None) -> None:
-    """Analyzes what `train` wrote. Raises `UserError`."""
+    """Analyzes what `train` wrote. Raises `MiiiiSearchError`."""
     run, problems = read_run(folder)
     with _open_report(out or folder / "analysis", RUN_NAMES) as output:
         analyze_run(run, problems, output)
@@ -76,7 +76,7 @@ def analyze_folder(folder: Path, out: Path | None) -> None:
 def analyze_run(run: TrainedRun, problems: Sequence[str], output: OutputFolder) -> list[Drawn]:
     """Computes, draws and writes all that the run allows; returns what was drawn.
 
-    Raises `UserError` if the folder cannot be written.
+    Raises `MiiiiSearchError` if the folder cannot be written.
     """
     started, failures = time.monotonic(), list[str]()
     with _steps() as step:
@@ -98,13 +98,13 @@ def analyze_trial(
 ) -> None:
     """Analyzes an ended trial of a study, and puts the figures onto its page in the dashboard.
 
-    Where its weights were not kept it is trained again, to the same epoch, if `retrain`. Raises `UserError`.
+    Where its weights were not kept it is trained again, to the same epoch, if `retrain`. Raises `MiiiiSearchError`.
     """
     trial = find_ended(study, number)
     run, problems = read_trial(study, trial, snapshots)
     folder = out or Path("analysis") / file_name(study.name, f"-{number}")
     if current(folder, CONFIG).exists():
-        raise UserError(f"{folder} holds a run that train wrote; choose another --out")
+        raise MiiiiSearchError(f"{folder} holds a run that train wrote; choose another --out")
     trains = retrain and run.weights is None and trial.state != TrialState.FAIL
     with _open_report(folder, [*RUN_NAMES, SNAPSHOTS] if trains else RUN_NAMES) as output:
         if trains:
@@ -126,7 +126,7 @@ def analyze_trial(
 def _trained_again(run: TrainedRun, output: OutputFolder) -> tuple[TrainedRun, list[str]]:
     """The run with its weights, and with its snapshots; and a line if that is not the same run.
 
-    Raises `UserError`.
+    Raises `MiiiiSearchError`.
     """
     snapshots, remarks = output.unfinished / SNAPSHOTS, list[str]()
     snapshots.mkdir()  # without any, those of another run are to go
@@ -147,7 +147,7 @@ def _trained_again(run: TrainedRun, output: OutputFolder) -> tuple[TrainedRun, l
 
 
 def analyze_study(study: Study, out: Path | None) -> None:
-    """Draws a whole study, as it is now. Raises `UserError` if `out` cannot be written."""
+    """Draws a whole study, as it is now. Raises `MiiiiSearchError` if `out` cannot be written."""
     folder, failures = out or Path("analysis") / file_name(study.name), list[str]()
     with _open_report(folder, OF_STUDY) as output:
         survey = read_survey(study)
@@ -166,10 +166,10 @@ def analyze_study(study: Study, out: Path | None) -> None:
 def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | None = None) -> None:
     """Put runs side by side: a table here and on a page, and figures; with a reference, the differences from it.
 
-    Raises `UserError` if `out` cannot be written, or if the reference cannot be read or compared.
+    Raises `MiiiiSearchError` if `out` cannot be written, or if the reference cannot be read or compared.
     """
     if len(folders) < 2 and reference_file is None:
-        raise UserError("compare needs two runs' folders or more; for one there is miiii-search analyze RUN_DIR")
+        raise MiiiiSearchError("compare needs two runs' folders or more; for one there is miiii-search analyze RUN_DIR")
     reference = None if reference_file is None else read_reference(reference_file)
     runs, problems = [], list[str]()
     for folder in folders:
@@ -200,11 +200,11 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
 def _compare_with_reference(
     runs: Sequence[TrainedRun], folders: Sequence[Path], reference: Reference
 ) -> dict[str, Differences]:
-    """Return the differences of each run from the reference, by the run's name. Raises `UserError`."""
+    """Return the differences of each run from the reference, by the run's name. Raises `MiiiiSearchError`."""
     compared = {}
     for run in _told_apart(runs, folders):
         if run.record is None:
-            raise UserError(f"{run.name} has no record to compare with {reference.name}")
+            raise MiiiiSearchError(f"{run.name} has no record to compare with {reference.name}")
         compared[run.name] = differences(run.experiment, run.record, reference)
     return compared
 
@@ -230,14 +230,14 @@ def _print_differences(name: str, reference: Reference, compared: Differences) -
 def _open_report(out: Path, names: Collection[str]) -> AbstractContextManager[OutputFolder]:
     """Holds the folder of a page and of the pictures with these names.
 
-    Raises `UserError` if it cannot be written, or if it holds such files that are somebody else's.
+    Raises `MiiiiSearchError` if it cannot be written, or if it holds such files that are somebody else's.
     """
 
     def check(folder: Path) -> None:
         files = file_names(name for name in names if name != SNAPSHOTS)
         foreign = next((name for name in (*files, SNAPSHOTS) if os.path.lexists(folder / name)), None)
         if foreign and not is_report(folder) and (foreign != SNAPSHOTS or SNAPSHOTS in names):
-            raise UserError(
+            raise MiiiiSearchError(
                 f"{folder / foreign} would be replaced, but is not part of a report of miiii-search; "
                 "choose another --out"
             )
@@ -248,7 +248,7 @@ def _open_report(out: Path, names: Collection[str]) -> AbstractContextManager[Ou
 def _publish(
     output: OutputFolder, page: Page, figures: Sequence[Picture], drawn: Sequence[Drawn], numbers: object
 ) -> None:
-    """Writes a report, in place of the one before. Raises `UserError`."""
+    """Writes a report, in place of the one before. Raises `MiiiiSearchError`."""
 
     def publish() -> None:
         write(output.unfinished, page, figures, drawn, numbers)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from miiii_search.capabilities import is_coordinator
 from miiii_search.cli.views.display import console
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database, parse_url, redacted
 from miiii_search.storage.errors import INSUFFICIENT_PRIVILEGE, explain
@@ -81,7 +81,7 @@ def _devices() -> Iterator[tuple[bool, str]]:
 def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
     try:
         url = parse_url(storage)
-    except UserError as error:
+    except MiiiiSearchError as error:
         yield False, str(error)
         return
     try:
@@ -100,7 +100,7 @@ def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
                 yield True, f"study `{study}`"
         finally:
             database.close()
-    except UserError as error:
+    except MiiiiSearchError as error:
         yield False, str(error)
     except Exception as error:
         if not (line := explain(error, redacted(url))):

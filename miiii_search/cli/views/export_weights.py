@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.config.overrides import to_tree
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import write_file
 from miiii_search.runs.folder import WEIGHTS
 
@@ -28,16 +28,16 @@ def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: P
     `safetensors`: our names and shapes. The metadata of both hold `moduli`, `experiment` and
     `hyperparameters`, all as JSON. The same export twice writes the same network over the first.
 
-    Raises `UserError` for another format, a run without weights (`problems` may say why), or an `out` that cannot be
-    written.
+    Raises `MiiiiSearchError` for another format, a run without weights (`problems` may say why), or an `out` that
+    cannot be written.
     """
     if format not in FORMATS:
-        raise UserError(f"--format must be {' or '.join(FORMATS)}, but is `{format}`")
+        raise MiiiiSearchError(f"--format must be {' or '.join(FORMATS)}, but is `{format}`")
     if run.weights is None:
         why = next((line for line in problems if WEIGHTS in line), f"{run.name} has no {WEIGHTS}")
-        raise UserError(f"{why}; train it again with miiii-search train")
+        raise MiiiiSearchError(f"{why}; train it again with miiii-search train")
     if run.folder is not None and out.resolve() == (run.folder / WEIGHTS).resolve():
-        raise UserError(f"{out} holds the run's own weights and would be overwritten; choose another --out")
+        raise MiiiiSearchError(f"{out} holds the run's own weights and would be overwritten; choose another --out")
     metadata: dict[str, Any] = {
         "moduli": run.experiment.moduli,
         "experiment": to_tree(run.experiment),
@@ -50,5 +50,5 @@ def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: P
     try:
         write_file(out, written)
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise MiiiiSearchError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     return [line for line in problems if line.startswith(WEIGHTS)]

@@ -27,7 +27,7 @@ from miiii_search.cli.views.display import LINE_SECONDS, console
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.config.overrides import to_tree, with_settings
 from miiii_search.config.presets import get_configuration
-from miiii_search.errors import UserError, reason
+from miiii_search.errors import MiiiiSearchError, reason
 from miiii_search.experiment.metrics import accuracy_text, compare
 from miiii_search.experiment.record import Floats, Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
@@ -63,12 +63,12 @@ class Run(Spec):
 
 
 def choose(file: Path | None, preset: str | None, config: str | None, settings: Sequence[str]) -> Configuration:
-    """The configuration that the options name. Raises `UserError`."""
+    """The configuration that the options name. Raises `MiiiiSearchError`."""
     if (file is None) == (preset is None):
-        raise UserError("give a configuration file or a --preset, one of the two; for example --preset paper")
+        raise MiiiiSearchError("give a configuration file or a --preset, one of the two; for example --preset paper")
     if file is not None:
         if config is not None:
-            raise UserError("--config names a configuration of a --preset; a file holds just one")
+            raise MiiiiSearchError("--config names a configuration of a --preset; a file holds just one")
         chosen = read_configuration(file)
     else:
         assert preset is not None
@@ -91,7 +91,7 @@ def retrain(
     the configuration says so; not over another run.
 
     Raises:
-        UserError: `out` cannot be written, is being written by another process, or holds files that are not of a
+        MiiiiSearchError: `out` cannot be written, is being written by another process, or holds files that are not of a
             run; the loss stopped being finite, or the run does not fit into memory.
     """
     with open_output(out, check_run_folder) as output:
@@ -156,7 +156,7 @@ def _files(trained: Configuration, result: Result, spectra: dict[int, Floats]) -
 def _write(output: OutputFolder, files: Mapping[str, bytes]) -> None:
     """Writes a run's files in place of those of another; to a temporary folder if there is no space for them.
 
-    Raises `UserError` in that case.
+    Raises `MiiiiSearchError` in that case.
     """
     snapshots = output.unfinished / SNAPSHOTS
     needed = {name: data for name, data in files.items() if name != CURVES}
@@ -184,8 +184,8 @@ def _write(output: OutputFolder, files: Mapping[str, bytes]) -> None:
             folder = Path(tempfile.mkdtemp(prefix="miiii-search-run-"))
             _write_all(folder, files)
         except OSError:
-            raise UserError(f"{why}; choose another --out") from None
-        raise UserError(f"{why}; the run was written to {folder} instead, without snapshots") from None
+            raise MiiiiSearchError(f"{why}; choose another --out") from None
+        raise MiiiiSearchError(f"{why}; the run was written to {folder} instead, without snapshots") from None
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -218,7 +218,7 @@ def train_visibly(
     Where there is no terminal, a line now and then says how far it is.
 
     Its weights at log-spaced epochs go to the folder `snapshots`. Those that cannot be written are done without, with
-    a warning. Raises `UserError` if the loss stops being finite, or if the run does not fit into memory.
+    a warning. Raises `MiiiiSearchError` if the loss stops being finite, or if the run does not fit into memory.
     """
     from miiii_search.training import run
     from miiii_search.training.device import use_compilation_cache
@@ -252,13 +252,13 @@ def train_visibly(
 
         try:
             result = run.train(experiment, hyperparameters, show, keep, until, stop)
-        except run.NotFinite as error:
-            raise UserError(
+        except run.NonFiniteLossError as error:
+            raise MiiiiSearchError(
                 f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"
             ) from None
-        except run.DoesNotFit as error:
+        except run.OutOfMemoryError as error:
             needs = f", it needs about {error.size / 2**20:,.0f} MiB" if error.size else ""
-            raise UserError(
+            raise MiiiiSearchError(
                 f"the run does not fit into the memory of this machine{needs} ({error}); use a larger one, or a "
                 "smaller p, d_model or validation_samples"
             ) from None

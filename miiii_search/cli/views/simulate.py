@@ -12,7 +12,7 @@ from miiii_search.analysis.figures.style import save, styled
 from miiii_search.cli.views.display import console
 from miiii_search.cli.views.folders import writing
 from miiii_search.cli.views.tables import Column, Fitted
-from miiii_search.errors import UserError, reason
+from miiii_search.errors import MiiiiSearchError, reason
 from miiii_search.files import write_file
 from miiii_search.simulation.contenders import Contender, contenders
 from miiii_search.simulation.curves import CurveSet
@@ -24,14 +24,14 @@ from miiii_search.study.study import Study
 
 
 def read_study_curves(study: Study) -> CurveSet:
-    """The curves of a study's ended trials. Raises `UserError` if there are none."""
+    """The curves of a study's ended trials. Raises `MiiiiSearchError` if there are none."""
     with _bar() as bar:
         task = bar.add_task("reading records", total=sum(study.counts().values()))
         curves, problems = curves_of(study, lambda _: bar.advance(task))
     for problem in problems:
         console.print(f"note: {problem}", soft_wrap=True, highlight=False)
     if not curves.curves:
-        raise UserError(
+        raise MiiiiSearchError(
             f"study `{study.name}` has no ended trial with a record, so there is nothing to replay; "
             f"see {hint('status', '--study', study.name, database=study.database)}"
         )
@@ -53,7 +53,7 @@ def compare_rules(curves: CurveSet, lanes: int, n: int) -> list[tuple[Contender,
 
 
 def show(curves: CurveSet, compared: Sequence[tuple[Contender, Summary]], out: Path, lanes: int) -> None:
-    """Prints the table, and draws the picture into a file. Raises `UserError` if it cannot be written."""
+    """Prints the table, and draws the picture into a file. Raises `MiiiiSearchError` if it cannot be written."""
     truth = truth_of(curves.curves)
     what = "solved every task" if truth.solved else "ended nearly as well as the best (none solved every task)"
     console.print(
@@ -74,7 +74,7 @@ def show(curves: CurveSet, compared: Sequence[tuple[Contender, Summary]], out: P
         with styled():
             picture = save(draw_rules({curves.name: compared}), "svg" if out.suffix == ".svg" else "png")
     except Exception as error:
-        raise UserError(f"the picture could not be drawn: {reason(error)}") from error
+        raise MiiiiSearchError(f"the picture could not be drawn: {reason(error)}") from error
     writing(out, lambda: write_file(out, picture))
     console.print(f"the picture is in {out}", soft_wrap=True, highlight=False)
 

@@ -16,7 +16,7 @@ from miiii_search.analysis.reading import weight_shapes
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.cli.views.export_weights import export_weights as export_run
 from miiii_search.cli.views.retrain import choose, retrain
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
 from miiii_search.runs.folder import read_run
 from miiii_search.training.model import initial_weights
@@ -82,7 +82,7 @@ def test_weight_shapes_are_the_network_s(task: Task) -> None:
 
 
 def test_another_format(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="must be transformer-lens or safetensors, but is `onnx`"):
+    with pytest.raises(MiiiiSearchError, match="must be transformer-lens or safetensors, but is `onnx`"):
         export_weights(trained, "onnx", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -90,16 +90,18 @@ def test_another_format(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["config.toml", "weights.safetensors"])
 def test_a_folder_without(missing: str, run_folder: Path, tmp_path: Path) -> None:
     (run_folder / missing).unlink()
-    with pytest.raises(UserError, match=rf"no {missing}; .* miiii-search train"):
+    with pytest.raises(MiiiiSearchError, match=rf"no {missing}; .* miiii-search train"):
         export_weights(run_folder, "safetensors", tmp_path / "out")
-    with pytest.raises(UserError, match=r"there is no folder"):
+    with pytest.raises(MiiiiSearchError, match=r"there is no folder"):
         export_weights(tmp_path / "nowhere", "safetensors", tmp_path / "out")
 
 
 def test_weights_cut_short(run_folder: Path, tmp_path: Path) -> None:
     file = run_folder / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"weights.safetensors of run cannot be used: .*; train it again") as raised:
+    with pytest.raises(
+        MiiiiSearchError, match=r"weights.safetensors of run cannot be used: .*; train it again"
+    ) as raised:
         export_weights(run_folder, "safetensors", tmp_path / "out")
     assert "\n" not in str(raised.value)
 
@@ -128,7 +130,7 @@ def test_weights_of_another_network(run_folder: Path, change: dict[str, Any], me
     file = run_folder / "weights.safetensors"
     save_file({name: array for name, array in (load_file(file) | change).items() if array is not None}, file)
     for format in ("transformer-lens", "safetensors"):
-        with pytest.raises(UserError, match=message) as raised:
+        with pytest.raises(MiiiiSearchError, match=message) as raised:
             export_weights(run_folder, format, tmp_path / "out")
         assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
@@ -136,7 +138,7 @@ def test_weights_of_another_network(run_folder: Path, change: dict[str, Any], me
 
 def test_an_out_that_cannot_be_written(run_folder: Path, tmp_path: Path) -> None:
     for out in (tmp_path, tmp_path / "none" / "out"):
-        with pytest.raises(UserError, match=f"cannot write {out}: .*; choose another --out"):
+        with pytest.raises(MiiiiSearchError, match=f"cannot write {out}: .*; choose another --out"):
             export_weights(run_folder, "transformer-lens", out)
 
 
@@ -145,6 +147,6 @@ def test_the_run_s_own_weights_stay(run_folder: Path) -> None:
     before = file.read_bytes()
     (run_folder / "link").symlink_to(file)
     for out in (file, run_folder / "link"):
-        with pytest.raises(UserError, match="would be overwritten; choose another --out"):
+        with pytest.raises(MiiiiSearchError, match="would be overwritten; choose another --out"):
             export_weights(run_folder, "transformer-lens", out)
     assert file.read_bytes() == before

@@ -15,7 +15,7 @@ import pytest
 
 from miiii_search.cli.views import retrain as retraining
 from miiii_search.cli.views.retrain import choose, retrain
-from miiii_search.errors import UserError
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.folder import read_run
 from miiii_search.runs.output_folder import open_output
 from miiii_search.study.export import read_configuration
@@ -94,7 +94,7 @@ def test_a_stopped_run_leaves_another_alone(folder: Path, capsys: pytest.Capture
 
 def test_a_loss_that_is_not_finite_leaves_another_alone(folder: Path) -> None:
     before = files(folder)
-    with pytest.raises(UserError, match="a lower learning_rate may help"):
+    with pytest.raises(MiiiiSearchError, match="a lower learning_rate may help"):
         explosive = choose(None, "demo", None, [*SETTINGS, "hyperparameters.learning_rate=1e30"])
         retrain(explosive, folder, compare_with_recorded=False)
     assert files(folder) == before
@@ -105,10 +105,10 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     chosen = choose(None, "demo", None, SETTINGS)
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match=r"^cannot write to .*; choose another --out$"):
+        with pytest.raises(MiiiiSearchError, match=r"^cannot write to .*; choose another --out$"):
             retrain(chosen, out, compare_with_recorded=False, stop=lambda: pytest.fail("it has trained"))
     (tmp_path / "run" / "weights.safetensors").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"^cannot write to .*: Is a directory; choose another --out$"):
+    with pytest.raises(MiiiiSearchError, match=r"^cannot write to .*: Is a directory; choose another --out$"):
         retrain(chosen, tmp_path / "run", compare_with_recorded=False)
 
 
@@ -118,7 +118,9 @@ def test_a_folder_with_files_of_somebody_else(name: str, tmp_path: Path) -> None
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     chosen = choose(None, "demo", None, SETTINGS)
-    with pytest.raises(UserError, match=r"would be replaced, but is not part of a run .*; choose another --out$"):
+    with pytest.raises(
+        MiiiiSearchError, match=r"would be replaced, but is not part of a run .*; choose another --out$"
+    ):
         retrain(chosen, tmp_path, compare_with_recorded=False, stop=lambda: pytest.fail("it has trained"))
     assert files(tmp_path) == {name: b"mine"}
 
@@ -126,7 +128,7 @@ def test_a_folder_with_files_of_somebody_else(name: str, tmp_path: Path) -> None
 def test_a_run_with_metrics_of_somebody_else(folder: Path) -> None:
     (folder / "metrics.json").write_text('{"loss": 1}')
     before = files(folder)
-    with pytest.raises(UserError, match=r"metrics.json would be replaced"):
+    with pytest.raises(MiiiiSearchError, match=r"metrics.json would be replaced"):
         retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
     assert files(folder) == before
 
@@ -135,13 +137,13 @@ def test_a_configuration_that_best_wrote_is_no_run(trained: Path, tmp_path: Path
     config = replace(read_configuration(trained / "config.toml"), provenance={"study": "demo", "trial": 3})
     (tmp_path / "config.toml").write_text(config.to_toml())
     before = files(tmp_path)
-    with pytest.raises(UserError, match=r"config.toml would be replaced"):
+    with pytest.raises(MiiiiSearchError, match=r"config.toml would be replaced"):
         retrain(config, tmp_path, compare_with_recorded=False)
     assert files(tmp_path) == before
 
 
 def test_a_folder_that_another_process_writes(folder: Path) -> None:
-    with open_output(folder), pytest.raises(UserError, match=r"is being written by process \d+ on "):
+    with open_output(folder), pytest.raises(MiiiiSearchError, match=r"is being written by process \d+ on "):
         retrain(
             choose(None, "demo", None, SETTINGS),
             folder,
@@ -194,7 +196,9 @@ def test_a_disk_without_space_for_a_run(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = full_disk(2 * 4096)
     before = files(folder)
-    with pytest.raises(UserError, match=r"No space left on device; the run was written to (.*) instead") as failure:
+    with pytest.raises(
+        MiiiiSearchError, match=r"No space left on device; the run was written to (.*) instead"
+    ) as failure:
         retrain(read_configuration(trained / "config.toml"), folder, compare_with_recorded=False)
     assert files(folder) == before
     elsewhere = re.search(r"written to (.*) instead", str(failure.value))
