@@ -1,8 +1,8 @@
-"""The exceptions that the command line turns into a sentence, and other errors in a line."""
+"""Exceptions that a caller may catch; all of them are `MiiiiSearchError`. The command line shows each as one line."""
 
 
 class MiiiiSearchError(Exception):
-    """A mistake that the user can mend: one line that names the value, the limit and the way out."""
+    """An error that the user can do something about: one line with the value, the limit and what to do."""
 
 
 class AccessRefusedError(MiiiiSearchError):
@@ -25,3 +25,27 @@ class StudyDeletedError(StudyNotFoundError):
 
 class VersionMismatchError(MiiiiSearchError):
     """A study that this version of the package cannot read, or would train differently than the one before."""
+
+
+class DuplicateStudyError(MiiiiSearchError):
+    """A study of this name exists with another specification."""
+
+
+class NonFiniteLossError(MiiiiSearchError):
+    """A run whose loss stopped being finite, at `epoch`."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the loss was not finite at epoch {epoch}")
+        self.epoch = epoch
+
+
+class OutOfMemoryError(MiiiiSearchError):
+    """A run that needs more memory than there is: `size` in bytes, or None if it is not known."""
+
+    def __init__(self, reason: str, size: int | None) -> None:
+        super().__init__(reason)
+        self.size = size
+
+
+class WorkerDiedError(MiiiiSearchError):
+    """A worker process ended while there was work. Its trials go back to the queue."""

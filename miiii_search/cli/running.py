@@ -49,7 +49,7 @@ from miiii_search.cli.options import (
 from miiii_search.cli.talking import say, say_ignored, write
 from miiii_search.cli.views import streams
 from miiii_search.environment import state_folder
-from miiii_search.errors import AccessRefusedError, MiiiiSearchError, StudyDeletedError
+from miiii_search.errors import AccessRefusedError, MiiiiSearchError, StudyDeletedError, WorkerDiedError
 from miiii_search.files import check_writable, file_name, write_file
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def up(
     """
     from miiii_search.cli.views.display import console, ranking, standings_table
     from miiii_search.cli.views.live import live
-    from miiii_search.coordinator.local import Child, WorkerDiedError, run_study
+    from miiii_search.coordinator.local import Child, run_study
     from miiii_search.study.export import export_best
     from miiii_search.study.hints import file_argument, hides_password, hint
     from miiii_search.study.status import read_status

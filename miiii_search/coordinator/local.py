@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from miiii_search.coordinator.coordinator import supervise
+from miiii_search.errors import WorkerDiedError
 from miiii_search.study.study import Study
 
 DRAIN_SECONDS = 30
@@ -19,10 +20,6 @@ DRAIN_SECONDS = 30
 
 PLAIN = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
 """Environment of a child, for lines as we read them."""
-
-
-class WorkerDiedError(Exception):
-    """A worker ended while there was work; its trials go back to the queue."""
 
 
 class Child:

@@ -22,7 +22,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.overrides import difference, to_tree, validate
 from miiii_search.config.study_spec import Point, Range, StudySpec, Value, nearest
-from miiii_search.errors import MiiiiSearchError, StudyDeletedError, StudyNotFoundError, VersionMismatchError
+from miiii_search.errors import (
+    DuplicateStudyError,
+    MiiiiSearchError,
+    StudyDeletedError,
+    StudyNotFoundError,
+    VersionMismatchError,
+)
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage import deleted_studies, notes, schema, study_attrs
 from miiii_search.storage.database import Database
@@ -302,7 +308,7 @@ def create_study(
         pass  # somebody deleted it between two of our transactions
     study_id, stored = created
     if stored != spec and (differences := difference(stored, spec)):
-        raise MiiiiSearchError(
+        raise DuplicateStudyError(
             f"study `{name}` exists with another spec: {'; '.join(differences)}; "
             "choose another --study, or leave the options out to go on with what it has"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from miiii_search.errors import reason
+from miiii_search.errors import NonFiniteLossError, OutOfMemoryError, reason
 from miiii_search.experiment.metrics import Metrics, summarize
 from miiii_search.experiment.record import Record, WeightSnapshot, next_look
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -24,22 +24,6 @@ class Result:
     record: Record
     metrics: Metrics
     weights: Snapshot
-
-
-class NonFiniteLossError(Exception):
-    """A run whose loss stopped being finite."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__(f"the loss was not finite at epoch {epoch}")
-        self.epoch = epoch
-
-
-class OutOfMemoryError(Exception):
-    """A run that needs more memory than there is; `size` in bytes, if it is known."""
-
-    def __init__(self, reason: str, size: int | None) -> None:
-        super().__init__(reason)
-        self.size = size
 
 
 def train(

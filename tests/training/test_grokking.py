@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from miiii_search.errors import NonFiniteLossError
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lane_state import Progress
-from miiii_search.training.run import NonFiniteLossError, train
+from miiii_search.training.run import train
 
 # XLA divides by multiplying with 1/165, which makes 165 of 165 a little less than 1: the target has to be met
 # all the same.

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 from rich.text import Text
 
-from miiii_search.analysis import report
 from miiii_search.analysis.catalogue import (
     BESIDE_REFERENCE,
-    OF_RUN,
     OF_SEVERAL,
     OF_STUDY,
     page_of,
@@ -36,17 +32,10 @@ from miiii_search.analysis.report import (
     NUMBERS,
     PAGE,
     Drawn,
-    Page,
-    Picture,
     draw,
-    file_names,
-    is_report,
-    remove_missing,
-    write,
 )
 from miiii_search.analysis.run import TrainedRun
 from miiii_search.cli.views.display import console, duration
-from miiii_search.cli.views.folders import writing
 from miiii_search.cli.views.retrain import train_visibly
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.errors import MiiiiSearchError
@@ -54,22 +43,19 @@ from miiii_search.experiment.metrics import compare
 from miiii_search.experiment.record import snapshots_in
 from miiii_search.files import file_name
 from miiii_search.runs.folder import CONFIG, SNAPSHOTS, read_run
-from miiii_search.runs.output_folder import OutputFolder, current, open_output
+from miiii_search.runs.output_folder import OutputFolder, current
+from miiii_search.runs.report import MADE_BY, RUN_NAMES, open_report, publish
 from miiii_search.runs.study_summary import read_survey
 from miiii_search.runs.trial_runs import attach as attach_files
 from miiii_search.runs.trial_runs import find_ended, read_trial
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.study.study import Study
 
-MADE_BY = f"{report.MADE_BY} {version('miiii-search')}."
-
-RUN_NAMES = [name for _, name, *_ in OF_RUN]
-
 
 def analyze_folder(folder: Path, out: Path | None) -> None:
     """Analyzes what `train` wrote. Raises `MiiiiSearchError`."""
     run, problems = read_run(folder)
-    with _open_report(out or folder / "analysis", RUN_NAMES) as output:
+    with open_report(out or folder / "analysis", RUN_NAMES) as output:
         analyze_run(run, problems, output)
 
 
@@ -87,7 +73,7 @@ def analyze_run(run: TrainedRun, problems: Sequence[str], output: OutputFolder) 
     for line in [*problems, *findings.missing]:
         _say(f"note: {line}")
     page = page_of(findings, problems, MADE_BY)
-    _publish(output, page, figures, drawn, to_numbers(findings))
+    publish(output, page, figures, drawn, to_numbers(findings))
     seconds = duration(time.monotonic() - started)
     _say(f"{len(drawn)} figures, numbers.json and the page {output.path / PAGE} in {seconds}")
     return drawn
@@ -106,7 +92,7 @@ def analyze_trial(
     if current(folder, CONFIG).exists():
         raise MiiiiSearchError(f"{folder} holds a run that train wrote; choose another --out")
     trains = retrain and run.weights is None and trial.state != TrialState.FAIL
-    with _open_report(folder, [*RUN_NAMES, SNAPSHOTS] if trains else RUN_NAMES) as output:
+    with open_report(folder, [*RUN_NAMES, SNAPSHOTS] if trains else RUN_NAMES) as output:
         if trains:
             run, verdict = _trained_again(run, output)
             problems += verdict
@@ -149,7 +135,7 @@ def _trained_again(run: TrainedRun, output: OutputFolder) -> tuple[TrainedRun, l
 def analyze_study(study: Study, out: Path | None) -> None:
     """Draws a whole study, as it is now. Raises `MiiiiSearchError` if `out` cannot be written."""
     folder, failures = out or Path("analysis") / file_name(study.name), list[str]()
-    with _open_report(folder, OF_STUDY) as output:
+    with open_report(folder, OF_STUDY) as output:
         survey = read_survey(study)
         figures = pictures_of_study(survey)
         with _steps() as step:
@@ -158,7 +144,7 @@ def analyze_study(study: Study, out: Path | None) -> None:
         page = replace(page, remarks=[*failures, *page.remarks])
         for line in failures:
             _say(f"note: {line}")
-        _publish(output, page, figures, drawn, survey.to_json())
+        publish(output, page, figures, drawn, survey.to_json())
     _say(page.summary)
     _say(f"{len(drawn)} figures, numbers.json and the page {folder / PAGE}")
 
@@ -178,7 +164,7 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
         problems += lines
     compared = {} if reference is None else _compare_with_reference(runs, folders, reference)
     names = [name for name, *_ in OF_SEVERAL] + ([BESIDE_REFERENCE] if reference else [])
-    with _open_report(out, names) as output:
+    with open_report(out, names) as output:
         with _steps() as step:
             findings = [_analyze_as(run, step) for run in _told_apart(runs, folders)]
             figures = pictures_of_several(findings, reference)
@@ -193,7 +179,7 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
             for name, gaps in compared.items():
                 _print_differences(name, reference, gaps)
             numbers["reference"] = {name: gaps.to_json() for name, gaps in compared.items()}
-        _publish(output, page_of_several(table, problems, MADE_BY), figures, drawn, numbers)
+        publish(output, page_of_several(table, problems, MADE_BY), figures, drawn, numbers)
     _say(f"{len(drawn)} figures, numbers.json and the page {out / PAGE}")
 
 
@@ -225,37 +211,6 @@ def _print_differences(name: str, reference: Reference, compared: Differences) -
     for split in SPLITS:
         largest, epoch = compared.largest(split)
         _say(f"{split}: the largest difference is {largest:.3f}, at epoch {epoch:,}")
-
-
-def _open_report(out: Path, names: Collection[str]) -> AbstractContextManager[OutputFolder]:
-    """Holds the folder of a page and of the pictures with these names.
-
-    Raises `MiiiiSearchError` if it cannot be written, or if it holds such files that are somebody else's.
-    """
-
-    def check(folder: Path) -> None:
-        files = file_names(name for name in names if name != SNAPSHOTS)
-        foreign = next((name for name in (*files, SNAPSHOTS) if os.path.lexists(folder / name)), None)
-        if foreign and not is_report(folder) and (foreign != SNAPSHOTS or SNAPSHOTS in names):
-            raise MiiiiSearchError(
-                f"{folder / foreign} would be replaced, but is not part of a report of miiii-search; "
-                "choose another --out"
-            )
-
-    return open_output(out, check)
-
-
-def _publish(
-    output: OutputFolder, page: Page, figures: Sequence[Picture], drawn: Sequence[Drawn], numbers: object
-) -> None:
-    """Writes a report, in place of the one before. Raises `MiiiiSearchError`."""
-
-    def publish() -> None:
-        write(output.unfinished, page, figures, drawn, numbers)
-        output.publish()
-        remove_missing(output.path, figures, drawn)
-
-    writing(output.path, publish)
 
 
 def _told_apart(runs: Sequence[TrainedRun], folders: Sequence[Path]) -> list[TrainedRun]:

@@ -27,7 +27,7 @@ from miiii_search.cli.views.display import LINE_SECONDS, console
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.config.overrides import to_tree, with_settings
 from miiii_search.config.presets import get_configuration
-from miiii_search.errors import MiiiiSearchError, reason
+from miiii_search.errors import MiiiiSearchError, NonFiniteLossError, OutOfMemoryError, reason
 from miiii_search.experiment.metrics import accuracy_text, compare
 from miiii_search.experiment.record import Floats, Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
@@ -252,11 +252,11 @@ def train_visibly(
 
         try:
             result = run.train(experiment, hyperparameters, show, keep, until, stop)
-        except run.NonFiniteLossError as error:
+        except NonFiniteLossError as error:
             raise MiiiiSearchError(
                 f"the loss was not finite at epoch {error.epoch:,}; a lower learning_rate may help"
             ) from None
-        except run.OutOfMemoryError as error:
+        except OutOfMemoryError as error:
             needs = f", it needs about {error.size / 2**20:,.0f} MiB" if error.size else ""
             raise MiiiiSearchError(
                 f"the run does not fit into the memory of this machine{needs} ({error}); use a larger one, or a "

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from miiii_search.analysis.figures.style import save, styled
 from miiii_search.cli.views.display import console
-from miiii_search.cli.views.folders import writing
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.errors import MiiiiSearchError, reason
 from miiii_search.files import write_file
+from miiii_search.runs.output_files import writing
 from miiii_search.simulation.contenders import Contender, contenders
 from miiii_search.simulation.curves import CurveSet
 from miiii_search.simulation.figure import draw_rules
