@@ -51,8 +51,8 @@ def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = 
     chosen = np.random.default_rng([experiment.data_seed, 2]).permutation(held_out)[:samples]
     x, y = grid(p)[chosen], grid_labels(experiment).reshape(-1, p * p)[:, chosen]
     whole = forward(weights, grid(p))
-    pruning = _Judge(weights, x, y, experiment.moduli)
-    base = pruning.accuracy(weights)
+    evaluator = _Evaluator(weights, x, y, experiment.moduli)
+    base = evaluator.accuracy(weights)
     found, logits = analyze_neurons(whole.neurons, p), whole.logits[:, chosen]
     surplus = whole.neurons[:, chosen] - whole.neurons.mean(axis=1, keepdims=True)
     members = [_members(found, k) for k in range(1, n_frequencies(p) + 1)]
@@ -60,10 +60,10 @@ def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = 
     return Ablations(
         epoch,
         base,
-        np.stack([pruning.accuracy(without_frequency(weights, k)) for k in range(1, n_frequencies(p) + 1)]) - base,
-        np.stack([pruning.accuracy(weights, _without_head(h, head_means)) for h in range(n_heads(weights))]) - base,
+        np.stack([evaluator.accuracy(without_frequency(weights, k)) for k in range(1, n_frequencies(p) + 1)]) - base,
+        np.stack([evaluator.accuracy(weights, _without_head(h, head_means)) for h in range(n_heads(weights))]) - base,
         np.stack(
-            [pruning.without_neurons(logits, surplus, of_group) if len(of_group) else base for of_group in members]
+            [evaluator.without_neurons(logits, surplus, of_group) if len(of_group) else base for of_group in members]
         )
         - base,
         np.asarray([len(of_group) for of_group in members]),
@@ -124,7 +124,7 @@ def _transient(through_training: Sequence[Ablations], losses: Sequence[NDArray[n
     return {int(part): through_training[int(lost[:, part].argmax())].epoch for part in gone}
 
 
-class _Judge:
+class _Evaluator:
     """Accuracy of each task on chosen samples."""
 
     def __init__(self, weights: Weights, x: NDArray[np.intp], y: Labels, moduli: Sequence[int]) -> None:

@@ -46,7 +46,7 @@ OPTUNAS_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     # min_resource `auto` differs from process to process, so the first rung above the floor is given instead.
     "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
-    "patient": lambda retry=3, **kw: optuna.pruners.PatientPruner(None, int(retry), **kw),
+    "patient": lambda patience=3, **kw: optuna.pruners.PatientPruner(None, int(patience), **kw),
     "threshold": optuna.pruners.ThresholdPruner,
 }
 
