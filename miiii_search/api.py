@@ -65,7 +65,7 @@ def train(
         >>> experiment = ms.Experiment(p=7, epochs=32, evaluate_every=8, validation_samples=10)
         >>> run = ms.train(experiment, ms.Hyperparameters(d_model=16, n_heads=2))
         >>> run.record.validation_accuracy.shape  # evaluations, tasks
-        (4, 1)
+        (4, 3)
     """
     from miiii_search.training import run as training
 
@@ -340,7 +340,9 @@ class Study:
         Raises:
             ImportError: pandas is not installed.
         """
-        return self._study.load().trials_dataframe(attrs=tuple(attrs))
+        table = self._study.load().trials_dataframe(attrs=tuple(attrs))
+        # Optuna names the column for the objective as the dashboard shows it.
+        return table.rename(columns={f"value_{studies.METRIC}": "value", f"values_{studies.METRIC}": "value"})
 
     def export_best(self, file: str | Path, *, by: Literal["trial", "median", "worst"] = "trial") -> Configuration:
         """Writes the best configuration as a TOML file that `miiii-search train` and `load_configuration` read.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from numpy.typing import NDArray
 
 import miiii_search as ms
 from miiii_search import api
@@ -38,7 +39,7 @@ def test_every_name_is_there_and_importing_the_package_loads_little() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"jax", "numpy", "optuna", "pydantic", "sqlalchemy"} & set(loaded)
     with pytest.raises(AttributeError, match="no attribute `Experment`"):
-        _ = ms.Experment  # type: ignore[attr-defined]
+        getattr(ms, "Experment")  # noqa: B009
 
 
 @pytest.mark.parametrize("module", [api, forecast], ids=["api", "forecast"])
@@ -51,8 +52,9 @@ def test_examples_of_docstrings(module: object, tmp_path: Path, monkeypatch: pyt
 def test_a_run_and_what_it_learned(tmp_path: Path) -> None:
     run = ms.train(TINY, SMALL)
     assert run.record is not None and run.metrics is not None and run.weights is not None
-    assert run.record.validation_accuracy.shape == (4, 1) and run.metrics.epochs_trained == 32
-    assert run.metrics.weights_sha256 == ms.train(TINY, SMALL).metrics.weights_sha256  # type: ignore[union-attr]
+    assert run.record.validation_accuracy.shape == (4, 3) and run.metrics.epochs_trained == 32
+    again = ms.train(TINY, SMALL).metrics
+    assert again is not None and again.weights_sha256 == run.metrics.weights_sha256
     findings = ms.analyze(run, out=tmp_path / "report")
     assert findings.ablations and (tmp_path / "report" / "report.html").exists()
     (tmp_path / "mine").mkdir()
@@ -71,7 +73,9 @@ def test_a_study_from_its_creation_to_its_deletion(storage: str, tmp_path: Path)
         assert study.counts["complete"] == 2
         best = study.best_trial
         assert best is not None and best.value == max(trial.value for trial in study.trials if trial.value is not None)
-        assert list(study.trials_dataframe()["params_weight_decay"]) == [0.5, 1.0]
+        table = study.trials_dataframe()
+        assert list(table["params_weight_decay"]) == [0.5, 1.0]
+        assert list(table["value"]) == [trial.value for trial in study.trials]
         exported = study.export_best(tmp_path / "best.toml")
         assert ms.load_configuration(tmp_path / "best.toml") == exported
         assert exported.metrics is not None
@@ -100,10 +104,10 @@ def test_errors_are_types(storage: str, tmp_path: Path) -> None:
 EPOCHS = np.arange(100, 1700, 100)
 
 
-def history(loss: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Signals:
-    n = len(loss)
-    ones, loss = np.ones((n, 1)), loss.reshape(n, 1)
-    return Signals(EPOCHS[:n].astype(np.int64), ones, 0.3 * ones, loss, np.full(n, 30.0))
+def history(losses: NDArray[np.float64]) -> Signals:
+    n = len(losses)
+    ones = np.ones((n, 1))
+    return Signals(EPOCHS[:n].astype(np.int64), ones, 0.3 * ones, losses.reshape(n, 1), np.full(n, 30.0))
 
 
 @pytest.mark.parametrize(("falls", "is_pruned"), [(False, True), (True, False)])

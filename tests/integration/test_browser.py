@@ -109,7 +109,7 @@ def test_the_list_leads_to_the_study_with_its_history(page: Page) -> None:
     page.goto("/dashboard")
     page.get_by_role("link", name=re.compile("demo")).click()
     page.wait_for_url("**/dashboard/studies/1")
-    page.get_by_text("Hyperparameter Importance").wait_for()
+    page.get_by_role("heading", name="Hyperparameter Importance").wait_for()
     page.locator(".js-plotly-plot .scatterlayer .point").first.wait_for(state="attached")
 
 
@@ -299,7 +299,7 @@ def test_a_visitor_behind_a_proxy(browser: Browser, proxy: str, root: str) -> No
     page.goto(f"{root}/dashboard")
     page.get_by_role("link", name=re.compile("tasks")).click()
     page.wait_for_url(f"**{root}/dashboard/studies/1")
-    page.get_by_text("Hyperparameter Importance").wait_for()
+    page.get_by_role("heading", name="Hyperparameter Importance").wait_for()
     assert context.request.get(f"{root}/csv/1").text().startswith("Number,State")
     assert [url for url in asked if not url.startswith((f"{proxy}{root}/", "data:", "blob:"))] == []
     assert failed == []

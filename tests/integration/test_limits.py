@@ -38,7 +38,7 @@ SMALL = (
 """Thousands of epochs a second."""
 
 LARGE = (
-    *("--set", "experiment.p=113", "--set", "experiment.validation_samples=1000", "--set", "experiment.epochs=64"),
+    *("--set", "experiment.p=113", "--set", "experiment.validation_samples=1000", "--set", "experiment.epochs=32"),
     *("--set", "hyperparameters.d_model=256", "--set", "experiment.evaluate_every=4"),
 )
 LARGE_STUDY = ("create", "--study", "limits", "--preset", "demo", *GRID, *LARGE, "--set", "replicates=2")
@@ -99,7 +99,7 @@ def test_out_of_memory_shrinks_the_lanes(
     """Two lanes do not fit: one goes on, the other comes after it, and both come to what they come to without."""
     storage, enqueue_second = large
     worker = processes.start("work", "--study", "limits", "--lanes", "2", "--checkpoint-every", "1", storage=storage)
-    wait_for(lambda: max(running(storage), default=0) >= 16)
+    wait_for(lambda: max(running(storage), default=0) >= 8)
     limit_memory(worker, usual_memory(worker) + 2 * LANE // 3)
     enqueue_second()
     wait_for(partial(processes.has_said, worker, "out of memory with 2 lanes"))
