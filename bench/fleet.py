@@ -60,7 +60,7 @@ PICTURE = bytes(40_000)
 
 
 class Clock(threading.Thread):
-    """Lets the lanes of all crews of a process pass their rungs when it is time."""
+    """Lets the lanes of all pools of a process pass their rungs when it is time."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -82,8 +82,8 @@ class Clock(threading.Thread):
             act()
 
 
-class ClockCrew(FakeTrainerPool[tuple[Run, float]]):
-    """A crew whose lanes learn nothing and take so many seconds a trial for it."""
+class ClockPool(FakeTrainerPool[tuple[Run, float]]):
+    """A trainer pool whose lanes learn nothing and take so many seconds a trial for it."""
 
     def __init__(self, clock: Clock, chance: random.Random, trial_seconds: float) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ def simulate(
     study = open_study(open_database(url), None)
     for k, target in enumerate(steps):
         for n in range(len(threads) * PROCESSES + index, target, PROCESSES):
-            trainers = ClockCrew(clock, random.Random(n), trial_seconds)
+            trainers = ClockPool(clock, random.Random(n), trial_seconds)
             one = worker.Worker(study, LANES, trainers=trainers)
             threads.append(threading.Thread(target=one.run, args=(stop,), daemon=True))
             threads[-1].start()

@@ -1,4 +1,4 @@
-"""Patience with a database that goes away and comes back: a restart, a failover, a network that is cut."""
+"""Retries for a database that goes away and comes back: a restart, a failover, a network that is cut."""
 
 from __future__ import annotations
 

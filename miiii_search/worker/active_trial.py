@@ -48,7 +48,7 @@ class ActiveTrial:
     pruned: str | None = None
     """Why the trial is given up."""
     suspended: bool = False
-    """The crew was told to save it and to free its lane, since the study is paused."""
+    """The pool was told to save it and to free its lane, since the study is paused."""
     given_up: bool = False
     """It was suspended, or did not fit into the memory, and goes back to the queue."""
     end: FinalState | None = None
@@ -91,7 +91,7 @@ class ActiveTrial:
         return self.records[0]
 
     def checkpoint(self, saved: Saved, where: Mapping[str, Any]) -> Checkpoint:
-        """All that the trial is, as the crew saved it; `where` it was trained is told to whoever resumes it."""
+        """All that the trial is, as the pool saved it; `where` it was trained is told to whoever resumes it."""
         return Checkpoint(
             self.experiment,
             self.hyperparameters,

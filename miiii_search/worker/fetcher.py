@@ -35,7 +35,7 @@ IDLE_SECONDS = 1.0
 
 
 class TrialFetcher:
-    """Claims trials for one worker, resumes them, and gives them to its crew. For the worker's main thread.
+    """Claims trials for one worker, resumes them, and gives them to its trainer pool. For the worker's main thread.
 
     `lanes` is how many are trained at once; None measures how many are best. What does not fit into the memory
     lowers it.
@@ -74,7 +74,7 @@ class TrialFetcher:
         """Claims trials until all lanes are taken or the queue is empty, beside those that are `held`: in lanes, or
         ended and being written.
 
-        Returns what was claimed, by the number that the crew knows a run by: a trial may come back to the worker that
+        Returns what was claimed, by the number that the pool knows a run by: a trial may come back to the worker that
         lost it, as another run.
         """
         if self._measuring is not None and self._measuring.done():

@@ -1,8 +1,8 @@
 """Trains trials: where search meets experiment.
 
-Nothing here keeps a device waiting: a crew trains in threads of its own, this file's main thread claims, reports and
-prunes by what the crew posts, and two more threads write: one what is known of trials that have ended, one
-checkpoints. While the database is away all of them wait for it but the crew.
+Nothing here keeps a device waiting: a trainer pool trains in threads of its own, this file's main thread claims, reports and
+prunes by what the pool posts, and two more threads write: one what is known of trials that have ended, one
+checkpoints. While the database is away all of them wait for it but the pool.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Worker:
     trials are saved; None saves nothing, and a trial that is handed back begins anew. Snapshots of the weights at
     log-spaced epochs are kept below `snapshots`, if given, in a folder of the study's own. `on_chunk` is told when
     devices computed.
-    `crew` trains; a simulation brings its own. `on_turn` is called at each turn of the main loop.
-    `tally` goes on from the process's worker before this one. `name` is what people call it, see `worker_name`.
+    `trainers` trains; a simulation brings its own. `on_turn` is called at each turn of the main loop.
+    `counters` goes on from the process's worker before this one. `name` is what people call it, see `worker_name`.
 
     Raises `VersionMismatchError` if this version trains runs differently than the study's, unless `any_version`.
     """
@@ -131,7 +131,7 @@ class Worker:
         self._why_it_waits: str | None = None
         self._counters = counters or WorkerCounters()
         self._runs: dict[int, ActiveTrial] = {}
-        """By the number that the crew knows a run by: a trial may come back to the worker that lost it."""
+        """By the number that the pool knows a run by: a trial may come back to the worker that lost it."""
 
     def run(self, stop: threading.Event) -> None:
         """Works until the study has no trial left to give, or `stop` is set; then saves its trials and hands them
@@ -158,7 +158,7 @@ class Worker:
                         continue
                     self._why_it_waits = None
                     posted = self._listen()
-                    # Of what was just read, so that the leases of what the crew has ended are renewed, too.
+                    # Of what was just read, so that the leases of what the pool has ended are renewed, too.
                     renewer.tell([a.heartbeat() for a in self._runs.values()])
                     self._sync(posted, renewer.lost)
             finally:
@@ -299,7 +299,7 @@ class Worker:
             return f"abandoned {[trial.number for trial in abandoned]}", told
         counts = study.counts()
         if counts[TrialState.WAITING]:
-            return "waiting", ""  # it was about to claim one, or one does not fit, which the intake has said
+            return "waiting", ""  # it was about to claim one, or one does not fit, which the fetcher has said
         if counts[TrialState.RUNNING]:
             return "others", f"{NOTHING}: the trials that are left run on other workers; what comes back is taken over"
         if study.awaits_selection:
@@ -307,7 +307,7 @@ class Worker:
         return "nothing", ""
 
     def _listen(self) -> list[Update | Saved | Suspended | OutOfMemory]:
-        """What the crew has posted, or nothing after a moment. Raises what made a trainer fail."""
+        """What the pool has posted, or nothing after a moment. Raises what made a trainer fail."""
         good = []
         for posted in self._posted(LISTEN_SECONDS):
             if isinstance(posted, BaseException):

@@ -22,7 +22,7 @@ from tests.support import SECONDS, claim, end, make_spec, wait_until
 from tests.worker.test_worker import working
 
 
-class NoCrew(FakeTrainerPool[None]):
+class NoTrainers(FakeTrainerPool[None]):
     """Has nothing to train, and nothing to tell."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ def test_a_worker_without_a_coordinator_says_what_it_waits_for(
     end(study, claim(study))
     dead = claim(study, worker="gone:1")
     turns: list[int] = []
-    with working(open_study(database, "a [b]"), 1, trainers=NoCrew(), on_turn=lambda: turns.append(1)) as (_, said):
+    with working(open_study(database, "a [b]"), 1, trainers=NoTrainers(), on_turn=lambda: turns.append(1)) as (_, said):
         wait_until(lambda: any("run on other workers" in line for line in said))
         with database.transaction() as connection:
             connection.execute(sa.update(schema.leases).values(expires_at=2.0, renewed_at=1.0))

@@ -60,9 +60,9 @@ class Replaying(Rows):
 
 
 class Posts(queue.Queue[Posted]):
-    """What the crew has posted; time goes on only when the worker asks for more and nothing is left to be told."""
+    """What the pool has posted; time goes on only when the worker asks for more and nothing is left to be told."""
 
-    def __init__(self, trainers: CurveCrew) -> None:
+    def __init__(self, trainers: CurvePool) -> None:
         super().__init__()
         self._trainers = trainers
 
@@ -72,8 +72,8 @@ class Posts(queue.Queue[Posted]):
         return super().get(block, 0.05 if block else None)
 
 
-class CurveCrew(FakeTrainerPool[Lane]):
-    """A crew whose lanes replay curves, an epoch a tick, and stop where something happens."""
+class CurvePool(FakeTrainerPool[Lane]):
+    """A trainer pool whose lanes replay curves, an epoch a tick, and stop where something happens."""
 
     def __init__(self, curves: dict[Identity, Curve]) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ def test_the_same_decisions(database: Database, pruning: Pruning, sampler: str) 
     curves = make_curves()
     spec = SPEC.model_copy(update={"pruning": pruning, "sampler": sampler, "max_retries": 0})
     study = create_study(database, "replayed", spec)
-    trainers = CurveCrew({identity(curve.point): curve for curve in curves})
+    trainers = CurvePool({identity(curve.point): curve for curve in curves})
     trainers.worker = Worker(study, LANES, trainers=trainers)
     trainers.worker.run(threading.Event())
     contender = Contender(pruning.rule, pruning=pruning)

@@ -1,4 +1,4 @@
-"""Trainers and their crew: what is posted of runs that come, end, are stopped and dropped beside each other."""
+"""The trainer pool: what is posted of runs that come, end, are stopped and dropped beside each other."""
 
 import math
 import queue
@@ -181,7 +181,7 @@ def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: 
 
 
 def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
-    """Saved, closed, written to a file and read, and trained on by another crew: the same as without a break."""
+    """Saved, closed, written to a file and read, and trained on by another pool: the same as without a break."""
     for batched in (False, True):
         trainers = TrainerPool(batched=batched, save_seconds=0.05)
         trainers.admit([Run(1, LONG, NARROW)])
@@ -218,7 +218,7 @@ def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(whole, f.name), together)
 
 
-def test_a_closing_crew_saves_all_runs() -> None:
+def test_a_closing_pool_saves_all_runs() -> None:
     trainers = TrainerPool(batched=False, save_seconds=3600)
     trainers.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(3)])
     begun = dict[int, int]()
