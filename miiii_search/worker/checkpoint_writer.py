@@ -25,7 +25,7 @@ class CheckpointWriter:
         self._say = say
         self._local = LocalCheckpoints(policy.folder, study)
         self._budget = ByteBudget(policy.share_bytes_per_second)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
         self._shared_at: dict[Lease, float] = {}
         self._unshared: list[tuple[Heartbeat, int, bytes]] = []
         """Of a drain. Touched by the thread alone."""

@@ -47,7 +47,7 @@ class TrialFetcher:
         worker: str,
         lanes: int | None,
         trainers: TrainerPool,
-        saver: CheckpointWriter | None,
+        writer: CheckpointWriter | None,
         patience: DatabaseRetry,
         say: Callable[[str], None],
         seed: int,
@@ -56,7 +56,7 @@ class TrialFetcher:
         self._worker = worker
         self._lanes = lanes
         self._trainers = trainers
-        self._checkpoint_writer = saver
+        self._checkpoint_writer = writer
         self._retry = patience
         self._say = say
         self._sampled = None if study.spec.is_queue else SampledQueue(study, seed)

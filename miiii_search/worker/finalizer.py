@@ -43,14 +43,14 @@ class TrialFinalizer:
     While the database is away it waits. `attributes` are kept with every trial's own.
     """
 
-    def __init__(self, study: Study, attributes: Mapping[str, object], saver: CheckpointWriter | None) -> None:
+    def __init__(self, study: Study, attributes: Mapping[str, object], writer: CheckpointWriter | None) -> None:
         self._study = study
         self._attributes = attributes
-        self._checkpoint_writer = saver
+        self._checkpoint_writer = writer
         self._store = open_place(study.place) if study.place else None
         self._retry = DatabaseRetry()
         self._given_up = threading.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ender")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="finalizer")
         self._pending: list[Future[str | None]] = []
 
     def end(self, assignment: ActiveTrial) -> Future[str | None]:

@@ -37,9 +37,9 @@ class HeartbeatThread:
         self._lost: set[Lease] = set()
         self._told = time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="renewer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def tell(self, heartbeats: Sequence[Heartbeat]) -> None:
+    def update(self, heartbeats: Sequence[Heartbeat]) -> None:
         """What the main thread holds now; it also says that the main thread lives."""
         with self._lock:
             self._heartbeats, self._told = list(heartbeats), time.monotonic()

@@ -1,8 +1,8 @@
 """Trains trials: where search meets experiment.
 
-Nothing here keeps a device waiting: a trainer pool trains in threads of its own, this file's main thread claims, reports and
-prunes by what the pool posts, and two more threads write: one what is known of trials that have ended, one
-checkpoints. While the database is away all of them wait for it but the pool.
+Nothing here keeps a device waiting. A trainer pool trains in threads of its own. The main thread claims, reports and
+prunes by what the pool posts. Two more threads write: one the results of trials that have ended, one checkpoints.
+While the database is away all of them wait for it but the pool.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Worker:
             self._say(f"handed back {_listed(numbers)} for a worker that stopped while the database was away")
         if self._checkpoint_writer is not None:
             self._checkpoint_writer.sweep()
-        with HeartbeatThread(self._database, self._study.spec.lease_seconds, self._counters) as renewer:
+        with HeartbeatThread(self._database, self._study.spec.lease_seconds, self._counters) as heartbeats:
             try:
                 while not stop.is_set():
                     self._on_turn()
@@ -159,10 +159,10 @@ class Worker:
                     self._why_it_waits = None
                     posted = self._listen()
                     # Of what was just read, so that the leases of what the pool has ended are renewed, too.
-                    renewer.tell([a.heartbeat() for a in self._runs.values()])
-                    self._sync(posted, renewer.lost)
+                    heartbeats.update([a.heartbeat() for a in self._runs.values()])
+                    self._sync(posted, heartbeats.lost)
             finally:
-                self._drain(renewer)
+                self._drain(heartbeats)
 
     def _look(self) -> None:
         """Sees, from time to time, whether the study was paused or extended; while it is paused, has what is trained
@@ -199,7 +199,7 @@ class Worker:
             Metric("miiii_device_seconds", "Seconds times devices held", counters.device_seconds, is_total=True),
         ]
 
-    def _drain(self, renewer: HeartbeatThread) -> None:
+    def _drain(self, heartbeats: HeartbeatThread) -> None:
         """Ends training, saves what was trained, and puts it back into the queue, within the grace period."""
         deadline = time.monotonic() + self._grace_seconds
         if self._checkpoint_writer is not None:
@@ -207,7 +207,7 @@ class Worker:
         # A chunk takes about a second. What is still being compiled then is left behind, with nothing lost.
         self._trainers.close(self._grace_seconds / 2)
         # What ended in the meantime is not handed back. Of several trainers that failed, one has said so already.
-        self._sync([p for p in self._posted(0) if not isinstance(p, BaseException)], renewer.lost)
+        self._sync([p for p in self._posted(0) if not isinstance(p, BaseException)], heartbeats.lost)
         self._finalizer.close(deadline)
         if self._checkpoint_writer is not None:
             self._checkpoint_writer.close()

@@ -175,14 +175,14 @@ def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
     study = create_study(database, "study", spec)
     lease = SampledQueue(study, 0).claim("worker", SECONDS)
     assert lease is not None
-    judge, queue = PruningEvaluator(study), SampledQueue(study, 0)
+    evaluator, queue = PruningEvaluator(study), SampledQueue(study, 0)
     assignment = ActiveTrial(lease, *study.run_of(study.trials()[0]), rungs=[], undecided=[16])
     delete(open_study(database, "study"), force=True)
     for action in (
         study.trials,
         lambda: study.read([lease.trial_id]),
         lambda: queue.claim("worker", SECONDS),
-        lambda: judge.evaluate([assignment]),
+        lambda: evaluator.evaluate([assignment]),
     ):
         with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
             action()

@@ -39,28 +39,28 @@ def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
         assert requeue_overdue(study.database, study.study_id) == []
         return renewed_at(study)[lease.trial_id] > first + 5.5
 
-    with HeartbeatThread(study.database, 5.0) as renewer:
-        renewer.tell([Heartbeat(lease, 7, 1.0)])
+    with HeartbeatThread(study.database, 5.0) as heartbeats:
+        heartbeats.update([Heartbeat(lease, 7, 1.0)])
         wait_until(is_older_than_a_lease)
-    assert renewer.lost == set()
+    assert heartbeats.lost == set()
 
 
 def test_what_was_lost_is_told(study: Study) -> None:
     mine, lost = claim(study), claim(study, OVERDUE)
     requeue_overdue(study.database, study.study_id)
-    with HeartbeatThread(study.database, 0.1) as renewer:
-        renewer.tell([Heartbeat(mine, 1, 1.0), Heartbeat(lost, 1, 1.0)])
-        wait_until(lambda: renewer.lost)
-        assert renewer.lost == {lost}
+    with HeartbeatThread(study.database, 0.1) as heartbeats:
+        heartbeats.update([Heartbeat(mine, 1, 1.0), Heartbeat(lost, 1, 1.0)])
+        wait_until(lambda: heartbeats.lost)
+        assert heartbeats.lost == {lost}
         hand_back(study.database, [mine])
-        wait_until(lambda: renewer.lost == {lost, mine})
+        wait_until(lambda: heartbeats.lost == {lost, mine})
 
 
 def test_a_main_thread_that_hangs_loses_its_leases(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "STALL_SECONDS", 0.2)
     lease = claim(study, 0.2)
-    with HeartbeatThread(study.database, 0.2) as renewer:
-        renewer.tell([Heartbeat(lease, 1, 1.0)])
+    with HeartbeatThread(study.database, 0.2) as heartbeats:
+        heartbeats.update([Heartbeat(lease, 1, 1.0)])
         assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [lease.number]
 
 
@@ -76,10 +76,10 @@ def test_an_outage_is_lived_through(study: Study) -> None:
     first = renewed_at(study)[lease.trial_id]
     sa.event.listen(study.database.engine, "begin", fail)
     try:
-        with HeartbeatThread(study.database, 0.4) as renewer:
-            renewer.tell([Heartbeat(lease, 1, 1.0)])
+        with HeartbeatThread(study.database, 0.4) as heartbeats:
+            heartbeats.update([Heartbeat(lease, 1, 1.0)])
             wait_until(lambda: failures > 3)
-            assert renewer.lost == set()
+            assert heartbeats.lost == set()
     finally:
         sa.event.remove(study.database.engine, "begin", fail)
     assert renewed_at(study)[lease.trial_id] > first
