@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
-from optuna.storages._rdb.models import TrialIntermediateValueModel
 from optuna.trial import TrialState
 
 from miiii_search.storage import schema
@@ -70,8 +69,4 @@ class Peers:
 
 
 def _decode(row: sa.Row[tuple[object, ...]]) -> float:
-    return float(
-        TrialIntermediateValueModel.stored_repr_to_intermediate_value(
-            row.intermediate_value, row.intermediate_value_type
-        )
-    )
+    return float(schema.from_stored_report(row.intermediate_value, row.intermediate_value_type))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
-from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Point
@@ -159,7 +158,7 @@ def _read(connection: sa.Connection, study_id: int, unfit: Collection[str]) -> K
             found.running.append(row.trial_id)
         else:
             failed = row.state == TrialState.FAIL or row.value_type is None
-            value = None if failed else TrialValueModel.stored_repr_to_value(row.value, row.value_type)
+            value = None if failed else schema.from_stored_value(row.value, row.value_type)
             found.ended[row.trial_id] = value
     found.running = found.running[-MOST_RUNNING:]
     found.ended = _most_telling(found.ended)

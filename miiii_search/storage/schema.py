@@ -25,6 +25,16 @@ intermediate_values: Any = models.TrialIntermediateValueModel.__table__
 
 trial_heartbeats: Any = models.TrialHeartbeatModel.__table__
 
+ValueType = models.TrialValueModel.TrialValueType
+"""What kind of number a trial's value is: Optuna stores an infinite value as its kind, without a number."""
+
+to_stored_value = models.TrialValueModel.value_to_stored_repr
+"""A trial's value as its number and its kind, as the table holds them."""
+from_stored_value = models.TrialValueModel.stored_repr_to_value
+to_stored_report = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+"""An intermediate value as its number and its kind."""
+from_stored_report = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+
 OF_STUDIES = (study_directions, study_user_attributes, study_system_attributes)
 """Optuna's tables of what a study has beside its trials."""
 OF_TRIALS = (trial_params, trial_values, trial_user_attributes, trial_system_attributes, intermediate_values)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.storage import schema
@@ -289,7 +288,7 @@ def read_leaders(study: Study, n: int, *, complete: bool = False) -> list[Frozen
     """
     trials, values = schema.trials, schema.trial_values
     states = [TrialState.COMPLETE] if complete else [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
-    kinds = TrialValueModel.TrialValueType  # Optuna stores an infinite value as a kind, without a number
+    kinds = schema.ValueType
     infinity = sa.case((values.c.value_type == kinds.INF_POS, 1), (values.c.value_type == kinds.INF_NEG, -1), else_=0)
     query = (
         sa.select(trials.c.trial_id)
@@ -389,7 +388,7 @@ def read_ended(connection: sa.Connection, study_id: int, known: dict[int, Ended]
             row.trial_id,
             row.number,
             row.state,
-            None if row.value_type is None else TrialValueModel.stored_repr_to_value(row.value, row.value_type),
+            None if row.value_type is None else schema.from_stored_value(row.value, row.value_type),
             points.get(row.trial_id, {}),
             json.loads(row.value_json or "null"),
         )

@@ -9,7 +9,6 @@ from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
 from optuna.trial import TrialState
 
 from miiii_search.storage import notes, schema
@@ -69,7 +68,7 @@ def report(
         rows = []
         for lease in held:
             for epoch, value in reports.get(lease, {}).items():
-                stored, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+                stored, kind = schema.to_stored_report(value)
                 rows.append(
                     {
                         "trial_id": lease.trial_id,
@@ -110,7 +109,7 @@ def finish(
         rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(v)} for key, v in note.items()]
         schema.upsert(connection, schema.study_system_attributes, rows, ("study_id", "key"))
         if outcome.value is not None:
-            stored, kind = TrialValueModel.value_to_stored_repr(outcome.value)
+            stored, kind = schema.to_stored_value(outcome.value)
             row = {"trial_id": lease.trial_id, "objective": 0, "value": stored, "value_type": kind}
             schema.upsert(connection, schema.trial_values, [row], ("trial_id", "objective"))
         connection.execute(

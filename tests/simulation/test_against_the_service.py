@@ -1,4 +1,4 @@
-"""The simulator against the service: database, leases, worker and pruning are real, and what lanes train is replayed."""
+"""The simulator against the service: database, leases, worker and pruning are real; what lanes train is replayed."""
 
 from __future__ import annotations
 
