@@ -320,7 +320,6 @@ PAGES = {
     "/dashboard/studies/1": "text=Hyperparameter Importance",
     "/dashboard/studies/1/analytics": ".js-plotly-plot",
     "/dashboard/studies/1/trials?numbers=0": "text=Trial 0 (trial_id=1)",
-    "/dashboard/studies/1/trialTable": "table",
     "/dashboard/studies/1/note": "text=What is searched",
     "/dashboard/compare-studies?ids=1": "text=1. tasks",
 }
