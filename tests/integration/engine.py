@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -62,6 +63,14 @@ class Project:
             stdin=subprocess.DEVNULL,
             env=environment,
         )
+
+    def shell(self, line: str, folder: Path) -> str:
+        """Runs a line of the documentation as it stands there, in a folder, and returns what it said."""
+        assert line.startswith("docker compose ")
+        line = shlex.join(["docker", "compose", *self._options]) + line.removeprefix("docker compose")
+        done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def search(self, *arguments: str) -> str:
         """Runs `miiii-search` in the coordinator's container."""

@@ -294,6 +294,31 @@ def test_containers_may_do_little(stack: Project) -> None:
         assert not {"keys", "socket"} & {mount["Destination"].rpartition("/")[2] for mount in mounts}
 
 
+@needs_engine
+@pytest.mark.timeout(1200)
+def test_backup_and_restore_as_documented(stack: Project, tmp_path: Path) -> None:
+    """The lines of docs/upgrading.md: a backup, and after all is lost the study as it was."""
+    page = (ROOT / "docs" / "upgrading.md").read_text().rpartition("## An installation of containers")[2]
+    pause, dump, status, resume, restore = re.findall(r"^ {4}(docker compose .*)$", page, re.MULTILINE)
+    stop, start = "docker compose stop coordinator worker dashboard", "docker compose up --detach"
+    assert f"`{stop}`" in page and f"`{start}`" in page
+    stack.search("extend", "--set", "replicates=6")
+    stack.shell(pause, tmp_path)
+    wait_for(lambda: not stack.status()["counts"]["running"])
+    before = stack.status()["counts"]
+    assert before["waiting"]
+    stack.shell(dump, tmp_path)
+    stack.search("delete", "--study", "short", "--yes", "--force")
+    assert json.loads(stack.search("list", "--json")) == []
+    stack.shell(stop, tmp_path)
+    stack.shell(restore, tmp_path)
+    stack.shell(f"{start} --wait", tmp_path)
+    assert stack.status()["counts"] == before
+    assert "paused" in stack.shell(status, tmp_path)
+    stack.shell(resume, tmp_path)
+    wait_for(lambda: stack.status()["counts"]["running"])
+
+
 def copy_compose_files(folder: Path) -> Path:
     """A folder with what Compose reads and builds of a clone, readable by its owner alone, as after umask 077."""
     built = ("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml", "requirements", "miiii_search")
