@@ -27,43 +27,43 @@ def states(storage: str) -> set[TrialState]:
     return {t.state for t in read_trials(storage, "one")}
 
 
-def test_from_the_first_day_to_the_last(processes: Processes, storage_url: str, tmp_path: Path) -> None:
-    """Pause, move to another database, go on there, extend, delete; what comes of it is what comes without."""
+def test_from_the_first_day_to_the_last(processes: Processes, postgres_url: str, tmp_path: Path) -> None:
+    """Pause, move from PostgreSQL to SQLite, go on there, extend, delete; what comes of it is what comes without."""
     long = ("--set", f"experiment.epochs={EPOCHS}", "--set", "experiment.evaluate_every=64")
     spec = (*TINY, *long, "--set", "pruning.rule=none", "--set", "lease_seconds=8")
     small = (*spec, "--set", "space.dropout=[0.0]", "--set", "space.weight_decay=[1.0]")
     space = ("--set", "space.grokfast_lambda=[0.0, 0.5]")
     create = ("create", "--preset", "demo", *small, *space)
-    processes.run(*create, "--study", "one", storage=storage_url)
-    worker = processes.start("work", "--study", "one", "--lanes", "1", "--checkpoints", "here", storage=storage_url)
-    coordinator = processes.start("coordinate", "--study", "one", storage=storage_url)
-    wait_for(lambda: any(t.intermediate_values for t in read_trials(storage_url, "one")), 300)
+    processes.run(*create, "--study", "one", storage=postgres_url)
+    worker = processes.start("work", "--study", "one", "--lanes", "1", "--checkpoints", "here", storage=postgres_url)
+    coordinator = processes.start("coordinate", "--study", "one", storage=postgres_url)
+    wait_for(lambda: any(t.intermediate_values for t in read_trials(postgres_url, "one")), 300)
 
-    assert "is paused now" in processes.run("pause", "--study", "one", storage=storage_url)
-    wait_for(lambda: TrialState.RUNNING not in states(storage_url))
+    assert "is paused now" in processes.run("pause", "--study", "one", storage=postgres_url)
+    wait_for(lambda: TrialState.RUNNING not in states(postgres_url))
     wait_for(lambda: "is paused" in processes.log(coordinator))
-    assert shared_trials(storage_url)
-    status = json.loads(processes.run("status", "--study", "one", "--json", storage=storage_url))
+    assert shared_trials(postgres_url)
+    status = json.loads(processes.run("status", "--study", "one", "--json", storage=postgres_url))
     assert status["paused"] and not status["done"]
-    [listed] = json.loads(processes.run("list", "--json", storage=storage_url))
+    [listed] = json.loads(processes.run("list", "--json", storage=postgres_url))
     assert listed["state"] == "paused" and listed["counts"]["waiting"] > 0
-    assert "paused" in processes.run("list", storage=storage_url)
+    assert "paused" in processes.run("list", storage=postgres_url)
     assert worker.poll() is None and coordinator.poll() is None
 
     moved = f"sqlite:///{tmp_path}/moved.db"
-    processes.run("export-study", "one.zip", "--study", "one", storage=storage_url)
+    processes.run("export-study", "one.zip", "--study", "one", storage=postgres_url)
     processes.run("import-study", "one.zip", storage=moved)
-    processes.run("resume", "--study", "one", storage=storage_url)
+    processes.run("resume", "--study", "one", storage=postgres_url)
     for process in (worker, coordinator):
         assert process.wait(300) == 0, processes.log(process)
     assert "the study goes on" in processes.log(worker)
-    assert states(storage_url) == {TrialState.COMPLETE}
+    assert states(postgres_url) == {TrialState.COMPLETE}
 
     assert "goes on" in processes.run("resume", "--study", "one", storage=moved)
     elsewhere = processes.start("work", "--lanes", "1", "--checkpoints", "there", storage=moved)
     assert elsewhere.wait(300) == 0, processes.log(elsewhere)
     assert re.search(r"starts from epoch [\d,]+", processes.log(elsewhere))
-    assert hashes(moved, "one") == hashes(storage_url, "one")
+    assert hashes(moved, "one") == hashes(postgres_url, "one")
 
     larger = ("--set", "space.grokfast_lambda=[0.0, 0.5, 2.0]")
     said = processes.run("extend", "--study", "one", *larger, storage=moved)
