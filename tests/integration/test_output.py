@@ -39,7 +39,7 @@ def study(storage: str) -> None:
     """A study `s` of two trials that do not end, with a budget."""
     database = open_database(storage, create=True)
     try:
-        create_study(database, "s", wanted_spec("demo", None, [*ENDLESS[1::2], "budget.device_hours=100"], 2))
+        create_study(database, "s", wanted_spec("demo", None, [*ENDLESS[1::2], "pruning.rule=none", "budget.device_hours=100"], 2))
     finally:
         database.close()
 
@@ -173,7 +173,8 @@ def in_terminal(start: Start, *arguments: str) -> tuple[int, subprocess.Popen[by
     """A command that is alone in a terminal, and the window."""
     window, terminal = open_terminal()
     streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-    process = start(*arguments, within=("setsid", "--ctty"), **streams)
+    # Whoever runs the tests may ignore hangups, as nohup does, and a process inherits that.
+    process = start(*arguments, within=("env", "--default-signal=HUP", "setsid", "--ctty"), **streams)
     os.close(terminal)
     return window, process
 
