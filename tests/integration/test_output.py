@@ -39,7 +39,11 @@ def study(storage: str) -> None:
     """A study `s` of two trials that do not end, with a budget."""
     database = open_database(storage, create=True)
     try:
-        create_study(database, "s", wanted_spec("demo", None, [*ENDLESS[1::2], "pruning.rule=none", "budget.device_hours=100"], 2))
+        create_study(
+            database,
+            "s",
+            wanted_spec("demo", None, [*ENDLESS[1::2], "pruning.rule=none", "budget.device_hours=100"], 2),
+        )
     finally:
         database.close()
 
