@@ -91,22 +91,18 @@ print("LOADED", *sorted(name for name in sys.modules if "." not in name))
     assert not loaded & {"jax", "flax", "optax"}
 
 
-def test_experiment_without_optuna_or_sqlalchemy(tmp_path: Path) -> None:
-    code = """
+@pytest.mark.parametrize("package", ["experiment", "training"])
+def test_training_needs_no_database_and_an_experiment_no_jax(package: str, tmp_path: Path) -> None:
+    code = f"""
 import importlib, pkgutil, sys
-import miiii_search.experiment as package
+import miiii_search.{package} as package
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     importlib.import_module(module.name)
 print("LOADED", *sorted(name for name in sys.modules if "." not in name))
 """
     loaded = loaded_by(code, tmp_path)
-    assert "jax" in loaded
+    assert ("jax" in loaded) == (package == "training")
     assert not loaded & {"optuna", "sqlalchemy", "typer"}
-
-
-def test_spec_of_an_experiment_without_jax(tmp_path: Path) -> None:
-    code = "import sys, miiii_search.experiment.spec; print('LOADED', *sys.modules)"
-    assert "jax" not in loaded_by(code, tmp_path)
 
 
 def test_the_command_line_alone_is_light(tmp_path: Path) -> None:

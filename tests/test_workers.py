@@ -105,7 +105,7 @@ def test_the_pod_s_command_drains_within_its_grace(
     arguments = worker["args"]
     command = typer.main.get_command(app).commands[arguments[0]]  # type: ignore[attr-defined]
     with command.make_context(arguments[0], arguments[1:]) as context:
-        grace, code = context.params["grace"], context.params["stopped_code"]
+        grace, code = context.params["grace"], context.params["exit_code_on_stop"]
     assert grace < pod["terminationGracePeriodSeconds"]
     assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [code]
     assert code != 0 and "completions" not in spec
