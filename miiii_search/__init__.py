@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from miiii_search import pruners
+    from miiii_search.analysis.run import TrainedRun
     from miiii_search.api import (
-        Configuration,
         Study,
-        TrainedRun,
         analyze,
         create_study,
         delete_study,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from miiii_search.experiment.spec import Experiment, Hyperparameters
+    from miiii_search.study.export import Configuration
 
 __all__ = [
     "Configuration",
@@ -68,7 +68,13 @@ __all__ = [
     "train",
 ]
 
-_MODULES = {"Experiment": "experiment.spec", "Hyperparameters": "experiment.spec", "StudySpec": "config.study_spec"}
+_MODULES = {
+    "Configuration": "study.export",
+    "Experiment": "experiment.spec",
+    "Hyperparameters": "experiment.spec",
+    "StudySpec": "config.study_spec",
+    "TrainedRun": "analysis.run",
+}
 """The module of each name that is neither an error nor in `api`."""
 
 

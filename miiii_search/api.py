@@ -237,11 +237,11 @@ class Study:
 
     def __init__(self, study: studies.Study) -> None:
         self._study = study
-        self._finalizer = weakref.finalize(self, Database.close, study.database)
+        self._close = weakref.finalize(self, Database.close, study.database)
 
     def close(self) -> None:
         """Closes the connections to the database. The study stays."""
-        self._finalizer()
+        self._close()
 
     def __enter__(self) -> Study:
         return self
@@ -382,19 +382,3 @@ def _progress_bar(what: str, total: int, shown: bool) -> Iterator[Any]:
     with Progress(*columns) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.update(task, completed=n)
-
-
-__all__ = [
-    "Configuration",
-    "Study",
-    "TrainedRun",
-    "analyze",
-    "create_study",
-    "delete_study",
-    "list_studies",
-    "load_configuration",
-    "load_run",
-    "load_study",
-    "presets",
-    "train",
-]

@@ -266,7 +266,7 @@ class Program:
             state, rows, done = carry
             state, row = self._epochs_and_evaluation(state, data)
             return (
-                self._pruning(state, row),
+                self._mark_ended(state, row),
                 jax.tree.map(lambda all_, one: all_.at[done].set(one), rows, row),
                 done + 1,
             )
@@ -331,8 +331,8 @@ class Program:
         precision = "float32" if jax.default_backend() == "cpu" else self.key.experiment.precision
         return jax.default_matmul_precision(PRECISIONS[precision])
 
-    def _pruning(self, state: LaneState, row: dict[str, Array]) -> LaneState:
-        """Whether the run is solved or has failed, by its latest evaluation.
+    def _mark_ended(self, state: LaneState, row: dict[str, Array]) -> LaneState:
+        """Marks the run as solved or failed by its latest evaluation.
 
         Enough evaluations in a row with every scored task at the target solve it.
         """

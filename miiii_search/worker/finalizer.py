@@ -202,7 +202,7 @@ def outcome(
         own |= {"failed_epoch": progress.failed_epoch, "reason": note}
     else:
         metrics = summarize(experiment, record, progress.solved_epoch, end.final, end.weights)
-        state, value, ending = _pruning(experiment, metrics, pruned)
+        state, value, ending = _final_state(experiment, metrics, pruned)
         note = f"Trial {number} {ending}"
         moduli = [str(q) for q in metrics.moduli]
         own |= {
@@ -227,7 +227,7 @@ def draw_curves(experiment: Experiment, record: Record, title: str, solved_epoch
     return learning_curves(experiment, record, title, solved_epoch)
 
 
-def _pruning(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tuple[TrialState, float, str]:
+def _final_state(experiment: Experiment, metrics: Metrics, pruned: str | None) -> tuple[TrialState, float, str]:
     """State, objective and the end of a sentence about a trial that ended with a finite loss."""
     accuracy, solved = metrics.validation_accuracy_mean, metrics.epochs_to_solve
     if solved is not None:

@@ -285,7 +285,7 @@ def test_a_target_that_is_met_exactly(solvable: Lanes, right: int, solved: bool)
     row = {"validation_accuracy": jnp.full(5, accuracy), "validation_loss": jnp.ones(5), "train_loss": jnp.ones(5)}
     state = program.init(SOLVABLE, NARROW)
     for epoch in (4, 8, 12):
-        state = program._pruning(dataclasses.replace(state, epoch=jnp.int32(epoch)), row)
+        state = program._mark_ended(dataclasses.replace(state, epoch=jnp.int32(epoch)), row)
     assert int(state.solved_epoch) == (4 if solved else 0)
 
 
