@@ -15,7 +15,7 @@ import pytest
 import typer
 from sqlalchemy import NullPool
 
-from miiii_search.cli import app, main, processes
+from miiii_search.cli import app, main, signals
 
 COMMANDS = typer.main.get_command(app)
 NOT_OURS = 'title = "something else"\n'
@@ -31,7 +31,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("MIIII_")]:
         monkeypatch.delenv(name)
     # Signal handlers are the process's, and here the process is pytest.
-    monkeypatch.setattr(processes, "stop_on_signals", threading.Event)
+    monkeypatch.setattr(signals, "stop_on_signals", threading.Event)
     return tmp_path
 
 
@@ -235,7 +235,7 @@ def test_threads_that_the_system_does_not_give(
         finally:
             threading.stack_size(before)
 
-    monkeypatch.setattr(processes, "stop_on_signals", start_a_thread)
+    monkeypatch.setattr(signals, "stop_on_signals", start_a_thread)
     assert run(["coordinate", "--preset", "demo"], monkeypatch) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: can't start new thread: raise the limit of processes") and error.count("\n") == 1
@@ -382,7 +382,7 @@ def test_no_device_is_one_line(empty_folder: Path) -> None:
 
 TOLD_TO_STOP_AT_THE_END = """
 import os, signal, sys
-from miiii_search.cli.processes import stop_on_signals
+from miiii_search.cli.signals import stop_on_signals
 
 class Late:
     def __del__(self):

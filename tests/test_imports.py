@@ -108,7 +108,7 @@ print("LOADED", *sorted(name for name in sys.modules if "." not in name))
 def test_the_command_line_alone_is_light(tmp_path: Path) -> None:
     """What a command needs it imports when it is called, so that help and mistakes answer at once."""
     loaded = loaded_by("import sys, miiii_search.cli; print('LOADED', *sys.modules)", tmp_path)
-    assert "miiii_search.cli.running" in loaded
+    assert "miiii_search.cli.run" in loaded
     assert not loaded & {"jax", "numpy", "optuna", "pydantic", "rich", "sqlalchemy"}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from miiii_search.capabilities import FIGURES, TRAINING, needs
-from miiii_search.cli import containers, keeping, looking, results, running
+from miiii_search.cli import analyse, deploy, manage, results, run, watch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,28 +38,28 @@ def options(
     """Options of the program as a whole."""
 
 
-app.command()(needs(TRAINING, running.up))
-app.command()(running.create)
-app.command()(running.coordinate)
-app.command()(needs(TRAINING, running.work))
-app.command()(looking.status)
-app.command()(looking.watch)
-app.command()(needs(FIGURES, looking.simulate))
-app.command("list")(looking.list_)
-app.command()(keeping.pause)
-app.command()(keeping.resume)
-app.command()(keeping.extend)
-app.command()(keeping.delete)
-app.command()(keeping.cleanup)
-app.command()(keeping.export_study)
-app.command()(keeping.import_study)
+app.command()(needs(TRAINING, run.up))
+app.command()(run.create)
+app.command()(run.coordinate)
+app.command()(needs(TRAINING, run.work))
+app.command()(watch.status)
+app.command()(watch.watch)
+app.command()(needs(FIGURES, analyse.simulate))
+app.command("list")(watch.list_)
+app.command()(manage.pause)
+app.command()(manage.resume)
+app.command()(manage.extend)
+app.command()(manage.delete)
+app.command()(manage.cleanup)
+app.command()(manage.export_study)
+app.command()(manage.import_study)
 app.command()(results.best)
 app.command()(needs(TRAINING, results.train))
-app.command()(needs(FIGURES, results.analyze))
-app.command()(needs(FIGURES, results.compare))
+app.command()(needs(FIGURES, analyse.analyze))
+app.command()(needs(FIGURES, analyse.compare))
 app.command()(needs(FIGURES, results.export_weights))
-app.command()(looking.dashboard)
-app.command(hidden=True)(containers.make_keys)
-app.command(hidden=True)(containers.check_settings)
-app.command()(containers.invite)
-app.command()(looking.doctor)
+app.command()(watch.dashboard)
+app.command(hidden=True)(deploy.make_keys)
+app.command(hidden=True)(deploy.check_settings)
+app.command()(deploy.invite)
+app.command()(deploy.doctor)

@@ -110,3 +110,5 @@ KeysOption = Annotated[
 AccessOption = Annotated[
     Path | None, typer.Option("--access", envvar="MIIII_ACCESS", help="The folder with what workers may read of them")
 ]
+RunFolderArgument = Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A folder that `train` wrote")]
+TrialOption = Annotated[int | None, typer.Option(help="A trial's number, instead of a folder", min=0)]

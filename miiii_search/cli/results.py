@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miiii_search.cli import processes
-from miiii_search.cli.opening import open_study
-from miiii_search.cli.options import DEFAULT_STORAGE, StorageOption, StudyOption
-from miiii_search.cli.talking import say, say_ignored, write
+from miiii_search.cli import signals
+from miiii_search.cli.options import DEFAULT_STORAGE, RunFolderArgument, StorageOption, StudyOption, TrialOption
+from miiii_search.cli.output import say, say_ignored, write
+from miiii_search.cli.resolve import open_study
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import write_file
 
@@ -21,9 +21,6 @@ STOPPED_CODE = 130
 """As a shell has it for what Ctrl-C ended: what was to follow a whole run does not follow a part of one."""
 
 ONE_OF_TWO = "name a run's folder, or a trial of a study with --trial N, one of the two"
-
-RunFolderArgument = Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A folder that `train` wrote")]
-TrialOption = Annotated[int | None, typer.Option(help="A trial's number, instead of a folder", min=0)]
 
 
 def best(
@@ -64,73 +61,6 @@ def best(
         raise MiiiiSearchError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     say(f"trial {exported.provenance['trial']} of study `{exported.provenance['study']}` is in {out}; to train it:")
     say(f"  {hint('train', file_argument(out), '--out', 'runs/best')}")
-
-
-def analyze(
-    run_folder: RunFolderArgument = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where figures and report.html go; unset: RUN_DIR/analysis", show_default=False)
-    ] = None,
-    trial: TrialOption = None,
-    study: StudyOption = None,
-    storage: StorageOption = DEFAULT_STORAGE,
-    snapshots: Annotated[
-        Path | None, typer.Option(help="The folder of `work --snapshots`, for a trial's circuits through training")
-    ] = None,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train a trial again if its weights were not kept")
-    ] = False,
-    attach: Annotated[bool, typer.Option(help="Show a trial's figures on its page in the dashboard")] = True,
-) -> None:
-    """Take apart what a network learned: the paper's figures, numbers.json and report.html.
-
-    Of a folder that `train` wrote, of a trial (--trial), or, with neither, of a whole study.
-
-    Example: miiii-search analyze runs/best
-
-    Example: miiii-search analyze --study table-1 --trial 17
-    """
-    from miiii_search.cli.views.analyze import analyze_folder, analyze_study, analyze_trial
-
-    if trial is None and (retrain or snapshots is not None):
-        raise MiiiiSearchError("--retrain and --snapshots are for a trial of a study: name it with --trial N")
-    if run_folder is not None:
-        if trial is not None:
-            raise MiiiiSearchError(ONE_OF_TWO)
-        analyze_folder(run_folder, out)
-    elif trial is not None:
-        if retrain:
-            say_ignored()
-        analyze_trial(open_study(study, storage), trial, out, snapshots, retrain=retrain, attach=attach)
-    else:
-        analyze_study(open_study(study, storage), out)
-
-
-def compare(
-    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders that `train` wrote")],
-    out: Annotated[Path, typer.Option(help="The folder for figures, numbers.json and report.html")] = Path(
-        "comparison"
-    ),
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            help="Accuracy curves to compare with: a CSV file with the columns split (training or validation), "
-            "epoch, and one for each modulus",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Put several runs side by side: one table, and one figure for each of the paper's findings.
-
-    With --reference, also draw the runs beside other accuracy curves and print the differences; one run is enough.
-
-    Example: miiii-search compare runs/nanda runs/miiii runs/basis runs/masked --out comparison
-
-    Example: miiii-search compare runs/authors-code --reference figure-6.csv
-    """
-    from miiii_search.cli.views.analyze import compare_folders
-
-    compare_folders(run_folders, out, reference)
 
 
 def export_weights(
@@ -193,6 +123,6 @@ def train(
     chosen = choose(file, preset, config, settings or [])
     say_ignored()
     import_jax()
-    stop = processes.stop_on_signals()
+    stop = signals.stop_on_signals()
     if not retrain(chosen, out, compare_with_recorded=not settings, stop=stop.is_set):
         raise typer.Exit(STOPPED_CODE)

@@ -25,7 +25,7 @@ import typer
 import yaml
 
 from miiii_search.cli import app
-from miiii_search.cli.settings import known_settings
+from miiii_search.cli.environment_variables import known_settings
 from miiii_search.deployment.keys import Keys
 from miiii_search.testing.processes import wait_for
 from tests.integration.engine import ROOT, Project, has_compose, has_engine, inspect

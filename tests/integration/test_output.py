@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.cli.opening import wanted_spec
+from miiii_search.cli.resolve import wanted_spec
 from miiii_search.storage.database import open_database
 from miiii_search.study.status import read_status
 from miiii_search.study.study import create_study, open_study

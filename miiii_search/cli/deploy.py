@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from miiii_search.cli.opening import installation_keys, open_storage
 from miiii_search.cli.options import DEFAULT_STORAGE, AccessOption, KeysOption, StorageOption, StudyOption
-from miiii_search.cli.talking import say, write
+from miiii_search.cli.output import say, write
+from miiii_search.cli.resolve import installation_keys, open_storage
+from miiii_search.cli.views import streams
 from miiii_search.errors import MiiiiSearchError
 
 
@@ -26,9 +27,9 @@ def check_settings() -> None:
 
     Example: docker compose run --rm check
     """
-    from miiii_search.cli import settings
+    from miiii_search.cli import environment_variables
 
-    for line in settings.check_settings():
+    for line in environment_variables.check_settings():
         print(f"warning: {line}", file=sys.stderr)
     say("the settings are valid")
 
@@ -65,3 +66,15 @@ def invite(
     if not host:
         raise MiiiiSearchError("say by which name or address the other machine reaches this one, with --host gpu1.lab")
     write(invitation.invite(open_storage(storage), installation_keys(keys, access), name, host, port, study))
+
+
+def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Check Python, JAX and its devices, versions, and the storage; exit code 1 if something is wrong.
+
+    Example: miiii-search doctor --storage postgresql://me:secret@db/miiii
+    """
+    from miiii_search.cli.views.doctor import examine
+
+    streams.need_output()
+    if not examine(storage, study):
+        raise typer.Exit(1)

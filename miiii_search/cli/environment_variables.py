@@ -54,8 +54,8 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]
 
     Raises `MiiiiSearchError` for the first setting that is wrong.
     """
-    from miiii_search.cli.opening import wanted_spec
-    from miiii_search.cli.running import parse_lanes
+    from miiii_search.cli.resolve import wanted_spec
+    from miiii_search.cli.run import parse_lanes
     from miiii_search.dashboard.auth import check_exposure, read_password
     from miiii_search.storage.artifact_stores import parse_place
     from miiii_search.study.study import check_name

@@ -14,16 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from miiii_search.cli import processes
-from miiii_search.cli.opening import (
-    installation_keys,
-    open_or_create,
-    open_storage,
-    open_study,
-    to_close,
-    wanted_spec,
-    when_compatible,
-)
+from miiii_search.cli import signals
 from miiii_search.cli.options import (
     DEFAULT_STORAGE,
     AccessOption,
@@ -46,7 +37,16 @@ from miiii_search.cli.options import (
     TrialsOption,
     WithParent,
 )
-from miiii_search.cli.talking import say, say_ignored, write
+from miiii_search.cli.output import say, say_ignored, write
+from miiii_search.cli.resolve import (
+    installation_keys,
+    open_or_create,
+    open_storage,
+    open_study,
+    to_close,
+    wanted_spec,
+    when_compatible,
+)
 from miiii_search.cli.views import streams
 from miiii_search.environment import state_folder
 from miiii_search.errors import AccessRefusedError, MiiiiSearchError, StudyDeletedError, WorkerDiedError
@@ -97,7 +97,7 @@ def up(
     say_ignored()
     opened = open_or_create(study, storage, preset, spec, settings, trials, artifacts, check_name=_check_result)
     path = _result_of(opened.name)
-    stop = processes.stop_on_signals()
+    stop = signals.stop_on_signals()
     opened.check_version(any_version)
     arguments = ["dashboard", "--port", str(port)]
     page = Child(storage, arguments, say) if dashboard else nullcontext()
@@ -202,7 +202,7 @@ def coordinate(
     from miiii_search.metrics import prometheus
     from miiii_search.storage.deleted_studies import remember_if_missing
 
-    stop, beat = processes.stop_on_signals(), Liveness(liveness_file)
+    stop, beat = signals.stop_on_signals(), Liveness(liveness_file)
     name = study or (spec.stem if spec else wanted_spec(preset, spec, settings, trials).preset) or "study"
     if keys and access:
         from miiii_search.deployment.roles import let_workers_in
@@ -279,9 +279,9 @@ def work(
 
     n_lanes = parse_lanes(lanes)
     folder = checkpoints or state_folder() / "checkpoints"
-    stop = processes.stop_on_signals()
+    stop = signals.stop_on_signals()
     if with_parent:
-        processes.at_parents_end(stop.set)
+        signals.at_parents_end(stop.set)
     beat = Liveness(liveness_file)
     worker: Worker | None = None
     try:

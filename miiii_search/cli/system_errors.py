@@ -54,7 +54,7 @@ def explain(error: Exception) -> str | None:
         return _explain_file(error)
     if "sqlalchemy" not in sys.modules:
         return None
-    from miiii_search.cli.opening import opened
+    from miiii_search.cli.resolve import opened
     from miiii_search.storage import errors
 
     return errors.explain(error, opened[-1] if opened else "the storage")

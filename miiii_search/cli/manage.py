@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from miiii_search.cli.opening import open_storage, open_study
 from miiii_search.cli.options import DEFAULT_STORAGE, StorageOption, StudyOption
-from miiii_search.cli.talking import ask, say, warn
+from miiii_search.cli.output import ask, say, warn
+from miiii_search.cli.resolve import open_storage, open_study
 from miiii_search.errors import MiiiiSearchError
 
 

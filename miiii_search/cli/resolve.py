@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miiii_search.cli.talking import say, warn
+from miiii_search.cli.output import say, warn
 from miiii_search.errors import MiiiiSearchError, VersionMismatchError
 
 if TYPE_CHECKING:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from miiii_search.cli import processes
-from miiii_search.cli.opening import open_storage, open_study
+from miiii_search.cli import signals
 from miiii_search.cli.options import DEFAULT_STORAGE, PortOption, StorageOption, StudyOption, WithParent
-from miiii_search.cli.talking import say, show, write
+from miiii_search.cli.output import say, show, write
+from miiii_search.cli.resolve import open_storage, open_study
 from miiii_search.cli.views import streams
-from miiii_search.files import file_name
 
 
 def status(
@@ -45,31 +43,6 @@ def status(
         say(why)  # in one line, so that its command can be copied
 
 
-def simulate(
-    study: StudyOption = None,
-    storage: StorageOption = DEFAULT_STORAGE,
-    out: Annotated[
-        Path | None, typer.Option(help="The picture, a PNG or SVG; unset: STUDY-rules.png", show_default=False)
-    ] = None,
-    lanes: Annotated[int, typer.Option(help="Trials at once, of all workers together", min=1)] = 8,
-    replays: Annotated[int, typer.Option(help="Orders of the queue to try", min=1)] = 20,
-) -> None:
-    """Show what each pruning rule would have done with a study's trials: epochs saved, grokkers lost.
-
-    Nothing is trained: the trials' records are replayed, under our rules and under each pruner of Optuna's.
-
-    Example: miiii-search simulate --study demo --out rules.png
-    """
-    from miiii_search.cli.views.simulate import compare_rules, read_study_curves, show
-    from miiii_search.runs.output_files import prepare_file
-
-    opened = open_study(study, storage)
-    path = out or Path(file_name(opened.name, "-rules.png"))
-    prepare_file(path)
-    curves = read_study_curves(opened)
-    show(curves, compare_rules(curves, lanes, replays), path, lanes)
-
-
 def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
     """Show the same as `status`, live, until the study is done or nobody can see it.
 
@@ -79,7 +52,7 @@ def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -
 
     opened = open_study(study, storage)
     streams.need_output()
-    stop = processes.stop_on_signals()
+    stop = signals.stop_on_signals()
     with live(opened) as refresh:
         while not (refresh() or stop.wait(1.0) or streams.is_lost()):
             pass
@@ -146,8 +119,8 @@ def dashboard(
     password = read_password()
     check_exposure(host, password, published)
     if with_parent:
-        processes.at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    processes.end_at_hangup()
+        signals.at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    signals.end_at_hangup()
     database = open_storage(storage, quiet=with_parent)
     stores = CombinedArtifactStore(database)
     page = application(database.optuna, stores, writable=writable, password=password, root_path=root_path)
@@ -157,15 +130,3 @@ def dashboard(
         say(f"dashboard: {address.rstrip('/')}{parse_root_path(root_path)}/")
 
     serve(page, host, port, ready)
-
-
-def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
-    """Check Python, JAX and its devices, versions, and the storage; exit code 1 if something is wrong.
-
-    Example: miiii-search doctor --storage postgresql://me:secret@db/miiii
-    """
-    from miiii_search.cli.views.doctor import examine
-
-    streams.need_output()
-    if not examine(storage, study):
-        raise typer.Exit(1)
