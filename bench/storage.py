@@ -214,7 +214,7 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     order.first(width)  # what a worker reads once, at its start
     with counter.of(width) as claiming:
         first = order.first(width)
-        claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width, first=first)
+        claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width, first_ids=first)
         ids = [lease.trial_id for lease in claimed]
         study.read(ids)
         shared_epochs(database, ids)
@@ -312,7 +312,7 @@ began = time.process_time()
 database = open_database(sys.argv[1])
 study = open_study(database, "ours")
 first = Ranking(study).first(32)
-claimed = leases.claim(database, study.study_id, "worker", 60.0, n=32, first=first)
+claimed = leases.claim(database, study.study_id, "worker", 60.0, n=32, first_ids=first)
 ids = [lease.trial_id for lease in claimed]
 study.read(ids)
 shared_epochs(database, ids)

@@ -21,7 +21,7 @@ from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.record import Floats, Record, WeightSnapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.files import write_file
-from miiii_search.storage.artifact_stores import parse_place, prepare_place
+from miiii_search.storage.artifact_stores import parse_store_url, prepare_store
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study import delete as deleting
 from miiii_search.study import pause as pausing
@@ -157,10 +157,10 @@ def create_study(
     """
     database = open_database(storage, create=True)
     try:
-        place = parse_place(artifacts) if artifacts else None
-        if place:
-            prepare_place(place)
-        return Study(studies.create_study(database, name, spec, place))
+        store_url = parse_store_url(artifacts) if artifacts else None
+        if store_url:
+            prepare_store(store_url)
+        return Study(studies.create_study(database, name, spec, store_url))
     except BaseException:
         database.close()
         raise

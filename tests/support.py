@@ -20,13 +20,13 @@ from miiii_search.pruners.base import PruningContext
 from miiii_search.pruners.history import Signals
 from miiii_search.storage import schema
 from miiii_search.storage import study_attrs as attributes
-from miiii_search.storage.artifacts import Artifact, attach
+from miiii_search.storage.artifacts import Artifact, store_artifact
 from miiii_search.storage.database import Database
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.results import Ending, TrialResult, finish, report
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report
 from miiii_search.worker.checkpoints import share
 
 SECONDS = 60.0
@@ -76,7 +76,7 @@ def read_back(study: Study) -> optuna.Study:
 def all_tables() -> list[sa.Table]:
     """Optuna's tables and ours, each after those that it refers to; without the version of the schema."""
     optunas = [t for t in models.BaseModel.metadata.sorted_tables if t.name != "version_info"]
-    return [*optunas, *schema.OURS.sorted_tables]
+    return [*optunas, *schema.METADATA.sorted_tables]
 
 
 def everything(database: Database) -> dict[str, list[str]]:
@@ -88,7 +88,7 @@ def everything(database: Database) -> dict[str, list[str]]:
 
 def claim(study: Study, seconds: float = SECONDS, shapes: Sequence[str] = (), worker: str = "worker") -> Lease:
     """Claims a trial that must be there."""
-    [lease] = leases.claim(study.database, study.study_id, worker, seconds, shapes)
+    [lease] = leases.claim(study.database, study.study_id, worker, seconds, preferred_shapes=shapes)
     return lease
 
 
@@ -112,7 +112,7 @@ def end(
     """Ends a claimed trial as a worker would, without having trained it."""
     known = {"device": "cpu", "worker": "worker", "seconds": 1.5, "metrics": metrics_of(study, value or 0.0)}
     outcome = TrialResult(state, value, "ended.", known | attributes, [])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
+    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == FinishStatus.WRITTEN
 
 
 def with_all(study: Study) -> list[Lease]:
@@ -125,19 +125,19 @@ def with_all(study: Study) -> list[Lease]:
         artifact = Artifact("curves.png", bytes([k]) * 1000)
         known = {"metrics": metrics_of(study), "epochs_to_solve": None, "text": "ä\n\u2028"}
         outcome = TrialResult(state, value, f"note {k} " * 400, known, [artifact])
-        assert finish(study.database, study.study_id, beat, outcome) == Ending.WRITTEN
+        assert finish(study.database, study.study_id, beat, outcome) == FinishStatus.WRITTEN
     lease = claim(study)
     outcome = TrialResult(TrialState.FAIL, None, "failed.", {"reason": "nan"}, [])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), outcome) == Ending.WRITTEN
+    assert finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), outcome) == FinishStatus.WRITTEN
     running = claim(study)
     beat = Heartbeat(running, 16, 1.0)
     report(study.database, [beat], {running: {4: 0.1}}, SECONDS)
     assert share(study.database, beat, 16, bytes(range(256)) * 8, SECONDS)
     with study.database.transaction() as connection:
-        later, meta = attach(connection, Artifact("late.csv", b"a,b" * 500))
+        later, meta = store_artifact(connection, Artifact("late.csv", b"a,b" * 500))
         key = f"dashboard:artifacts:{lease.trial_id}:{later.removeprefix('artifacts:')}"
         attributes.write(connection, study.study_id, {key: meta})
-    BudgetReservation(study.database, study.study_id, study.spec.budget, 1).ask()
+    BudgetReservation(study.database, study.study_id, study.spec.budget, 1).update()
     return [running]
 
 

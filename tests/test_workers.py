@@ -21,7 +21,7 @@ import yaml
 from optuna.trial import TrialState
 
 from miiii_search.cli import app
-from miiii_search.storage.database import SILENCE_SECONDS, STALLED_SECONDS, WAYS_OUT
+from miiii_search.storage.database import CONNECTION_ADVICE, IDLE_TRANSACTION_SECONDS, RESPONSE_TIMEOUT_SECONDS
 from miiii_search.testing.processes import COMMAND, TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.device import use_compilation_cache
 
@@ -277,12 +277,12 @@ def test_pgbouncer_s_settings() -> None:
     settings.read(WORKERS / "pgbouncer.ini")
     bouncer = settings["pgbouncer"]
     assert bouncer["pool_mode"] == "transaction"
-    assert int(bouncer["query_wait_timeout"]) < SILENCE_SECONDS
-    assert int(bouncer["idle_transaction_timeout"]) == STALLED_SECONDS < SILENCE_SECONDS
+    assert int(bouncer["query_wait_timeout"]) < RESPONSE_TIMEOUT_SECONDS
+    assert int(bouncer["idle_transaction_timeout"]) == IDLE_TRANSACTION_SECONDS < RESPONSE_TIMEOUT_SECONDS
     assert bouncer["client_tls_sslmode"] == "require" and bouncer["server_tls_sslmode"] == "verify-full"
     assert "password" not in str(dict(bouncer)).lower()
 
 
-@pytest.mark.parametrize("words", WAYS_OUT)
+@pytest.mark.parametrize("words", CONNECTION_ADVICE)
 def test_the_page_shows_what_a_way_out_is_told_for(words: str) -> None:
     assert words in PAGE

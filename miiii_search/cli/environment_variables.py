@@ -57,7 +57,7 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]
     from miiii_search.cli.resolve import wanted_spec
     from miiii_search.cli.run import parse_lanes
     from miiii_search.dashboard.auth import check_exposure, read_password
-    from miiii_search.storage.artifact_stores import parse_place
+    from miiii_search.storage.artifact_stores import parse_store_url
     from miiii_search.study.study import check_name
 
     values: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]
     except MiiiiSearchError as error:
         raise MiiiiSearchError(str(error).replace("--set", "MIIII_SET", 1)) from None
     if values["artifacts"]:
-        parse_place(values["artifacts"])
+        parse_store_url(values["artifacts"])
     parse_lanes(values["lanes"])
     if published := environment.get("MIIII_DASHBOARD"):
         check_exposure("0.0.0.0", read_password(environment), published)

@@ -138,7 +138,7 @@ def export_study(
     if count := len(exported.missing):
         warn(
             f"{count} artifact{'s' * (count != 1)} of its trials {'are' if count != 1 else 'is'} not in "
-            f"{opened.place or 'the database'} any more, and so not in {file}"
+            f"{opened.artifact_store_url or 'the database'} any more, and so not in {file}"
         )
 
 

@@ -104,7 +104,7 @@ def open_or_create(
     Raises `StudyDeletedError` for a study that was deleted, unless it may be created `again`.
     """
     from miiii_search.config.overrides import difference
-    from miiii_search.storage.artifact_stores import parse_place, prepare_place
+    from miiii_search.storage.artifact_stores import parse_store_url, prepare_store
     from miiii_search.study import study as studies
 
     if preset and spec:
@@ -116,18 +116,20 @@ def open_or_create(
     as_it_is = keep or not (preset or spec or settings or trials)
     database = open_storage(storage, create=True)
     known = name in studies.study_names(database)
-    place = parse_place(artifacts) if artifacts else None
+    store_url = parse_store_url(artifacts) if artifacts else None
     if not again:
         studies.check_not_deleted(database, name)
-    if place and not known:
-        prepare_place(place)
+    if store_url and not known:
+        prepare_store(store_url)
     if as_it_is and known:
         opened = studies.open_study(database, name)
     else:
-        opened = studies.create_study(database, name, wanted, place, again=again)
-    if place and opened.place != place and not keep:
-        kept = opened.place or "its database"
-        raise MiiiiSearchError(f"study `{name}` keeps its artifacts in {kept}, not in {place}; leave --artifacts out")
+        opened = studies.create_study(database, name, wanted, store_url, again=again)
+    if store_url and opened.artifact_store_url != store_url and not keep:
+        kept = opened.artifact_store_url or "its database"
+        raise MiiiiSearchError(
+            f"study `{name}` keeps its artifacts in {kept}, not in {store_url}; leave --artifacts out"
+        )
     n_trials, up_to = opened.spec.n_trials, "up to " * (opened.spec.replicates.top is not None)
     counts = f"{up_to}{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
     say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")

@@ -200,7 +200,7 @@ def coordinate(
     from miiii_search.coordinator.coordinator import supervise, unfinished_others, wait_for_more, wait_for_study
     from miiii_search.deployment.liveness import Liveness
     from miiii_search.metrics import prometheus
-    from miiii_search.storage.deleted_studies import remember_if_missing
+    from miiii_search.storage.deleted_studies import record_deletion_if_missing
 
     stop, beat = signals.stop_on_signals(), Liveness(liveness_file)
     name = study or (spec.stem if spec else wanted_spec(preset, spec, settings, trials).preset) or "study"
@@ -232,7 +232,7 @@ def coordinate(
                 return
             except StudyDeletedError:
                 # By another program, perhaps, such as Optuna's dashboard.
-                remember_if_missing(open_storage(storage), name)
+                record_deletion_if_missing(open_storage(storage), name)
                 if not keep_running:
                     raise
             wait_for_study(open_storage(storage), name, stop, say, beat)

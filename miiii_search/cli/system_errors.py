@@ -55,9 +55,9 @@ def explain(error: Exception) -> str | None:
     if "sqlalchemy" not in sys.modules:
         return None
     from miiii_search.cli.resolve import opened
-    from miiii_search.storage import errors
+    from miiii_search.storage import error_advice
 
-    return errors.explain(error, opened[-1] if opened else "the storage")
+    return error_advice.explain(error, opened[-1] if opened else "the storage")
 
 
 def _explain_file(error: OSError) -> str | None:

@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable
 
 from miiii_search.coordinator.dashboard_note import StudyNote
-from miiii_search.errors import StudyNotFoundError
+from miiii_search.errors import StorageUnavailableError, StudyNotFoundError
 from miiii_search.storage.database import Database
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError
+from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.hints import hint
 from miiii_search.study.overview import list_studies
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.status import A_WORKER, who_is_missing
 from miiii_search.study.study import Study, StudyCounts, open_study
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.budget import spent_by_now
+from miiii_search.trial_queue.budget import read_exhausted_limit
 
 POLL_SECONDS = 2.0
 
@@ -80,7 +80,7 @@ def supervise(
         try:
             if patience.attempt(look):
                 return True
-        except DatabaseUnavailableError:
+        except StorageUnavailableError:
             patient_until = time.monotonic() + study.spec.lease_seconds
             others.database_was_away()
         stop.wait(poll)
@@ -112,7 +112,8 @@ def wait_for_more(
         observe(glance)
         # What still runs where the budget is spent is others' to end.
         return (
-            not study.is_done(glance.counts) and spent_by_now(study.database, study.study_id, study.spec.budget) is None
+            not study.is_done(glance.counts)
+            and read_exhausted_limit(study.database, study.study_id, study.spec.budget) is None
         )
 
     while not stop.wait(POLL_SECONDS):
@@ -120,7 +121,7 @@ def wait_for_more(
         try:
             if patience.attempt(has_more):
                 return True
-        except DatabaseUnavailableError:
+        except StorageUnavailableError:
             others.database_was_away()
     return False
 
@@ -151,7 +152,7 @@ def wait_for_study(
             if str(error) != said:
                 said = str(error)
                 say(f"waiting: {said}")
-        except DatabaseUnavailableError:
+        except StorageUnavailableError:
             others.database_was_away()
         stop.wait(POLL_SECONDS)
     return None
@@ -186,7 +187,7 @@ class OtherStudies:
     def requeue_overdue(self) -> None:
         """Puts overdue trials back into the queues of their studies."""
         with self._database.engine.connect() as connection:
-            found = leases.studies_with_overdue(connection)
+            found = leases.find_studies_with_overdue(connection)
         for study_id, name, seconds in found:
             if name == self._name or time.monotonic() < self._away_at + seconds:
                 continue

@@ -15,7 +15,7 @@ from miiii_search.storage.artifacts import LEARNING_CURVES
 from miiii_search.study.hints import PROGRAM
 from miiii_search.study.status import read_best
 from miiii_search.study.study import Study, describe_point, expected_trials
-from miiii_search.trial_queue.budget import spent_by_now
+from miiii_search.trial_queue.budget import read_exhausted_limit
 
 SECONDS = 60.0
 """Between two looks: what the note is made of costs three statements."""
@@ -64,7 +64,11 @@ def note(study: Study, done: bool) -> str:
 
 def _state(study: Study, counts: dict[TrialState, int], done: bool) -> str:
     if done:
-        over = spent_by_now(study.database, study.study_id, study.spec.budget) if counts[TrialState.WAITING] else None
+        over = (
+            read_exhausted_limit(study.database, study.study_id, study.spec.budget)
+            if counts[TrialState.WAITING]
+            else None
+        )
         return f"Done: {over}" if over else "Done"
     if study.paused:
         return "Paused"

@@ -35,7 +35,7 @@ def grant_workers(database: Database) -> None:
     Reads everything; writes trials; does with our own tables' rows what it likes; deletes nothing of Optuna's but
     attributes of studies.
     """
-    ours = sql.SQL(", ").join(sql.Identifier(name) for name in schema.OURS.tables)
+    ours = sql.SQL(", ").join(sql.Identifier(name) for name in schema.METADATA.tables)
     written = sql.SQL(", ").join(sql.Identifier(table.name) for table in WRITTEN)
     group, owned = sql.Identifier(WORKERS), sql.Identifier(str(database.url.database))
     statements = [

@@ -19,19 +19,19 @@ from miiii_search.storage import study_attrs
 from miiii_search.storage.artifact_stores import (
     ArtifactStoreUnavailableError,
     CombinedArtifactStore,
-    open_place,
-    remove_from,
+    open_store,
+    remove_artifacts,
 )
 from miiii_search.storage.artifacts import (
-    STUDY_PREFIX,
-    TRIAL_PREFIX,
+    STUDY_ARTIFACT_PREFIX,
+    TRIAL_ARTIFACT_PREFIX,
     Artifact,
-    attached,
-    detach,
-    link,
+    artifact_link,
+    delete_attachments,
+    find_attachments,
     write_bytes,
 )
-from miiii_search.storage.database import ARTIFACT_LIMIT
+from miiii_search.storage.database import MAX_ARTIFACT_BYTES
 from miiii_search.study.export import Configuration, export_trial
 from miiii_search.study.hints import hint
 from miiii_search.study.snapshots import read_snapshots
@@ -69,7 +69,7 @@ def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) 
     names = {
         meta["filename"]: meta["artifact_id"]
         for key, value in trial.system_attrs.items()
-        if key.startswith(TRIAL_PREFIX)
+        if key.startswith(TRIAL_ARTIFACT_PREFIX)
         if (meta := json.loads(value)) is not None  # what a visitor of the dashboard removed
     }
 
@@ -101,19 +101,22 @@ def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
     try:
         with study.database.transaction() as connection:
             study.lock(connection)
-            old = attached(connection, study.study_id, [trial._trial_id])
-            detach(connection, study.study_id, old)
-            if study.place is None:
+            old = find_attachments(connection, study.study_id, [trial._trial_id])
+            delete_attachments(connection, study.study_id, old)
+            if study.artifact_store_url is None:
                 for artifact_id, file in by_id.items():
                     write_bytes(connection, artifact_id, file.data)
-            prefix = f"{STUDY_PREFIX}{trial._trial_id}:"
-            new = {prefix + artifact_id: link(artifact_id, file.filename)[1] for artifact_id, file in by_id.items()}
+            prefix = f"{STUDY_ARTIFACT_PREFIX}{trial._trial_id}:"
+            new = {
+                prefix + artifact_id: artifact_link(artifact_id, file.filename)[1]
+                for artifact_id, file in by_id.items()
+            }
             study_attrs.write(connection, study.study_id, new)
     except MiiiiSearchError:  # of anything else it is not known whether the files are pointed to by now
         with suppress(MiiiiSearchError):
-            remove_from(study.place, by_id)
+            remove_artifacts(study.artifact_store_url, by_id)
         raise
-    remove_from(study.place, [file.artifact_id for file in old])
+    remove_artifacts(study.artifact_store_url, [file.artifact_id for file in old])
 
 
 def _upload(study: Study, by_id: Mapping[str, Artifact]) -> None:
@@ -121,17 +124,17 @@ def _upload(study: Study, by_id: Mapping[str, Artifact]) -> None:
 
     Before anything points to them. Raises `MiiiiSearchError`, with nothing left behind as far as the place allows.
     """
-    if study.place is None:
+    if study.artifact_store_url is None:
         for file in by_id.values():
-            if len(file.data) > ARTIFACT_LIMIT:
-                size, limit = (f"{n / 2**20:.0f} MiB" for n in (len(file.data), ARTIFACT_LIMIT))
+            if len(file.data) > MAX_ARTIFACT_BYTES:
+                size, limit = (f"{n / 2**20:.0f} MiB" for n in (len(file.data), MAX_ARTIFACT_BYTES))
                 raise MiiiiSearchError(f"{file.filename} has {size}, an artifact in a database {limit} at most")
         return
-    store = open_place(study.place)
+    store = open_store(study.artifact_store_url)
     try:
         for artifact_id, file in by_id.items():
             store.write(artifact_id, io.BytesIO(file.data))
     except ArtifactStoreUnavailableError as error:
         with suppress(MiiiiSearchError):
-            remove_from(study.place, by_id)
-        raise MiiiiSearchError(f"cannot keep figures in {study.place}: {error}") from None
+            remove_artifacts(study.artifact_store_url, by_id)
+        raise MiiiiSearchError(f"cannot keep figures in {study.artifact_store_url}: {error}") from None

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import Point
 from miiii_search.samplers.gaussian_process import coordinates, rank
 from miiii_search.storage import schema
-from miiii_search.storage.retry import first_line
+from miiii_search.storage.retry import driver_message
 from miiii_search.study.points import points_of
 from miiii_search.study.study import REPLICATE_KEY, Study
 from miiii_search.trial_queue.leases import SHAPE_KEY
@@ -103,7 +103,7 @@ class Ranking:
             return self._order(known, n, compiled)[: n + SPARE]
         except Exception as error:
             self._say_once(
-                f"the model of the results failed ({type(error).__name__}: {first_line(error)}): "
+                f"the model of the results failed ({type(error).__name__}: {driver_message(error)}): "
                 "trials are taken in the order of the queue"
             )
             return []

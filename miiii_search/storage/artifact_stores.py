@@ -25,8 +25,8 @@ from miiii_search.redaction import hide_passwords
 from miiii_search.storage import schema
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database
-from miiii_search.storage.retry import first_line
-from miiii_search.storage.study_attrs import PLACE_KEY
+from miiii_search.storage.retry import driver_message
+from miiii_search.storage.study_attrs import ARTIFACT_STORE_KEY
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
@@ -46,7 +46,7 @@ class ArtifactStoreUnavailableError(Exception):
     """A place of artifacts does not answer, or refuses."""
 
 
-def parse_place(text: str) -> str:
+def parse_store_url(text: str) -> str:
     """`file:///FOLDER` or `s3://BUCKET/PREFIX`, in one way of writing. Raises `MiiiiSearchError` for anything else."""
     if text.startswith("/"):
         return Path(os.path.normpath(text)).as_uri()
@@ -66,7 +66,7 @@ def parse_place(text: str) -> str:
     raise MiiiiSearchError("--artifacts must be a folder's whole path, file:///FOLDER or s3://BUCKET/PREFIX")
 
 
-def prepare_place(place: str) -> None:
+def prepare_store(place: str) -> None:
     """Makes a folder if there is none, and tries to write. Raises `MiiiiSearchError` if that fails."""
     try:
         if place.startswith("file:"):
@@ -78,7 +78,7 @@ def prepare_place(place: str) -> None:
         raise MiiiiSearchError(f"cannot keep artifacts in {place}: {error.strerror}") from None
 
 
-def check_place(place: str | None) -> None:
+def check_store(place: str | None) -> None:
     """Make sure that artifacts can be looked for where a study keeps them.
 
     Raises `MiiiiSearchError`; None is the database.
@@ -92,7 +92,7 @@ def check_place(place: str | None) -> None:
 
 
 @cache
-def open_place(place: str) -> ArtifactStore:
+def open_store(place: str) -> ArtifactStore:
     """The store at a place, as Optuna's with checked names. Raises `MiiiiSearchError` where boto3 is missing."""
     return RemoteArtifactStore(place)
 
@@ -174,20 +174,20 @@ class RemoteArtifactStore:
         except ArtifactStoreUnavailableError:
             raise
         except OSError as error:
-            raise ArtifactStoreUnavailableError(error.strerror or hide_passwords(first_line(error))) from error
+            raise ArtifactStoreUnavailableError(error.strerror or hide_passwords(driver_message(error))) from error
         except Exception as error:  # boto3's exceptions have no common base
-            raise ArtifactStoreUnavailableError(hide_passwords(first_line(error))) from error
+            raise ArtifactStoreUnavailableError(hide_passwords(driver_message(error))) from error
 
 
-def remove_from(place: str | None, artifact_ids: Iterable[str]) -> None:
+def remove_artifacts(place: str | None, artifact_ids: Iterable[str]) -> None:
     """Deletes the bytes of artifacts whose links are gone, where they do not lie in the database.
 
     Raises `MiiiiSearchError` if the place is down: what is left there then, nothing points to.
     """
     if place is None:
         return
-    check_place(place)
-    store = open_place(place)
+    check_store(place)
+    store = open_store(place)
     for artifact_id in artifact_ids:
         try:
             store.remove(artifact_id)
@@ -235,7 +235,7 @@ class CombinedArtifactStore:
             pass
         for place in self._places():
             try:
-                return use(open_place(place))
+                return use(open_store(place))
             except ArtifactNotFound:
                 continue
             except (ArtifactStoreUnavailableError, MiiiiSearchError) as error:
@@ -244,9 +244,9 @@ class CombinedArtifactStore:
 
     def _places(self) -> list[str]:
         attributes = schema.study_system_attributes
-        query = sa.select(attributes.c.value_json).where(attributes.c.key == PLACE_KEY).distinct()
+        query = sa.select(attributes.c.value_json).where(attributes.c.key == ARTIFACT_STORE_KEY).distinct()
         with self._database.engine.connect() as connection:
-            return sorted(parse_place(json.loads(text)) for text in connection.execute(query).scalars())
+            return sorted(parse_store_url(json.loads(text)) for text in connection.execute(query).scalars())
 
 
 def _folder(place: str) -> Path:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from miiii_search.storage import schema
-from miiii_search.storage.database import ARTIFACT_LIMIT, Database
+from miiii_search.storage.database import MAX_ARTIFACT_BYTES, Database
 
 LEARNING_CURVES = "learning-curves.png"
 """The picture that every trial has."""
@@ -44,9 +44,9 @@ class DatabaseArtifactStore:
         return io.BytesIO(data)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Stores the bytes. Raises `ValueError` above `ARTIFACT_LIMIT`."""
+        """Stores the bytes. Raises `ValueError` above `MAX_ARTIFACT_BYTES`."""
         with self._database.transaction() as connection:
-            write_bytes(connection, artifact_id, content_body.read(ARTIFACT_LIMIT + 1))
+            write_bytes(connection, artifact_id, content_body.read(MAX_ARTIFACT_BYTES + 1))
 
     def remove(self, artifact_id: str) -> None:
         """Deletes the bytes. Raises `ArtifactNotFound`."""
@@ -56,33 +56,33 @@ class DatabaseArtifactStore:
                 raise ArtifactNotFound(f"there is no artifact {artifact_id}")
 
 
-TRIAL_PREFIX = "artifacts:"
+TRIAL_ARTIFACT_PREFIX = "artifacts:"
 """Optuna's attributes of trials and studies that name an artifact."""
-STUDY_PREFIX = "dashboard:artifacts:"
+STUDY_ARTIFACT_PREFIX = "dashboard:artifacts:"
 """The dashboard's attributes of a study, `dashboard:artifacts:<trial_id>:<artifact_id>`."""
 
 
-def linked(connection: sa.Connection, study_id: int) -> list[str]:
+def linked_artifact_ids(connection: sa.Connection, study_id: int) -> list[str]:
     """The ids of the artifacts that attributes of a study or of its trials name."""
     of_study, of_trials, trials = schema.study_system_attributes, schema.trial_system_attributes, schema.trials
     keys = [
         *connection.execute(
             sa.select(of_study.c.key).where(
                 of_study.c.study_id == study_id,
-                of_study.c.key.like(f"{TRIAL_PREFIX}%") | of_study.c.key.like(f"{STUDY_PREFIX}%"),
+                of_study.c.key.like(f"{TRIAL_ARTIFACT_PREFIX}%") | of_study.c.key.like(f"{STUDY_ARTIFACT_PREFIX}%"),
             )
         ).scalars(),
         *connection.execute(
             sa.select(of_trials.c.key)
             .join(trials, trials.c.trial_id == of_trials.c.trial_id)
-            .where(trials.c.study_id == study_id, of_trials.c.key.like(f"{TRIAL_PREFIX}%"))
+            .where(trials.c.study_id == study_id, of_trials.c.key.like(f"{TRIAL_ARTIFACT_PREFIX}%"))
         ).scalars(),
     ]
     return sorted({key.rpartition(":")[2] for key in keys})
 
 
 @dataclass(frozen=True)
-class Attached:
+class Attachment:
     """An artifact that was added to a trial after its end: an attribute of the study names it."""
 
     key: str
@@ -90,17 +90,19 @@ class Attached:
     artifact_id: str
 
 
-def attached(connection: sa.Connection, study_id: int, trial_ids: Collection[int]) -> list[Attached]:
+def find_attachments(connection: sa.Connection, study_id: int, trial_ids: Collection[int]) -> list[Attachment]:
     """What was added to these trials after their ends."""
     table = schema.study_system_attributes
-    query = sa.select(table.c.key).where(table.c.study_id == study_id, table.c.key.like(f"{STUDY_PREFIX}%"))
+    query = sa.select(table.c.key).where(table.c.study_id == study_id, table.c.key.like(f"{STUDY_ARTIFACT_PREFIX}%"))
     wanted = {str(trial_id): trial_id for trial_id in trial_ids}
-    parts = [(key, *key.removeprefix(STUDY_PREFIX).partition(":")) for key in connection.execute(query).scalars()]
-    return [Attached(key, wanted[trial_id], name) for key, trial_id, _, name in sorted(parts) if trial_id in wanted]
+    parts = [
+        (key, *key.removeprefix(STUDY_ARTIFACT_PREFIX).partition(":")) for key in connection.execute(query).scalars()
+    ]
+    return [Attachment(key, wanted[trial_id], name) for key, trial_id, _, name in sorted(parts) if trial_id in wanted]
 
 
-def detach(connection: sa.Connection, study_id: int, files: Sequence[Attached]) -> None:
-    """Removes what `attached` returned: attributes, and bytes in the database."""
+def delete_attachments(connection: sa.Connection, study_id: int, files: Sequence[Attachment]) -> None:
+    """Removes what `find_attachments` returned: attributes, and bytes in the database."""
     table, artifacts = schema.study_system_attributes, schema.artifacts
     keys, ids = [file.key for file in files], [file.artifact_id for file in files]
     connection.execute(sa.delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys)))
@@ -108,13 +110,13 @@ def detach(connection: sa.Connection, study_id: int, files: Sequence[Attached]) 
 
 
 def write_bytes(connection: sa.Connection, artifact_id: str, data: bytes) -> None:
-    """Stores an artifact's bytes within a transaction. Raises `ValueError` above `ARTIFACT_LIMIT`."""
-    if len(data) > ARTIFACT_LIMIT:
-        raise ValueError(f"an artifact in the database has at most {ARTIFACT_LIMIT} bytes, this one {len(data)}")
+    """Stores an artifact's bytes within a transaction. Raises `ValueError` above `MAX_ARTIFACT_BYTES`."""
+    if len(data) > MAX_ARTIFACT_BYTES:
+        raise ValueError(f"an artifact in the database has at most {MAX_ARTIFACT_BYTES} bytes, this one {len(data)}")
     connection.execute(sa.insert(schema.artifacts), [{"artifact_id": artifact_id, "data": data}])
 
 
-def attach(connection: sa.Connection, artifact: Artifact) -> tuple[str, str]:
+def store_artifact(connection: sa.Connection, artifact: Artifact) -> tuple[str, str]:
     """Stores an artifact within a transaction; returns the trial attribute that makes Optuna know of it.
 
     Unlike Optuna's `upload_artifact`, the bytes come first, so that nothing ever points to an artifact that is
@@ -122,10 +124,10 @@ def attach(connection: sa.Connection, artifact: Artifact) -> tuple[str, str]:
     """
     artifact_id = str(uuid.uuid4())
     write_bytes(connection, artifact_id, artifact.data)
-    return link(artifact_id, artifact.filename)
+    return artifact_link(artifact_id, artifact.filename)
 
 
-def link(artifact_id: str, filename: str) -> tuple[str, str]:
+def artifact_link(artifact_id: str, filename: str) -> tuple[str, str]:
     """The trial attribute, key and value, that makes Optuna know of an artifact that is stored."""
     mimetype, encoding = mimetypes.guess_type(filename)
     meta: dict[str, Any] = {
@@ -134,4 +136,4 @@ def link(artifact_id: str, filename: str) -> tuple[str, str]:
         "mimetype": mimetype or "application/octet-stream",
         "encoding": encoding,
     }
-    return f"{TRIAL_PREFIX}{artifact_id}", json.dumps(meta)
+    return f"{TRIAL_ARTIFACT_PREFIX}{artifact_id}", json.dumps(meta)

@@ -19,22 +19,22 @@ import sqlalchemy as sa
 
 from miiii_search.errors import AccessRefusedError, MiiiiSearchError
 from miiii_search.redaction import hide_passwords
-from miiii_search.storage import errors, schema, sqlite
-from miiii_search.storage.retry import first_line, is_lost, is_refused
+from miiii_search.storage import error_advice, schema, sqlite
+from miiii_search.storage.retry import driver_message, is_login_refusal, is_outage
 
-BUSY_SECONDS = 60
+SQLITE_LOCK_SECONDS = 60
 """How long a writer waits for another one of the same SQLite file."""
 
-ARTIFACT_LIMIT = 64 * 2**20
+MAX_ARTIFACT_BYTES = 64 * 2**20
 """Bytes of one artifact in the database; a trial's record and figure are far below 1 MiB."""
 
-CONNECT_SECONDS = 5
+CONNECT_TIMEOUT_SECONDS = 5
 """Libpq's default is to wait for minutes."""
 
-SILENCE_SECONDS = 30
+RESPONSE_TIMEOUT_SECONDS = 30
 """Longer than any statement of ours takes, waiting for a lock included."""
 
-STALLED_SECONDS = 20
+IDLE_TRANSACTION_SECONDS = 20
 """For which a transaction may stand still before the server ends it; less than whoever waits for its locks waits."""
 
 
@@ -58,7 +58,7 @@ class Database:
         with self.engine.execution_options(immediate=True).begin() as connection:
             yield connection
 
-    def instance(self) -> str:
+    def instance_id(self) -> str:
         """An id of this database on this machine, the same under every spelling of its URL.
 
         A copy has another: a file is known by its inode, a database of a server by the cluster's identifier and its
@@ -79,7 +79,7 @@ class Database:
         self.engine.dispose()
 
     def __str__(self) -> str:
-        return redacted(self.url)
+        return redact_url(self.url)
 
 
 USER_INFORMATION = re.compile(r"[^@:/?#]*(:[^@]*)?")
@@ -157,7 +157,7 @@ def _check_user_information(text: str) -> None:
     )
 
 
-def redacted(url: sa.URL) -> str:
+def redact_url(url: sa.URL) -> str:
     """The URL as it may be shown: without its password, and without parameters that may be secret."""
     query = {key: value if key in SHOWN else "***" for key, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True).replace("postgresql+psycopg2", "postgresql")
@@ -183,24 +183,24 @@ def open_database(text: str, *, create: bool = False) -> Database:
             raise MiiiiSearchError(f"the folder {path.parent} of the storage does not exist; create it first")
         read_only = path.is_file() and not sqlite.is_writable(path)
         if read_only and create:
-            way_out = errors.SQLITE[sqlite3.SQLITE_READONLY]
-            raise MiiiiSearchError(f"cannot write to {redacted(url)}, or to its folder; {way_out}")
+            way_out = error_advice.SQLITE_ADVICE[sqlite3.SQLITE_READONLY]
+            raise MiiiiSearchError(f"cannot write to {redact_url(url)}, or to its folder; {way_out}")
     if url.drivername != "sqlite":
         _give_up_on_silence()
     engine = _make_engine(url, read_only)
     try:
         with engine.connect() as connection:
-            if problem := schema.foreign(connection):
-                raise MiiiiSearchError(f"{redacted(url)} {problem}; choose another --storage")
+            if problem := schema.find_foreign_tables(connection):
+                raise MiiiiSearchError(f"{redact_url(url)} {problem}; choose another --storage")
             # Ours are made last: where they are, Optuna's are complete.
-            has_tables, is_complete = schema.inspect(connection)
+            has_tables, is_complete = schema.inspect_tables(connection)
         if not has_tables and not create:
             raise MiiiiSearchError(
-                f"{redacted(url)} holds no studies; create one with miiii-search create or miiii-search up"
+                f"{redact_url(url)} holds no studies; create one with miiii-search create or miiii-search up"
             )
         if read_only and not is_complete:
             raise MiiiiSearchError(
-                f"{redacted(url)} may only be read, and an older version of miiii-search created its tables; open it "
+                f"{redact_url(url)} may only be read, and an older version of miiii-search created its tables; open it "
                 "once where it may be written, with miiii-search list"
             )
         return Database(url, engine, _open_optuna(url, engine, create=not is_complete, read_only=read_only), read_only)
@@ -210,13 +210,13 @@ def open_database(text: str, *, create: bool = False) -> Database:
     except (sa.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
         engine.dispose()
         reason = hide_passwords(_reason(error))
-        if advice := errors.advice_for(error):
-            raise MiiiiSearchError(f"cannot use {redacted(url)}: {reason}; {advice}") from None
-        if not is_lost(error):
-            raise MiiiiSearchError(f"cannot use {redacted(url)}: {reason}") from None
+        if advice := error_advice.advice_for(error):
+            raise MiiiiSearchError(f"cannot use {redact_url(url)}: {reason}; {advice}") from None
+        if not is_outage(error):
+            raise MiiiiSearchError(f"cannot use {redact_url(url)}: {reason}") from None
         way_out = "may its file be written?" if url.drivername == "sqlite" else _way_out(reason)
-        kind = AccessRefusedError if is_refused(error) else MiiiiSearchError
-        raise kind(f"cannot reach {redacted(url)}: {reason}; {way_out}") from None
+        kind = AccessRefusedError if is_login_refusal(error) else MiiiiSearchError
+        raise kind(f"cannot reach {redact_url(url)}: {reason}; {way_out}") from None
 
 
 def _make_engine(url: sa.URL, read_only: bool) -> sa.Engine:
@@ -243,9 +243,9 @@ def _engine_arguments(url: sa.URL, read_only: bool = False) -> dict[str, Any]:
     if read_only:
         path = Path(url.database or "")
         # Every connection anew: whether somebody else writes the file decides how it is read.
-        return {"creator": lambda: sqlite.connect_read_only(path, BUSY_SECONDS), "poolclass": sa.NullPool}
+        return {"creator": lambda: sqlite.connect_read_only(path, SQLITE_LOCK_SECONDS), "poolclass": sa.NullPool}
     if url.drivername == "sqlite":
-        return {"connect_args": {"timeout": BUSY_SECONDS}}
+        return {"connect_args": {"timeout": SQLITE_LOCK_SECONDS}}
     # Pre-ping finds connections that a restart of the server has cut. A small pool, since workers are many.
     return {
         "poolclass": _Pool,
@@ -253,13 +253,13 @@ def _engine_arguments(url: sa.URL, read_only: bool = False) -> dict[str, Any]:
         "pool_size": 2,
         "max_overflow": 4,
         "connect_args": {
-            "connect_timeout": CONNECT_SECONDS,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": "miiii-search",
             # A connection whose other end vanished without a word is given up, not waited for.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "tcp_user_timeout": 1000 * SILENCE_SECONDS,
+            "tcp_user_timeout": 1000 * RESPONSE_TIMEOUT_SECONDS,
         },
     }
 
@@ -278,7 +278,7 @@ def _end_what_stands_still(connection: Any, _record: Any) -> None:
     connection.autocommit = True  # or the setting would be gone with a transaction that is undone
     with connection.cursor() as cursor:
         # Not as a parameter of the connection, which PgBouncer refuses.
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{STALLED_SECONDS}s'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_TRANSACTION_SECONDS}s'")
     connection.autocommit = False
 
 
@@ -287,7 +287,9 @@ def _give_up_on_silence() -> None:
 
     def wait(connection: Any) -> None:
         connecting = connection.status == psycopg2.extensions.STATUS_SETUP
-        seconds = CONNECT_SECONDS if connecting else SILENCE_SECONDS  # libpq's own limit does not hold here
+        seconds = (
+            CONNECT_TIMEOUT_SECONDS if connecting else RESPONSE_TIMEOUT_SECONDS
+        )  # libpq's own limit does not hold here
         while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
             reading, writing = ([connection], []) if state == psycopg2.extensions.POLL_READ else ([], [connection])
             if not any(select.select(reading, writing, [], seconds)):
@@ -327,18 +329,18 @@ def _open_optuna(url: sa.URL, engine: sa.Engine, *, create: bool, read_only: boo
 def _other_version(url: sa.URL, words: str) -> str:
     """What to do about tables of another version of Optuna, whose own words are given."""
     if "storage upgrade" in words:
-        way_out = f"make a backup, then type: optuna storage upgrade --storage '{redacted(url)}'"
+        way_out = f"make a backup, then type: optuna storage upgrade --storage '{redact_url(url)}'"
     else:
         way_out = "use the version of miiii-search that created them"
     made_by = re.search(r"set up by optuna ([^)\s]+)", words)
     made = f", though Optuna {made_by[1]} made them" if made_by else ""
     what = f"its tables are not those that Optuna {optuna.__version__} reads{made}"
-    return f"cannot use {redacted(url)}: {what}; {way_out}"
+    return f"cannot use {redact_url(url)}: {what}; {way_out}"
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
     """Readers and a writer beside each other, for good: the file remembers it."""
-    deadline = time.monotonic() + BUSY_SECONDS
+    deadline = time.monotonic() + SQLITE_LOCK_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -350,7 +352,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.05)
 
 
-WAYS_OUT = {
+CONNECTION_ADVICE = {
     "password authentication failed": "are role and password right, and its special characters percent-encoded? "
     "Was the invitation of this machine revoked, or replaced by another one?",
     "no password supplied": "put it into the URL, postgresql://USER:PASSWORD@HOST/DATABASE",
@@ -368,10 +370,10 @@ WAYS_OUT = {
 
 
 def _way_out(reason: str) -> str:
-    return next((way for words, way in WAYS_OUT.items() if words in reason), "is the server there?")
+    return next((way for words, way in CONNECTION_ADVICE.items() if words in reason), "is the server there?")
 
 
 def _reason(error: Exception) -> str:
     """The driver's own words in one line, without SQL, without the URL, and without libpq's question."""
     question = "Is the server running on that host and accepting TCP/IP connections?"
-    return first_line(error).removesuffix(question).rstrip(": ")
+    return driver_message(error).removesuffix(question).rstrip(": ")

@@ -1,4 +1,4 @@
-"""Retries for a database that goes away and comes back: a restart, a failover, a network that is cut."""
+"""Retry policy for a database that is temporarily unavailable: a restart, a failover, an interrupted network."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import TypeVar
 import optuna
 import sqlalchemy as sa
 
-from miiii_search.errors import AccessRefusedError
+from miiii_search.errors import AccessRefusedError, StorageUnavailableError
 
 T = TypeVar("T")
 
-FIRST_SECONDS = 0.5
-LONGEST_SECONDS = 30.0
-"""Between two tries."""
-
+FIRST_WAIT_SECONDS = 0.5
+"""Seconds between the first failed attempt and the second. Each further failure doubles the wait."""
+MAX_WAIT_SECONDS = 30.0
+"""Upper limit of the wait between two attempts, in seconds."""
 
 READ_ONLY = "25006"
-"""PostgreSQL's code for a server that takes no writes, such as a standby before it takes over."""
+"""SQLSTATE of a server that accepts no writes, such as a standby before it takes over."""
 
 INSUFFICIENT_PRIVILEGE = "42501"
+"""SQLSTATE of a statement that the role may not execute."""
 
-
-STAYS = frozenset(
+PERMANENT_SQLITE_CODES = frozenset(
     {
-        sqlite3.SQLITE_ERROR,  # no such table, for instance
+        sqlite3.SQLITE_ERROR,  # for example, no such table
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_AUTH,
@@ -38,139 +38,171 @@ STAYS = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
-"""SQLite's result codes that waiting does not change."""
+"""Primary result codes of SQLite for errors that do not go away by waiting."""
 
-REFUSED_CODES = ("28P01", "28000")
-"""SQLSTATEs of a refused login: a wrong password, and anything else about the role or the rules for it."""
+LOGIN_REFUSED_STATES = ("28P01", "28000")
+"""SQLSTATEs of a refused login: a wrong password, and any other problem with the role or the access rules."""
 
-REFUSED_WORDS = re.compile(
+LOGIN_REFUSED_MESSAGES = re.compile(
     "password authentication failed|is not permitted to log in|no pg_hba.conf entry|pg_hba.conf rejects connection|"
     'permission denied for database|FATAL: +(role|database) ".*" does not exist|'
-    "SASL authentication failed|no such user"  # PgBouncer's words for a wrong password and a role that is gone
+    "SASL authentication failed|no such user"  # PgBouncer's messages for a wrong password and a removed role
 )
-"""The same in words, because psycopg2 has no SQLSTATE for a connection that was never made."""
-
-
-class DatabaseUnavailableError(Exception):
-    """The database does not answer, or did not a moment ago; nothing was written, or it is not known whether."""
+"""Messages of a refused login. psycopg2 gives no SQLSTATE when a connection could not be opened."""
 
 
 class DatabaseRetry:
-    """Tries at a database, further and further apart while it is away. For one thread.
+    """Retries with exponential backoff for a database that may be temporarily unavailable. For use by one thread.
 
-    Everything that is tried must be such that doing it twice is doing it once. `say` is told when the database goes
-    and when it is back.
+    Every action must be idempotent: an attempt that failed may have been carried out all the same.
 
-    A database that answers but refuses the login for `refusal_seconds` on end will not change its mind, unlike one that
-    is away: `attempt` then raises `AccessRefusedError`. By default it never does.
+    A database that answers but refuses the login will keep refusing it, unlike one that is down. After
+    `refusal_seconds` of refusals, `attempt` raises `AccessRefusedError`.
+
+    Args:
+        log: Called with one line when the database becomes unavailable, refuses the login, or is available again.
+        refusal_seconds: How long to retry while the login is refused, in seconds. Unlimited by default.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None, refusal_seconds: float = math.inf) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], None] = lambda line: None, refusal_seconds: float = math.inf) -> None:
+        self._log = log
         self._refusal_seconds = refusal_seconds
-        self._wait = FIRST_SECONDS
-        self._again = self._since = self._refused_since = 0.0
+        self._wait = FIRST_WAIT_SECONDS
+        self._next_attempt_at = 0.0
+        self._unavailable_since = 0.0
+        self._refused_since = 0.0
 
     @property
-    def is_away(self) -> bool:
-        """Whether the last try failed."""
-        return self._since > 0
+    def is_unavailable(self) -> bool:
+        """Whether the last attempt failed because the database was unavailable."""
+        return self._unavailable_since > 0
 
-    def hurry(self) -> None:
-        """Has the next try made at once, however long the pause after the last one was to be."""
-        self._again = 0.0
+    def skip_wait(self) -> None:
+        """Make the next attempt at once, without the wait that the last failure caused."""
+        self._next_attempt_at = 0.0
 
     def attempt(self, action: Callable[[], T]) -> T:
-        """What the action returns.
+        """Run the action once, unless the wait after the last failure is not over yet.
 
-        Raises `DatabaseUnavailableError`, and does nothing where it is too early to try again.
+        Args:
+            action: An idempotent access to the database.
 
-        Raises `AccessRefusedError` once the login has been refused for too long.
+        Returns:
+            The return value of the action.
+
+        Raises:
+            StorageUnavailableError: The database is unavailable, or the wait is not over and nothing was attempted.
+                It may be unknown whether the action took effect.
+            AccessRefusedError: The login has been refused for `refusal_seconds`.
         """
-        if time.monotonic() < self._again:
-            raise DatabaseUnavailableError
+        if time.monotonic() < self._next_attempt_at:
+            raise StorageUnavailableError("the database did not answer a moment ago; it is too early to try again")
         try:
             result = action()
         except (sa.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
-            if not is_lost(error):
+            if not is_outage(error):
                 raise
-            self._failed(error)
-            raise DatabaseUnavailableError from error
-        if self._since:
-            self._say(f"the database is back after {time.monotonic() - self._since:.0f} s")
-            self._wait, self._again, self._since, self._refused_since = FIRST_SECONDS, 0.0, 0.0, 0.0
+            self._record_failure(error)
+            raise StorageUnavailableError(f"the database does not answer: {driver_message(error)}") from error
+        if self._unavailable_since:
+            self._log(f"the database is back after {time.monotonic() - self._unavailable_since:.0f} s")
+            self._wait = FIRST_WAIT_SECONDS
+            self._next_attempt_at = self._unavailable_since = self._refused_since = 0.0
         return result
 
     def retry_until(self, action: Callable[[], T], stop: threading.Event) -> T:
-        """What the action returns, however long that takes. Raises `DatabaseUnavailableError` once `stop` is set."""
+        """Run the action until it succeeds or `stop` is set.
+
+        Args:
+            action: An idempotent access to the database.
+            stop: Ends the retries. The action is attempted at least once, even if the event is set already.
+
+        Returns:
+            The return value of the action.
+
+        Raises:
+            StorageUnavailableError: `stop` was set while the database was unavailable.
+            AccessRefusedError: The login has been refused for `refusal_seconds`.
+        """
         while True:
             try:
                 return self.attempt(action)
-            except DatabaseUnavailableError:
-                if stop.wait(max(self._again - time.monotonic(), 0.0)):
+            except StorageUnavailableError:
+                if stop.wait(max(self._next_attempt_at - time.monotonic(), 0.0)):
                     raise
 
-    def _failed(self, error: Exception) -> None:
-        now, reason, is_first = time.monotonic(), first_line(error), not self._since
-        self._since = self._since or now
-        self._again, self._wait = now + self._wait, min(2 * self._wait, LONGEST_SECONDS)
-        if not is_refused(error):
+    def _record_failure(self, error: Exception) -> None:
+        now, reason, is_first = time.monotonic(), driver_message(error), not self._unavailable_since
+        self._unavailable_since = self._unavailable_since or now
+        self._next_attempt_at, self._wait = now + self._wait, min(2 * self._wait, MAX_WAIT_SECONDS)
+        if not is_login_refusal(error):
             self._refused_since = 0.0
             if is_first:
-                self._say(f"the database does not answer ({reason}); trying again until it does")
+                self._log(f"the database does not answer ({reason}); trying again until it does")
             return
         if not self._refused_since:
             self._refused_since = now
             limit = f" for {self._refusal_seconds:g} s" if math.isfinite(self._refusal_seconds) else ""
-            self._say(f"the database refuses the login ({reason}); trying again{limit}")
+            self._log(f"the database refuses the login ({reason}); trying again{limit}")
         if now >= self._refused_since + self._refusal_seconds:
             raise AccessRefusedError(
                 f"the database has refused the login for {now - self._refused_since:.0f} s ({reason}); was the "
                 "invitation of this machine revoked, or replaced by another one?"
             )
-        self._again = min(self._again, self._refused_since + self._refusal_seconds)
+        self._next_attempt_at = min(self._next_attempt_at, self._refused_since + self._refusal_seconds)
 
 
-def is_lost(error: BaseException | None) -> bool:
-    """Whether an error is the database's absence, and not a mistake of ours."""
+def is_outage(error: BaseException | None) -> bool:
+    """Return whether an error means that the database is temporarily unavailable.
+
+    Args:
+        error: Any exception. The causes of errors that Optuna or SQLAlchemy wrapped are examined as well.
+
+    Returns:
+        True if a later attempt may succeed without a change; False for a mistake in a statement and all other errors.
+    """
     if isinstance(error, optuna.exceptions.StorageInternalError | sa.exc.PendingRollbackError):
-        # Optuna wraps what it met; and it may have tried again on the connection that was lost.
-        return is_lost(error.__cause__) or is_lost(error.__context__)
+        # Optuna wraps the driver's error. It may also have repeated the statement on the lost connection.
+        return is_outage(error.__cause__) or is_outage(error.__context__)
     if not isinstance(error, sa.exc.DBAPIError):
         return False
     if error.connection_invalidated:
         return True
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    mistake = code is not None and code & 0xFF in STAYS  # the low byte is the primary code
     if getattr(error.orig, "pgcode", None) == READ_ONLY:
         return True
-    return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not mistake
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    is_permanent = code is not None and code & 0xFF in PERMANENT_SQLITE_CODES  # the low byte is the primary code
+    return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not is_permanent
 
 
 def is_read_only(error: sa.exc.DBAPIError) -> bool:
-    """Whether the database does not let this role, or anyone, write."""
+    """Return whether a statement failed because the database, or this role, may not write."""
     if getattr(error.orig, "pgcode", None) in (READ_ONLY, INSUFFICIENT_PRIVILEGE):
         return True
     return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY")
 
 
-def is_refused(error: BaseException | None) -> bool:
-    """Whether a database that answers refused the login, which trying again does not change."""
+def is_login_refusal(error: BaseException | None) -> bool:
+    """Return whether the database answered and refused the login. Further attempts do not change that."""
     if isinstance(error, optuna.exceptions.StorageInternalError | sa.exc.PendingRollbackError):
-        return is_refused(error.__cause__) or is_refused(error.__context__)
+        return is_login_refusal(error.__cause__) or is_login_refusal(error.__context__)
     if not isinstance(error, sa.exc.DBAPIError):
         return False
-    words = str(error.orig)
-    return getattr(error.orig, "pgcode", None) in REFUSED_CODES or REFUSED_WORDS.search(words) is not None
+    if getattr(error.orig, "pgcode", None) in LOGIN_REFUSED_STATES:
+        return True
+    return LOGIN_REFUSED_MESSAGES.search(str(error.orig)) is not None
 
 
-def first_line(error: Exception) -> str:
-    """The driver's own words, without SQL; of a SQLite file that stays locked, with what may be the reason."""
+def driver_message(error: Exception) -> str:
+    """Return the first line of the database driver's own message, without SQL.
+
+    For a SQLite file that stays locked, a possible reason is added.
+    """
     cause: BaseException | None = error
     while isinstance(cause, optuna.exceptions.StorageInternalError | sa.exc.PendingRollbackError):
         cause = cause.__cause__ or cause.__context__
     original = getattr(cause, "orig", None) or cause or error
-    words = (str(original).strip().splitlines() or [type(original).__name__])[0]
+    message = (str(original).strip().splitlines() or [type(original).__name__])[0]
     if getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-        words += "; is a process that uses it stopped, as by Ctrl-Z?"
-    return words
+        message += "; is a process that uses it stopped, for example by Ctrl-Z?"
+    return message

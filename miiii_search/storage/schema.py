@@ -35,16 +35,16 @@ to_stored_report = models.TrialIntermediateValueModel.intermediate_value_to_stor
 """An intermediate value as its number and its kind."""
 from_stored_report = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
 
-OF_STUDIES = (study_directions, study_user_attributes, study_system_attributes)
+STUDY_TABLES = (study_directions, study_user_attributes, study_system_attributes)
 """Optuna's tables of what a study has beside its trials."""
-OF_TRIALS = (trial_params, trial_values, trial_user_attributes, trial_system_attributes, intermediate_values)
+TRIAL_TABLES = (trial_params, trial_values, trial_user_attributes, trial_system_attributes, intermediate_values)
 """Optuna's tables of what a trial has."""
 
-OURS = sa.MetaData()
+METADATA = sa.MetaData()
 
 leases = sa.Table(
     "miiii_leases",
-    OURS,
+    METADATA,
     sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
     sa.Column("token", sa.String(32), nullable=False, unique=True),
@@ -60,7 +60,7 @@ leases = sa.Table(
 
 artifacts = sa.Table(
     "miiii_artifacts",
-    OURS,
+    METADATA,
     sa.Column("artifact_id", sa.String(64), primary_key=True),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
@@ -68,7 +68,7 @@ artifacts = sa.Table(
 
 checkpoints = sa.Table(
     "miiii_checkpoints",
-    OURS,
+    METADATA,
     sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
@@ -78,7 +78,7 @@ checkpoints = sa.Table(
 
 device_time = sa.Table(
     "miiii_device_time",
-    OURS,
+    METADATA,
     sa.Column("holder", sa.String(32), primary_key=True),
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
     sa.Column("seconds", sa.Double, nullable=False),
@@ -87,7 +87,7 @@ device_time = sa.Table(
 
 deleted_studies = sa.Table(
     "miiii_deleted_studies",
-    OURS,
+    METADATA,
     sa.Column("study_name", sa.String(512), primary_key=True),
     sa.Column("deleted_at", sa.Double, nullable=False),
 )
@@ -97,20 +97,20 @@ deleted_studies = sa.Table(
 def create_tables(engine: sa.Engine) -> None:
     """Makes our tables, and columns that earlier versions did not have, where they are not there yet."""
     with engine.begin() as connection:
-        OURS.create_all(connection)
+        METADATA.create_all(connection)
         if not _has_saved_epoch(connection):
             connection.execute(sa.text(f"ALTER TABLE {leases.name} ADD COLUMN saved_epoch INTEGER NOT NULL DEFAULT 0"))
 
 
-def inspect(connection: sa.Connection) -> tuple[bool, bool]:
+def inspect_tables(connection: sa.Connection) -> tuple[bool, bool]:
     """Whether there are tables of ours, and whether all of them are there as they should be."""
     found = sa.inspect(connection).get_table_names()
     has_tables = leases.name in found
-    is_complete = has_tables and all(name in found for name in OURS.tables)
+    is_complete = has_tables and all(name in found for name in METADATA.tables)
     return has_tables, is_complete and _has_saved_epoch(connection)
 
 
-def foreign(connection: sa.Connection) -> str | None:
+def find_foreign_tables(connection: sa.Connection) -> str | None:
     """What is wrong with a database that another program made; None if it is Optuna's, ours or empty.
 
     A server's database may hold tables of other programs beside ours, a file may not.
@@ -151,7 +151,7 @@ def lock_study(connection: sa.Connection, study_id: int, *, shared: bool = False
     return connection.execute(query.with_for_update(read=shared, key_share=shared)).first() is not None
 
 
-def up_since(connection: sa.Connection) -> sa.ColumnElement[float]:
+def server_start_time(connection: sa.Connection) -> sa.ColumnElement[float]:
     """When the database was started, in seconds since 1970; 0 for SQLite, which no start can interrupt."""
     if connection.dialect.name == "sqlite":
         return sa.literal(0.0)

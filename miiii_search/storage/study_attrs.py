@@ -30,7 +30,7 @@ PAUSED_KEY = "miiii:paused_at"
 """When it was paused; there while it is."""
 SELECTED_KEY = "miiii:selected"
 """Which configurations got further replicates, and how many trials there are since; see `selecting`."""
-PLACE_KEY = "miiii:artifacts"
+ARTIFACT_STORE_KEY = "miiii:artifacts"
 """The place of its artifacts, if that is not the database; see `places`."""
 REVISION_KEY = "miiii:revision"
 """A random text, replaced whenever rows of ended trials are rewritten; see `revisions`."""
@@ -43,7 +43,7 @@ def read(connection: sa.Connection, study_id: int, *keys: str) -> dict[str, Any]
     return {row.key: json.loads(row.value_json) for row in connection.execute(query)}
 
 
-def of_all_studies(connection: sa.Connection, key: str) -> list[Any]:
+def read_from_all_studies(connection: sa.Connection, key: str) -> list[Any]:
     """The attribute's value in each study of the database that has it."""
     table = schema.study_system_attributes
     query = sa.select(table.c.value_json).where(table.c.key == key)

@@ -33,16 +33,16 @@ from optuna.trial import TrialState
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import replace_file
 from miiii_search.storage import deleted_studies, schema, study_attrs
-from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_place
-from miiii_search.storage.artifacts import STUDY_PREFIX, TRIAL_PREFIX, linked
-from miiii_search.storage.database import ARTIFACT_LIMIT, Database
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_store
+from miiii_search.storage.artifacts import STUDY_ARTIFACT_PREFIX, TRIAL_ARTIFACT_PREFIX, linked_artifact_ids
+from miiii_search.storage.database import MAX_ARTIFACT_BYTES, Database
 from miiii_search.storage.revisions import renew_revision
 from miiii_search.storage.study_attrs import (
+    ARTIFACT_STORE_KEY,
     CREATED_KEY,
     ID_KEY,
     ORIGINS_KEY,
     PAUSED_KEY,
-    PLACE_KEY,
     SELECTED_KEY,
     SPEC_KEY,
     STARTED_KEY,
@@ -54,7 +54,7 @@ MANIFEST, STUDY = "manifest.json", "study.json"
 
 JSON_LIMIT = 2**30
 """Bytes of study.json: 5,000 trials have some 30 MB."""
-FILE_LIMIT = max(ARTIFACT_LIMIT, 2**28)
+FILE_LIMIT = max(MAX_ARTIFACT_BYTES, 2**28)
 """Bytes of one artifact or checkpoint; the largest of the paper's has 19 MB."""
 MANIFEST_LIMIT = 2**26
 
@@ -172,21 +172,23 @@ def _write(connection: sa.Connection, study: Study, writer: _Writer) -> tuple[st
         "name": study.name,
         "exported_at": study_attrs.now(connection),
         "study": {
-            t.name: _rows(connection, t, t.c.study_id == study_id) for t in (*schema.OF_STUDIES, schema.device_time)
+            t.name: _rows(connection, t, t.c.study_id == study_id) for t in (*schema.STUDY_TABLES, schema.device_time)
         },
         "trials": _rows(connection, trials, trials.c.study_id == study_id, keep="trial_id"),
-        "of_trials": {t.name: _rows(connection, t, t.c.trial_id.in_(ids), keep="trial_id") for t in schema.OF_TRIALS},
+        "of_trials": {
+            t.name: _rows(connection, t, t.c.trial_id.in_(ids), keep="trial_id") for t in schema.TRIAL_TABLES
+        },
     }
     for row in tree["trials"]:
         if row["state"] == TrialState.RUNNING.name:
             row["state"] = TrialState.WAITING.name
     tree["artifacts"], tree["checkpoints"], missing = [], [], list[str]()
     artifacts, checkpoints = schema.artifacts, schema.checkpoints
-    for artifact_id in linked(connection, study_id):
+    for artifact_id in linked_artifact_ids(connection, study_id):
         query = sa.select(artifacts.c.data).where(artifacts.c.artifact_id == artifact_id)
         data = connection.execute(query).scalar_one_or_none()
-        if data is None and study.place is not None:
-            data = _read_from(study.place, artifact_id)
+        if data is None and study.artifact_store_url is not None:
+            data = _read_from(study.artifact_store_url, artifact_id)
         if data is not None:
             tree["artifacts"].append({"artifact_id": artifact_id, "file": writer.add_file(data)})
         else:
@@ -205,15 +207,17 @@ def _write(connection: sa.Connection, study: Study, writer: _Writer) -> tuple[st
     return tuple(missing)
 
 
-def _read_from(place: str, artifact_id: str) -> bytes | None:
+def _read_from(store_url: str, artifact_id: str) -> bytes | None:
     """An artifact outside of the database; None if nobody has it. Raises `MiiiiSearchError` if the place is down."""
     try:
-        with open_place(place).open_reader(artifact_id) as reader:
+        with open_store(store_url).open_reader(artifact_id) as reader:
             return bytes(reader.read())
     except ArtifactNotFound:
         return None
     except ArtifactStoreUnavailableError as error:
-        raise MiiiiSearchError(f"cannot read artifacts of the study from {place}: {error}; is it reachable?") from None
+        raise MiiiiSearchError(
+            f"cannot read artifacts of the study from {store_url}: {error}; is it reachable?"
+        ) from None
 
 
 def _rows(connection: sa.Connection, table: Any, where: Any, keep: str = "") -> list[dict[str, Any]]:
@@ -271,7 +275,7 @@ def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reade
     studies, trials = schema.studies, schema.trials
     if connection.execute(sa.select(studies.c.study_id).where(studies.c.study_name == name)).first():
         raise MiiiiSearchError(f"there is a study `{name}` already; import it under another name with --study")
-    deleted_studies.forget(connection, name)
+    deleted_studies.clear_deletion(connection, name)
     inserted = sa.insert(studies).values(study_name=name).returning(studies.c.study_id)
     study_id = connection.execute(inserted).scalar_one()
     numbers = {int(row["trial_id"]): int(row["number"]) for row in tree["trials"]}
@@ -282,12 +286,14 @@ def _insert(connection: sa.Connection, name: str, tree: Mapping[str, Any], reade
     found = {row.number: row.trial_id for row in connection.execute(query)}
     ids = {old: found[number] for old, number in numbers.items()}
     renamed = _insert_artifacts(connection, tree, reader)
-    for table in schema.OF_STUDIES:
+    for table in schema.STUDY_TABLES:
         # Artifacts are in the database now; and the study that was exported, which has the id, may still be there.
-        kept = [row for row in tree["study"][table.name] if row.get("key") not in (PLACE_KEY, ID_KEY, ORIGINS_KEY)]
+        kept = [
+            row for row in tree["study"][table.name] if row.get("key") not in (ARTIFACT_STORE_KEY, ID_KEY, ORIGINS_KEY)
+        ]
         rows = [_rewritten(row, ids, renamed) for row in kept]
         _insert_rows(connection, table, rows, lambda row: {"study_id": study_id})
-    for table in schema.OF_TRIALS:
+    for table in schema.TRIAL_TABLES:
         rows = [{**_rewritten(row, {}, renamed), "trial_id": row["trial_id"]} for row in tree["of_trials"][table.name]]
         _insert_rows(connection, table, rows, lambda row: {"trial_id": ids[row["trial_id"]]})
     ledger = tree["study"][schema.device_time.name]
@@ -316,7 +322,7 @@ def _insert_artifacts(connection: sa.Connection, tree: Mapping[str, Any], reader
     """Stores the artifacts; returns the new ids of those whose own is taken: the study is there under another name."""
     table, renamed = schema.artifacts, {}
     for row in tree["artifacts"]:
-        artifact_id, data = str(uuid.UUID(row["artifact_id"])), reader.data(row["file"], ARTIFACT_LIMIT)
+        artifact_id, data = str(uuid.UUID(row["artifact_id"])), reader.data(row["file"], MAX_ARTIFACT_BYTES)
         if connection.execute(sa.select(table.c.artifact_id).where(table.c.artifact_id == artifact_id)).first():
             renamed[artifact_id] = str(uuid.uuid4())
         values = {"artifact_id": renamed.get(artifact_id, artifact_id), "data": data}
@@ -332,7 +338,7 @@ def _rewritten(row: Mapping[str, Any], ids: Mapping[int, int], renamed: Mapping[
     if (of_trial := _TRIAL_KEY.fullmatch(key)) and int(of_trial[2]) in ids:
         key = f"{of_trial[1]}{ids[int(of_trial[2])]}{of_trial[3]}"
     artifact_id = key.rpartition(":")[2]
-    if key.startswith((TRIAL_PREFIX, STUDY_PREFIX)) and artifact_id in renamed:
+    if key.startswith((TRIAL_ARTIFACT_PREFIX, STUDY_ARTIFACT_PREFIX)) and artifact_id in renamed:
         key = key.replace(artifact_id, renamed[artifact_id])
         value = value.replace(artifact_id, renamed[artifact_id])
     return {"key": key, "value_json": value}

@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
-from miiii_search.storage.artifact_stores import check_place, remove_from
-from miiii_search.storage.artifacts import TRIAL_PREFIX, attached, detach
+from miiii_search.storage.artifact_stores import check_store, remove_artifacts
+from miiii_search.storage.artifacts import TRIAL_ARTIFACT_PREFIX, delete_attachments, find_attachments
 from miiii_search.storage.revisions import renew_revision
 from miiii_search.study.snapshots import check_database, trial_folder
 from miiii_search.study.study import Study
@@ -35,27 +35,27 @@ def cleanup(study: Study, keep_records: int, *, dry_run: bool = False) -> Remove
     In one transaction, links and bytes together, so that nothing points to what is gone. Called twice, it does no more.
     Raises `MiiiiSearchError` if the study was deleted, or the place of its artifacts is down.
     """
-    check_place(study.place)
+    check_store(study.artifact_store_url)
     with study.database.transaction() as connection:
         study.lock(connection)
         attributes, artifacts = schema.trial_system_attributes, schema.artifacts
         ids = _ended(connection, study.study_id)[keep_records:]
-        of_rest = attributes.c.trial_id.in_(ids) & attributes.c.key.like(f"{TRIAL_PREFIX}%")
+        of_rest = attributes.c.trial_id.in_(ids) & attributes.c.key.like(f"{TRIAL_ARTIFACT_PREFIX}%")
         links = connection.execute(sa.select(attributes.c.trial_id, attributes.c.key).where(of_rest)).all()
-        later = attached(connection, study.study_id, ids)
-        names = [*(row.key.removeprefix(TRIAL_PREFIX) for row in links), *(file.artifact_id for file in later)]
+        later = find_attachments(connection, study.study_id, ids)
+        names = [*(row.key.removeprefix(TRIAL_ARTIFACT_PREFIX) for row in links), *(file.artifact_id for file in later)]
         files = artifacts.c.artifact_id.in_(names)
         size = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(artifacts.c.data)), 0)).where(files)
         trials = {row.trial_id for row in links} | {file.trial_id for file in later}
         removed = Removed(len(trials), len(names), int(connection.execute(size).scalar_one()))
         if not dry_run:
-            detach(connection, study.study_id, later)
+            delete_attachments(connection, study.study_id, later)
             connection.execute(sa.delete(attributes).where(of_rest))
             connection.execute(sa.delete(artifacts).where(files))
             if names:
                 renew_revision(connection, study.study_id)
     if not dry_run:
-        remove_from(study.place, names)
+        remove_artifacts(study.artifact_store_url, names)
     return removed
 
 

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import deleted_studies, schema
-from miiii_search.storage.artifact_stores import check_place, remove_from
-from miiii_search.storage.artifacts import linked
+from miiii_search.storage.artifact_stores import check_store, remove_artifacts
+from miiii_search.storage.artifacts import linked_artifact_ids
 from miiii_search.study.study import Study
 
 
@@ -43,7 +43,7 @@ def delete(study: Study, *, force: bool = False) -> Holdings:
     """
     if not force:
         try:
-            check_place(study.place)
+            check_store(study.artifact_store_url)
         except MiiiiSearchError as error:
             raise MiiiiSearchError(
                 f"{error}; delete the study all the same with --force, and its artifacts stay"
@@ -57,8 +57,8 @@ def delete(study: Study, *, force: bool = False) -> Holdings:
                 "or delete it all the same with --force"
             )
         files = _delete(connection, study.study_id)
-        deleted_studies.remember(connection, study.name)
-    remove_from(study.place, files)
+        deleted_studies.record_deletion(connection, study.name)
+    remove_artifacts(study.artifact_store_url, files)
     return found
 
 
@@ -67,7 +67,7 @@ def _holdings(connection: sa.Connection, study_id: int) -> Holdings:
     artifacts, checkpoints, leases = schema.artifacts, schema.checkpoints, schema.leases
     files = connection.execute(
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.length(artifacts.c.data)), 0)).where(
-            artifacts.c.artifact_id.in_(linked(connection, study_id))
+            artifacts.c.artifact_id.in_(linked_artifact_ids(connection, study_id))
         )
     ).one()
     saved = connection.execute(
@@ -94,12 +94,12 @@ def _delete(connection: sa.Connection, study_id: int) -> list[str]:
         sa.select(leases.c.trial_id).where(leases.c.study_id == study_id).order_by(leases.c.trial_id).with_for_update()
     )
     connection.execute(sa.delete(leases).where(leases.c.study_id == study_id))
-    files = linked(connection, study_id)
+    files = linked_artifact_ids(connection, study_id)
     connection.execute(sa.delete(schema.artifacts).where(schema.artifacts.c.artifact_id.in_(files)))
     ids = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id)
-    of_trials: tuple[Any, ...] = (schema.checkpoints, *schema.OF_TRIALS, schema.trial_heartbeats)
+    of_trials: tuple[Any, ...] = (schema.checkpoints, *schema.TRIAL_TABLES, schema.trial_heartbeats)
     for table in of_trials:
         connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
-    for table in (schema.device_time, schema.trials, *schema.OF_STUDIES, schema.studies):
+    for table in (schema.device_time, schema.trials, *schema.STUDY_TABLES, schema.studies):
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))
     return files

@@ -62,11 +62,11 @@ VARIABLE = '--storage "$MIIII_STORAGE"'
 
 
 def _storage_option(url: URL) -> list[str]:
-    from miiii_search.storage.database import redacted
+    from miiii_search.storage.database import redact_url
 
     if _named_by_environment(url) or (not _environment() and url == _parsed(DEFAULT_STORAGE)):
         return []
-    shown = redacted(url)
+    shown = redact_url(url)
     if _parsed(shown) != url:
         return [VARIABLE]
     return [f"--storage {shlex.quote(shown)}"]

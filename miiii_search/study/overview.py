@@ -14,12 +14,12 @@ from optuna.trial import TrialState
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
-from miiii_search.storage.deleted_studies import read_deleted
+from miiii_search.storage.deleted_studies import read_deletions
 from miiii_search.storage.study_attrs import CREATED_KEY, PAUSED_KEY, PROGRAMS_KEY, SELECTED_KEY, SPEC_KEY
 from miiii_search.study.status import who_is_missing
 from miiii_search.study.study import expected_trials, has_all_trials, parse_spec
 from miiii_search.training.version import TRAINING_PROGRAM
-from miiii_search.trial_queue.budget import read_usage, spent
+from miiii_search.trial_queue.budget import exhausted_limit, read_usage
 from miiii_search.trial_queue.leases import find_abandoned
 
 ORDER = ("waiting", "running", "complete", "pruned", "fail")
@@ -79,7 +79,7 @@ def list_studies(database: Database) -> list[StudyOverview]:
 def list_deleted(database: Database) -> dict[str, datetime]:
     """When each deleted study was deleted, by name; without those that were created again."""
     with database.engine.connect() as connection:
-        return read_deleted(connection)
+        return read_deletions(connection)
 
 
 def _state(
@@ -98,7 +98,7 @@ def _state(
         return "of another version", total
     selection = known.get(SELECTED_KEY)
     ended = not counts["waiting"] and has_all_trials(spec, selection, total)
-    over = spec.budget.has_limits and spent(spec.budget, read_usage(connection, study_id)) is not None
+    over = spec.budget.has_limits and exhausted_limit(spec.budget, read_usage(connection, study_id)) is not None
     if not counts["running"] and (ended or over):
         state = "done"
     elif PAUSED_KEY in known:

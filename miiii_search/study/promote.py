@@ -13,7 +13,7 @@ from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import SELECTED_KEY, SPEC_KEY
 from miiii_search.study.points import read_points, without_known
 from miiii_search.study.study import REPLICATE_KEY, Study, insert_trials, parse_spec
-from miiii_search.trial_queue.budget import read_usage, spent
+from miiii_search.trial_queue.budget import exhausted_limit, read_usage
 
 
 def queue_further_seeds(study: Study) -> str | None:
@@ -34,7 +34,7 @@ def queue_further_seeds(study: Study) -> str | None:
             return None
         if any(counts.get(state) for state in (TrialState.WAITING, TrialState.RUNNING)):
             return None
-        if spec.budget.has_limits and spent(spec.budget, read_usage(connection, study.study_id)) is not None:
+        if spec.budget.has_limits and exhausted_limit(spec.budget, read_usage(connection, study.study_id)) is not None:
             return None
         known, n_trials = read_points(connection, study.study_id), sum(counts.values())
         best = _best_firsts(connection, study.study_id, spec.replicates.top)

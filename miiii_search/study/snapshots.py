@@ -38,7 +38,7 @@ def check_database(folder: Path, study: Study) -> None:
     """
     path = study_folder(folder, study) / DATABASE
     with suppress(FileNotFoundError):
-        if path.read_text().strip() != study.database.instance():
+        if path.read_text().strip() != study.database.instance_id():
             raise MiiiiSearchError(
                 f"the snapshots in {path.parent} are of another database than {study.database}; one may be a copy of "
                 f"the other: give another --snapshots, or, if the database was moved, remove {path}"
@@ -53,7 +53,7 @@ def claim_folder(folder: Path, study: Study) -> None:
     check_database(folder, study)
     own = study_folder(folder, study)
     own.mkdir(parents=True, exist_ok=True)
-    write_file(own / DATABASE, f"{study.database.instance()}\n")
+    write_file(own / DATABASE, f"{study.database.instance_id()}\n")
 
 
 def read_snapshots(folder: Path, study: Study, trial: FrozenTrial) -> tuple[dict[int, Path], list[str]]:

@@ -20,8 +20,8 @@ from miiii_search.study.hints import hint
 from miiii_search.study.points import points_of
 from miiii_search.study.replicates import MEDIAN, Ended, SeedStats, standings
 from miiii_search.study.study import Study, expected_trials, has_all_trials
-from miiii_search.trial_queue.budget import read_usage, spent
-from miiii_search.trial_queue.leases import Abandoned, find_abandoned
+from miiii_search.trial_queue.budget import exhausted_limit, read_usage
+from miiii_search.trial_queue.leases import AbandonedTrial, find_abandoned
 
 CONFIGURATIONS = 20
 """Configurations that `status --json` lists of a study with replicates."""
@@ -95,7 +95,7 @@ class Status:
     """Why workers of this version do not train the study, if they do not."""
     standings: list[SeedStats] = field(default_factory=list)
     """The configurations over their seeds, best first; none where each has one seed."""
-    abandoned: list[Abandoned] = field(default_factory=list)
+    abandoned: list[AbandonedTrial] = field(default_factory=list)
     """Trials that wait for a coordinator to take them back."""
     waits_for: str | None = None
     """Who is missing for the study to go on: a worker, or a coordinator."""
@@ -238,7 +238,7 @@ def read_status(study: Study, pruned: int | None = None) -> Status:
     return StatusReader(study).read(pruned)
 
 
-def _advice(study: Study, waits_for: str | None, abandoned: list[Abandoned]) -> str | None:
+def _advice(study: Study, waits_for: str | None, abandoned: list[AbandonedTrial]) -> str | None:
     if waits_for is None and not abandoned:
         return None
     command = "work" if waits_for == A_WORKER and not abandoned else "coordinate"
@@ -266,7 +266,9 @@ def _read_budget(study: Study) -> tuple[dict[str, tuple[float, float]], str | No
         "wall_hours": usage.wall_seconds / 3600,
     }
     known = {name: getattr(limits, name) for name in used}
-    return {name: (used[name], limit) for name, limit in known.items() if limit is not None}, spent(limits, usage)
+    return {name: (used[name], limit) for name, limit in known.items() if limit is not None}, exhausted_limit(
+        limits, usage
+    )
 
 
 def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:

@@ -35,11 +35,11 @@ from miiii_search.storage.database import Database
 from miiii_search.storage.retry import is_read_only
 from miiii_search.storage.revisions import renew_revision
 from miiii_search.storage.study_attrs import (
+    ARTIFACT_STORE_KEY,
     CREATED_KEY,
     ID_KEY,
     ORIGINS_KEY,
     PAUSED_KEY,
-    PLACE_KEY,
     PROGRAMS_KEY,
     SELECTED_KEY,
     SPEC_KEY,
@@ -47,7 +47,7 @@ from miiii_search.storage.study_attrs import (
 )
 from miiii_search.study.hints import hint
 from miiii_search.training.version import TRAINING_PROGRAM
-from miiii_search.trial_queue.budget import spent_by_now
+from miiii_search.trial_queue.budget import read_exhausted_limit
 from miiii_search.trial_queue.leases import SHAPE_KEY
 
 REPLICATE_KEY = "miiii:replicate"
@@ -78,7 +78,7 @@ class Study:
     version: str | None = None
     """Of the package that created it, if it told."""
     paused: bool = False
-    place: str | None = None
+    artifact_store_url: str | None = None
     """Of its artifacts; None is the database."""
     created_at: float | None = None
     """By the database's clock."""
@@ -199,7 +199,7 @@ class Study:
             return False
         if not counts[TrialState.WAITING] and has_all_trials(self.spec, self.selection, sum(counts.values())):
             return True
-        return spent_by_now(self.database, self.study_id, self.spec.budget) is not None
+        return read_exhausted_limit(self.database, self.study_id, self.spec.budget) is not None
 
     @property
     def awaits_selection(self) -> bool:
@@ -291,11 +291,12 @@ def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
 
 
 def create_study(
-    database: Database, name: str, spec: StudySpec, place: str | None = None, *, again: bool = True
+    database: Database, name: str, spec: StudySpec, artifact_store_url: str | None = None, *, again: bool = True
 ) -> Study:
     """Creates the study and its queue in one transaction; with the same spec, the second time does nothing.
 
-    `place` is where a new study keeps its artifacts; see `places.parse_place`. One that exists keeps its own.
+    `artifact_store_url` says where a new study keeps its artifacts; see `artifact_stores.parse_store_url`. An
+    existing study keeps its own.
     With `again` a study that was deleted is created again.
 
     Raises `MiiiiSearchError` if a study of this name has another spec (naming every difference), or is not ours, and
@@ -304,7 +305,7 @@ def create_study(
     check_name(name)
     if not again:
         check_not_deleted(database, name)
-    while (created := _create_study(database, name, spec, place, again)) is None:
+    while (created := _create_study(database, name, spec, artifact_store_url, again)) is None:
         pass  # somebody deleted it between two of our transactions
     study_id, stored = created
     if stored != spec and (differences := difference(stored, spec)):
@@ -316,7 +317,7 @@ def create_study(
 
 
 def _create_study(
-    database: Database, name: str, spec: StudySpec, place: str | None, again: bool
+    database: Database, name: str, spec: StudySpec, artifact_store_url: str | None, again: bool
 ) -> tuple[int, StudySpec] | None:
     """The study's id and its spec; None if somebody deleted it meanwhile."""
     storage = database.optuna
@@ -336,11 +337,11 @@ def _create_study(
         if not schema.lock_study(connection, study_id):
             return None
         found = study_attrs.read(connection, study_id, SPEC_KEY)
-        deletion = None if again or found else deleted_studies.deletion_of(connection, name)
+        deletion = None if again or found else deleted_studies.deletion_error(connection, name)
         if found:
             stored = parse_spec(found[SPEC_KEY])
         elif deletion is not None:  # it was deleted since we looked: take back the row that we made
-            for table in (*schema.OF_STUDIES, schema.studies):
+            for table in (*schema.STUDY_TABLES, schema.studies):
                 connection.execute(sa.delete(table).where(table.c.study_id == study_id))
             stored = spec
         else:
@@ -351,11 +352,11 @@ def _create_study(
                 ).first()
             ):
                 raise MiiiiSearchError(f"study `{name}` was not created by miiii-search; choose another name")
-            _describe_study(connection, study_id, spec, place)
+            _describe_study(connection, study_id, spec, artifact_store_url)
             queue = spec.queue() if spec.is_queue else [(point, 0) for point in spec.first]
             if queue:
                 insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
-            deleted_studies.forget(connection, name)
+            deleted_studies.clear_deletion(connection, name)
             stored = spec
     if deletion is not None:
         raise deletion
@@ -366,7 +367,7 @@ def check_not_deleted(database: Database, name: str) -> None:
     """Raises `StudyDeletedError` if a study of this name was deleted and not created again."""
     with database.engine.connect() as connection:
         is_there = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
-        if connection.execute(is_there).first() is None and (error := deleted_studies.deletion_of(connection, name)):
+        if connection.execute(is_there).first() is None and (error := deleted_studies.deletion_error(connection, name)):
             raise error
 
 
@@ -484,7 +485,7 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
 
 def _open(database: Database, name: str, study_id: int) -> Study:
     keys = (
-        *(SPEC_KEY, VERSION_KEY, PROGRAMS_KEY, PAUSED_KEY, PLACE_KEY, SELECTED_KEY, ORIGINS_KEY),
+        *(SPEC_KEY, VERSION_KEY, PROGRAMS_KEY, PAUSED_KEY, ARTIFACT_STORE_KEY, SELECTED_KEY, ORIGINS_KEY),
         *IDENTITY_KEYS,
     )
     with database.engine.connect() as connection:
@@ -498,7 +499,7 @@ def _open(database: Database, name: str, study_id: int) -> Study:
         _stored_spec(name, found),
         found.get(VERSION_KEY),
         PAUSED_KEY in found,
-        found.get(PLACE_KEY),
+        found.get(ARTIFACT_STORE_KEY),
         found.get(CREATED_KEY),
         found.get(SELECTED_KEY),
         programs=_programs(found),
@@ -558,14 +559,14 @@ def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
     return validate(StudySpec, tree, "the study's spec")
 
 
-def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec, place: str | None) -> None:
+def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec, artifact_store_url: str | None) -> None:
     values = {
         ID_KEY: new_id(),
         VERSION_KEY: version("miiii-search"),
         PROGRAMS_KEY: [TRAINING_PROGRAM],
         CREATED_KEY: study_attrs.now(connection),
         "study:metric_names": [METRIC],
-        **({PLACE_KEY: place} if place else {}),
+        **({ARTIFACT_STORE_KEY: artifact_store_url} if artifact_store_url else {}),
     }
     study_attrs.write(connection, study_id, values)
     renew_revision(connection, study_id)

@@ -71,7 +71,7 @@ def count_solved(connection: sa.Connection, study_id: int) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def spent(budget: Budget, usage: Usage) -> str | None:
+def exhausted_limit(budget: Budget, usage: Usage) -> str | None:
     """Which part of the budget is used up, in words, if one is."""
     if budget.solved is not None and usage.solved >= budget.solved:
         return f"{usage.solved} trials are solved, as many as the budget asks for"
@@ -82,12 +82,12 @@ def spent(budget: Budget, usage: Usage) -> str | None:
     return None
 
 
-def spent_by_now(database: Database, study_id: int, budget: Budget) -> str | None:
+def read_exhausted_limit(database: Database, study_id: int, budget: Budget) -> str | None:
     """`spent`, as the database knows it now; asks nothing where the budget is of trials alone."""
     if not budget.has_limits:
         return None
     with database.engine.connect() as connection:
-        return spent(budget, read_usage(connection, study_id))
+        return exhausted_limit(budget, read_usage(connection, study_id))
 
 
 class BudgetReservation:
@@ -115,7 +115,7 @@ class BudgetReservation:
         self._ask_at = 0.0
         self._spent: str | None = None
 
-    def over(self, margin: float) -> str | None:
+    def stop_reason(self, margin: float) -> str | None:
         """Why training is to end now, in words, where ending it takes so many seconds; None while it need not."""
         if self._spent is not None or not self._budget.has_limits or self._since is None or self.seconds_left > margin:
             return self._spent
@@ -132,22 +132,22 @@ class BudgetReservation:
         return min(reserved, self._wall_end - now)
 
     @property
-    def is_granted(self) -> bool:
+    def may_claim(self) -> bool:
         """Whether trials may be claimed: not before `ask` has been answered."""
         return not self._budget.has_limits or self._since is not None
 
-    def extend(self, budget: Budget) -> None:
+    def set_budget(self, budget: Budget) -> None:
         """Goes by a larger budget from now on."""
         if budget != self._budget:
             self._budget, self._spent, self._ask_at = budget, None, 0.0
 
-    def is_due(self, margin: float) -> bool:
+    def needs_update(self, margin: float) -> bool:
         """Whether the database is to be asked again: from time to time, and before training would be `over`."""
         if not self._budget.has_limits or self._spent is not None:
             return False
         return self._clock() >= self._ask_at or self.seconds_left <= margin
 
-    def ask(self, margin: float = 0.0) -> None:
+    def update(self, margin: float = 0.0) -> None:
         """Looks at what all workers have used, and reserves more where that is due.
 
         To be called before the first trial is claimed, and then whenever it `is_due`. Called twice, it does no more.
@@ -169,7 +169,7 @@ class BudgetReservation:
         if self._budget.wall_hours is not None:
             self._wall_end = now + 3600 * self._budget.wall_hours - usage.wall_seconds
         others = Usage(usage.solved, 0.0, usage.wall_seconds)  # of device time it knows by what it could reserve
-        self._spent = spent(self._budget, others)
+        self._spent = exhausted_limit(self._budget, others)
         self._ask_at = now + min(ASK_SECONDS, self.seconds_left / 2)
 
     def _reserve(self, connection: sa.Connection, usage: Usage, margin: float) -> float:
@@ -187,7 +187,7 @@ class BudgetReservation:
         self._write(connection, written + seconds)
         return written + seconds
 
-    def pause(self) -> None:
+    def release(self) -> None:
         """Gives back what was reserved and is not needed, since nothing is trained for now. `ask` begins anew.
 
         Not to be called when training ended because the budget was `over`: its last seconds would seem to be left.

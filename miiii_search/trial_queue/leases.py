@@ -53,7 +53,7 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
-class Abandoned:
+class AbandonedTrial:
     """A running trial whose worker is gone, and that no coordinator has taken back yet."""
 
     study_id: int
@@ -73,22 +73,39 @@ def claim(
     database: Database,
     study_id: int,
     worker: str,
-    seconds: float,
-    shapes: Collection[str] = (),
-    unfit: Collection[str] = (),
+    lease_seconds: float,
+    *,
     n: int = 1,
-    first: Sequence[int] = (),
+    first_ids: Sequence[int] = (),
+    preferred_shapes: Collection[str] = (),
+    excluded_shapes: Collection[str] = (),
 ) -> list[Lease]:
-    """Takes the first `n` WAITING trials, by preference of the given shapes and none of an unfit one, and leases them.
+    """Claim up to `n` WAITING trials: set them RUNNING and lease them, in one transaction.
 
-    The trials with the ids `first` come before all others, in that order. Returns fewer where the queue holds fewer,
-    and none of a paused study. Called twice, it takes others; two workers never get the same one.
+    Called twice, it claims further trials. Two workers never get the same trial. If the connection is lost on the
+    way, trials may have been claimed without an answer; they return to the queue when their leases expire.
+
+    Args:
+        database: The database of the study.
+        study_id: Optuna's id of the study.
+        worker: Name of the worker.
+        lease_seconds: Duration of the leases.
+        n: Maximum number of trials.
+        first_ids: Ids of trials that come before all others, in this order.
+        preferred_shapes: Shapes (values of `SHAPE_KEY`) whose trials come before the remaining ones.
+        excluded_shapes: Shapes whose trials are not claimed.
+
+    Returns:
+        The leases, in the order of the queue. Fewer than `n` if the queue holds fewer; none if the study is paused.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable; see `storage.retry.is_outage`.
     """
-    preferred = [json.dumps(shape) for shape in shapes]
-    refused = [json.dumps(shape) for shape in unfit]
+    preferred = [json.dumps(shape) for shape in preferred_shapes]
+    excluded = [json.dumps(shape) for shape in excluded_shapes]
     preference = sa.case((trial_system_attributes.c.value_json.in_(preferred), 0), else_=1)
-    ranked = {trial_id: place for place, trial_id in enumerate(first)}
-    places = [sa.case(ranked, value=trials.c.trial_id, else_=len(ranked))] if ranked else []
+    ranks = {trial_id: rank for rank, trial_id in enumerate(first_ids)}
+    rank = [sa.case(ranks, value=trials.c.trial_id, else_=len(ranks))] if ranks else []
     first_waiting = (
         sa.select(trials.c.trial_id, trials.c.number)
         .outerjoin(
@@ -96,14 +113,14 @@ def claim(
             (trial_system_attributes.c.trial_id == trials.c.trial_id) & (trial_system_attributes.c.key == SHAPE_KEY),
         )
         .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
-        # A trial that Optuna's own enqueue_trial made has no shape.
-        .where(sa.func.coalesce(trial_system_attributes.c.value_json, "").not_in(refused))
-        .order_by(*places, preference, trials.c.number)
+        # A trial that Optuna's enqueue_trial created has no shape.
+        .where(sa.func.coalesce(trial_system_attributes.c.value_json, "").not_in(excluded))
+        .order_by(*rank, preference, trials.c.number)
         .limit(n)
         .with_for_update(skip_locked=True, of=trials)
     )
     with database.transaction() as connection:
-        # Whoever pauses or deletes the study waits for claims under way, and later ones find what it did.
+        # Pausing or deleting the study waits for claims in progress; later claims see the change.
         schema.lock_study(connection, study_id, shared=True)
         if study_attrs.read(connection, study_id, PAUSED_KEY):
             return []
@@ -115,7 +132,7 @@ def claim(
             .where(trials.c.trial_id.in_([row.trial_id for row in rows]))
             .values(state=TrialState.RUNNING, datetime_start=utc_now())
         )
-        return grant(connection, study_id, [(row.trial_id, row.number) for row in rows], worker, seconds)
+        return grant(connection, study_id, [(row.trial_id, row.number) for row in rows], worker, lease_seconds)
 
 
 def grant(
@@ -207,7 +224,7 @@ def release(connection: sa.Connection, lease: Lease) -> None:
     connection.execute(sa.delete(leases).where(leases.c.token == lease.token))
 
 
-def hand_back(database: Database, held: Collection[Lease]) -> list[int]:
+def requeue_leases(database: Database, held: Collection[Lease]) -> list[int]:
     """Puts trials back into the queue, as themselves; returns the numbers of those that were still held."""
     with database.transaction() as connection:
         # In the order in which the thread beside this one renews them.
@@ -217,7 +234,7 @@ def hand_back(database: Database, held: Collection[Lease]) -> list[int]:
         return _requeue(connection, trial_ids)
 
 
-def finished(database: Database, trial_ids: Collection[int]) -> set[int]:
+def find_finished(database: Database, trial_ids: Collection[int]) -> set[int]:
     """Those of the trials that have ended, or are gone; asks nothing for none."""
     if not trial_ids:
         return set()
@@ -241,7 +258,10 @@ def requeue_overdue(database: Database, study_id: int) -> list[int]:
             sa.select(leases.c.trial_id)
             .where(leases.c.study_id == study_id, leases.c.expires_at < schema.now(connection))
             # While the database was down nobody could renew: workers get a whole period to come back.
-            .where(schema.up_since(connection) + (leases.c.expires_at - leases.c.renewed_at) < schema.now(connection))
+            .where(
+                schema.server_start_time(connection) + (leases.c.expires_at - leases.c.renewed_at)
+                < schema.now(connection)
+            )
             .with_for_update(skip_locked=True)
         )
         expired = list(connection.execute(overdue).scalars())
@@ -256,7 +276,7 @@ def requeue_overdue(database: Database, study_id: int) -> list[int]:
         return _requeue(connection, [*expired, *ownerless.scalars()])
 
 
-def find_abandoned(connection: sa.Connection, study_id: int | None = None) -> list[Abandoned]:
+def find_abandoned(connection: sa.Connection, study_id: int | None = None) -> list[AbandonedTrial]:
     """Returns the trials that a coordinator, if one ran, would have taken back by now; by study and number.
 
     Of one study, or of all. They are those of `requeue_overdue`, once their leases have been overdue for
@@ -266,7 +286,7 @@ def find_abandoned(connection: sa.Connection, study_id: int | None = None) -> li
     period = leases.c.expires_at - leases.c.renewed_at
     is_overdue = sa.and_(
         leases.c.expires_at + TAKEN_BACK_SECONDS < clock,
-        schema.up_since(connection) + period + TAKEN_BACK_SECONDS < clock,
+        schema.server_start_time(connection) + period + TAKEN_BACK_SECONDS < clock,
     )
     query = (
         sa.select(trials.c.study_id, trials.c.number, leases.c.worker, (clock - leases.c.renewed_at).label("silent"))
@@ -276,10 +296,12 @@ def find_abandoned(connection: sa.Connection, study_id: int | None = None) -> li
     )
     if study_id is not None:
         query = query.where(trials.c.study_id == study_id)
-    return [Abandoned(row.study_id, row.number, row.worker, row.silent or 0.0) for row in connection.execute(query)]
+    return [
+        AbandonedTrial(row.study_id, row.number, row.worker, row.silent or 0.0) for row in connection.execute(query)
+    ]
 
 
-def describe_abandoned(found: Sequence[Abandoned]) -> str:
+def describe_abandoned(found: Sequence[AbandonedTrial]) -> str:
     """Returns which trials wait for a coordinator, and whose they were, as a part of a sentence."""
     numbers = ", ".join(str(trial.number) for trial in found[:NAMED]) + " and others" * (len(found) > NAMED)
     silent = max(trial.silent_seconds for trial in found)
@@ -294,7 +316,7 @@ def describe_abandoned(found: Sequence[Abandoned]) -> str:
     )
 
 
-def studies_with_overdue(connection: sa.Connection) -> list[tuple[int, str, float]]:
+def find_studies_with_overdue(connection: sa.Connection) -> list[tuple[int, str, float]]:
     """(id, name, seconds of a lease) of the studies of ours with RUNNING trials whose lease is overdue or missing."""
     is_held = sa.exists().where(leases.c.trial_id == trials.c.trial_id, leases.c.expires_at >= schema.now(connection))
     known, studies = schema.study_system_attributes, schema.studies

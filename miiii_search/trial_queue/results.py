@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.storage import notes, schema
-from miiii_search.storage.artifacts import Artifact, attach
+from miiii_search.storage.artifacts import Artifact, store_artifact
 from miiii_search.storage.database import Database
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import count_solved
@@ -39,16 +39,16 @@ class TrialResult:
     """To be stored in the database."""
     is_solved: bool = False
     links: Mapping[str, str] = field(default_factory=dict)
-    """Attributes that tell of artifacts that are stored elsewhere already; see `artifacts.link`."""
+    """Attributes that tell of artifacts that are stored elsewhere already; see `artifacts.artifact_link`."""
 
 
-class Ending(Enum):
+class FinishStatus(Enum):
     """What became of writing a trial's end."""
 
     WRITTEN = "written"
-    LOST = "lost"
+    LEASE_LOST = "lease lost"
     """Its lease was lost; nothing was written."""
-    BEYOND = "beyond"
+    OVER_BUDGET = "over budget"
     """It would have been one more solved trial than the budget asks for: it is in the queue again."""
 
 
@@ -83,7 +83,7 @@ def report(
 
 def finish(
     database: Database, study_id: int, heartbeat: Heartbeat, outcome: TrialResult, solved_budget: int | None = None
-) -> Ending:
+) -> FinishStatus:
     """Writes all that is known of an ended trial, its artifacts included, and its state, in one transaction.
 
     `solved_budget` is how many solved trials the study may have at most. Called twice, since the first answer was
@@ -96,13 +96,13 @@ def finish(
         schema.lock_study(connection, study_id, shared=not counts)
         # For no time at all: the lease ends with this transaction.
         if not leases.renew(connection, [heartbeat], 0.0):
-            return Ending.WRITTEN if _was_ended_by(connection, lease) else Ending.LOST
+            return FinishStatus.WRITTEN if _was_ended_by(connection, lease) else FinishStatus.LEASE_LOST
         if counts and count_solved(connection, study_id) >= (solved_budget or 0):
             leases.requeue(connection, lease)
-            return Ending.BEYOND
+            return FinishStatus.OVER_BUDGET
         ended_by = {ENDED_BY_KEY: lease.token}
         _write_attributes(connection, schema.trial_system_attributes, lease.trial_id, ended_by)
-        links = {**outcome.links, **dict(attach(connection, artifact) for artifact in outcome.artifacts)}
+        links = {**outcome.links, **dict(store_artifact(connection, artifact) for artifact in outcome.artifacts)}
         _write_attributes(connection, schema.trial_system_attributes, lease.trial_id, links)
         _write_attributes(connection, schema.trial_user_attributes, lease.trial_id, outcome.attributes)
         note = notes.attributes(outcome.note, lease.trial_id)
@@ -119,10 +119,10 @@ def finish(
         )
         connection.execute(sa.delete(schema.checkpoints).where(schema.checkpoints.c.trial_id == lease.trial_id))
         leases.release(connection, lease)
-    return Ending.WRITTEN
+    return FinishStatus.WRITTEN
 
 
-def retry(database: Database, heartbeat: Heartbeat, retries: int, note: str) -> bool:
+def requeue_for_retry(database: Database, heartbeat: Heartbeat, retries: int, note: str) -> bool:
     """Puts a trial whose run went wrong back into the queue; `retries` is how often that has happened now.
 
     Returns False, and writes nothing, if the lease was lost.

@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import sqlalchemy as sa
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.storage.retry import is_lost
+from miiii_search.storage.retry import is_outage
 from miiii_search.study.study import Study
 from miiii_search.training.checkpoint import Checkpoint
-from miiii_search.trial_queue.leases import Heartbeat, Lease, finished
+from miiii_search.trial_queue.leases import Heartbeat, Lease, find_finished
 from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints, Policy, newest, share
 
 
@@ -65,7 +65,7 @@ class CheckpointWriter:
             self._local.remove_deleted_studies()
         except OSError as error:
             self._say(f"cannot remove the checkpoints of a deleted study: {error}")
-        for trial_id in finished(self._study.database, self._local.trial_ids()):
+        for trial_id in find_finished(self._study.database, self._local.trial_ids()):
             self.remove(trial_id)
 
     def drain(self, deadline: float) -> None:
@@ -104,7 +104,7 @@ class CheckpointWriter:
         try:
             share(self._study.database, heartbeat, epoch, data, self._study.spec.lease_seconds)
         except sa.exc.DBAPIError as error:
-            if not is_lost(error):
+            if not is_outage(error):
                 raise
             return
         self._shared_at[heartbeat.lease] = time.monotonic()

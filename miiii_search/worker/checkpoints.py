@@ -71,7 +71,7 @@ class LocalCheckpoints:
 
     def __init__(self, folder: Path, study: Study) -> None:
         self._database = study.database
-        self._of_database = folder / study.database.instance()
+        self._of_database = folder / study.database.instance_id()
         self.folder = self._of_database / study.identity
 
     def save(self, trial_id: int, epoch: int, data: bytes) -> None:
@@ -100,7 +100,7 @@ class LocalCheckpoints:
         """Removes what this machine still holds of studies that are no longer in the database. Raises `OSError`."""
         found = [path for path in self._of_database.glob("*") if re.fullmatch("[0-9a-f]{32}", path.name)]
         with self._database.engine.connect() as connection:  # after the folders, which are younger than their studies
-            known = study_attrs.of_all_studies(connection, ID_KEY)
+            known = study_attrs.read_from_all_studies(connection, ID_KEY)
         for folder in found:
             if folder.name not in known:
                 shutil.rmtree(folder)

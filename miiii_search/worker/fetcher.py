@@ -12,10 +12,10 @@ from functools import partial
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.study_spec import rungs
-from miiii_search.errors import MiiiiSearchError
+from miiii_search.errors import MiiiiSearchError, StorageUnavailableError
 from miiii_search.samplers.grid_ei import Ranking
 from miiii_search.samplers.optuna_samplers import SampledQueue
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError
+from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.study import Study, describe_point, shape_of
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.device import is_out_of_memory
@@ -87,7 +87,7 @@ class TrialFetcher:
         while (free := self.lanes - training - len(runs)) > 0:
             try:
                 found = self._retry.attempt(partial(self._claim, held, list(runs), free))
-            except DatabaseUnavailableError:
+            except StorageUnavailableError:
                 break  # what was claimed in spite of it comes back when its lease runs out
             if not found:
                 self._empty_until = time.monotonic() + IDLE_SECONDS
@@ -169,7 +169,16 @@ class TrialFetcher:
         if spec.sampler == "model" and not self._study.paused:
             own = {assignment.lease.trial_id: assignment.value for assignment in held if assignment.end}
             first = self._ranking.first(n, own, compiled, self._unfit)
-        claimed = leases.claim(database, self._study.study_id, self._worker, seconds, compiled, self._unfit, n, first)
+        claimed = leases.claim(
+            database,
+            self._study.study_id,
+            self._worker,
+            seconds,
+            n=n,
+            first_ids=first,
+            preferred_shapes=compiled,
+            excluded_shapes=self._unfit,
+        )
         if not claimed and self._sampled is not None:
             lease = self._sampled.claim(self._worker, seconds)
             claimed = [lease] if lease else []

@@ -18,21 +18,21 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 from safetensors.numpy import save
 
-from miiii_search.errors import reason
+from miiii_search.errors import StorageUnavailableError, reason
 from miiii_search.experiment.metrics import Metrics, accuracy_text, summarize
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 from miiii_search.runs.folder import RECORD, WEIGHTS
 from miiii_search.storage import schema
-from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_place
-from miiii_search.storage.artifacts import LEARNING_CURVES, Artifact, link
-from miiii_search.storage.database import ARTIFACT_LIMIT
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError, first_line
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_store
+from miiii_search.storage.artifacts import LEARNING_CURVES, Artifact, artifact_link
+from miiii_search.storage.database import MAX_ARTIFACT_BYTES
+from miiii_search.storage.retry import DatabaseRetry, driver_message
 from miiii_search.study.study import METRICS_KEY, Study, objective
 from miiii_search.training.lane_state import Progress
 from miiii_search.training.trainer import FinalState
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Ending, TrialResult, finish, retry
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, requeue_for_retry
 from miiii_search.worker.active_trial import ActiveTrial
 from miiii_search.worker.checkpoint_writer import CheckpointWriter
 
@@ -47,7 +47,7 @@ class TrialFinalizer:
         self._study = study
         self._attributes = attributes
         self._checkpoint_writer = writer
-        self._store = open_place(study.place) if study.place else None
+        self._store = open_store(study.artifact_store_url) if study.artifact_store_url else None
         self._retry = DatabaseRetry()
         self._given_up = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="finalizer")
@@ -75,8 +75,10 @@ class TrialFinalizer:
                 f"the loss was not finite at epoch {failed_epoch:,}."
             )
             try:
-                retried = self._retry.retry_until(lambda: retry(database, heartbeat, retries, note), self._given_up)
-            except DatabaseUnavailableError:
+                retried = self._retry.retry_until(
+                    lambda: requeue_for_retry(database, heartbeat, retries, note), self._given_up
+                )
+            except StorageUnavailableError:
                 return None
             return note if retried else None
         ended = outcome(
@@ -95,13 +97,13 @@ class TrialFinalizer:
                 ended = _with_weights(ended, assignment.end.weights)
             ended = self._upload(ended, uploaded)
             ending, ended = self._finish(heartbeat, ended)
-        except DatabaseUnavailableError:
+        except StorageUnavailableError:
             return None  # it goes on from its last checkpoint, elsewhere or here
-        if ending != Ending.WRITTEN:
+        if ending != FinishStatus.WRITTEN:
             self._remove(uploaded)
-        if ending == Ending.BEYOND:
+        if ending == FinishStatus.OVER_BUDGET:
             return f"Trial {lease.number} went back to the queue: the budget of {limit} solved trials is spent"
-        if ending == Ending.LOST:
+        if ending == FinishStatus.LEASE_LOST:
             return None
         if self._checkpoint_writer is not None:
             self._checkpoint_writer.remove(lease.trial_id)
@@ -125,11 +127,11 @@ class TrialFinalizer:
 
         return self._retry.retry_until(count, self._given_up) < self._study.spec.keep_weights
 
-    def _finish(self, heartbeat: Heartbeat, ended: TrialResult) -> tuple[Ending, TrialResult]:
+    def _finish(self, heartbeat: Heartbeat, ended: TrialResult) -> tuple[FinishStatus, TrialResult]:
         """Writes a trial's end; without its artifacts, if the database refuses to store those."""
         spec = self._study.spec
 
-        def write() -> Ending:
+        def write() -> FinishStatus:
             return finish(self._study.database, self._study.study_id, heartbeat, ended, spec.budget.solved)
 
         try:
@@ -137,7 +139,7 @@ class TrialFinalizer:
         except sa.exc.DBAPIError as error:
             if not ended.artifacts:
                 raise
-            ended = _without_artifacts(ended, first_line(error))
+            ended = _without_artifacts(ended, driver_message(error))
             return self._retry.retry_until(write, self._given_up), ended
 
     def _upload(self, ended: TrialResult, uploaded: list[str]) -> TrialResult:
@@ -152,10 +154,10 @@ class TrialFinalizer:
             for artifact in ended.artifacts:
                 uploaded.append(str(uuid.uuid4()))
                 self._store.write(uploaded[-1], io.BytesIO(artifact.data))
-                links |= [link(uploaded[-1], artifact.filename)]
+                links |= [artifact_link(uploaded[-1], artifact.filename)]
         except ArtifactStoreUnavailableError as error:
             self._remove(uploaded)
-            return _without_artifacts(ended, f"{self._study.place}: {error}")
+            return _without_artifacts(ended, f"{self._study.artifact_store_url}: {error}")
         return replace(ended, artifacts=[], links=links)
 
     def _remove(self, uploaded: list[str]) -> None:
@@ -174,7 +176,7 @@ def _without_artifacts(ended: TrialResult, why: str) -> TrialResult:
 def _with_weights(ended: TrialResult, weights: Mapping[str, np.ndarray[Any, Any]]) -> TrialResult:
     """Unless they are too large for a database."""
     data = save(dict(weights))
-    if len(data) > ARTIFACT_LIMIT:
+    if len(data) > MAX_ARTIFACT_BYTES:
         return ended
     return replace(ended, artifacts=[*ended.artifacts, Artifact(WEIGHTS, data)])
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from miiii_search.metrics.prometheus import WorkerCounters
 from miiii_search.storage.database import Database
-from miiii_search.storage.retry import is_lost
+from miiii_search.storage.retry import is_outage
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 
@@ -70,7 +70,7 @@ class HeartbeatThread:
             with self._database.transaction() as connection:
                 held = leases.renew(connection, heartbeats, self._seconds)
         except sa.exc.DBAPIError as error:
-            if not is_lost(error):
+            if not is_outage(error):
                 raise
             # A lease outlasts several renewals, and the main thread meets the same database with its reports.
             return

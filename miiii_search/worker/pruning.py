@@ -14,7 +14,7 @@ from miiii_search.pruners.base import NopPruner, PruningContext
 from miiii_search.pruners.factory import OptunaRule, make_rule
 from miiii_search.pruners.history import signals_at_rungs
 from miiii_search.pruners.peers import Peer, Peers
-from miiii_search.storage.retry import first_line
+from miiii_search.storage.retry import driver_message
 from miiii_search.study.study import Study
 from miiii_search.worker.active_trial import ActiveTrial
 
@@ -61,7 +61,7 @@ class PruningEvaluator:
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, MiiiiSearchError):
             raise  # a pruner of Optuna's looks at the database again
         except Exception as error:
-            what = f"{type(error).__name__}: {first_line(error)}"
+            what = f"{type(error).__name__}: {driver_message(error)}"
             if what not in self._failures:
                 self._failures.add(what)
                 self._say(

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Collection
 from pathlib import Path
 
-from miiii_search.storage.database import Database, redacted
+from miiii_search.storage.database import Database, redact_url
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
 
@@ -24,7 +24,7 @@ class UnreturnedLeases:
     def __init__(self, folder: Path, database: Database) -> None:
         self._folder = folder / "unreturned"
         self._database = database
-        self._place = redacted(database.url)
+        self._place = redact_url(database.url)
 
     def save(self, held: Collection[Lease]) -> None:
         """Writes down what could not be handed back. Raises `OSError`."""
@@ -48,7 +48,7 @@ class UnreturnedLeases:
             except (OSError, ValueError, KeyError, TypeError):
                 held, place = [], self._place  # damaged: their leases run out
             if place == self._place:
-                numbers += leases.hand_back(self._database, held) if held else []
+                numbers += leases.requeue_leases(self._database, held) if held else []
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
         return sorted(numbers)

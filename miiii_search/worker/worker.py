@@ -19,10 +19,10 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from miiii_search.errors import AccessRefusedError, reason
+from miiii_search.errors import AccessRefusedError, StorageUnavailableError, reason
 from miiii_search.experiment.record import WeightSnapshot, write_snapshot
 from miiii_search.metrics.prometheus import Metric, WorkerCounters
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError
+from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.hints import hint
 from miiii_search.study.snapshots import claim_folder, trial_folder
 from miiii_search.study.study import Study
@@ -148,7 +148,7 @@ class Worker:
                     if (over := self._over_budget()) is not None:
                         self._say(over)
                         return
-                    if self._reservation.is_granted:
+                    if self._reservation.may_claim:
                         self._runs |= self._fetcher.fill(self._runs.values())
                     self._counters.hold(self._trainers.devices if self._runs else 0)
                     if not self._runs:
@@ -168,10 +168,10 @@ class Worker:
         """Sees, from time to time, whether the study was paused or extended; while it is paused, has what is trained
         saved and handed back. Raises `MiiiiSearchError` if it was deleted."""
         if time.monotonic() >= self._look_at:
-            with contextlib.suppress(DatabaseUnavailableError):  # then at another time
+            with contextlib.suppress(StorageUnavailableError):  # then at another time
                 self._retry.attempt(self._study.refresh)
             self._look_at = time.monotonic() + min(LOOK_SECONDS, self._study.spec.lease_seconds / 4)
-            self._reservation.extend(self._study.spec.budget)
+            self._reservation.set_budget(self._study.spec.budget)
         if self._study.paused != self._was_paused:
             self._was_paused = self._study.paused
             self._say(PAUSED if self._was_paused else "the study goes on")
@@ -216,22 +216,22 @@ class Worker:
             if held:
                 numbers = self._hand_back(held, min(deadline, time.monotonic() + self._grace_seconds / 4))
                 self._say(f"handed back {_listed(numbers)}")
-            if self._reservation.over(self._margin) is None:
-                self._retry.attempt(self._reservation.pause)
-        except (DatabaseUnavailableError, AccessRefusedError):
+            if self._reservation.stop_reason(self._margin) is None:
+                self._retry.attempt(self._reservation.release)
+        except (StorageUnavailableError, AccessRefusedError):
             if held:
                 self._say(self._leave(held))
 
     def _hand_back(self, held: list[Lease], deadline: float) -> list[int]:
         """Hands trials back, and tries again until the deadline: the database may be starting.
 
-        Raises `DatabaseUnavailableError`.
+        Raises `StorageUnavailableError`.
         """
         while True:
-            self._retry.hurry()  # a pause between two tries may be longer than what is left
+            self._retry.skip_wait()  # a pause between two tries may be longer than what is left
             try:
-                return self._retry.attempt(lambda: leases.hand_back(self._database, held))
-            except DatabaseUnavailableError:
+                return self._retry.attempt(lambda: leases.requeue_leases(self._database, held))
+            except StorageUnavailableError:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(min(IDLE_SECONDS, max(deadline - time.monotonic(), 0.0)))
@@ -252,10 +252,10 @@ class Worker:
 
     def _over_budget(self) -> str | None:
         """Why training is to end, if it is; asks the database from time to time."""
-        if self._reservation.is_due(self._margin) and (self._runs or not self._was_paused):
-            with contextlib.suppress(DatabaseUnavailableError):  # what was reserved may be used meanwhile
-                self._retry.attempt(lambda: self._reservation.ask(self._margin))
-        return self._reservation.over(self._margin)
+        if self._reservation.needs_update(self._margin) and (self._runs or not self._was_paused):
+            with contextlib.suppress(StorageUnavailableError):  # what was reserved may be used meanwhile
+                self._retry.attempt(lambda: self._reservation.update(self._margin))
+        return self._reservation.stop_reason(self._margin)
 
     @property
     def _margin(self) -> float:
@@ -272,13 +272,13 @@ class Worker:
         Raises `MiiiiSearchError` if what waits never fits.
         """
         try:
-            self._retry.attempt(self._reservation.pause)
+            self._retry.attempt(self._reservation.release)
             if self._retry.attempt(self._study.is_done):
                 return True
             self._retry.attempt(self._fetcher.check_fit)
             if not self._was_paused:
                 self._say_why_it_waits(*self._retry.attempt(self._find_why_it_waits))
-        except DatabaseUnavailableError:
+        except StorageUnavailableError:
             pass
         return False
 
@@ -368,7 +368,7 @@ class Worker:
         seconds = self._study.spec.lease_seconds
         try:
             held = self._retry.attempt(lambda: report(self._database, heartbeats, reports, seconds))
-        except DatabaseUnavailableError:
+        except StorageUnavailableError:
             return
         self._counters.wrote_at = time.monotonic()
         floor = self._study.spec.pruning_floor
@@ -403,9 +403,9 @@ class Worker:
 
     def _return(self, number: int) -> None:
         """Hands one trial back to the queue."""
-        with contextlib.suppress(DatabaseUnavailableError):  # then at another time
+        with contextlib.suppress(StorageUnavailableError):  # then at another time
             lease = self._runs[number].lease
-            self._retry.attempt(lambda: leases.hand_back(self._database, [lease]))
+            self._retry.attempt(lambda: leases.requeue_leases(self._database, [lease]))
             del self._runs[number]
 
     def _keep_weights(self, assignment: ActiveTrial, look: WeightSnapshot | None) -> None:
@@ -425,7 +425,7 @@ class Worker:
 
     def _prune(self) -> None:
         """Has the rule decide about every lane that has passed a rung at or above the floor."""
-        with contextlib.suppress(DatabaseUnavailableError):  # then at another time
+        with contextlib.suppress(StorageUnavailableError):  # then at another time
             self._retry.attempt(lambda: self._pruning.evaluate(self._runs.values()))
         for number, assignment in self._runs.items():
             if assignment.pruned is not None and assignment.end is None:

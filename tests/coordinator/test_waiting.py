@@ -34,7 +34,7 @@ def test_a_worker_without_a_coordinator_says_what_it_waits_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dead worker's trial is overdue: a worker that has nothing else to train names it, once."""
-    monkeypatch.setattr(schema, "up_since", lambda connection: sa.literal(0.0))
+    monkeypatch.setattr(schema, "server_start_time", lambda connection: sa.literal(0.0))
     monkeypatch.setattr(worker, "IDLE_SECONDS", 0.02)
     study = create_study(database, "a [b]", make_spec(budget=Budget(trials=2)))
     end(study, claim(study))
@@ -62,7 +62,7 @@ def test_a_worker_says_nothing_of_leases_that_are_renewed(database: Database) ->
 
 def test_who_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of all studies, or of one; not more than a line can hold."""
-    monkeypatch.setattr(schema, "up_since", lambda connection: sa.literal(0.0))
+    monkeypatch.setattr(schema, "server_start_time", lambda connection: sa.literal(0.0))
     first, second = (create_study(database, name, make_spec()) for name in ("first", "second"))
     for k in range(7):
         claim(first, worker=f"w:{k % 2}")

@@ -20,7 +20,7 @@ from miiii_search.experiment.metrics import digest
 from miiii_search.experiment.record import snapshots_in
 from miiii_search.runs.folder import read_run
 from miiii_search.runs.trial_runs import read_trial
-from miiii_search.storage.artifacts import attached
+from miiii_search.storage.artifacts import find_attachments
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study, open_study
 from miiii_search.training.device import use_compilation_cache
@@ -97,7 +97,7 @@ def on_page(home: Path, name: str, number: int) -> set[str]:
         study = open_study(database, name)
         keys = database.optuna.get_study_system_attrs(study.study_id)
         with database.engine.connect() as connection:
-            files = attached(connection, study.study_id, [study.trials()[number]._trial_id])
+            files = find_attachments(connection, study.study_id, [study.trials()[number]._trial_id])
         return {json.loads(keys[file.key])["filename"] for file in files}
     finally:
         database.close()

@@ -84,8 +84,8 @@ def large(processes: Processes, tmp_path: Path) -> Iterator[tuple[str, Callable[
     database = open_database(storage)
     study = open_study(database, "limits")
     first, second = claim(study, 3600), claim(study, 3600)
-    leases.hand_back(database, [first])
-    yield storage, lambda: assert_equal(leases.hand_back(database, [second]), [1])
+    leases.requeue_leases(database, [first])
+    yield storage, lambda: assert_equal(leases.requeue_leases(database, [second]), [1])
     database.close()
 
 

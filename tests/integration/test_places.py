@@ -28,8 +28,8 @@ from miiii_search.storage.artifact_stores import (
     ArtifactStoreUnavailableError,
     CombinedArtifactStore,
     RemoteArtifactStore,
-    parse_place,
-    prepare_place,
+    parse_store_url,
+    prepare_store,
 )
 from miiii_search.storage.database import open_database
 from miiii_search.study.archive import export_study
@@ -38,7 +38,7 @@ from miiii_search.study.delete import delete
 from miiii_search.study.study import create_study, open_study
 from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Ending, TrialResult, finish
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
 from tests.support import claim, everything, make_spec
 
 SECRET = "s3cret-of-the-bucket"
@@ -163,7 +163,7 @@ def test_no_name_leaves_its_folder(tmp_path: Path, s3: dict[str, str]) -> None:
     (tmp_path / "secret").write_text("secret")
     (folder / "passwd").write_text("secret")
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
-    create_study(database, "s", make_spec(), parse_place(str(folder)))
+    create_study(database, "s", make_spec(), parse_store_url(str(folder)))
     for store in (
         RemoteArtifactStore(folder.as_uri()),
         RemoteArtifactStore("s3://bucket"),
@@ -181,12 +181,12 @@ def test_no_name_leaves_its_folder(tmp_path: Path, s3: dict[str, str]) -> None:
 
 
 def test_a_stored_artifact_can_be_removed(tmp_path: Path, place: str) -> None:
-    prepare_place(parse_place(place))
+    prepare_store(parse_store_url(place))
     assert objects(place) == []
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
-    create_study(database, "s", make_spec(), parse_place(place))
+    create_study(database, "s", make_spec(), parse_store_url(place))
     name = str(uuid.uuid4())
-    RemoteArtifactStore(parse_place(place)).write(name, io.BytesIO(b"bytes"))
+    RemoteArtifactStore(parse_store_url(place)).write(name, io.BytesIO(b"bytes"))
     everywhere = CombinedArtifactStore(database)
     with everywhere.open_reader(name) as reader:
         assert reader.read() == b"bytes"
@@ -209,7 +209,7 @@ def test_a_stored_artifact_can_be_removed(tmp_path: Path, place: str) -> None:
     ],
 )
 def test_places_are_written_in_one_way(text: str, place: str) -> None:
-    assert parse_place(text) == place == parse_place(place)
+    assert parse_store_url(text) == place == parse_store_url(place)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_places_are_written_in_one_way(text: str, place: str) -> None:
 )
 def test_other_places_are_refused(text: str) -> None:
     with pytest.raises(MiiiiSearchError, match="--artifacts must") as refused:
-        parse_place(text)
+        parse_store_url(text)
     assert "secret" not in str(refused.value)
 
 
@@ -235,7 +235,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, s3: d
     (tmp_path / "file").write_text("")
     for place in (f"{tmp_path}/file/x", "s3://no-such-bucket/x"):
         with pytest.raises(MiiiiSearchError, match="cannot keep artifacts in"):
-            prepare_place(parse_place(place))
+            prepare_store(parse_store_url(place))
     with pytest.raises(ArtifactStoreUnavailableError):
         RemoteArtifactStore("s3://no-such-bucket").write(str(uuid.uuid4()), io.BytesIO(b""))
 
@@ -253,7 +253,7 @@ def test_a_study_keeps_its_place(processes: Processes, tmp_path: Path) -> None:
 def test_without_boto3_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(MiiiiSearchError, match=r"pip install 'miiii-search\[s3\]'"):
-        prepare_place("s3://other-bucket/without")
+        prepare_store("s3://other-bucket/without")
 
 
 def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Pa
     storage, copy = f"sqlite:///{tmp_path}/study.db", f"sqlite:///{tmp_path}/copy.db"
     processes.run(*CREATE, "--trials", "2", "--artifacts", place, storage=storage)
     processes.run("work", "--study", "s", storage=storage)
-    before = {name: RemoteArtifactStore(parse_place(place)).open_reader(name).read() for name in objects(place)}
+    before = {name: RemoteArtifactStore(parse_store_url(place)).open_reader(name).read() for name in objects(place)}
     assert len(before) >= 4
     processes.run("export-study", "study.zip", storage=storage)
     processes.run("cleanup", "--keep-records", "1", "--yes", storage=storage)
@@ -273,7 +273,7 @@ def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Pa
     database = open_database(copy)
     try:
         assert {name: CombinedArtifactStore(database).open_reader(name).read() for name in before} == before
-        assert open_study(database, "s").place is None
+        assert open_study(database, "s").artifact_store_url is None
     finally:
         database.close()
 
@@ -283,13 +283,15 @@ def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool)
     """Nothing is exported without its artifacts, and nothing forgets them, until the folder is back."""
     folder, away = tmp_path / "shared", tmp_path / "away"
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
-    place = parse_place(str(folder))
-    prepare_place(place)
+    place = parse_store_url(str(folder))
+    prepare_store(place)
     study = create_study(database, "s", make_spec(), place)
     lease, name = claim(study), str(uuid.uuid4())
     RemoteArtifactStore(place).write(name, io.BytesIO(b"bytes"))
-    outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [], links=dict([artifacts.link(name, "record.npz")]))
-    assert finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
+    outcome = TrialResult(
+        TrialState.COMPLETE, 0.5, "ended.", {}, [], links=dict([artifacts.artifact_link(name, "record.npz")])
+    )
+    assert finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == FinishStatus.WRITTEN
     before = everything(database)
     folder.rename(away)
     if empty:

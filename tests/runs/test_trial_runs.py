@@ -26,7 +26,7 @@ from miiii_search.storage.artifact_stores import (
     MARKER,
     ArtifactStoreUnavailableError,
     CombinedArtifactStore,
-    prepare_place,
+    prepare_store,
 )
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database
@@ -36,7 +36,7 @@ from miiii_search.study.delete import delete, holdings
 from miiii_search.study.study import Study, create_study, open_study
 from miiii_search.training import run
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import Ending, TrialResult, finish
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
 from miiii_search.worker.worker import Worker
 from tests.analysis.figures.synthetic import make_record
 from tests.dashboard.test_app import Serve, start  # noqa: F401
@@ -66,7 +66,7 @@ def with_own_files(study: Study) -> None:
     lease, record = claim(study), make_record(study.spec.experiment)
     files = [Artifact("record.npz", record.to_npz()), Artifact("curves.png", b"\x89PNG")]
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {"metrics": metrics_of(study)}, files)
-    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == Ending.WRITTEN
+    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == FinishStatus.WRITTEN
 
 
 def on_page(study: Study, number: int) -> dict[str, bytes]:
@@ -165,7 +165,7 @@ def study(database: Database, request: pytest.FixtureRequest, tmp_path: Path) ->
         return ended(database)
     (tmp_path / "shared").mkdir()
     place = (tmp_path / "shared").as_uri()
-    prepare_place(place)
+    prepare_store(place)
     return ended(database, place=place)
 
 
@@ -174,8 +174,9 @@ def kept(study: Study) -> int:
     inside = len(everything(study.database)["miiii_artifacts"])
     return (
         inside
-        if study.place is None
-        else inside + sum(path.name != MARKER for path in Path(study.place.removeprefix("file://")).iterdir())
+        if study.artifact_store_url is None
+        else inside
+        + sum(path.name != MARKER for path in Path(study.artifact_store_url.removeprefix("file://")).iterdir())
     )
 
 
@@ -221,7 +222,7 @@ def test_tidying_takes_along_what_was_attached(study: Study) -> None:
     for of in (study, other):
         attach(of, trial_of(of, 0), OTHERS)
         attach(of, trial_of(of, 1), FILES)
-    size = sum(len(file.data) for file in FILES) if study.place is None else 0
+    size = sum(len(file.data) for file in FILES) if study.artifact_store_url is None else 0
     before = everything(study.database)
     assert cleanup(study, 1, dry_run=True) == Removed(trials=1, artifacts=2, size=size)
     assert everything(study.database) == before
@@ -234,7 +235,7 @@ def test_tidying_takes_along_what_was_attached(study: Study) -> None:
 
 def test_deleting_takes_along_what_was_attached(study: Study) -> None:
     attach(study, trial_of(study, 0), FILES)
-    assert holdings(study).artifacts == (2 if study.place is None else 0)
+    assert holdings(study).artifacts == (2 if study.artifact_store_url is None else 0)
     delete(study)
     assert kept(study) == 0
 
@@ -269,7 +270,7 @@ def test_a_study_that_is_deleted_meanwhile(study: Study, monkeypatch: pytest.Mon
         attach(study, trial, FILES)
     assert kept(study) == 0
     monkeypatch.setattr(trial_runs, "_upload", upload)
-    ended(study.database, place=study.place)
+    ended(study.database, place=study.artifact_store_url)
     with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
         attach(study, trial, FILES)
     assert kept(study) == 0
@@ -286,7 +287,7 @@ def test_a_place_that_is_down(database: Database, tmp_path: Path) -> None:
 
 
 def test_a_place_that_goes_down_halfway(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare_place((tmp_path / "shared").as_uri())
+    prepare_store((tmp_path / "shared").as_uri())
     study = ended(database, place=(tmp_path / "shared").as_uri())
     attempt, written = artifact_stores.RemoteArtifactStore._attempt, [0]
 
@@ -304,7 +305,7 @@ def test_a_place_that_goes_down_halfway(database: Database, tmp_path: Path, monk
 
 def test_a_file_that_is_too_large_for_a_database(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     study = ended(database)
-    monkeypatch.setattr(trial_runs, "ARTIFACT_LIMIT", 2**20)
+    monkeypatch.setattr(trial_runs, "MAX_ARTIFACT_BYTES", 2**20)
     with pytest.raises(MiiiiSearchError, match=r"^report.html has 2 MiB, an artifact in a database 1 MiB at most$"):
         attach(study, trial_of(study, 0), [FILES[1], Artifact("report.html", bytes(2**21))])
     assert on_page(study, 0) == {} and kept(study) == 0

@@ -50,7 +50,7 @@ def waiting(study: Study) -> list[int]:
 
 
 def claim_first(study: Study, first: list[int], n: int = 1) -> list[Lease]:
-    return leases.claim(study.database, study.study_id, "worker", SECONDS, n=n, first=first)
+    return leases.claim(study.database, study.study_id, "worker", SECONDS, n=n, first_ids=first)
 
 
 def test_it_is_the_model_s_order(database: Database) -> None:
@@ -112,7 +112,7 @@ def test_what_was_begun_comes_first_then_the_points_that_were_asked_for(database
     study = with_results(database, 6, first=first)
     begun = [claim(study) for _ in range(5)][3:]
     assert [lease.number for lease in begun] == [9, 10]
-    leases.hand_back(study.database, begun)
+    leases.requeue_leases(study.database, begun)
     order = Ranking(study).first(4)
     assert order[:2] == [lease.trial_id for lease in begun]
     assert len(order) == 4 + SPARE and sorted(order) != order
@@ -127,7 +127,7 @@ def test_what_was_begun_comes_first_then_the_points_that_were_asked_for(database
 def test_what_was_begun_in_a_shape_that_is_not_compiled_must_be_worth_it(database: Database) -> None:
     study = with_results(database)
     begun = [claim(study) for _ in range(8)]
-    leases.hand_back(study.database, begun)
+    leases.requeue_leases(study.database, begun)
     heads = {lease.trial_id: point_of(study, lease.trial_id)["n_heads"] for lease in begun}
     assert set(heads.values()) == {2, 4}
     assert Ranking(study).first(9)[:8] == list(heads)

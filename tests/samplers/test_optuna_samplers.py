@@ -140,7 +140,7 @@ def test_budget_counts_what_runs(sqlite: Database) -> None:
     assert None not in held and queue.claim("worker", SECONDS) is None
     assert [trial.state for trial in study.trials()] == [TrialState.RUNNING] * 2
     assert leases.requeue_overdue(sqlite, study.study_id) == []  # leased from the start
-    assert leases.hand_back(sqlite, [lease for lease in held if lease]) == [0, 1]
+    assert leases.requeue_leases(sqlite, [lease for lease in held if lease]) == [0, 1]
     assert queue.claim("worker", SECONDS) is None  # what waits is claimed, not sampled anew
     assert len(claim_and_end(study, 0)) == 2
 

@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.errors import AccessRefusedError
+from miiii_search.errors import AccessRefusedError, StorageUnavailableError
 from miiii_search.storage import database as storage
 from miiii_search.storage.database import open_database
-from miiii_search.storage.retry import DatabaseRetry, DatabaseUnavailableError, first_line, is_lost
+from miiii_search.storage.retry import DatabaseRetry, driver_message, is_outage
 from miiii_search.study.study import create_study
 from miiii_search.testing.postgres import PostgresServer, open_engine
 from tests.support import make_spec
@@ -31,19 +31,19 @@ def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
 
         sa.event.listen(database.optuna.engine, "before_cursor_execute", kill)
         said: list[str] = []
-        patience = DatabaseRetry(said.append)
-        with pytest.raises(DatabaseUnavailableError):
-            patience.attempt(lambda: study.read([trial_id]))
+        retry = DatabaseRetry(said.append)
+        with pytest.raises(StorageUnavailableError):
+            retry.attempt(lambda: study.read([trial_id]))
         sa.event.remove(database.optuna.engine, "before_cursor_execute", kill)
         assert len(said) == 1 and "closed the connection" in said[0] and "\n" not in said[0]
         server.start()
-        again = patience.retry_until(lambda: study.read([trial_id]), threading.Event())
-        assert again[trial_id].state == TrialState.WAITING and patience.is_away is False
+        again = retry.retry_until(lambda: study.read([trial_id]), threading.Event())
+        assert again[trial_id].state == TrialState.WAITING and retry.is_unavailable is False
         database.close()
 
 
 def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
-    """Refused for long enough, patience ends; a server that is down or starts is waited for, however long."""
+    """Refused for long enough, retry ends; a server that is down or starts is waited for, however long."""
     with PostgresServer() as server:
         owner = open_engine(server.url).execution_options(isolation_level="AUTOCOMMIT")
         url = sa.make_url(server.url).set(username="guest", password="secret")
@@ -57,7 +57,7 @@ def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
             engine.connect().close()
 
         def ends(refusal_seconds: float) -> type[Exception]:
-            with pytest.raises((DatabaseUnavailableError, AccessRefusedError)) as caught:
+            with pytest.raises((StorageUnavailableError, AccessRefusedError)) as caught:
                 DatabaseRetry(refusal_seconds=refusal_seconds).attempt(connect)
             return caught.type
 
@@ -65,22 +65,22 @@ def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
         execute("CREATE ROLE guest LOGIN PASSWORD 'another'")
         assert (ends(0), ends(60), ends(math.inf)) == (
             AccessRefusedError,
-            DatabaseUnavailableError,
-            DatabaseUnavailableError,
+            StorageUnavailableError,
+            StorageUnavailableError,
         )
         execute("ALTER ROLE guest NOLOGIN PASSWORD 'secret'")
         assert ends(0) is AccessRefusedError, "not permitted"
         said: list[str] = []
-        patience = DatabaseRetry(said.append, refusal_seconds=60)
-        with pytest.raises(DatabaseUnavailableError):
-            patience.attempt(connect)
+        retry = DatabaseRetry(said.append, refusal_seconds=60)
+        with pytest.raises(StorageUnavailableError):
+            retry.attempt(connect)
         execute("ALTER ROLE guest LOGIN")
-        patience.retry_until(connect, threading.Event())
+        retry.retry_until(connect, threading.Event())
         assert "refuses the login" in said[0] and "for 60 s" in said[0] and "is back" in said[1]
         execute("ALTER ROLE guest CONNECTION LIMIT 0")
-        assert ends(0) is DatabaseUnavailableError, "too many connections"
+        assert ends(0) is StorageUnavailableError, "too many connections"
         server.stop()
-        assert ends(0) is DatabaseUnavailableError, "no server"
+        assert ends(0) is StorageUnavailableError, "no server"
 
 
 def test_a_server_that_takes_no_writes_is_waited_for() -> None:
@@ -92,18 +92,20 @@ def test_a_server_that_takes_no_writes_is_waited_for() -> None:
             connection.exec_driver_sql("SET default_transaction_read_only = on")
             with pytest.raises(sa.exc.DBAPIError) as caught:
                 connection.exec_driver_sql("CREATE TABLE t (a int)")
-        assert is_lost(caught.value) and "read-only" in first_line(caught.value)
+        assert is_outage(caught.value) and "read-only" in driver_message(caught.value)
         database.close()
 
 
 def test_a_file_that_stays_locked_is_waited_for(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a process that is stopped in the middle of a transaction."""
-    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(storage, "SQLITE_LOCK_SECONDS", 0.1)
     database, other = (open_database(f"sqlite:///{tmp_path}/a.db", create=True) for _ in range(2))
     with other.transaction(), pytest.raises(sa.exc.DBAPIError) as caught, database.transaction():
         pass
-    assert is_lost(caught.value)
-    assert first_line(caught.value) == "database is locked; is a process that uses it stopped, as by Ctrl-Z?"
+    assert is_outage(caught.value)
+    assert (
+        driver_message(caught.value) == "database is locked; is a process that uses it stopped, for example by Ctrl-Z?"
+    )
     database.close()
     other.close()
 
@@ -117,5 +119,5 @@ def test_a_mistake_of_ours_is_not_waited_for(tmp_path: object) -> None:
     ):
         with database.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as caught:
             connection.exec_driver_sql(statement)
-        assert not is_lost(caught.value)
+        assert not is_outage(caught.value)
     database.close()

@@ -111,13 +111,13 @@ def test_it_is_of_one_moment(
     """Though a worker ends a trial in the middle of it, and removes its checkpoint."""
     study = create_study(database, "study", make_spec(budget=BUDGET))
     [running] = with_all(study)
-    linked = artifacts.linked
+    linked = artifacts.linked_artifact_ids
 
     def linked_late(*arguments: Any) -> list[str]:
         end(study, running)
         return linked(*arguments)
 
-    monkeypatch.setattr(archive, "linked", linked_late)
+    monkeypatch.setattr(archive, "linked_artifact_ids", linked_late)
     export_study(study, tmp_path / "study.zip")
     assert read_back(study).trials[running.number].state == TrialState.COMPLETE
     copy = import_study(elsewhere, tmp_path / "study.zip", None)

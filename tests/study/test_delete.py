@@ -17,7 +17,7 @@ from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import MiiiiSearchError, StudyDeletedError
 from miiii_search.samplers.optuna_samplers import SampledQueue
 from miiii_search.storage.database import Database, open_database
-from miiii_search.storage.deleted_studies import remember_if_missing
+from miiii_search.storage.deleted_studies import record_deletion_if_missing
 from miiii_search.study.archive import export_study, import_study
 from miiii_search.study.cleanup import cleanup
 from miiii_search.study.delete import delete, holdings
@@ -27,8 +27,8 @@ from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import Study, create_study, open_study, study_names
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation
-from miiii_search.trial_queue.leases import Heartbeat, Lease, hand_back
-from miiii_search.trial_queue.results import Ending, TrialResult, finish, report
+from miiii_search.trial_queue.leases import Heartbeat, Lease, requeue_leases
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report
 from miiii_search.worker import worker
 from miiii_search.worker.active_trial import ActiveTrial
 from miiii_search.worker.checkpoints import share
@@ -50,7 +50,7 @@ def test_all_of_it_and_nothing_else(database: Database) -> None:
     with pytest.raises(MiiiiSearchError, match="workers train 1 trials"):
         delete(study)
     assert everything(database) == everything_before
-    hand_back(database, leases)
+    requeue_leases(database, leases)
     assert delete(study).trials == 24
     assert everything(database) == before
     assert study_names(database) == ["kept"]
@@ -62,17 +62,17 @@ def test_by_force_nobody_writes_afterwards(database: Database) -> None:
     study = create_study(database, "study", make_spec(budget=BUDGET))
     lease = claim(study)
     reservation = BudgetReservation(database, study.study_id, study.spec.budget, 1)
-    reservation.ask()
+    reservation.update()
     delete(study, force=True)
     before = everything(database)
     beat = Heartbeat(lease, 8, 1.0)
     assert report(database, [beat], {lease: {8: 0.5}}, SECONDS) == set()
     assert not share(database, beat, 8, b"data", SECONDS)
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [])
-    assert finish(database, study.study_id, beat, outcome) == Ending.LOST
-    assert hand_back(database, [lease]) == []
-    reservation.pause()
-    reservation.ask()
+    assert finish(database, study.study_id, beat, outcome) == FinishStatus.LEASE_LOST
+    assert requeue_leases(database, [lease]) == []
+    reservation.release()
+    reservation.update()
     assert everything(database) == before
     assert all(rows == [] for rows in before.values())
 
@@ -129,12 +129,12 @@ def test_a_study_that_is_deleted_while_it_is_created_stays_deleted(
 
 def test_of_what_another_program_deletes_the_name_is_recorded_once(database: Database) -> None:
     create_study(database, "study", make_spec())
-    remember_if_missing(database, "study")
+    record_deletion_if_missing(database, "study")
     assert list_deleted(database) == {}
     database.optuna.delete_study(database.optuna.get_study_id_from_name("study"))
-    remember_if_missing(database, "study")
+    record_deletion_if_missing(database, "study")
     [(name, moment)] = list_deleted(database).items()
-    remember_if_missing(database, "study")
+    record_deletion_if_missing(database, "study")
     assert list_deleted(database) == {name: moment}
 
 
@@ -212,7 +212,7 @@ def test_by_force_while_a_trial_is_ended(postgres_url: str, monkeypatch: pytest.
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
             wait_until(lambda: looking.execute(blocked).scalar_one())
         goes_on.set()
-        assert ending.result(60) == Ending.WRITTEN
+        assert ending.result(60) == FinishStatus.WRITTEN
         deleting.result(60)
     assert all(rows == [] for rows in everything(database).values())
     database.close()

@@ -26,7 +26,7 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.extend import extend
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study, create_study, open_study
-from miiii_search.trial_queue.budget import spent_by_now
+from miiii_search.trial_queue.budget import read_exhausted_limit
 from miiii_search.worker import worker
 from tests.support import SECONDS, claim, end, everything, make_spec, read_back, together, wait_until
 from tests.worker.test_worker import working
@@ -92,7 +92,7 @@ def test_a_larger_budget_of_other_kinds(database: Database) -> None:
     end(study, claim(study), value=1.5, epochs_to_solve=8)
     assert study.is_done()
     extend(study, ["budget.solved=2"])
-    assert not study.is_done() and spent_by_now(database, study.study_id, study.spec.budget) is None
+    assert not study.is_done() and read_exhausted_limit(database, study.study_id, study.spec.budget) is None
 
 
 def test_create_agrees_with_the_extended_spec_and_not_with_the_old(database: Database) -> None:

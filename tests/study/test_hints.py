@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from miiii_search.storage.database import Database, open_database, redacted
+from miiii_search.storage.database import Database, open_database, redact_url
 from miiii_search.study.hints import file_argument, hides_password, hint, program
 
 NAMES = ["plain", "a b", "it's", "$HOME", "[a]", "a;b", '"q"', "-x", "a\\b", ":bug:", "*", "ä  ö"]
@@ -79,7 +79,7 @@ def test_a_password_is_neither_shown_nor_replaced_by_stars(postgres_url: str, mo
         assert words_of(command, MIIII_STORAGE=url) == ["status", "--storage", url]
         monkeypatch.setenv("MIIII_STORAGE", url)
         assert words_of(hint("status", database=hidden)) == ["status"] and not hides_password(hidden)
-        assert "***" in redacted(secret)
+        assert "***" in redact_url(secret)
     finally:
         database.close()
 

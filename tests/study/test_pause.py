@@ -25,7 +25,7 @@ from miiii_search.study.pause import pause, resume
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study, create_study, open_study
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.budget import BudgetReservation, read_usage, spent_by_now
+from miiii_search.trial_queue.budget import BudgetReservation, read_exhausted_limit, read_usage
 from miiii_search.trial_queue.leases import Lease
 from miiii_search.worker import worker
 from miiii_search.worker.checkpoints import Policy, shared_epochs
@@ -129,18 +129,18 @@ def test_a_sampler_draws_nothing_for_a_paused_study(database: Database) -> None:
 def test_wall_time_stands_while_paused(database: Database) -> None:
     study = create_study(database, "study", make_spec(budget={"wall_hours": 1.0}))
     reservation = BudgetReservation(database, study.study_id, study.spec.budget, 1)
-    reservation.ask()
+    reservation.update()
     earlier(study, 1800, STARTED_KEY)
     pause(study)
     earlier(study, 7200, STARTED_KEY, PAUSED_KEY)  # it has been paused for two hours
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(1800, abs=5)
-    assert spent_by_now(database, study.study_id, study.spec.budget) is None and not study.is_done()
+    assert read_exhausted_limit(database, study.study_id, study.spec.budget) is None and not study.is_done()
     resume(study)
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(1800, abs=5)
-    reservation.pause()
-    reservation.ask()
+    reservation.release()
+    reservation.update()
     assert reservation.seconds_left == pytest.approx(1800, abs=5)
 
 
@@ -149,7 +149,7 @@ def test_a_pause_before_the_first_trial_counts_for_nothing(database: Database) -
     pause(study)
     earlier(study, 7200, PAUSED_KEY)
     resume(study)
-    BudgetReservation(database, study.study_id, study.spec.budget, 1).ask()
+    BudgetReservation(database, study.study_id, study.spec.budget, 1).update()
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(0, abs=5)
 
@@ -158,7 +158,7 @@ def test_a_first_trial_in_a_pause_begins_when_that_ends(database: Database) -> N
     """A worker that has not looked yet may write down that it begins."""
     study = create_study(database, "study", make_spec(budget={"wall_hours": 1.0}))
     pause(study)
-    BudgetReservation(database, study.study_id, study.spec.budget, 1).ask()
+    BudgetReservation(database, study.study_id, study.spec.budget, 1).update()
     earlier(study, 7200, PAUSED_KEY)
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == 0

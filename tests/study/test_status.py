@@ -190,7 +190,7 @@ def test_who_is_missing(database: Database, monkeypatch: pytest.MonkeyPatch) -> 
     assert seen() == (None, "running") and read_status(study).advice is None
     with database.transaction() as connection:  # its worker is dead for longer than a coordinator would look on
         connection.execute(sa.update(schema.leases).values(expires_at=1.0, renewed_at=0.0))
-    monkeypatch.setattr(schema, "up_since", lambda connection: sa.literal(0.0))
+    monkeypatch.setattr(schema, "server_start_time", lambda connection: sa.literal(0.0))
     assert seen() == (A_COORDINATOR, "waiting for a coordinator")
     status = read_status(study)
     assert [trial.number for trial in status.abandoned] == [lease.number]

@@ -18,11 +18,11 @@ from miiii_search.trial_queue.budget import (
     LONGEST_SECONDS,
     SHORTEST_SECONDS,
     BudgetReservation,
+    read_exhausted_limit,
     read_usage,
-    spent_by_now,
 )
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.results import Ending, TrialResult, finish
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
 from tests.support import SECONDS, claim, end, make_spec, read_back, together
 
 
@@ -62,17 +62,17 @@ def test_workers_never_use_more_device_time_than_there_is(database: Database, se
     for _ in range(3000):
         for k in sorted(training):
             devices, worker = workers[k]
-            if worker.is_due(margin):
-                worker.ask(margin)
-            if worker.over(margin) is not None:
+            if worker.needs_update(margin):
+                worker.update(margin)
+            if worker.stop_reason(margin) is not None:
                 training.discard(k)
             elif chance.random() < 0.01:
-                worker.pause()
+                worker.release()
             elif chance.random() < 0.001:  # killed: it gives nothing back
                 training.discard(k)
         seconds = chance.uniform(0.0, 1.5)
         clock.now += seconds
-        held += seconds * sum(workers[k][0] for k in training if workers[k][1].is_granted)
+        held += seconds * sum(workers[k][0] for k in training if workers[k][1].may_claim)
         assert held <= 3600 * hours
         assert ledger(study) <= 3600 * hours + 1e-6
         if not training:
@@ -87,14 +87,14 @@ def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours:
     """And the study is done then, however long the worker takes to end: nobody else would come to make it so."""
     study, clock = study_with(database, device_hours=hours), Clock()
     worker = reservation(study, 2, clock)
-    worker.ask(margin)
-    while worker.over(margin) is None:
+    worker.update(margin)
+    while worker.stop_reason(margin) is None:
         clock.now += 1.0
-        if worker.is_due(margin):
-            worker.ask(margin)
+        if worker.needs_update(margin):
+            worker.update(margin)
     assert 3600 * hours - 2 * margin - SHORTEST_SECONDS - 4 <= 2 * clock.now <= 3600 * hours
     assert study.is_done()
-    assert spent_by_now(database, study.study_id, study.spec.budget) == (
+    assert read_exhausted_limit(database, study.study_id, study.spec.budget) == (
         f"the budget of {hours:g} device hours is used up"
     )
 
@@ -102,29 +102,29 @@ def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours:
 def test_what_is_reserved_survives_an_outage_and_a_lost_answer(database: Database) -> None:
     study, clock = study_with(database, device_hours=100.0), Clock()
     worker = reservation(study, 1, clock)
-    worker.ask()
+    worker.update()
     assert worker.seconds_left == LONGEST_SECONDS
     clock.now += 600  # the database is away for ten minutes
-    assert worker.over(2.0) is None
+    assert worker.stop_reason(2.0) is None
     before = ledger(study)
     other = reservation(study, 1, clock)
     other._holder = worker._holder  # what it wrote is there; the answer never came
-    other.ask()
+    other.update()
     assert ledger(study) == before
 
 
 def test_pausing_gives_back_what_was_not_used(database: Database) -> None:
     study, clock = study_with(database, device_hours=1.0), Clock()
     worker = reservation(study, 4, clock)
-    worker.ask()
+    worker.update()
     clock.now += 7
-    worker.pause()
+    worker.release()
     assert ledger(study) == pytest.approx(28)
     clock.now += 1000
-    worker.ask()
-    assert worker.over(2.0) is None
+    worker.update()
+    assert worker.stop_reason(2.0) is None
     clock.now += 1
-    worker.pause()
+    worker.release()
     assert ledger(study) == pytest.approx(32)
 
 
@@ -132,7 +132,7 @@ def test_together_workers_reserve_no_more_than_there_is(database: Database) -> N
     """At once, in threads: the ledger is read and written under one lock."""
     study = study_with(database, device_hours=60 / 3600)
     workers = [reservation(study, 1, Clock()) for _ in range(8)]
-    together(*[worker.ask for worker in workers])
+    together(*[worker.update for worker in workers])
     assert sum(max(worker.seconds_left, 0) for worker in workers) <= 60
     assert ledger(study) <= 60
 
@@ -140,8 +140,8 @@ def test_together_workers_reserve_no_more_than_there_is(database: Database) -> N
 def test_wall_time_runs_from_the_first_claim_for_all_workers(database: Database) -> None:
     study, clock = study_with(database, wall_hours=1.0), Clock()
     first, second = reservation(study, 1, clock), reservation(study, 8, clock)
-    first.ask()
-    assert first.over(2.0) is None and not study.is_done()
+    first.update()
+    assert first.stop_reason(2.0) is None and not study.is_done()
     with database.transaction() as connection:  # an hour ago
         started = sa.select(schema.study_system_attributes.c.value_json).where(
             schema.study_system_attributes.c.key == "miiii:started_at"
@@ -152,15 +152,15 @@ def test_wall_time_runs_from_the_first_claim_for_all_workers(database: Database)
             .where(schema.study_system_attributes.c.key == "miiii:started_at")
             .values(value_json=str(earlier))
         )
-    second.ask()
-    assert second.over(2.0) == "the budget of 1 hours is over"
-    assert second.over(0.1) is None  # a second is left
+    second.update()
+    assert second.stop_reason(2.0) == "the budget of 1 hours is over"
+    assert second.stop_reason(0.1) is None  # a second is left
     clock.now += 3590
-    first.ask()
-    assert first.over(2.0) == "the budget of 1 hours is over"
+    first.update()
+    assert first.stop_reason(2.0) == "the budget of 1 hours is over"
 
 
-def solve(study: Study, lease: Lease) -> Ending:
+def solve(study: Study, lease: Lease) -> FinishStatus:
     outcome = TrialResult(TrialState.COMPLETE, 1.5, "solved.", {"epochs_to_solve": 8}, [], is_solved=True)
     return finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), outcome, study.spec.budget.solved)
 
@@ -170,20 +170,20 @@ def test_solved_trials_are_counted_exactly(database: Database) -> None:
     study = study_with(database, solved=3)
     held = [claim(study) for _ in range(8)]
     endings = together(*[lambda lease=lease: solve(study, lease) for lease in held])
-    assert sorted(e.value for e in endings) == ["beyond"] * 5 + ["written"] * 3
+    assert sorted(e.value for e in endings) == ["over budget"] * 5 + ["written"] * 3
     trials = read_back(study).trials
     assert sum(t.state == TrialState.COMPLETE for t in trials) == 3
     assert sum(t.state == TrialState.WAITING for t in trials) == len(trials) - 3
     assert study.is_done()
     worker = reservation(study, 1, Clock())
-    worker.ask()
-    assert worker.over(1.0) == "3 trials are solved, as many as the budget asks for"
+    worker.update()
+    assert worker.stop_reason(1.0) == "3 trials are solved, as many as the budget asks for"
 
 
 def test_what_was_not_solved_may_end_beyond_the_budget(database: Database) -> None:
     study = study_with(database, solved=1)
     held = [claim(study) for _ in range(3)]
-    assert solve(study, held[0]) == Ending.WRITTEN
+    assert solve(study, held[0]) == FinishStatus.WRITTEN
     end(study, held[1], value=0.25, epochs_to_solve=None)
     end(study, held[2], TrialState.PRUNED, 0.25)
     assert study.is_done()
@@ -197,14 +197,14 @@ def test_a_study_over_its_budget_is_done_once_nothing_runs(database: Database) -
     assert not study.is_done()
     status = read_status(study)
     assert not status.done and status.to_json()["budget"] == {"solved": {"used": 1, "limit": 1}}
-    assert leases.hand_back(database, [running]) == [running.number]
+    assert leases.requeue_leases(database, [running]) == [running.number]
     assert study.is_done() and read_status(study).done
 
 
 def test_budgets_of_two_studies_are_apart(database: Database) -> None:
     study, clock = study_with(database, device_hours=1.0, solved=1), Clock()
     other = create_study(database, "other", make_spec(budget={"device_hours": 1.0, "solved": 1}))
-    reservation(study, 1, clock).ask()
+    reservation(study, 1, clock).update()
     solve(study, claim(study, SECONDS))
     assert ledger(other) == 0
     assert study.is_done() and not other.is_done()

@@ -38,14 +38,14 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import artifacts, schema
 from miiii_search.storage import database as storage
 from miiii_search.storage.artifacts import Artifact, DatabaseArtifactStore
-from miiii_search.storage.database import ARTIFACT_LIMIT, Database, open_database
-from miiii_search.storage.retry import is_lost
+from miiii_search.storage.database import MAX_ARTIFACT_BYTES, Database, open_database
+from miiii_search.storage.retry import is_outage
 from miiii_search.study.status import read_status
 from miiii_search.study.study import METRIC, Study, create_study, open_study, study_names
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.leases import Heartbeat, Lease, hand_back, requeue_overdue
-from miiii_search.trial_queue.results import Ending, TrialResult, finish, report, retry
+from miiii_search.trial_queue.leases import Heartbeat, Lease, requeue_leases, requeue_overdue
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry
 from miiii_search.worker.checkpoints import share, shared_epochs
 from tests.support import (
     OVERDUE,
@@ -329,7 +329,7 @@ def test_a_trial_is_running_and_leased_at_once(study: Study) -> None:
 
 def test_renew_tells_what_is_held(study: Study) -> None:
     mine, lost, ended, late = claim(study), claim(study), claim(study), claim(study, OVERDUE)
-    hand_back(study.database, [lost])
+    requeue_leases(study.database, [lost])
     study.database.optuna.set_trial_state_values(ended.trial_id, TrialState.FAIL)  # as the dashboard may
     beats = [Heartbeat(lease, 7, 2.5) for lease in (mine, lost, ended, late)]
     with study.database.transaction() as connection:
@@ -349,7 +349,7 @@ def test_a_guessed_token_renews_nothing(study: Study) -> None:
         finish(
             study.database, study.study_id, Heartbeat(forged, 1, 1.0), TrialResult(TrialState.FAIL, None, "x", {}, [])
         )
-        == Ending.LOST
+        == FinishStatus.LEASE_LOST
     )
     assert read_back(study).trials[lease.number].intermediate_values == {}
 
@@ -441,7 +441,7 @@ def test_what_stands_still_within_a_transaction_is_taken_back(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a process that is stopped, or a machine that is gone without a word, while it renews its leases."""
-    monkeypatch.setattr(storage, "STALLED_SECONDS", 5)
+    monkeypatch.setattr(storage, "IDLE_TRANSACTION_SECONDS", 5)
     database, other = open_database(postgres_url, create=True), open_database(postgres_url)
     study = create_study(database, "study", make_spec())
     lease = claim(study, OVERDUE)
@@ -449,7 +449,7 @@ def test_what_stands_still_within_a_transaction_is_taken_back(
         assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == {lease}
         assert requeue_overdue(other, study.study_id) == []
         assert wait_until(lambda: requeue_overdue(other, study.study_id)) == [lease.number]
-    assert is_lost(lost.value)  # so that it is tried again, which finds that the lease is gone
+    assert is_outage(lost.value)  # so that it is tried again, which finds that the lease is gone
     with database.transaction() as connection:
         assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
     for engine in (database.engine, database.optuna.engine):
@@ -464,11 +464,11 @@ def test_hand_back(study: Study) -> None:
     requeue_overdue(study.database, study.study_id)
     thief = claim(study)
     assert thief.number == stolen.number
-    assert hand_back(study.database, [mine, stolen]) == [mine.number]
+    assert requeue_leases(study.database, [mine, stolen]) == [mine.number]
     assert leased(study) == {thief.trial_id: thief.token}
     assert [states(study)[lease.number] for lease in (mine, thief)] == [TrialState.WAITING, TrialState.RUNNING]
-    assert hand_back(study.database, [mine]) == []
-    assert hand_back(study.database, []) == []
+    assert requeue_leases(study.database, [mine]) == []
+    assert requeue_leases(study.database, []) == []
 
 
 def test_expiry_is_by_the_databases_clock(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -529,7 +529,7 @@ def test_finish_is_seen(study: Study, tmp_path: Path, state: TrialState, value: 
     attributes = {"epochs_to_solve": 7, "test_accuracy": {"7": 0.5}, "device": "cpu", "none": None}
     files = {"curve.png": b"\x89PNG" + bytes(300), "record.npz": random.Random(0).randbytes(200_000)}
     outcome = TrialResult(state, value, note, attributes, [Artifact(*file) for file in files.items()])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.WRITTEN
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == FinishStatus.WRITTEN
 
     seen = read_back(study)
     trial = seen.trials[lease.number]
@@ -560,7 +560,7 @@ def test_finish_is_all_or_nothing(study: Study) -> None:
         with failing_at(study.database, statement):
             finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome)
         assert everything(study.database) == before
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.WRITTEN
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == FinishStatus.WRITTEN
 
 
 @pytest.mark.parametrize("thief", [True, False])
@@ -574,10 +574,10 @@ def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
     beat = Heartbeat(evicted, 8, 1.0)
     assert report(study.database, [beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
     outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
-    assert finish(study.database, study.study_id, beat, outcome) == Ending.LOST
-    assert not retry(study.database, beat, 1, "went wrong")
+    assert finish(study.database, study.study_id, beat, outcome) == FinishStatus.LEASE_LOST
+    assert not requeue_for_retry(study.database, beat, 1, "went wrong")
     assert not share(study.database, beat, 8, b"checkpoint", SECONDS)
-    assert hand_back(study.database, [evicted]) == []
+    assert requeue_leases(study.database, [evicted]) == []
     assert everything(study.database) == before
 
 
@@ -586,13 +586,13 @@ def test_a_trial_is_ended_once(study: Study) -> None:
     beat = Heartbeat(lease, 7, 1.0)
     assert (
         finish(study.database, study.study_id, beat, TrialResult(TrialState.COMPLETE, 1.0, "one.", {}, []))
-        == Ending.WRITTEN
+        == FinishStatus.WRITTEN
     )
     before = everything(study.database)
     # The same lease: its first answer may have been lost on its way.
     assert (
         finish(study.database, study.study_id, beat, TrialResult(TrialState.FAIL, None, "two.", {}, []))
-        == Ending.WRITTEN
+        == FinishStatus.WRITTEN
     )
     assert everything(study.database) == before
 
@@ -600,7 +600,7 @@ def test_a_trial_is_ended_once(study: Study) -> None:
 def test_a_trial_that_went_wrong_is_tried_again_as_itself(study: Study) -> None:
     lease = claim(study)
     report(study.database, [Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
-    assert retry(study.database, Heartbeat(lease, 7, 1.0), 1, "not finite")
+    assert requeue_for_retry(study.database, Heartbeat(lease, 7, 1.0), 1, "not finite")
     again = claim(study)
     assert (again.trial_id, again.number) == (lease.trial_id, lease.number) and again.token != lease.token
     assert read_back(study).trials[lease.number].user_attrs == {"retries": 1, "last_failure": "not finite"}
@@ -614,7 +614,7 @@ def test_a_checkpoint_lies_in_the_database_until_its_trial_ends(study: Study) ->
         assert share(study.database, beat, epoch, b"checkpoint", SECONDS)
     assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
     assert len(everything(study.database)["miiii_checkpoints"]) == 1
-    assert hand_back(study.database, [lease]) == [lease.number]
+    assert requeue_leases(study.database, [lease]) == [lease.number]
     lease = claim(study)
     assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
     end(study, lease)
@@ -651,7 +651,7 @@ def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
     lease = claim(study)
     read_back(study).tell(lease.number, 0.125)
     outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == Ending.LOST
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == FinishStatus.LEASE_LOST
     trial = read_back(study).trials[lease.number]
     assert (trial.value, trial.user_attrs) == (0.125, {})
 
@@ -708,11 +708,11 @@ def test_artifact_store(database: Database) -> None:
 def test_artifact_that_is_too_large(database: Database) -> None:
     class Zeros(io.RawIOBase):
         def read(self, size: int = -1, /) -> bytes:
-            assert 0 < size <= ARTIFACT_LIMIT + 1  # nobody reads an endless file into memory
+            assert 0 < size <= MAX_ARTIFACT_BYTES + 1  # nobody reads an endless file into memory
             return bytes(size)
 
     store = DatabaseArtifactStore(database)
-    with pytest.raises(ValueError, match=f"at most {ARTIFACT_LIMIT} bytes"):
+    with pytest.raises(ValueError, match=f"at most {MAX_ARTIFACT_BYTES} bytes"):
         store.write("large", Zeros())  # type: ignore[arg-type]
     with pytest.raises(ArtifactNotFound):
         store.open_reader("large")
@@ -734,7 +734,7 @@ def test_optuna_uploads_to_our_store(study: Study, tmp_path: Path) -> None:
 def test_bytes_come_before_what_points_to_them(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     study = create_study(database, "study", make_spec())
     lease = claim(study)
-    monkeypatch.setattr(artifacts, "ARTIFACT_LIMIT", 3)
+    monkeypatch.setattr(artifacts, "MAX_ARTIFACT_BYTES", 3)
     outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {}, [Artifact("a.png", b"four")])
     with pytest.raises(ValueError, match="at most 3 bytes"):
         finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome)
@@ -762,7 +762,7 @@ def test_counts_and_done(database: Database) -> None:
     end(study, held[1], TrialState.PRUNED, 0.25)
     end(study, held[2], TrialState.FAIL, None)
     assert counts() == {"RUNNING": 1, "COMPLETE": 1, "PRUNED": 1, "FAIL": 1} and not study.is_done()
-    hand_back(database, [held[3]])
+    requeue_leases(database, [held[3]])
     assert counts()["WAITING"] == 1 and not study.is_done()
     end(study, claim(study))
     assert counts() == {"COMPLETE": 2, "PRUNED": 1, "FAIL": 1} and study.is_done()

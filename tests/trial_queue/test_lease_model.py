@@ -25,7 +25,7 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import create_study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.results import Ending, TrialResult, finish, report, retry
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry
 from miiii_search.worker.checkpoints import share, shared_epochs
 from tests.support import make_spec
 
@@ -114,7 +114,7 @@ class LeaseModel(RuleBasedStateMachine):
         ended_by_it = trial.state.is_finished() and self.ended_by.get(lease.number) == lease
         outcome = TrialResult(state, 0.5, "ended.", {}, [])
         ending = finish(DATABASE[0], self.study.study_id, Heartbeat(lease, 1, 1.0), outcome)
-        assert (ending == Ending.WRITTEN) == (self.held(lease) or ended_by_it)
+        assert (ending == FinishStatus.WRITTEN) == (self.held(lease) or ended_by_it)
         if self.held(lease):
             trial.state, trial.holder, trial.saved = state, None, 0
             self.ended_by[lease.number] = lease
@@ -122,14 +122,14 @@ class LeaseModel(RuleBasedStateMachine):
     @rule(lease=granted)
     def retry(self, lease: Lease) -> None:
         trial = self.trials[lease.number]
-        ok = retry(DATABASE[0], Heartbeat(lease, 1, 1.0), trial.retries + 1, "not finite")
+        ok = requeue_for_retry(DATABASE[0], Heartbeat(lease, 1, 1.0), trial.retries + 1, "not finite")
         assert ok == self.held(lease)
         if ok:
             trial.state, trial.holder, trial.retries = TrialState.WAITING, None, trial.retries + 1
 
     @rule(lease=granted)
-    def hand_back(self, lease: Lease) -> None:
-        numbers = leases.hand_back(DATABASE[0], [lease])
+    def requeue(self, lease: Lease) -> None:
+        numbers = leases.requeue_leases(DATABASE[0], [lease])
         assert numbers == ([lease.number] if self.held(lease) else [])
         if self.held(lease):
             self.trials[lease.number].state, self.trials[lease.number].holder = TrialState.WAITING, None

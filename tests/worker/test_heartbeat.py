@@ -13,7 +13,7 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.delete import delete
 from miiii_search.study.study import Study, create_study
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.leases import Heartbeat, hand_back, requeue_overdue
+from miiii_search.trial_queue.leases import Heartbeat, requeue_leases, requeue_overdue
 from miiii_search.worker import heartbeat
 from miiii_search.worker.heartbeat import HeartbeatThread
 from tests.support import OVERDUE, SECONDS, claim, make_spec, wait_until
@@ -52,7 +52,7 @@ def test_what_was_lost_is_told(study: Study) -> None:
         heartbeats.update([Heartbeat(mine, 1, 1.0), Heartbeat(lost, 1, 1.0)])
         wait_until(lambda: heartbeats.lost)
         assert heartbeats.lost == {lost}
-        hand_back(study.database, [mine])
+        requeue_leases(study.database, [mine])
         wait_until(lambda: heartbeats.lost == {lost, mine})
 
 
@@ -97,7 +97,7 @@ def test_leases_end_in_the_order_in_which_they_are_renewed(postgres_url: str, wh
     rows = schema.leases
     with database.transaction() as connection, ThreadPoolExecutor(1) as thread:
         connection.execute(sa.select(rows).where(rows.c.token == first.token).with_for_update())
-        end_all = partial(hand_back, database, [*others, first])
+        end_all = partial(requeue_leases, database, [*others, first])
         ending = thread.submit(end_all if what == "hand back" else partial(delete, study, force=True))
         with database.engine.connect() as looking:
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")

@@ -17,8 +17,8 @@ from miiii_search.capabilities import is_coordinator
 from miiii_search.cli.views.display import console
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
-from miiii_search.storage.database import Database, open_database, parse_url, redacted
-from miiii_search.storage.errors import INSUFFICIENT_PRIVILEGE, explain
+from miiii_search.storage.database import Database, open_database, parse_url, redact_url
+from miiii_search.storage.error_advice import INSUFFICIENT_PRIVILEGE, explain
 from miiii_search.storage.sqlite import NETWORK_ADVICE, network_file_system
 from miiii_search.study.study import open_study, study_names
 
@@ -103,7 +103,7 @@ def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
     except MiiiiSearchError as error:
         yield False, str(error)
     except Exception as error:
-        if not (line := explain(error, redacted(url))):
+        if not (line := explain(error, redact_url(url))):
             raise
         yield False, line
 

@@ -11,7 +11,7 @@ import optuna
 import sqlalchemy as sa
 
 from miiii_search.redaction import hide_passwords
-from miiii_search.storage.retry import first_line, is_lost
+from miiii_search.storage.retry import driver_message, is_outage
 
 BACKUP = "the file or disk is damaged: restore a backup"
 OTHER_TABLES = (
@@ -25,7 +25,7 @@ OWNER = (
 
 INSUFFICIENT_PRIVILEGE = "42501"
 
-POSTGRES = {
+POSTGRES_ADVICE = {
     "25006": "it takes no writes: connect to the primary server",
     INSUFFICIENT_PRIVILEGE: OWNER,
     "42P01": OTHER_TABLES,
@@ -50,7 +50,7 @@ POSTGRES = {
 }
 """By SQLSTATE."""
 
-SQLITE = {
+SQLITE_ADVICE = {
     sqlite3.SQLITE_PERM: "change the permissions of the file and its folder, or run this as their owner",
     sqlite3.SQLITE_AUTH: "change the permissions of the file and its folder, or run this as their owner",
     sqlite3.SQLITE_BUSY: "another process writes to it: wait for it or end it, and run the command again",
@@ -77,10 +77,10 @@ def explain(error: BaseException, database: str) -> str | None:
     driver = _driver_error(error)
     if driver is None:
         return None
-    words = hide_passwords(first_line(driver))
+    words = hide_passwords(driver_message(driver))
     if advice := _advice(driver.orig):
         return f"cannot use {database}: {words}; {advice}"
-    if is_lost(driver):
+    if is_outage(driver):
         return (
             f"the database stopped answering ({words}); once it is back, the same command continues, and "
             "trials that were running go back to the queue when their leases run out"
@@ -103,11 +103,11 @@ def _driver_error(error: BaseException | None) -> sa.exc.DBAPIError | None:
 
 def _advice(original: BaseException | None) -> str | None:
     if state := getattr(original, "pgcode", None):
-        return POSTGRES.get(state)
+        return POSTGRES_ADVICE.get(state)
     code = getattr(original, "sqlite_errorcode", None)
     if code is None:
         return None
     if code == sqlite3.SQLITE_ERROR:
         is_missing = str(original).startswith(("no such table", "no such column")) or "has no column" in str(original)
         return OTHER_TABLES if is_missing else None
-    return SQLITE.get(code & 0xFF)
+    return SQLITE_ADVICE.get(code & 0xFF)
