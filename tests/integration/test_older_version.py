@@ -1,0 +1,119 @@
+"""What an older version wrote opens, goes on and retrains; see tests/fixtures/before_layout/README.md."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.storage.database import open_database
+from miiii_search.study.study import open_study
+from miiii_search.testing.postgres import open_engine
+from miiii_search.testing.processes import Processes, read_trials
+from miiii_search.worker.checkpoints import LocalCheckpoints
+
+OLDER = Path(__file__).parents[1] / "fixtures" / "before_layout"
+
+
+def restore_sqlite(folder: Path) -> str:
+    """Unpack the SQLite database; return its URL."""
+    file = folder / "study.db"
+    file.write_bytes(gzip.decompress((OLDER / "study.db.gz").read_bytes()))
+    return f"sqlite:///{file}"
+
+
+def restore_postgres(url: str) -> str:
+    """Execute the dump in an empty database; return its URL."""
+    with open_engine(url).connect() as connection:
+        connection.exec_driver_sql(gzip.decompress((OLDER / "study.sql.gz").read_bytes()).decode().replace("%", "%%"))
+        connection.commit()
+    return url
+
+
+def stored_spec(url: str) -> Any:
+    """Read the spec as the database has it."""
+    with open_engine(url).connect() as connection:
+        query = sa.text("SELECT value_json FROM study_system_attributes WHERE key = 'miiii:spec'")
+        return json.loads(connection.execute(query).scalar_one())
+
+
+def place_checkpoints(url: str, folder: Path) -> None:
+    """Put the killed worker's files where a worker on this machine looks for them."""
+    database = open_database(url)
+    target = LocalCheckpoints(folder, open_study(database, "demo")).folder
+    database.close()
+    shutil.copytree(OLDER / "checkpoints", target)
+
+
+def finish(processes: Processes, url: str) -> str:
+    """Train the study to its end; return what was said."""
+    processes.run("status", "--study", "demo", storage=url)
+    process = processes.start("up", "--study", "demo", "--no-dashboard", "--lanes", "1", storage=url)
+    assert process.wait(240) == 0, processes.log(process)
+    assert [trial.state for trial in read_trials(url, "demo")] == [TrialState.COMPLETE] * 4
+    return processes.log(process)
+
+
+def resumed(url: str) -> dict[int, list[int]]:
+    """Return the epochs from which each trial went on, by the trial's number."""
+    return {
+        trial.number: [entry["epoch"] for entry in trial.user_attrs["resumed"]]
+        for trial in read_trials(url, "demo")
+        if trial.user_attrs["resumed"]
+    }
+
+
+def test_a_sqlite_study_goes_on_from_its_checkpoints(processes: Processes, tmp_path: Path) -> None:
+    url = restore_sqlite(tmp_path)
+    [done, *_] = read_trials(url, "demo")
+    place_checkpoints(url, tmp_path / "state" / "miiii-search" / "checkpoints")
+    finish(processes, url)
+    assert resumed(url) == {1: [4096], 2: [4096]}
+    assert read_trials(url, "demo")[0] == done
+
+
+def test_a_postgresql_study_goes_on_from_its_checkpoint(processes: Processes, postgres_url: str) -> None:
+    url = restore_postgres(postgres_url)
+    finish(processes, url)
+    assert list(resumed(url)) == [2]
+
+
+def test_an_exported_study_goes_on(processes: Processes, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/imported.db"
+    processes.run("import-study", str(OLDER / "study.zip"), storage=url)
+    finish(processes, url)
+    assert list(resumed(url)) == [2]
+
+
+def test_a_configuration_is_retrained(processes: Processes, tmp_path: Path) -> None:
+    """Weights may differ in the last bits on another processor; the run is the same."""
+    said = processes.run("train", str(OLDER / "best.toml"), "--out", "run", storage="sqlite:///unused.db")
+    assert "not solved in 6,144 epochs" in said
+    before, now = (json.loads((run / "metrics.json").read_text()) for run in (OLDER / "run", tmp_path / "run"))
+    assert before.keys() <= now.keys()
+    assert now["validation_accuracy"] == pytest.approx(before["validation_accuracy"], abs=0.1)
+    assert now["train_loss"] == pytest.approx(before["train_loss"], rel=0.2)
+
+
+def test_a_run_is_analysed(processes: Processes, tmp_path: Path) -> None:
+    shutil.copytree(OLDER / "run", tmp_path / "run")
+    processes.run("analyze", "run", "--out", "report", storage="sqlite:///unused.db")
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_a_spec_is_the_same_study(processes: Processes, tmp_path: Path) -> None:
+    """The file has the old names; the study that it makes is the one that the old version made of it."""
+    url = restore_sqlite(tmp_path)
+    assert "exists" in processes.run("create", "--study", "demo", "--spec", str(OLDER / "config.toml"), storage=url)
+    fresh = f"sqlite:///{tmp_path}/fresh.db"
+    processes.run("create", "--study", "demo", "--spec", str(OLDER / "config.toml"), storage=fresh)
+    assert stored_spec(fresh) == stored_spec(url)
+    assert [trial.params for trial in read_trials(fresh, "demo")] == [
+        trial.params for trial in read_trials(url, "demo")
+    ]
