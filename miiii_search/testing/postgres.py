@@ -46,6 +46,11 @@ class DatabaseServer:
     def __init__(self, url: str) -> None:
         self.url = url
 
+    @property
+    def programs(self) -> str:
+        """Folder of `pg_dump` and its like; empty for a server of the system, whose programs are on the PATH."""
+        return ""
+
     def create_database(self) -> str:
         name = f"test_{secrets.token_hex(8)}"
         # template1, the default, cannot be copied while anyone is connected to it.
@@ -78,6 +83,10 @@ class PostgresServer(DatabaseServer):
         self._watchdog: subprocess.Popen[bytes] | None = None
         # PostgreSQL refuses to run as root.
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+    @property
+    def programs(self) -> str:
+        return str(self._bin)
 
     def __enter__(self) -> Self:
         self.start()

@@ -18,6 +18,7 @@ from miiii_search.storage import study_attrs
 from miiii_search.storage.database import open_database
 from miiii_search.storage.study_attrs import ID_KEY, PROGRAMS_KEY, SPEC_KEY, VERSION_KEY
 from miiii_search.study.study import create_study, open_study
+from miiii_search.testing.postgres import DatabaseServer
 from miiii_search.testing.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.version import TRAINING_PROGRAM
 from tests.support import claim, end, make_spec
@@ -148,3 +149,18 @@ def test_the_page_on_sqlite(tmp_path: Path) -> None:
     said = type_in(tmp_path, blocks("A study in SQLite"), "sqlite:///miiii-search.db")
     assert "training program" in said and "demo-restored" in said
     assert results(storage, "demo") == results(storage, "demo-restored") == before
+
+
+def test_the_page_on_postgresql(tmp_path: Path, postgres_server: DatabaseServer) -> None:
+    """The dump and its restore into an empty database, with the server's own programs."""
+    storage, restored = postgres_server.create_database(), postgres_server.create_database()
+    try:
+        before = fill(storage)
+        said = type_in(
+            tmp_path, blocks("A study in PostgreSQL"), storage, path=postgres_server.programs, RESTORED=restored
+        )
+        assert "demo" in said
+        assert results(restored, "demo") == results(storage, "demo") == before
+    finally:
+        for url in (storage, restored):
+            postgres_server.drop_database(url)
