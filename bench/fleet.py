@@ -93,7 +93,7 @@ class ClockPool(FakeTrainerPool[tuple[Run, float]]):
         self._chance = chance
         self._first = True
 
-    def begin(self, run: Run) -> None:
+    def start_run(self, run: Run) -> None:
         age = self._chance.uniform(0.0, self._trial_seconds) if len(self._lanes) < LANES and self._first else 0.0
         self._lanes[run.number] = (run, time.monotonic() - age)
         self._first = self._first and len(self._lanes) < LANES
@@ -185,7 +185,7 @@ def simulate(
     timings.wrap(leases, "claim", "claim")
     timings.wrap(worker, "report", "report")
     timings.wrap(finalizer, "finish", "end of a trial")
-    timings.wrap(peers.Peers, "read", "peers")
+    timings.wrap(peers.PeerReader, "read", "peers")
     worker.LISTEN_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
     vars(finalizer)["draw_curves"] = lambda *_: PICTURE
     pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 600}

@@ -27,11 +27,11 @@ from measuring import parser, print_table, start, write
 from miiii_search.analysis.figures.style import save, styled
 from miiii_search.config.study_spec import Point, Pruning
 from miiii_search.pruners import forecast
-from miiii_search.simulation.contenders import Contender, contenders
 from miiii_search.simulation.curves import CurveSet, read_curves
-from miiii_search.simulation.figure import draw_curves, draw_rules
-from miiii_search.simulation.replay import Replayed, replay
-from miiii_search.simulation.scoring import Summary, Truth, draws, replays, summarize, truth_of
+from miiii_search.simulation.figure import draw_curves, draw_pruners
+from miiii_search.simulation.pruner_variants import PrunerVariant, pruner_variants
+from miiii_search.simulation.replay import ReplayedRun, replay
+from miiii_search.simulation.scoring import GroundTruth, Summary, draw_studies, ground_truth, score_replays, summarize
 
 BANK = Path(__file__).parent / "curves" / "bank.npz"
 
@@ -40,7 +40,7 @@ LANES = 8
 DEFAULT = Pruning().rule
 """The rule that a study has where nothing is said."""
 
-FORECAST = Contender("forecast", pruning=Pruning(rule="forecast"))
+FORECAST = PrunerVariant("forecast", pruning=Pruning(rule="forecast"))
 
 FOR_BOTH = ("nanda-31", "miiii-43")
 """The sets of which a half is for making; of others all or nothing is."""
@@ -56,9 +56,9 @@ class Judged:
     """What every rule came to on the same draws of one set."""
 
     curves: CurveSet
-    truths: list[Truth]
+    truths: list[GroundTruth]
     """Of each draw."""
-    compared: list[tuple[Contender, Summary]]
+    compared: list[tuple[PrunerVariant, Summary]]
 
 
 def split(name: str, point: Point) -> str:
@@ -72,18 +72,18 @@ def split(name: str, point: Point) -> str:
 def load(path: Path, half: str) -> list[CurveSet]:
     """The sets of one half that hold any curve."""
     chosen = [
-        curves.only([curve for curve in curves.curves if split(curves.name, curve.point) == half])
+        curves.subset([curve for curve in curves.curves if split(curves.name, curve.point) == half])
         for curves in read_curves(path)
     ]
     return [curves for curves in chosen if curves.curves]
 
 
-def judge(curves: CurveSet, rules: Sequence[Contender], n: int) -> Judged:
+def judge(curves: CurveSet, rules: Sequence[PrunerVariant], n: int) -> Judged:
     """Every rule on the same `n` draws of a set."""
-    studies = draws(curves, n)
-    truths = [truth_of(study) for study in studies]
+    studies = draw_studies(curves, n)
+    truths = [ground_truth(study) for study in studies]
     return Judged(
-        curves, truths, [(rule, summarize(replays(rule, curves.spec, studies, LANES, truths))) for rule in rules]
+        curves, truths, [(rule, summarize(score_replays(rule, curves.spec, studies, LANES, truths))) for rule in rules]
     )
 
 
@@ -104,7 +104,7 @@ def pooled(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
     return found
 
 
-def pooled_alone(sets: Sequence[CurveSet], rule: Contender, n: int) -> dict[str, float]:
+def pooled_alone(sets: Sequence[CurveSet], rule: PrunerVariant, n: int) -> dict[str, float]:
     """The pooled figures of one rule."""
     return pooled([judge(curves, [rule], n) for curves in sets])[rule.name]
 
@@ -149,7 +149,7 @@ HEADER = (
 POOLED = ("epochs", "grokkers lost", "of 10 fastest")
 
 
-def candidates() -> Iterator[Contender]:
+def candidates() -> Iterator[PrunerVariant]:
     """The settings of Optuna's pruners that are tried."""
     options: dict[str, list[dict[str, float]]] = {
         "median": [{"n_startup_trials": n} for n in (5, 10, 20)],
@@ -164,12 +164,12 @@ def candidates() -> Iterator[Contender]:
     for (rule, settings), floor in itertools.product(options.items(), FLOORS):
         for setting in settings:
             pruning = Pruning.model_validate({"rule": rule, "options": setting})
-            yield Contender(rule.replace("_", " "), "tuned", pruning, floor_share=floor)
+            yield PrunerVariant(rule.replace("_", " "), "tuned", pruning, floor_share=floor)
 
 
 def tune(sets: Sequence[CurveSet], n: int) -> None:
     """Prints the settings of each pruner that save most and lose at most 2 % of the grokkers; or lose fewest."""
-    best: dict[str, tuple[tuple[float, float], Contender]] = {}
+    best: dict[str, tuple[tuple[float, float], PrunerVariant]] = {}
     for one in candidates():
         figures = pooled_alone(sets, one, n)
         lost, share = figures["grokkers_lost"], figures["epochs_share"]
@@ -191,7 +191,7 @@ def sensitivity(sets: Sequence[CurveSet], n: int) -> list[tuple[object, ...]]:
     }
     table: list[tuple[object, ...]] = []
 
-    def add(name: str, value: float, rule: Contender) -> None:
+    def add(name: str, value: float, rule: PrunerVariant) -> None:
         figures = pooled_alone(sets, rule, n)
         table.append((name, value, *(f"{figure:.1%}" for figure in figures.values())))
 
@@ -221,11 +221,11 @@ def to_json(judged: Sequence[Judged], together: dict[str, dict[str, float]]) -> 
     }
 
 
-def one_draw(sets: Sequence[CurveSet]) -> dict[str, list[Replayed]]:
+def one_draw(sets: Sequence[CurveSet]) -> dict[str, list[ReplayedRun]]:
     """Of every set a study under the default rule."""
     found = {}
     for curves in sets:
-        [study] = draws(curves, 1)
+        [study] = draw_studies(curves, 1)
         found[curves.name] = replay(study, FORECAST.court(curves.spec, study), LANES, FORECAST.floor(curves.spec))
     return found
 
@@ -247,7 +247,7 @@ def main() -> None:
         changed = sensitivity(load(arguments.curves, "making"), n)
         print_table("forecast, one constant changed", ("constant", "value", *POOLED), changed)
         return
-    sets, rules = load(arguments.curves, "judging"), contenders()
+    sets, rules = load(arguments.curves, "judging"), pruner_variants()
     began = time.monotonic()
     judged = [judge(curves, rules, n) for curves in sets]
     seconds = time.monotonic() - began
@@ -264,7 +264,7 @@ def main() -> None:
         arguments.figures.mkdir(parents=True, exist_ok=True)
         panels = {one.curves.name: one.compared for one in judged}
         with styled():
-            (arguments.figures / "rules.png").write_bytes(save(draw_rules(panels), "png"))
+            (arguments.figures / "rules.png").write_bytes(save(draw_pruners(panels), "png"))
             (arguments.figures / "curves.png").write_bytes(save(draw_curves(one_draw(sets)), "png"))
     write(arguments.json, {**to_json(judged, together), "studies_per_minute": 60 * studies / seconds})
 

@@ -23,7 +23,7 @@ from miiii_search.config.study_spec import Dimension, Pruning, Replicates, Study
 from miiii_search.coordinator.local import run_study
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.simulation.curves import CurveSet, read_curves, write_curves
-from miiii_search.simulation.from_study import curves_of
+from miiii_search.simulation.from_study import curves_from_study
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study, open_study, study_names
 
@@ -136,7 +136,9 @@ def pack(folder: Path, path: Path) -> None:
     for name in [name for name in sets() if name in there]:
         study = open_study(database, name)
         experiment = study.spec.experiment.model_copy(update={"solved_evaluations": Experiment().solved_evaluations})
-        curves, problems = curves_of(replace(study, spec=study.spec.model_copy(update={"experiment": experiment})))
+        curves, problems = curves_from_study(
+            replace(study, spec=study.spec.model_copy(update={"experiment": experiment}))
+        )
         for problem in problems:
             print(f"{name}: {problem}", file=sys.stderr)
         solved = sum(curve.solved_epoch is not None for curve in curves.curves)

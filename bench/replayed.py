@@ -20,7 +20,7 @@ from miiii_search.config.study_spec import Budget, StudySpec, identity
 from miiii_search.coordinator.local import run_study
 from miiii_search.experiment.spec import Experiment
 from miiii_search.simulation.curves import read_curves
-from miiii_search.simulation.replay import Replayed, replay
+from miiii_search.simulation.replay import ReplayedRun, replay
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study
 
@@ -36,7 +36,7 @@ def spec_of(n: int) -> StudySpec:
     return recorded.model_copy(update={**changes, "budget": Budget(trials=n)})
 
 
-def replayed(spec: StudySpec) -> list[Replayed]:
+def replayed(spec: StudySpec) -> list[ReplayedRun]:
     """The same trials, on the recorded curves."""
     [recorded] = [curves for curves in read_curves(BANK) if curves.name == SET]
     curves = {(identity(curve.point), curve.replicate): curve for curve in recorded.curves}

@@ -26,16 +26,16 @@ from measuring import parser, print_table, start, write
 
 from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure, save, styled
 from miiii_search.config.study_spec import Pruning, StudySpec
-from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve, CurveSet, read_curves
-from miiii_search.simulation.finding import Change, Search, change, searches
-from miiii_search.simulation.orders import ORDERS, Modelled
-from miiii_search.simulation.replay import Replayed
-from miiii_search.simulation.scoring import draws, truth_of
+from miiii_search.simulation.orders import ORDERS, GridEIOrder
+from miiii_search.simulation.pruner_variants import PrunerVariant
+from miiii_search.simulation.replay import ReplayedRun
+from miiii_search.simulation.scoring import draw_studies, ground_truth
+from miiii_search.simulation.search_speed import RelativeSaving, SearchResult, relative_saving, replay_searches
 
 CURVES = Path(__file__).parent / "curves" / "bank.npz"
 LANES = (1, 4, 8)
-RULES = (Contender("none"), Contender("forecast", pruning=Pruning(rule="forecast")))
+RULES = (PrunerVariant("none"), PrunerVariant("forecast", pruning=Pruning(rule="forecast")))
 """Both look at each run by itself."""
 
 FEWEST = 12
@@ -59,29 +59,29 @@ FAVOURS = (1.0, 1.5, 2.0, 4.0, 1e9)
 AIMS = {"best": "the best run", "good": "one of the best tenth"}
 
 
-def measure(curves: CurveSet, n: int) -> dict[Setting, dict[str, list[Search]]]:
+def measure(curves: CurveSet, n: int) -> dict[Setting, dict[str, list[SearchResult]]]:
     """The studies of a set under each rule, number of lanes and order."""
-    studies, results = draws(curves, n), {}
+    studies, results = draw_studies(curves, n), {}
     for rule, lanes in itertools.product(RULES, LANES):
         results[curves.name, rule.name, lanes] = {
-            name: searches(make, rule, curves.spec, studies, lanes) for name, make in ORDERS.items()
+            name: replay_searches(make, rule, curves.spec, studies, lanes) for name, make in ORDERS.items()
         }
     return results
 
 
-def spent(found: Sequence[Search], aim: str) -> list[float]:
+def spent(found: Sequence[SearchResult], aim: str) -> list[float]:
     """Epochs of all lanes in each study until what is aimed at was completed; infinity if it never was."""
     return [getattr(one, aim).spent for one in found]
 
 
-def compare(orders: Mapping[str, Sequence[Search]], aim: str) -> dict[str, Change]:
+def compare(orders: Mapping[str, Sequence[SearchResult]], aim: str) -> dict[str, RelativeSaving]:
     """TPE and the model against the queue, and the model against TPE."""
     values = {name: spent(found, aim) for name, found in orders.items()}
     pairs = {"tpe": ("tpe", "queue"), "model": ("model", "queue"), "model to tpe": ("model", "tpe")}
-    return {name: change(values[a], values[b]) for name, (a, b) in pairs.items()}
+    return {name: relative_saving(values[a], values[b]) for name, (a, b) in pairs.items()}
 
 
-def figures(orders: Mapping[str, Sequence[Search]], aim: str) -> dict[str, Any]:
+def figures(orders: Mapping[str, Sequence[SearchResult]], aim: str) -> dict[str, Any]:
     """Of each order the median and what holds nine of ten studies; and how orders compare."""
     of_orders: dict[str, Any] = {}
     for name, searched in orders.items():
@@ -104,7 +104,7 @@ def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
 _SHARES = {"low": 0.05, "median": 0.5, "high": 0.95}
 
 
-def rows(results: Mapping[Setting, Mapping[str, Sequence[Search]]], aim: str) -> list[list[object]]:
+def rows(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]], aim: str) -> list[list[object]]:
     """A line a setting: what the queue spends in thousands of epochs, and what the others save of it."""
     table: list[list[object]] = []
     for (name, rule, lanes), orders in results.items():
@@ -116,11 +116,11 @@ def rows(results: Mapping[Setting, Mapping[str, Sequence[Search]]], aim: str) ->
     return table
 
 
-def _percent(one: Change) -> str:
+def _percent(one: RelativeSaving) -> str:
     return f"{100 * one.mean:.0f} ({100 * one.low:.0f} to {100 * one.high:.0f})" if one.pairs else ""
 
 
-def verdicts(results: Mapping[Setting, Mapping[str, Sequence[Search]]]) -> dict[str, dict[str, Any]]:
+def verdicts(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]]) -> dict[str, dict[str, Any]]:
     """Of each comparison in how many settings its interval lies on one side, and the least that was saved."""
     found: dict[str, dict[str, Any]] = {}
     for aim in AIMS:
@@ -138,21 +138,21 @@ def verdicts(results: Mapping[Setting, Mapping[str, Sequence[Search]]]) -> dict[
 
 def measure_shapes(curves: CurveSet, n: int) -> list[list[object]]:
     """What the model saves of the queue's epochs until the best run, and how often another shape is turned to."""
-    studies, rule, table = draws(curves, n), RULES[1], list[list[object]]()
+    studies, rule, table = draw_studies(curves, n), RULES[1], list[list[object]]()
     for shape, lanes in itertools.product([name for name in SHAPES if name in curves.spec.space], (1, 8)):
-        queue = [one.best.spent for one in searches(ORDERS["queue"], rule, curves.spec, studies, lanes)]
+        queue = [one.best.spent for one in replay_searches(ORDERS["queue"], rule, curves.spec, studies, lanes)]
         row: list[object] = [curves.name, shape, lanes]
         for favour in FAVOURS:
             turns: list[int] = []
             make = partial(_Turning, shape, favour, turns)
-            found = searches(make, rule, curves.spec, studies, lanes)
-            saved = change([one.best.spent for one in found], queue)
+            found = replay_searches(make, rule, curves.spec, studies, lanes)
+            saved = relative_saving([one.best.spent for one in found], queue)
             row.append(f"{saved.mean:.0%}, {len(turns) / n:.1f} turns")
         table.append(row)
     return table
 
 
-class _Turning(Modelled):
+class _Turning(GridEIOrder):
     """Notes whenever a run starts whose shape none under way has."""
 
     def __init__(
@@ -161,14 +161,14 @@ class _Turning(Modelled):
         super().__init__(curves, shape, favour)
         self._turns = turns
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, Replayed], running: Collection[int]) -> int:
+    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         known = {self._shapes[k] for k in [*running, self._last]}
         k = super().next(waiting, ended, running)
         self._turns += [k] * (self._shapes[k] not in known)
         return k
 
 
-def draw(results: Mapping[Setting, Mapping[str, Sequence[Search]]], epochs: Mapping[str, int]) -> Figure:
+def draw(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]], epochs: Mapping[str, int]) -> Figure:
     """The share of studies that have found their best run against what they have spent, one panel a set."""
     panels = {name: orders for (name, *setting), orders in results.items() if tuple(setting) == DRAWN}
     figure = new_figure(PAGE, 2.4)
@@ -196,10 +196,10 @@ def main() -> None:
     options.add_argument("--draws", type=int, help="studies of each set (default 200)")
     arguments = start(options)
     n = arguments.draws or (25 if arguments.quick else 200)
-    results: dict[Setting, dict[str, list[Search]]] = {}
+    results: dict[Setting, dict[str, list[SearchResult]]] = {}
     epochs: dict[str, int] = {}
     for curves in read_curves(arguments.curves):
-        [first] = draws(curves, 1)
+        [first] = draw_studies(curves, 1)
         if len(first) < FEWEST:
             print(f"{curves.name}: only {len(first)} configurations, left out", flush=True)
             continue
@@ -208,7 +208,7 @@ def main() -> None:
             names = [f"counts {favour:g} times" for favour in FAVOURS]
             print_table("Saved until the best run", ["set", "shape", "lanes", *names], measure_shapes(curves, n))
             continue
-        epochs[curves.name] = truth_of(first).epochs
+        epochs[curves.name] = ground_truth(first).epochs
         results |= measure(curves, n)
     if arguments.shapes:
         return

@@ -36,7 +36,7 @@ from miiii_search.config.presets import TABLE_1
 from miiii_search.config.study_spec import Budget, Replicates, StudySpec, rungs
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.samplers.grid_ei import Ranking
+from miiii_search.samplers.grid_ei import GridEISampler
 from miiii_search.storage import schema
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database, open_database
@@ -210,10 +210,10 @@ def end(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
 def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> Cost:
     """What a worker of so many lanes does, a trial; `seconds` is how long one trains."""
     database, experiment = study.database, study.spec.experiment
-    order = Ranking(study)
-    order.first(width)  # what a worker reads once, at its start
+    order = GridEISampler(study)
+    order.next_trials(width)  # what a worker reads once, at its start
     with counter.of(width) as claiming:
-        first = order.first(width)
+        first = order.next_trials(width)
         claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width, first_ids=first)
         ids = [lease.trial_id for lease in claimed]
         study.read(ids)

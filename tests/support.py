@@ -17,7 +17,7 @@ from miiii_search.config.overrides import to_tree, validate
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.pruners.base import PruningContext
-from miiii_search.pruners.history import Signals
+from miiii_search.pruners.history import History
 from miiii_search.storage import schema
 from miiii_search.storage import study_attrs as attributes
 from miiii_search.storage.artifacts import Artifact, store_artifact
@@ -57,15 +57,15 @@ def make_spec(**fields: Any) -> StudySpec:
     return validate(StudySpec, to_tree(spec), "the spec")  # as it comes from a file
 
 
-def no_signals() -> Signals:
+def empty_history() -> History:
     """Those of a run that has shown nothing."""
     nothing = np.empty((0, 0))
-    return Signals(np.empty(0, np.int64), nothing, nothing, nothing, np.empty(0))
+    return History(np.empty(0, np.int64), nothing, nothing, nothing, np.empty(0))
 
 
-def case(trial: Any, trials: Sequence[Any], epoch: int) -> PruningContext:
+def pruning_context(trial: Any, trials: Sequence[Any], epoch: int) -> PruningContext:
     """A trial at a rung, of a run that has shown nothing but its reports."""
-    return PruningContext(TINY, epoch, no_signals(), trial, trials)
+    return PruningContext(TINY, epoch, empty_history(), trial, trials)
 
 
 def read_back(study: Study) -> optuna.Study:

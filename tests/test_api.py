@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import miiii_search as ms
 from miiii_search import api
 from miiii_search.pruners import forecast
-from miiii_search.pruners.history import Signals
+from miiii_search.pruners.history import History
 
 TINY = ms.Experiment(p=7, epochs=32, evaluate_every=8, validation_samples=10)
 SMALL = ms.Hyperparameters(d_model=16, n_heads=2)
@@ -104,10 +104,10 @@ def test_errors_are_types(storage: str, tmp_path: Path) -> None:
 EPOCHS = np.arange(100, 1700, 100)
 
 
-def history(losses: NDArray[np.float64]) -> Signals:
+def history(losses: NDArray[np.float64]) -> History:
     n = len(losses)
     ones = np.ones((n, 1))
-    return Signals(EPOCHS[:n].astype(np.int64), ones, 0.3 * ones, losses.reshape(n, 1), np.full(n, 30.0))
+    return History(EPOCHS[:n].astype(np.int64), ones, 0.3 * ones, losses.reshape(n, 1), np.full(n, 30.0))
 
 
 @pytest.mark.parametrize(("falls", "is_pruned"), [(False, True), (True, False)])

@@ -111,7 +111,7 @@ def test_the_pod_s_command_drains_within_its_grace(
     assert code != 0 and "completions" not in spec
     processes.run(*ENDLESS, storage=storage)
     process = processes.start(*arguments, storage=storage)
-    wait_for(lambda: processes.has_said(process, "starts") and training(storage))
+    wait_for(lambda: processes.has_logged(process, "starts") and training(storage))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == code, processes.log(process)
     assert {trial.state for trial in read_trials(storage, "s")} == {TrialState.WAITING}

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.history import Signals
+from miiii_search.pruners.history import History
 
 
 class Reported(Protocol):
@@ -38,7 +38,7 @@ class PruningContext:
     experiment: Experiment
     epoch: int
     """The rung."""
-    signals: Signals
+    history: History
     """What its run has shown, up to and with the rung."""
     trial: Any
     """`Reported`; for a pruner of Optuna's its own `FrozenTrial`."""
@@ -50,11 +50,11 @@ class Pruner(Protocol):
     """Decides on one trial. The same trials in another order make no difference."""
 
     @property
-    def sees_peers(self) -> bool:
+    def uses_peers(self) -> bool:
         """Whether it looks at anything but the trial itself."""
         ...
 
-    def should_prune(self, case: PruningContext) -> str | None:
+    def should_prune(self, context: PruningContext) -> str | None:
         """Why the trial should be given up, in words; None to let it go on."""
         ...
 
@@ -62,9 +62,9 @@ class Pruner(Protocol):
 class NopPruner:
     """The rule `none`."""
 
-    sees_peers = False
+    uses_peers = False
 
-    def should_prune(self, case: PruningContext) -> str | None:
+    def should_prune(self, context: PruningContext) -> str | None:
         """Lets every trial go on."""
         return None
 
@@ -79,15 +79,15 @@ class Quantile:
 
     quantile: float
     min_trials: int
-    sees_peers = True
+    uses_peers = True
 
-    def should_prune(self, case: PruningContext) -> str | None:
+    def should_prune(self, context: PruningContext) -> str | None:
         """Compares the trial's report at the rung with its peers'."""
-        epoch = case.epoch
-        mine = case.trial.intermediate_values.get(epoch)
+        epoch = context.epoch
+        mine = context.trial.intermediate_values.get(epoch)
         if mine is None:
             return None
-        values = [value for peer in case.trials if (value := _value_at(peer, epoch)) is not None]
+        values = [value for peer in context.trials if (value := _value_at(peer, epoch)) is not None]
         if len(values) < self.min_trials:
             return None
         threshold = float(np.quantile(values, self.quantile))

@@ -22,16 +22,16 @@ from miiii_search.pruners.forecast import Forecast
 
 
 @dataclass(frozen=True)
-class OptunaRule:
+class OptunaPruner:
     """One of Optuna's pruners, on the reports at our rungs. Its trials are Optuna's own, read whole."""
 
     study: optuna.Study
     pruner: optuna.pruners.BasePruner
-    sees_peers = True
+    uses_peers = True
 
-    def should_prune(self, case: PruningContext) -> str | None:
+    def should_prune(self, context: PruningContext) -> str | None:
         """Asks the pruner, which sees the trial's reports up to this rung only."""
-        trial, epoch = case.trial, case.epoch
+        trial, epoch = context.trial, context.epoch
         seen = copy.copy(trial)
         seen.intermediate_values = {rung: value for rung, value in trial.intermediate_values.items() if rung <= epoch}
         if not self.pruner.prune(self.study, seen):
@@ -40,7 +40,7 @@ class OptunaRule:
         return f"{type(self.pruner).__name__} at epoch {epoch:,}, validation accuracy {accuracy_text(mine)}"
 
 
-OPTUNAS_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
+OPTUNA_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     "median": optuna.pruners.MedianPruner,
     "percentile": lambda percentile=25.0, **kw: optuna.pruners.PercentilePruner(percentile, **kw),
     # min_resource `auto` differs from process to process, so the first rung above the floor is given instead.
@@ -51,14 +51,14 @@ OPTUNAS_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
 }
 
 
-def make_rule(spec: StudySpec, study: optuna.Study) -> Pruner:
+def make_pruner(spec: StudySpec, study: optuna.Study) -> Pruner:
     """The study's rule. Raises `MiiiiSearchError` for options that its pruner does not take."""
-    if spec.pruning.rule in OPTUNAS_PRUNERS:
-        return OptunaRule(study, make_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs))
-    return make_own_rule(spec.pruning)
+    if spec.pruning.rule in OPTUNA_PRUNERS:
+        return OptunaPruner(study, make_optuna_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs))
+    return make_own_pruner(spec.pruning)
 
 
-def make_own_rule(pruning: Pruning) -> Pruner:
+def make_own_pruner(pruning: Pruning) -> Pruner:
     """The rule of ours that a study has. Raises `KeyError` if it is a pruner of Optuna's."""
     rules: dict[str, Callable[[], Pruner]] = {
         "none": NopPruner,
@@ -71,8 +71,8 @@ def make_own_rule(pruning: Pruning) -> Pruner:
 def check_pruning(spec: StudySpec) -> None:
     """Raises `MiiiiSearchError` for settings that the study's rule does not take: better now than in each worker."""
     pruning = spec.pruning
-    if pruning.rule in OPTUNAS_PRUNERS:
-        make_pruner(pruning, spec.pruning_floor, spec.experiment.epochs)
+    if pruning.rule in OPTUNA_PRUNERS:
+        make_optuna_pruner(pruning, spec.pruning_floor, spec.experiment.epochs)
     elif pruning.options:
         raise MiiiiSearchError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{pruning.rule}'")
     for rule, names in {"forecast": ("safety",), "quantile": ("quantile", "min_trials")}.items():
@@ -84,7 +84,7 @@ def check_pruning(spec: StudySpec) -> None:
                 )
 
 
-def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.BasePruner:
+def make_optuna_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.BasePruner:
     """Optuna's pruner of this name. Raises `MiiiiSearchError` for options that it does not take."""
     options: dict[str, Any] = dict(pruning.options)
     if pruning.rule in ("successive_halving", "hyperband"):
@@ -97,6 +97,6 @@ def make_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.pruners.Bas
         with warnings.catch_warnings():
             # That an interface may change is no matter to the user: we say which version of Optuna we take.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return OPTUNAS_PRUNERS[pruning.rule](**options)
+            return OPTUNA_PRUNERS[pruning.rule](**options)
     except (TypeError, ValueError) as error:
         raise MiiiiSearchError(f"pruning.options for `{pruning.rule}`: {error}") from None

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.trial import FrozenTrial
 
 from miiii_search.pruners.base import PruningContext
-from miiii_search.pruners.history import Signals
+from miiii_search.pruners.history import History
 
 MEMORISED = 0.9
 """Training accuracy of a task below which, at any rung of that half, it is too early to say anything of it: while a
@@ -58,7 +58,7 @@ class Forecast(optuna.pruners.BasePruner):
     safety: float = 3.0
     epochs: int = 0
     target_accuracy: float = 1.0
-    sees_peers = False
+    uses_peers = False
 
     @staticmethod
     def report(
@@ -95,14 +95,14 @@ class Forecast(optuna.pruners.BasePruner):
         if not rows:
             return False
         epoch, train, validation, loss, norm = zip(*rows, strict=True)
-        history = Signals(np.asarray(epoch, np.int64), *(np.asarray(x, float) for x in (train, validation, loss, norm)))
+        history = History(np.asarray(epoch, np.int64), *(np.asarray(x, float) for x in (train, validation, loss, norm)))
         return self.reason(history, self.epochs, self.target_accuracy) is not None
 
-    def should_prune(self, case: PruningContext) -> str | None:
+    def should_prune(self, context: PruningContext) -> str | None:
         """Decides on a trial of this package; see `reason`."""
-        return self.reason(case.signals, case.experiment.epochs, case.experiment.accuracy_at_target)
+        return self.reason(context.history, context.experiment.epochs, context.experiment.accuracy_at_target)
 
-    def reason(self, shown: Signals, epochs: int, target_accuracy: float) -> str | None:
+    def reason(self, shown: History, epochs: int, target_accuracy: float) -> str | None:
         """Returns why a run should be pruned, in words; None to let it go on.
 
         Args:
@@ -138,7 +138,7 @@ class Forecast(optuna.pruners.BasePruner):
         ahead = lowest / (loss[start] - lowest) * (epoch[-1] - epoch[start])
         return float(epoch[-1] + ahead / self.safety)
 
-    def _words(self, shown: Signals, now: int, epochs: int, unsolved: NDArray[np.bool_], arrival: float) -> str:
+    def _words(self, shown: History, now: int, epochs: int, unsolved: NDArray[np.bool_], arrival: float) -> str:
         loss = shown.validation_loss[-1, unsolved].min()
         tasks = "" if len(unsolved) == 1 else f" of its {unsolved.sum()} unsolved tasks, {loss:.2f} or more"
         value = f" ({loss:.2f} times that of guessing)" if len(unsolved) == 1 else " times that of guessing,"

@@ -15,7 +15,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Signals:
+class History:
     """A run at its rungs so far, oldest first; of its tasks, those that are scored.
 
     Losses are cross-entropies in units of ln q, so that guessing has 1 whatever the task. What is
@@ -31,17 +31,17 @@ class Signals:
     def __len__(self) -> int:
         return len(self.epoch)
 
-    def until(self, epoch: int) -> Signals:
+    def until(self, epoch: int) -> History:
         """The rungs up to and with an epoch."""
         n = int(np.searchsorted(self.epoch, epoch, side="right"))
-        return Signals(**{field.name: getattr(self, field.name)[:n] for field in fields(self)})
+        return History(**{field.name: getattr(self, field.name)[:n] for field in fields(self)})
 
 
-def signals_of(experiment: Experiment, record: Record) -> Signals:
-    """The signals of the evaluations in `record`, in float64, so that they do not depend on a device."""
+def history_of(experiment: Experiment, record: Record) -> History:
+    """The history of the evaluations in `record`, in float64, so that they do not depend on a device."""
     scored = np.asarray(experiment.scored)
     guessing = np.log(np.asarray(experiment.moduli, np.float64)[scored])
-    return Signals(
+    return History(
         record.epoch.astype(np.int64),
         record.train_accuracy[:, scored].astype(np.float64),
         record.validation_accuracy[:, scored].astype(np.float64),
@@ -50,6 +50,6 @@ def signals_of(experiment: Experiment, record: Record) -> Signals:
     )
 
 
-def signals_at_rungs(experiment: Experiment, record: Record) -> Signals:
+def history_at_rungs(experiment: Experiment, record: Record) -> History:
     """What a rule sees of a run of which this is recorded."""
-    return signals_of(experiment, record.rows(np.isin(record.epoch, rungs(experiment))))
+    return history_of(experiment, record.rows(np.isin(record.epoch, rungs(experiment))))

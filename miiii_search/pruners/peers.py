@@ -29,7 +29,7 @@ class Peer:
     """The reports that were asked for, and of a trial that has ended its last one."""
 
 
-class Peers:
+class PeerReader:
     """The reader of one worker; remembers what ended trials came to, since that does not change."""
 
     def __init__(self, database: Database, study_id: int) -> None:

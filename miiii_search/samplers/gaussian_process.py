@@ -96,7 +96,7 @@ def _one_after_the_other(process: GaussianProcess, best: float, factors: Floats,
         taken.append(order[0])
         if len(taken) >= min(n, len(factors)):
             return [*taken, *(k for k in order if k not in taken)]
-        process.begin(order[0])
+        process.fantasize(order[0])
 
 
 class GaussianProcess:
@@ -133,7 +133,7 @@ class GaussianProcess:
         result: Floats = share @ improvement / share.sum()
         return result
 
-    def begin(self, k: int) -> None:
+    def fantasize(self, k: int) -> None:
         """Goes on as if the k-th point asked about had been seen with the mean: one more row of L."""
         row = self._across[:, :, k]
         corner = np.sqrt(np.maximum(1 - (row**2).sum(1), 0) + self._noise)

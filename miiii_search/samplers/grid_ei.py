@@ -61,7 +61,7 @@ class Waiting:
     was_begun: bool
 
 
-class Ranking:
+class GridEISampler:
     """Orders the queue of one study for one worker, as results arrive. For the worker's main thread.
 
     If the model fails, that is told of once through `say`, and the order is the queue's.
@@ -74,7 +74,7 @@ class Ranking:
         """Of trials, which do not change."""
         self._said: set[str] = set()
 
-    def first(
+    def next_trials(
         self,
         n: int,
         own: Mapping[int, float | None] | None = None,

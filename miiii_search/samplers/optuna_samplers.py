@@ -61,7 +61,7 @@ class PointSampler:
         self._attributes: dict[str, Any] = {}
         self._random = random.Random(seed)
 
-    def draw(self, spec: StudySpec, trials: Sequence[FrozenTrial], visited: Collection[Identity]) -> Point:
+    def sample(self, spec: StudySpec, trials: Sequence[FrozenTrial], visited: Collection[Identity]) -> Point:
         """A point whose `identity` is not among those visited, drawn in the light of the trials.
 
         The sampler is asked on a copy of the study in memory, so that a point that is refused leaves no row.
@@ -92,14 +92,14 @@ class PointSampler:
         )
 
 
-class SampledQueue:
+class TrialSampler:
     """New trials of a study whose sampler is not the queue. One a worker; not for several threads."""
 
     def __init__(self, study: Study, seed: int) -> None:
         self._study = study
         self._sampler = PointSampler(study.spec.sampler, seed)
 
-    def claim(self, worker: str, seconds: float) -> Lease | None:
+    def create_trial(self, worker: str, seconds: float) -> Lease | None:
         """A new trial at a point that no trial has, RUNNING and leased; None once the budget is spent, or in a pause.
 
         Two workers that draw the same point at once: the second draws again. So does one whose space was extended
@@ -110,14 +110,14 @@ class SampledQueue:
             trials = self._study.trials()
             if self._study.paused or len(trials) >= self._study.spec.n_trials:
                 return None
-            point = self._draw(trials)
+            point = self._sample(trials)
             lease = self._insert(point, worker, seconds, expected=len(trials))
             if lease is not None:
                 return lease
         return None
 
-    def _draw(self, trials: list[FrozenTrial]) -> Point:
-        return self._sampler.draw(self._study.spec, trials, {identity(trial.params) for trial in trials})
+    def _sample(self, trials: list[FrozenTrial]) -> Point:
+        return self._sampler.sample(self._study.spec, trials, {identity(trial.params) for trial in trials})
 
     def _insert(self, point: Point, worker: str, seconds: float, expected: int) -> Lease | None:
         """Writes the trial if the study still has the spec and as many trials as the sampler saw."""

@@ -25,7 +25,7 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.history import Signals, signals_at_rungs
+from miiii_search.pruners.history import History, history_at_rungs
 from miiii_search.study.study import objective
 
 FORMAT = 1
@@ -85,9 +85,9 @@ class Curve:
         return None if last is None else objective(self.experiment, self.accuracy[last], self.solved_epoch)
 
     @cached_property
-    def signals(self) -> Signals:
+    def history(self) -> History:
         """What a rule sees of it, at its rungs."""
-        return signals_at_rungs(self.experiment, self.record)
+        return history_at_rungs(self.experiment, self.record)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class CurveSet:
     spec: StudySpec
     curves: tuple[Curve, ...]
 
-    def only(self, curves: Sequence[Curve], name: str | None = None) -> CurveSet:
+    def subset(self, curves: Sequence[Curve], name: str | None = None) -> CurveSet:
         """Some of the curves."""
         return replace(self, name=name or self.name, curves=tuple(curves))
 
@@ -113,7 +113,7 @@ def make_curve(
     pruned: bool = False,
 ) -> Curve:
     """A curve from every evaluation of its run, thinned; whether and when it was solved is read from them."""
-    solved_epoch = first_streak(experiment, record)
+    solved_epoch = find_solved_epoch(experiment, record)
     return Curve(
         number,
         point,
@@ -136,7 +136,7 @@ def kept_epochs(experiment: Experiment, solved_epoch: int | None) -> list[int]:
     return sorted(kept | ({_solving_epoch(experiment, solved_epoch)} if solved_epoch else set()))
 
 
-def first_streak(experiment: Experiment, record: Record) -> int | None:
+def find_solved_epoch(experiment: Experiment, record: Record) -> int | None:
     """The first epoch of the evaluations in a row that solve a run, given all of them; None if there are none."""
     reached = record.validation_accuracy[:, np.asarray(experiment.scored)] > experiment.accuracy_at_target
     streak = 0

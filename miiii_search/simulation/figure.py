@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure, plain
-from miiii_search.pruners.history import signals_of
-from miiii_search.simulation.contenders import Contender
-from miiii_search.simulation.replay import Replayed
+from miiii_search.pruners.history import history_of
+from miiii_search.simulation.pruner_variants import PrunerVariant
+from miiii_search.simulation.replay import ReplayedRun
 from miiii_search.simulation.scoring import Summary
 
 MARKERS = {
@@ -30,10 +30,10 @@ MARKERS = {
 OURS, OPTUNAS = OKABE_ITO[0], OKABE_ITO[1]
 GREY = "0.45"
 
-Compared = Sequence[tuple[Contender, Summary]]
+Compared = Sequence[tuple[PrunerVariant, Summary]]
 
 
-def draw_rules(panels: Mapping[str, Compared]) -> Figure:
+def draw_pruners(panels: Mapping[str, Compared]) -> Figure:
     """One panel a set of curves: to the right what a rule saves, upwards the grokkers that it loses.
 
     Hollow marks are Optuna's pruners as they come, full ones tuned; lines hold nine of ten replays. Several settings
@@ -96,7 +96,7 @@ def _draw_panel(axes: Axes, title: str, compared: Compared) -> None:
     axes.grid(alpha=0.25, linewidth=0.5)
 
 
-def _color(contender: Contender) -> str:
+def _color(contender: PrunerVariant) -> str:
     if contender.rule == "none":
         return GREY
     return OURS if not contender.is_optunas else OPTUNAS
@@ -125,7 +125,7 @@ def _legend(panels: Mapping[str, Compared]) -> list[Line2D]:
 ENDINGS = {"solved": OKABE_ITO[2], "unsolved": OKABE_ITO[0], "pruned": OKABE_ITO[1], "failed": "black"}
 
 
-def draw_curves(panels: Mapping[str, Sequence[Replayed]]) -> Figure:
+def draw_curves(panels: Mapping[str, Sequence[ReplayedRun]]) -> Figure:
     """One panel a replayed study: the validation loss of every run, in units of guessing, coloured by how it ended.
 
     Where a run was given up is a cross, and how it would have gone on is faint; a grokker's dashes are its epochs after
@@ -137,12 +137,12 @@ def draw_curves(panels: Mapping[str, Sequence[Replayed]]) -> Figure:
     axes = figure.subplots(rows, 2 if n > 1 else 1, squeeze=False)
     for one, (title, runs) in zip(axes.flat, panels.items(), strict=False):
         for run in runs:
-            signals, color = signals_of(run.curve.experiment, run.curve.record), ENDINGS[run.ending]
-            loss, seen = signals.validation_loss.mean(axis=1), signals.epoch <= run.epochs
+            history, color = history_of(run.curve.experiment, run.curve.record), ENDINGS[run.ending]
+            loss, seen = history.validation_loss.mean(axis=1), history.epoch <= run.epochs
             one.plot(
-                signals.epoch, loss, "--" if run.ending == "solved" else "-", color=color, alpha=0.25, linewidth=0.6
+                history.epoch, loss, "--" if run.ending == "solved" else "-", color=color, alpha=0.25, linewidth=0.6
             )
-            one.plot(signals.epoch[seen], loss[seen], color=color, linewidth=0.9)
+            one.plot(history.epoch[seen], loss[seen], color=color, linewidth=0.9)
             if run.ending == "pruned":
                 one.plot(run.epochs, loss[seen][-1], "x", color=color, markersize=4)
         lowest = min((run.curve.record.validation_loss.min() for run in runs), default=0.0)

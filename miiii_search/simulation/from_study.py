@@ -11,7 +11,9 @@ from miiii_search.simulation.curves import Curve, CurveSet, make_curve
 from miiii_search.study.study import REPLICATE_KEY, Study
 
 
-def curves_of(study: Study, on_trial: Callable[[int], None] = lambda number: None) -> tuple[CurveSet, list[str]]:
+def curves_from_study(
+    study: Study, on_trial: Callable[[int], None] = lambda number: None
+) -> tuple[CurveSet, list[str]]:
     """The curves of all trials that have ended, and a line about each that cannot be read.
 
     `on_trial` is told the number of each trial that was looked at.

@@ -12,14 +12,14 @@ from miiii_search.samplers.gaussian_process import coordinates, rank
 from miiii_search.samplers.grid_ei import COMPILED
 from miiii_search.samplers.optuna_samplers import PointSampler
 from miiii_search.simulation.curves import Curve
-from miiii_search.simulation.replay import QUEUE, Order, Replayed
+from miiii_search.simulation.replay import QUEUE_ORDER, Order, ReplayedRun
 from miiii_search.study.study import distributions
 
 STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 """Of a trial by how its run ended, where it is not COMPLETE."""
 
 
-class Sampled:
+class OptunaOrder:
     """A sampler of Optuna's, asked as a worker of the service asks it. For one study.
 
     Raises `ValueError` if two curves are of one configuration: a sampler visits each once.
@@ -38,15 +38,15 @@ class Sampled:
         self._grid = frozenset(identity(point) for point in spec.points())
         self._taken: list[int] = []
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, Replayed], running: Collection[int]) -> int:
+    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         """What it draws, knowing all that has started; points without a curve count as visited."""
         trials = [self._trial(k, ended.get(k)) for k in self._taken]
         visited = self._grid.difference(self._identities[k] for k in waiting)
-        k = self._places[identity(self._sampler.draw(self._spec, trials, visited))]
+        k = self._places[identity(self._sampler.sample(self._spec, trials, visited))]
         self._taken.append(k)
         return k
 
-    def _trial(self, k: int, run: Replayed | None) -> FrozenTrial:
+    def _trial(self, k: int, run: ReplayedRun | None) -> FrozenTrial:
         curve = self._curves[k]
         state = TrialState.RUNNING if run is None else STATES.get(run.ending, TrialState.COMPLETE)
         reported = [*rungs(curve.experiment), curve.last_epoch] if run is not None else []
@@ -63,7 +63,7 @@ class Sampled:
         )
 
 
-class Modelled:
+class GridEIOrder:
     """The queue, ordered by a Gaussian process that is fitted as results arrive, as `ranking` has it. For one study.
 
     A run that was given up enters with its last accuracy. With the name of a dimension as `shape`, runs that share its
@@ -77,7 +77,7 @@ class Modelled:
         self._favour = favour
         self._last = 0
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, Replayed], running: Collection[int]) -> int:
+    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         """The run that may improve most; the queue's first while too little is known."""
         assert self._x is not None
         compiled = {self._shapes[k] for k in [*running, self._last]}
@@ -91,7 +91,7 @@ MakeOrder = Callable[[StudySpec, Sequence[Curve], int], Order]
 """An order for the curves of one study, in the queue's order; the last argument is a seed."""
 
 ORDERS: dict[str, MakeOrder] = {
-    "queue": lambda spec, curves, seed: QUEUE,
-    "tpe": lambda spec, curves, seed: Sampled("tpe", spec, curves, seed),
-    "model": lambda spec, curves, seed: Modelled(curves),
+    "queue": lambda spec, curves, seed: QUEUE_ORDER,
+    "tpe": lambda spec, curves, seed: OptunaOrder("tpe", spec, curves, seed),
+    "model": lambda spec, curves, seed: GridEIOrder(curves),
 }

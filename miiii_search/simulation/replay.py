@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import rungs
 from miiii_search.pruners.base import Pruner, PruningContext
-from miiii_search.pruners.factory import OptunaRule
+from miiii_search.pruners.factory import OptunaPruner
 from miiii_search.pruners.peers import Peer
 from miiii_search.simulation.curves import Curve
 
@@ -23,7 +23,7 @@ Ending = Literal["solved", "unsolved", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayedRun:
     """What became of one run."""
 
     curve: Curve
@@ -51,10 +51,10 @@ class Replayed:
         return self.curve.accuracy.get(self.epochs) if self.ending == "pruned" else self.curve.objective
 
 
-class Court(Protocol):
+class SimulatedStudy(Protocol):
     """Asks a rule, and keeps what it compares with."""
 
-    def again(self, curves: Sequence[Curve]) -> Court:
+    def again(self, curves: Sequence[Curve]) -> SimulatedStudy:
         """The same rule, for another study."""
         ...
 
@@ -78,7 +78,7 @@ class Court(Protocol):
 class Order(Protocol):
     """Says which run a free lane takes. Runs are known by their places in the queue."""
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, Replayed], running: Collection[int]) -> int:
+    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         """One of those that wait, of which there is one at least; they stand in the queue's order."""
         ...
 
@@ -86,15 +86,17 @@ class Order(Protocol):
 class Queue:
     """The order that was fixed beforehand."""
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, Replayed], running: Collection[int]) -> int:
+    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         """The first."""
         return waiting[0]
 
 
-QUEUE = Queue()
+QUEUE_ORDER = Queue()
 
 
-def replay(curves: Sequence[Curve], court: Court, lanes: int, floor: int, order: Order = QUEUE) -> list[Replayed]:
+def replay(
+    curves: Sequence[Curve], court: SimulatedStudy, lanes: int, floor: int, order: Order = QUEUE_ORDER
+) -> list[ReplayedRun]:
     """Trains the curves, `lanes` at once, each lane an epoch a tick; returns them in the order in which they came.
 
     As the service has it: a run is judged at each rung from the epoch `floor` on at which it has not ended; of runs
@@ -104,7 +106,7 @@ def replay(curves: Sequence[Curve], court: Court, lanes: int, floor: int, order:
     waiting = list(range(len(curves)))
     running: dict[int, float] = {}
     """When they started."""
-    ended: dict[int, Replayed] = {}
+    ended: dict[int, ReplayedRun] = {}
     stops = [_stops(curve) for curve in curves]
     moments: list[tuple[float, int, int]] = []
 
@@ -117,7 +119,7 @@ def replay(curves: Sequence[Curve], court: Court, lanes: int, floor: int, order:
             heapq.heappush(moments, (now + stops[k][0], k, 0))
 
     def leave(k: int, epoch: int, ending: Ending, reason: str | None = None) -> None:
-        ended[k] = Replayed(curves[k], ending, running.pop(k), epoch, reason)
+        ended[k] = ReplayedRun(curves[k], ending, running.pop(k), epoch, reason)
         state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(ending, TrialState.COMPLETE)
         court.end(k, state, ended[k].value)
 
@@ -166,7 +168,7 @@ def _stops(curve: Curve) -> list[int]:
     return [epoch for epoch in rungs(curve.experiment) if epoch < known] + [curve.last_epoch]
 
 
-class OwnCourt:
+class OwnPrunerStudy:
     """For rules of ours, on the peers that the service's workers would read."""
 
     def __init__(self, rule: Pruner, curves: Sequence[Curve]) -> None:
@@ -178,9 +180,9 @@ class OwnCourt:
         """How runs ended, and their last reports."""
         self._verdicts: dict[tuple[int, int], str | None] = {}
 
-    def again(self, curves: Sequence[Curve]) -> OwnCourt:
+    def again(self, curves: Sequence[Curve]) -> OwnPrunerStudy:
         """The same rule for another study; what it says of a curve whatever its peers is remembered."""
-        court = OwnCourt(self._rule, curves)
+        court = OwnPrunerStudy(self._rule, curves)
         court._verdicts = self._verdicts
         return court
 
@@ -196,7 +198,7 @@ class OwnCourt:
             self._last[k] = (state, epoch, self._at[epoch][k])
 
     def should_prune(self, k: int, epoch: int) -> str | None:
-        if self._rule.sees_peers:
+        if self._rule.uses_peers:
             return self._rule.should_prune(self._case(k, epoch, self._peers(epoch)))
         key = (self._curves[k].number, epoch)
         if key not in self._verdicts:
@@ -205,7 +207,7 @@ class OwnCourt:
 
     def _case(self, k: int, epoch: int, peers: dict[int, Peer]) -> PruningContext:
         curve = self._curves[k]
-        return PruningContext(curve.experiment, epoch, curve.signals.until(epoch), peers[k], list(peers.values()))
+        return PruningContext(curve.experiment, epoch, curve.history.until(epoch), peers[k], list(peers.values()))
 
     def _peer(self, k: int, epoch: int) -> Peer:
         return Peer(k, TrialState.RUNNING, {epoch: self._at[epoch][k]})
@@ -220,25 +222,25 @@ class OwnCourt:
         return peers
 
 
-class OptunaCourt:
+class OptunaPrunerStudy:
     """For Optuna's pruners, on a study of Optuna's in memory."""
 
-    def __init__(self, make_pruner: MakePruner, curves: Sequence[Curve]) -> None:
-        self._make_pruner = make_pruner  # a pruner remembers resources that it has guessed from one study
+    def __init__(self, make_optuna_pruner: MakePruner, curves: Sequence[Curve]) -> None:
+        self._make_pruner = make_optuna_pruner  # a pruner remembers resources that it has guessed from one study
         self._curves = curves
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            pruner = make_pruner()
+            pruner = make_optuna_pruner()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(study_name="replay", direction="maximize", pruner=pruner)
-        self._rule = OptunaRule(self._study, pruner)
+        self._rule = OptunaPruner(self._study, pruner)
         self._storage, study_id = self._study._storage, self._study._study_id
         waiting = optuna.trial.create_trial(state=TrialState.WAITING)
         self._ids = [self._storage.create_new_trial(study_id, template_trial=waiting) for _ in curves]
 
-    def again(self, curves: Sequence[Curve]) -> OptunaCourt:
+    def again(self, curves: Sequence[Curve]) -> OptunaPrunerStudy:
         """The same pruner for another study."""
-        return OptunaCourt(self._make_pruner, curves)
+        return OptunaPrunerStudy(self._make_pruner, curves)
 
     def begin(self, k: int) -> None:
         self._storage.set_trial_state_values(self._ids[k], TrialState.RUNNING)
@@ -252,4 +254,4 @@ class OptunaCourt:
     def should_prune(self, k: int, epoch: int) -> str | None:
         curve = self._curves[k]
         trials = self._study.get_trials(deepcopy=False)
-        return self._rule.should_prune(PruningContext(curve.experiment, epoch, curve.signals, trials[k], trials))
+        return self._rule.should_prune(PruningContext(curve.experiment, epoch, curve.history, trials[k], trials))

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from miiii_search.config.study_spec import Identity, StudySpec, identity
-from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve, CurveSet
-from miiii_search.simulation.replay import Replayed, replay
+from miiii_search.simulation.pruner_variants import PrunerVariant
+from miiii_search.simulation.replay import ReplayedRun, replay
 
 FASTEST = 10
 
@@ -20,7 +20,7 @@ NEARLY = 0.9
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """What the runs of a study come to if nobody gives any up."""
 
     grokkers: frozenset[int]
@@ -35,14 +35,14 @@ class Truth:
     """Whether the grokkers have solved every task."""
 
 
-def truth_of(curves: Sequence[Curve]) -> Truth:
+def ground_truth(curves: Sequence[Curve]) -> GroundTruth:
     """The truth about recorded runs; a run that was pruned as it was recorded counts with what is known of it."""
     known = [curve for curve in curves if curve.objective is not None]
     by_objective = sorted(known, key=lambda curve: (-(curve.objective or 0.0), curve.number))
     best = by_objective[0].objective if by_objective else None
     solved = [curve for curve in by_objective if curve.solved_epoch is not None]
     grokkers = solved or [c for c in by_objective if not c.pruned and (c.objective or 0.0) >= NEARLY * (best or 0.0)]
-    return Truth(
+    return GroundTruth(
         frozenset(curve.number for curve in grokkers),
         frozenset(curve.number for curve in grokkers[:FASTEST]),
         best if best is not None else math.nan,
@@ -71,7 +71,7 @@ class Score:
     """The share of runs that were given up."""
 
 
-def score(truth: Truth, runs: Sequence[Replayed]) -> Score:
+def score(truth: GroundTruth, runs: Sequence[ReplayedRun]) -> Score:
     """What one replayed study came to."""
     pruned = {run.curve.number for run in runs if run.ending == "pruned"}
     completed = [run for run in runs if run.objective is not None]
@@ -114,7 +114,7 @@ def summarize(scores: Sequence[Score]) -> Summary:
     return Summary(each(statistics.fmean), each(quantile(0.05)), each(quantile(0.95)), len(scores))
 
 
-def draws(curves: CurveSet, n: int, seed: int = 0) -> list[list[Curve]]:
+def draw_studies(curves: CurveSet, n: int, seed: int = 0) -> list[list[Curve]]:
     """`n` studies as they might have been: of every configuration one seed, in a shuffled order."""
     by_point: dict[Identity, list[Curve]] = {}
     for curve in curves.curves:
@@ -127,7 +127,7 @@ def draws(curves: CurveSet, n: int, seed: int = 0) -> list[list[Curve]]:
     return drawn
 
 
-def shuffled(curves: CurveSet, n: int, seed: int = 0) -> list[list[Curve]]:
+def shuffled_studies(curves: CurveSet, n: int, seed: int = 0) -> list[list[Curve]]:
     """`n` studies of all the curves: as they are, then in shuffled orders."""
     generator = random.Random(seed)
     orders = [list(curves.curves)]
@@ -136,8 +136,12 @@ def shuffled(curves: CurveSet, n: int, seed: int = 0) -> list[list[Curve]]:
     return orders[:n]
 
 
-def replays(
-    contender: Contender, spec: StudySpec, studies: Sequence[Sequence[Curve]], lanes: int, truths: Sequence[Truth]
+def score_replays(
+    contender: PrunerVariant,
+    spec: StudySpec,
+    studies: Sequence[Sequence[Curve]],
+    lanes: int,
+    truths: Sequence[GroundTruth],
 ) -> list[Score]:
     """The score of each study under one rule; `truths` are those of the studies."""
     floor, court, scores = contender.floor(spec), contender.court(spec, []), []

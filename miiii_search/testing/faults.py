@@ -110,7 +110,7 @@ class Machine:
     worker: subprocess.Popen[str]
 
 
-class Chaos:
+class FaultyCluster:
     """Two workers and two coordinators on a PostgreSQL of their own; `strike` breaks something and mends it."""
 
     def __init__(self, folder: Path, trials: int, chance: random.Random, longest: float) -> None:
@@ -127,7 +127,7 @@ class Chaos:
         self._read: Counter[int] = Counter()
         self._ends: Counter[int] = Counter()
 
-    def __enter__(self) -> Chaos:
+    def __enter__(self) -> FaultyCluster:
         self._server.start()
         self._storage = self._server.create_database()
         self.processes.run(*create(self._trials), storage=self._storage)
@@ -334,20 +334,20 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-FAULTS: dict[str, Callable[[Chaos, Machine], None]] = {
-    "worker killed": Chaos._kill,
-    "worker told to stop": Chaos._terminate,
-    "worker paused": Chaos._pause,
+FAULTS: dict[str, Callable[[FaultyCluster, Machine], None]] = {
+    "worker killed": FaultyCluster._kill,
+    "worker told to stop": FaultyCluster._terminate,
+    "worker paused": FaultyCluster._pause,
     "connections cut": lambda chaos, machine: chaos._break_network(machine, "cut"),
     "connections silent": lambda chaos, machine: chaos._break_network(machine, "silence"),
     "connections half-closed": lambda chaos, machine: chaos._break_network(machine, "half-closed"),
     "connections slow": lambda chaos, machine: chaos._break_network(machine, "delay"),
     "database stopped": lambda chaos, _: chaos._stop_database("fast"),
     "database crashed": lambda chaos, _: chaos._stop_database("immediate"),
-    "coordinator killed": Chaos._kill_coordinator,
+    "coordinator killed": FaultyCluster._kill_coordinator,
     "checkpoint truncated": lambda chaos, machine: chaos._damage(machine, truncate),
     "checkpoint's bit flipped": lambda chaos, machine: chaos._damage(machine, flip),
-    "disk gone": Chaos._take_disk,
+    "disk gone": FaultyCluster._take_disk,
 }
 """What may happen, by name."""
 
@@ -365,7 +365,7 @@ def run(
     Outages and pauses last up to `longest` seconds.
     """
     began = time.monotonic()
-    with Chaos(folder, trials, chance, longest) as chaos:
+    with FaultyCluster(folder, trials, chance, longest) as chaos:
         for fault in faults:
             if chaos.done:
                 break

@@ -59,7 +59,7 @@ class Processes:
         """What a command has said so far."""
         return (self.folder / f"{self._started.index(process)}.log").read_text()
 
-    def has_said(self, process: subprocess.Popen[str], words: str) -> bool:
+    def has_logged(self, process: subprocess.Popen[str], words: str) -> bool:
         """Whether these words are in what a command has said so far."""
         return words in self.log(process)
 
@@ -102,7 +102,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     return found
 
 
-def shared_trials(storage: str) -> list[int]:
+def trials_with_checkpoint(storage: str) -> list[int]:
     """The trials that have a checkpoint in the database."""
     with open_engine(storage).connect() as connection:
         return list(connection.execute(sa.select(schema.checkpoints.c.trial_id)).scalars())

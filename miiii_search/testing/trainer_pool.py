@@ -30,9 +30,9 @@ class FakeTrainerPool(TrainerPool, Generic[LaneT]):
     def admit(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self._known[ProgramKey.of(run.experiment, run.hyperparameters)] = None
-            self.begin(run)
+            self.start_run(run)
 
-    def begin(self, run: Run) -> None:
+    def start_run(self, run: Run) -> None:
         """A run gets a lane."""
         raise NotImplementedError
 

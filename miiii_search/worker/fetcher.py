@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.study_spec import rungs
 from miiii_search.errors import MiiiiSearchError, StorageUnavailableError
-from miiii_search.samplers.grid_ei import Ranking
-from miiii_search.samplers.optuna_samplers import SampledQueue
+from miiii_search.samplers.grid_ei import GridEISampler
+from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.study import Study, describe_point, shape_of
 from miiii_search.training.autotune import choose_lanes
@@ -59,8 +59,8 @@ class TrialFetcher:
         self._checkpoint_writer = writer
         self._retry = patience
         self._say = say
-        self._sampled = None if study.spec.is_queue else SampledQueue(study, seed)
-        self._ranking = Ranking(study, say)
+        self._sampled = None if study.spec.is_queue else TrialSampler(study, seed)
+        self._ranking = GridEISampler(study, say)
         self._started = 0
         self._empty_until = 0.0
         self._measuring: Future[tuple[int, str]] | None = None
@@ -168,7 +168,7 @@ class TrialFetcher:
         first: Sequence[int] = ()
         if spec.sampler == "model" and not self._study.paused:
             own = {assignment.lease.trial_id: assignment.value for assignment in held if assignment.end}
-            first = self._ranking.first(n, own, compiled, self._unfit)
+            first = self._ranking.next_trials(n, own, compiled, self._unfit)
         claimed = leases.claim(
             database,
             self._study.study_id,
@@ -180,7 +180,7 @@ class TrialFetcher:
             excluded_shapes=self._unfit,
         )
         if not claimed and self._sampled is not None:
-            lease = self._sampled.claim(self._worker, seconds)
+            lease = self._sampled.create_trial(self._worker, seconds)
             claimed = [lease] if lease else []
         ids = [lease.trial_id for lease in claimed]
         trials = self._study.read(ids) if ids else {}

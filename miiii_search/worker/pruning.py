@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.pruners.base import NopPruner, PruningContext
-from miiii_search.pruners.factory import OptunaRule, make_rule
-from miiii_search.pruners.history import signals_at_rungs
-from miiii_search.pruners.peers import Peer, Peers
+from miiii_search.pruners.factory import OptunaPruner, make_pruner
+from miiii_search.pruners.history import history_at_rungs
+from miiii_search.pruners.peers import Peer, PeerReader
 from miiii_search.storage.retry import driver_message
 from miiii_search.study.study import Study
 from miiii_search.worker.active_trial import ActiveTrial
@@ -29,8 +29,8 @@ class PruningEvaluator:
         self._study = study
         self._say = say
         self._optunas = study.load()
-        self._rule = make_rule(study.spec, self._optunas)
-        self._peers = Peers(study.database, study.study_id)
+        self._rule = make_pruner(study.spec, self._optunas)
+        self._peers = PeerReader(study.database, study.study_id)
         self._failures: set[str] = set()
 
     def evaluate(self, assignments: Iterable[ActiveTrial]) -> None:
@@ -45,19 +45,19 @@ class PruningEvaluator:
         for assignment in asked:
             if (trial := trials.get(assignment.lease.trial_id)) is None:
                 continue  # somebody deleted it
-            signals = signals_at_rungs(assignment.experiment, assignment.record())
+            history = history_at_rungs(assignment.experiment, assignment.record())
             for epoch in assignment.undecided:
                 if assignment.pruned is None:
-                    case = PruningContext(
-                        assignment.experiment, epoch, signals.until(epoch), trial, list(trials.values())
+                    context = PruningContext(
+                        assignment.experiment, epoch, history.until(epoch), trial, list(trials.values())
                     )
-                    assignment.pruned = self._decide(case, assignment.lease.number)
+                    assignment.pruned = self._decide(context, assignment.lease.number)
         for assignment in undecided:
             assignment.undecided = []
 
-    def _decide(self, case: PruningContext, number: int) -> str | None:
+    def _decide(self, context: PruningContext, number: int) -> str | None:
         try:
-            return self._rule.should_prune(case)
+            return self._rule.should_prune(context)
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, MiiiiSearchError):
             raise  # a pruner of Optuna's looks at the database again
         except Exception as error:
@@ -66,15 +66,15 @@ class PruningEvaluator:
                 self._failures.add(what)
                 self._say(
                     f"pruning.rule = '{self._study.spec.pruning.rule}' failed on trial {number} at epoch "
-                    f"{case.epoch:,} ({what}): it goes on, and so do others where this happens"
+                    f"{context.epoch:,} ({what}): it goes on, and so do others where this happens"
                 )
             return None
 
     def _read(self, asked: Iterable[ActiveTrial]) -> Mapping[int, Any]:
         """The trials by their ids, as the rule wants them."""
-        if not self._rule.sees_peers:
+        if not self._rule.uses_peers:
             return {a.lease.trial_id: Peer(a.lease.trial_id, TrialState.RUNNING) for a in asked}
-        if isinstance(self._rule, OptunaRule):
+        if isinstance(self._rule, OptunaPruner):
             try:
                 return {trial._trial_id: trial for trial in self._optunas.get_trials(deepcopy=False)}
             except KeyError:

@@ -11,8 +11,8 @@ import pruning
 import pytest
 
 from miiii_search.config.study_spec import Point, Pruning
-from miiii_search.simulation.contenders import contenders
 from miiii_search.simulation.curves import read_curves
+from miiii_search.simulation.pruner_variants import pruner_variants
 
 BENCH = Path(pruning.__file__).parent
 
@@ -53,7 +53,7 @@ def test_what_the_file_holds(figures: dict[str, object]) -> None:
     keys = ("epochs_share", "grokkers_lost", "top10_lost")
     rules = figures["rules"]
     assert isinstance(rules, dict)
-    assert set(rules) == {one.name for one in contenders()}
+    assert set(rules) == {one.name for one in pruner_variants()}
     for rule in rules.values():
         assert set(rule) == set(keys) and all(0 <= rule[key] <= 1 for key in keys)
     assert {key: figures[key] for key in keys} == rules["forecast"]

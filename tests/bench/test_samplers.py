@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "bench" / "samplers.py"
 
 def test_samplers_from_end_to_end(tmp_path: Path) -> None:
     curves = landscape(lambda point: 0.9 if point["learning_rate"] == 1e-2 else 0.05)
-    few = replace(curves.only(curves.curves[:4]), name="few")
+    few = replace(curves.subset(curves.curves[:4]), name="few")
     write_curves(tmp_path / "curves.npz", [curves, few])
     done = subprocess.run(
         [

@@ -184,7 +184,7 @@ def test_a_worker_that_is_refused_ends(
     worker = processes.start("work", "--study", "s", "--keep-running", "--lanes", "1", storage=role)
     # The first trial is compiled first, which takes minutes on a busy machine.
     wait_for(
-        lambda: trains(postgres_url) if is_trained else processes.has_said(worker, "waiting for more"), seconds=300
+        lambda: trains(postgres_url) if is_trained else processes.has_logged(worker, "waiting for more"), seconds=300
     )
     name = str(sa.make_url(role).username)
     if ends == "revoked":

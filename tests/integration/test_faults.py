@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 from miiii_search.testing import faults
 from miiii_search.testing.faults import EPOCHS, FAULTS, Ended, create, ended
 from miiii_search.testing.postgres import PostgresServer
-from miiii_search.testing.processes import Processes, read_trials, shared_trials, wait_for
+from miiii_search.testing.processes import Processes, read_trials, trials_with_checkpoint, wait_for
 from miiii_search.testing.proxy import Proxy
 
 KILLS = int(os.environ.get("MIIII_KILLS", "6"))
@@ -144,7 +144,7 @@ def test_database_goes_away(processes: Processes, unbroken: dict[int, Ended], mo
         server.stop(mode)  # type: ignore[arg-type]
         everyone: list[subprocess.Popen[str]] = [coordinator, *workers]
         for process in everyone:
-            wait_for(partial(processes.has_said, process, "the database does not answer"))
+            wait_for(partial(processes.has_logged, process, "the database does not answer"))
         assert answer(page) == 503
         time.sleep(OUTAGE_SECONDS)
         server.start()
@@ -199,7 +199,7 @@ def test_network_that_breaks(processes: Processes, postgres_url: str, unbroken: 
         wait_for(lambda: min(epochs_of(postgres_url), default=0) > 1000)
         proxy.fault = fault
         proxy.break_connections()
-        wait_for(partial(processes.has_said, worker, "the database does not answer"))
+        wait_for(partial(processes.has_logged, worker, "the database does not answer"))
         proxy.fault = ""
         proxy.break_connections()
         for process in (worker, coordinator):
@@ -217,8 +217,8 @@ def test_disk_that_takes_nothing(processes: Processes, tmp_path: Path, unbroken:
     processes.run(*create(2), storage=storage)
     (tmp_path / "file").write_text("no folder")
     worker = processes.start(*WORK, "--checkpoints", "file/folder", storage=storage)
-    wait_for(partial(processes.has_said, worker, "cannot save trial"))
-    wait_for(lambda: len(shared_trials(storage)) == 2)
+    wait_for(partial(processes.has_logged, worker, "cannot save trial"))
+    wait_for(lambda: len(trials_with_checkpoint(storage)) == 2)
     worker.kill()
     worker.wait()
     coordinator = processes.start("coordinate", "--study", "faults", storage=storage)

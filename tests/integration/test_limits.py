@@ -20,7 +20,7 @@ from miiii_search.config.study_spec import StudySpec
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study, open_study
 from miiii_search.testing.postgres import open_engine
-from miiii_search.testing.processes import Processes, read_trials, shared_trials, wait_for
+from miiii_search.testing.processes import Processes, read_trials, trials_with_checkpoint, wait_for
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.trainer import Chunk
 from miiii_search.trial_queue import leases
@@ -103,7 +103,7 @@ def test_out_of_memory_shrinks_the_lanes(
     wait_for(lambda: max(running(storage), default=0) >= 8)
     limit_memory(worker, usual_memory(worker) + 2 * LANE // 3)
     enqueue_second()
-    wait_for(partial(processes.has_said, worker, "out of memory with 2 lanes"))
+    wait_for(partial(processes.has_logged, worker, "out of memory with 2 lanes"))
     # Under the limit any small allocation of the C++ libraries may fail next, which ends the process.
     limit_memory(worker, resource.RLIM_INFINITY)
     assert worker.wait(600) == 0, processes.log(worker)
@@ -123,7 +123,7 @@ def test_a_single_lane_that_does_not_fit_says_what_it_needs(
     storage, enqueue_second = large
     work = ("work", "--study", "limits", "--lanes", "1", "--checkpoint-every", "1")
     worker = processes.start(*work, storage=storage)
-    wait_for(partial(processes.has_said, worker, "Trial 0 was not solved"), 600)
+    wait_for(partial(processes.has_logged, worker, "Trial 0 was not solved"), 600)
     limit_memory(worker, usual_memory(worker) + 2 * LANE // 3)
     enqueue_second()
     assert worker.wait(600) == 2, processes.log(worker)
@@ -159,9 +159,9 @@ def test_a_full_disk_costs_no_more_than_its_checkpoints(
     )
     work = ("work", "--study", "limits", "--lanes", "1", "--checkpoint-every", "0.2")
     worker = processes.start(*work, "--checkpoints", str(tmp_path / "disk"), storage=storage, within=small_disk)
-    wait_for(partial(processes.has_said, worker, "No space left on device"))
+    wait_for(partial(processes.has_logged, worker, "No space left on device"))
     held = Path(f"/proc/{worker.pid}/root{tmp_path}/disk")
-    wait_for(lambda: shared_trials(storage))
+    wait_for(lambda: trials_with_checkpoint(storage))
     wait_for(lambda: not list(held.rglob("*.tmp")))  # it may be trying again at this moment
     assert worker.wait(200) == 0, processes.log(worker)
     assert "Traceback" not in processes.log(worker)
@@ -183,14 +183,14 @@ def test_a_database_on_a_full_disk_is_waited_for(
         storage=f"sqlite:///{tmp_path}/disk/study.db",
         within=(*small_disk, "sh", "-c", script, "sh"),
     )
-    wait_for(partial(processes.has_said, worker, "Trial 0 starts"))
+    wait_for(partial(processes.has_logged, worker, "Trial 0 starts"))
     rubbish = Path(f"/proc/{worker.pid}/root{tmp_path}/disk/rubbish")
     with pytest.raises(OSError, match="No space left"), rubbish.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(512))
-    wait_for(partial(processes.has_said, worker, "the database does not answer (database or disk is full)"))
+    wait_for(partial(processes.has_logged, worker, "the database does not answer (database or disk is full)"))
     rubbish.unlink()
-    wait_for(partial(processes.has_said, worker, "the database is back"))
+    wait_for(partial(processes.has_logged, worker, "the database is back"))
     assert worker.wait(120) == 0, processes.log(worker)
     [trial] = read_trials(outside, "limits")
     assert trial.state == TrialState.COMPLETE and max(trial.intermediate_values) == 40_000

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from miiii_search.cli.options import DEFAULT_STORAGE
 from miiii_search.storage import schema
 from miiii_search.testing.postgres import open_engine
-from miiii_search.testing.processes import TINY, Processes, read_trials, shared_trials, wait_for
+from miiii_search.testing.processes import TINY, Processes, read_trials, trials_with_checkpoint, wait_for
 
 EPOCHS = 80_000
 """More than are trained until a pause is noticed, a command's start included."""
@@ -42,7 +42,7 @@ def test_from_the_first_day_to_the_last(processes: Processes, postgres_url: str,
     assert "is paused now" in processes.run("pause", "--study", "one", storage=postgres_url)
     wait_for(lambda: TrialState.RUNNING not in states(postgres_url))
     wait_for(lambda: "is paused" in processes.log(coordinator))
-    assert shared_trials(postgres_url)
+    assert trials_with_checkpoint(postgres_url)
     status = json.loads(processes.run("status", "--study", "one", "--json", storage=postgres_url))
     assert status["paused"] and not status["done"]
     [listed] = json.loads(processes.run("list", "--json", storage=postgres_url))

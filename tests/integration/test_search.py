@@ -188,7 +188,7 @@ def test_second_signal_ends_a_worker_at_once(processes: Processes, tmp_path: Pat
     storage = f"sqlite:///{tmp_path}/study.db"
     processes.run("create", *long_study()[1:], storage=storage)
     worker = processes.start("work", "--study", "demo", storage=storage)
-    wait_for(lambda: processes.has_said(worker, "starts"))
+    wait_for(lambda: processes.has_logged(worker, "starts"))
     worker.send_signal(signal.SIGINT)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) in (128 + signal.SIGINT, 128 + signal.SIGTERM)  # two that wait come in any order
@@ -204,7 +204,7 @@ def test_killed_worker_s_trials_come_back(processes: Processes, storage_url: str
     worker.wait()
     coordinator = processes.start("coordinate", "--study", "demo", storage=storage_url)
     wait_for(lambda: {t.state for t in read_trials(storage_url, "demo")} == {TrialState.WAITING})
-    wait_for(lambda: processes.has_said(coordinator, "went back to the queue"))
+    wait_for(lambda: processes.has_logged(coordinator, "went back to the queue"))
     coordinator.send_signal(signal.SIGTERM)
     assert coordinator.wait(30) == 0
 

@@ -22,7 +22,7 @@ def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> 
         "work", "--study", "s", "--keep-running", "--liveness-file", str(pulse), storage=storage_url
     )
     coordinator = processes.start("coordinate", "--study", "s", "--keep-running", storage=storage_url)
-    wait_for(lambda: all(processes.has_said(process, "is done") for process in (worker, coordinator)))
+    wait_for(lambda: all(processes.has_logged(process, "is done") for process in (worker, coordinator)))
     beaten = pulse.stat().st_mtime
     wait_for(lambda: pulse.stat().st_mtime > beaten)
     first = read_trials(storage_url, "s")[0]
@@ -45,7 +45,7 @@ def test_worker_stays_quietly_while_others_end(processes: Processes, storage_url
     worker = processes.start(
         "work", "--study", "s", "--keep-running", "--liveness-file", str(pulse), storage=storage_url
     )
-    wait_for(lambda: processes.has_said(worker, "waiting for more"))
+    wait_for(lambda: processes.has_logged(worker, "waiting for more"))
     first = pulse.stat().st_mtime
     wait_for(lambda: pulse.stat().st_mtime > first + 7)
     assert processes.log(worker).count("waiting for more") == 1, processes.log(worker)
@@ -113,14 +113,14 @@ def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, t
     long = ("--set", "experiment.epochs=1000000", "--trials", "1")
     coordinate = ("coordinate", "--study", "s", *TINY, *long, "--keep-running", "--keep")
     coordinator = processes.start(*coordinate, "--liveness-file", str(pulse), storage=storage_url)
-    wait_for(lambda: processes.has_said(coordinator, "created in"))
+    wait_for(lambda: processes.has_logged(coordinator, "created in"))
     worker = processes.start("work", "--study", "s", "--keep-running", storage=storage_url)
-    wait_for(lambda: processes.has_said(worker, "Trial 0 starts"))
+    wait_for(lambda: processes.has_logged(worker, "Trial 0 starts"))
     processes.run("delete", "--study", "s", "--yes", "--force", storage=storage_url)
-    wait_for(lambda: all(processes.has_said(p, "waiting: study `s` was deleted") for p in (worker, coordinator)))
+    wait_for(lambda: all(processes.has_logged(p, "waiting: study `s` was deleted") for p in (worker, coordinator)))
     assert "miiii-search create --study s" in processes.log(coordinator)
     again = processes.start(*coordinate, storage=storage_url)
-    wait_for(lambda: processes.has_said(again, "waiting: study `s` was deleted"))
+    wait_for(lambda: processes.has_logged(again, "waiting: study `s` was deleted"))
     at_once = processes.start("coordinate", "--study", "s", *TINY, *long, storage=storage_url)
     assert at_once.wait(60) == 2
     beaten = pulse.stat().st_mtime
@@ -131,7 +131,7 @@ def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, t
     assert "study `s` was deleted" in processes.run("list", storage=storage_url)
     processes.run("create", "--study", "s", *TINY, *long, storage=storage_url)
     wait_for(lambda: processes.log(worker).count("Trial 0 starts") == 2)
-    wait_for(lambda: all(processes.has_said(p, "study `s` exists in") for p in (coordinator, again)))
+    wait_for(lambda: all(processes.has_logged(p, "study `s` exists in") for p in (coordinator, again)))
     assert "was deleted" not in processes.run("list", storage=storage_url)
     for process in (worker, coordinator, again):
         process.send_signal(signal.SIGTERM)
@@ -142,9 +142,9 @@ def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, t
 def test_a_worker_may_come_before_its_study(processes: Processes, storage_url: str) -> None:
     processes.run("create", "--study", "another", *TINY, "--trials", "1", storage=storage_url)
     worker = processes.start("work", "--study", "s", "--keep-running", storage=storage_url)
-    wait_for(lambda: processes.has_said(worker, "waiting: there is no study `s`"))
+    wait_for(lambda: processes.has_logged(worker, "waiting: there is no study `s`"))
     processes.run("create", "--study", "s", *TINY, "--trials", "1", storage=storage_url)
-    wait_for(lambda: processes.has_said(worker, "study `s` is done"))
+    wait_for(lambda: processes.has_logged(worker, "study `s` is done"))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
 
@@ -158,7 +158,7 @@ def test_a_study_that_was_left_gets_its_trials_back(processes: Processes, storag
     worker.kill()
     coordinator = processes.start("coordinate", "--study", "s", *TINY, "--trials", "1", storage=storage_url)
     wait_for(lambda: read_trials(storage_url, "left")[0].state == TrialState.WAITING)
-    wait_for(lambda: processes.has_said(coordinator, "trial 0 of study `left` went back to the queue"))
+    wait_for(lambda: processes.has_logged(coordinator, "trial 0 of study `left` went back to the queue"))
     assert "study `left` is not done" in processes.log(coordinator)
 
 
@@ -172,15 +172,15 @@ def test_what_could_not_be_handed_back(processes: Processes) -> None:
         first = processes.start(*work, storage=storage)
         wait_for(lambda: read_trials(storage, "s")[0].intermediate_values)
         server.stop()
-        wait_for(lambda: processes.has_said(first, "the database does not answer"))
+        wait_for(lambda: processes.has_logged(first, "the database does not answer"))
         first.send_signal(signal.SIGTERM)
         assert first.wait(60) == 0, processes.log(first)
         assert "1 trial: 0 will be handed back by the next worker of this machine" in processes.log(first)
         server.start()
         assert read_trials(storage, "s")[0].state == TrialState.RUNNING
         second = processes.start(*work, storage=storage)
-        wait_for(lambda: processes.has_said(second, "handed back 1 trial: 0 for a worker that stopped"))
-        wait_for(lambda: processes.has_said(second, "Trial 0 starts from epoch"))
+        wait_for(lambda: processes.has_logged(second, "handed back 1 trial: 0 for a worker that stopped"))
+        wait_for(lambda: processes.has_logged(second, "Trial 0 starts from epoch"))
         second.send_signal(signal.SIGTERM)
         assert second.wait(60) == 0, processes.log(second)
         assert not list(processes.folder.rglob("unreturned/*.json"))

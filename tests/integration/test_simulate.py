@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 
 from miiii_search.cli import main
 from miiii_search.config.study_spec import Pruning
-from miiii_search.simulation.contenders import contenders
-from miiii_search.simulation.from_study import curves_of
+from miiii_search.simulation.from_study import curves_from_study
+from miiii_search.simulation.pruner_variants import pruner_variants
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study
 from miiii_search.worker.worker import Worker
@@ -62,7 +62,7 @@ def type_(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_a_table_and_a_picture(type_: Type, home: Path) -> None:
     said = type_("simulate", "--study", "whole", "--lanes", "2", "--replays", "3")
     assert "4 trials of up to 400 epochs, 2 lanes, 3 orders of the queue" in said
-    for rule in contenders(SPEC.pruning):
+    for rule in pruner_variants(SPEC.pruning):
         assert any(line.startswith(rule.name) for line in said.splitlines()), rule.name
     assert "best after" in said and "whole-rules.png" in said
     assert (home / "whole-rules.png").read_bytes().startswith(b"\x89PNG")
@@ -89,7 +89,7 @@ def test_the_curves_of_a_study_are_what_the_service_made_of_its_runs(home: Path)
     database = open_database(f"sqlite:///{home}/miiii-search.db")
     for name in ("whole", "given-up"):
         study = create_study(database, name, SPEC if name == "whole" else ENDLESS)
-        curves, problems = curves_of(study)
+        curves, problems = curves_from_study(study)
         assert problems == [] and len(curves.curves) == len(study.trials())
         for trial, curve in zip(study.trials(), curves.curves, strict=True):
             assert curve.number == trial.number and curve.point == trial.params

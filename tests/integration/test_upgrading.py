@@ -66,8 +66,8 @@ def test_a_study_of_another_program_waits(processes: Processes, tmp_path: Path) 
     [line] = processes.log(refused).splitlines()
     for words in ("miiii-search 9.9.9", f"training program {OTHER_PROGRAM}", "--any-version", "MIIII_ANY_VERSION=1"):
         assert words in line
-    wait_for(lambda: processes.has_said(worker, "waiting: study `demo` was created by miiii-search 9.9.9"))
-    wait_for(lambda: processes.has_said(coordinator, "MIIII_ANY_VERSION"))
+    wait_for(lambda: processes.has_logged(worker, "waiting: study `demo` was created by miiii-search 9.9.9"))
+    wait_for(lambda: processes.has_logged(coordinator, "MIIII_ANY_VERSION"))
     wait_for(pulse.exists)  # it is alive, for a healthcheck
     status = json.loads(processes.run("status", "--study", "demo", "--json", storage=storage))
     assert "9.9.9" in status["waits"] and not status["done"]
@@ -83,7 +83,7 @@ def test_a_study_of_another_program_waits(processes: Processes, tmp_path: Path) 
     assert trial.state == TrialState.COMPLETE and trial.user_attrs["training_program"] == TRAINING_PROGRAM
     assert coordinator.wait(120) == 0
     # The worker that waited has seen that it may go on, and knows that the study is done.
-    wait_for(lambda: processes.has_said(worker, "is done; waiting for more"))
+    wait_for(lambda: processes.has_logged(worker, "is done; waiting for more"))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(120) == 0
     status = json.loads(processes.run("status", "--study", "demo", "--json", storage=storage))
@@ -100,7 +100,7 @@ def test_a_study_that_cannot_be_read_is_waited_for(processes: Processes, tmp_pat
         processes.start("coordinate", "--study", "demo", "--keep", "--keep-running", storage=storage),
     ]
     for process in stay:
-        wait_for(partial(processes.has_said, process, "waiting: study `demo` was created by"))
+        wait_for(partial(processes.has_logged, process, "waiting: study `demo` was created by"))
         assert "format 2" in processes.log(process) and process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0, processes.log(process)

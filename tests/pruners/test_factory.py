@@ -16,10 +16,10 @@ from miiii_search.config.study_spec import PRUNING_RULES, Pruning
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import NopPruner, Pruner, Quantile
-from miiii_search.pruners.factory import check_pruning, make_rule
+from miiii_search.pruners.factory import check_pruning, make_pruner
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import create_study
-from tests.support import case, claim, make_spec
+from tests.support import claim, make_spec, pruning_context
 
 RUNGS = (16, 32, 64)
 
@@ -66,7 +66,7 @@ def test_quantile(mine: tuple[float, float], peers: list[FrozenTrial], quantile:
         elif 16 in reports and peer.state in (TrialState.COMPLETE, TrialState.PRUNED):
             values.append(reports[16])  # it ended there, and counts with what it had reached
     pruned = len(values) >= min_trials and Fraction(mine[1]) < brute_force_quantile(values, quantile)
-    reason = Quantile(quantile, min_trials).should_prune(case(judged, [*peers, judged], 32))
+    reason = Quantile(quantile, min_trials).should_prune(pruning_context(judged, [*peers, judged], 32))
     assert (reason is not None) == pruned
     if reason is not None:
         assert f"accuracy {mine[1]:.3f} at epoch 32" in reason and f"of {len(values)} trials" in reason
@@ -75,30 +75,30 @@ def test_quantile(mine: tuple[float, float], peers: list[FrozenTrial], quantile:
 def test_winners_that_stopped_early_stay_in_the_comparison() -> None:
     solved = [trial({16: 1.0}, TrialState.COMPLETE) for _ in range(3)]
     late = trial({16: 0.1, 32: 0.1})
-    assert Quantile(0.5, 4).should_prune(case(late, [*solved, late], 32)) is not None
+    assert Quantile(0.5, 4).should_prune(pruning_context(late, [*solved, late], 32)) is not None
     running = [trial({16: 1.0}) for _ in range(3)]  # of these nobody knows what they are at epoch 32
-    assert Quantile(0.5, 4).should_prune(case(late, [*running, late], 32)) is None
+    assert Quantile(0.5, 4).should_prune(pruning_context(late, [*running, late], 32)) is None
 
 
 def test_a_trial_at_the_quantile_goes_on() -> None:
     same = [trial({16: 0.25}) for _ in range(8)]
-    assert [Quantile(0.9, 2).should_prune(case(one, same, 16)) for one in same] == [None] * 8
+    assert [Quantile(0.9, 2).should_prune(pruning_context(one, same, 16)) for one in same] == [None] * 8
 
 
 def test_nothing_is_decided_without_a_report_or_peers() -> None:
     peers = [trial({16: 1.0, 32: 1.0}) for _ in range(4)]
     silent, low = trial({16: 0.0}), trial({16: 0.0, 32: 0.0})
     rule = Quantile(0.5, 4)
-    assert rule.should_prune(case(silent, [*peers, silent], 32)) is None
-    assert rule.should_prune(case(low, [*peers[:2], low], 32)) is None
-    assert rule.should_prune(case(low, [*peers[:3], low], 32)) is not None
+    assert rule.should_prune(pruning_context(silent, [*peers, silent], 32)) is None
+    assert rule.should_prune(pruning_context(low, [*peers[:2], low], 32)) is None
+    assert rule.should_prune(pruning_context(low, [*peers[:3], low], 32)) is not None
 
 
 def test_none_prunes_nothing() -> None:
     peers = [trial({16: 1.0}, TrialState.COMPLETE) for _ in range(9)]
     worst = trial({16: 0.0})
-    rule = make_rule(make_spec(pruning=Pruning(rule="none")), optuna.create_study())
-    assert isinstance(rule, NopPruner) and rule.should_prune(case(worst, [*peers, worst], 16)) is None
+    rule = make_pruner(make_spec(pruning=Pruning(rule="none")), optuna.create_study())
+    assert isinstance(rule, NopPruner) and rule.should_prune(pruning_context(worst, [*peers, worst], 16)) is None
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_every_rule_on_a_study(sqlite: Database, name: str) -> None:
     pruning = Pruning(rule=name, min_epochs=16, quantile=0.5, options=OPTIONS.get(name, {}))
     study = create_study(sqlite, name, make_spec(experiment=experiment, pruning=pruning))
     stock = study.load()
-    rule = make_rule(study.spec, stock)
+    rule = make_pruner(study.spec, stock)
     for accuracy in range(7, -1, -1):
         lease = claim(study)
         for rung in (16, 32, 48):
@@ -135,7 +135,11 @@ def test_every_rule_on_a_study(sqlite: Database, name: str) -> None:
     def ask(rule: Pruner, rung: int) -> dict[int, str]:
         seen = stock.get_trials(deepcopy=False)
         running = [one for one in seen if one.state == TrialState.RUNNING]
-        return {one.number: why for one in running if (why := rule.should_prune(case(one, seen, rung))) is not None}
+        return {
+            one.number: why
+            for one in running
+            if (why := rule.should_prune(pruning_context(one, seen, rung))) is not None
+        }
 
     rung = 48 if name == "patient" else 32  # it wants two rungs after the best one
     decided = ask(rule, rung)
@@ -156,12 +160,12 @@ def test_every_rule_on_a_study(sqlite: Database, name: str) -> None:
 
 def test_optunas_pruners_see_no_report_beyond_the_rung() -> None:
     """Several rungs may be reported at once; what is decided at one does not hinge on that."""
-    rule = make_rule(
+    rule = make_pruner(
         make_spec(pruning=Pruning(rule="threshold", options={"lower": 0.5})), optuna.create_study(direction="maximize")
     )
     fell = trial({16: 0.75, 32: 0.25})
-    assert rule.should_prune(case(fell, [fell], 16)) is None
-    assert rule.should_prune(case(fell, [fell], 32)) is not None
+    assert rule.should_prune(pruning_context(fell, [fell], 16)) is None
+    assert rule.should_prune(pruning_context(fell, [fell], 32)) is not None
 
 
 @pytest.mark.parametrize(
@@ -175,14 +179,14 @@ def test_optunas_pruners_see_no_report_beyond_the_rung() -> None:
 )
 def test_options_that_a_pruner_does_not_take(rule: str, options: dict[str, float], complaint: str) -> None:
     with pytest.raises(MiiiiSearchError, match=complaint):
-        make_rule(make_spec(pruning=Pruning(rule=rule, options=options)), optuna.create_study())
+        make_pruner(make_spec(pruning=Pruning(rule=rule, options=options)), optuna.create_study())
 
 
 def test_optunas_pruners_have_resources_that_do_not_hinge_on_the_process() -> None:
     """`auto` is guessed from the trials that a process happens to see."""
     experiment = Experiment(p=7, task="nanda", epochs=1024)
     for name in ("successive_halving", "hyperband"):
-        rule: Any = make_rule(make_spec(experiment=experiment, pruning=Pruning(rule=name)), optuna.create_study())
+        rule: Any = make_pruner(make_spec(experiment=experiment, pruning=Pruning(rule=name)), optuna.create_study())
         assert rule.pruner._min_resource == 256
         assert getattr(rule.pruner, "_max_resource", 1024) == 1024
 

@@ -17,10 +17,10 @@ from miiii_search.config.study_spec import Pruning, StudySpec, rungs
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import PruningContext
 from miiii_search.pruners.forecast import Forecast
-from miiii_search.pruners.history import Signals
+from miiii_search.pruners.history import History
 from miiii_search.pruners.peers import Peer
 from tests.simulation.support import EXPERIMENT
-from tests.support import no_signals
+from tests.support import empty_history
 
 BUDGET = EXPERIMENT.epochs
 RULE = Forecast(3.0)
@@ -34,7 +34,7 @@ def shown(
     train: Any = 1.0,
     norm: Any = 30.0,
     epoch: NDArray[np.int64] | None = None,
-) -> Signals:
+) -> History:
     """Signals at the rungs; each value one number, one a rung, or one a rung and task."""
     epoch = np.asarray(rungs(EXPERIMENT)) if epoch is None else epoch
     values = np.asarray(loss, float)
@@ -46,20 +46,20 @@ def shown(
         return np.broadcast_to(array if array.ndim == 2 else array.reshape(-1, 1), (n, tasks)).copy()
 
     norms = np.broadcast_to(np.asarray(norm, float), (n,)).copy()
-    return Signals(epoch, spread(train), spread(accuracy), values, norms)
+    return History(epoch, spread(train), spread(accuracy), values, norms)
 
 
-def ask(signals: Signals, epoch: int, rule: Forecast = RULE, experiment: Experiment = EXPERIMENT) -> str | None:
+def ask(history: History, epoch: int, rule: Forecast = RULE, experiment: Experiment = EXPERIMENT) -> str | None:
     """The rule's word on a lone trial at a rung."""
-    trial = Peer(1, TrialState.RUNNING, {epoch: float(signals.until(epoch).validation_accuracy[-1].mean())})
-    return rule.should_prune(PruningContext(experiment, epoch, signals.until(epoch), trial, [trial]))
+    trial = Peer(1, TrialState.RUNNING, {epoch: float(history.until(epoch).validation_accuracy[-1].mean())})
+    return rule.should_prune(PruningContext(experiment, epoch, history.until(epoch), trial, [trial]))
 
 
-def first_verdict(signals: Signals, rule: Forecast = RULE) -> tuple[int, str] | None:
+def first_verdict(history: History, rule: Forecast = RULE) -> tuple[int, str] | None:
     """When and why a run is given up, asked at every rung from the default floor on."""
     floor = StudySpec(experiment=EXPERIMENT, space={}, pruning=Pruning(rule="forecast")).pruning_floor
-    for epoch in signals.epoch[:-1]:
-        if epoch >= floor and (why := ask(signals, int(epoch), rule)) is not None:
+    for epoch in history.epoch[:-1]:
+        if epoch >= floor and (why := ask(history, int(epoch), rule)) is not None:
             return int(epoch), why
     return None
 
@@ -154,7 +154,7 @@ def test_losses_that_are_no_numbers_do_no_harm(bad: float) -> None:
 
 
 def test_nothing_is_decided_on_nothing() -> None:
-    empty = no_signals()
+    empty = empty_history()
     assert RULE.should_prune(PruningContext(EXPERIMENT, 16, empty, None, [])) is None
     rising = 1 + np.log(EPOCH)
     for n in range(1, 8):
@@ -165,34 +165,34 @@ def test_nothing_is_decided_on_nothing() -> None:
 
 
 def test_peers_and_their_order_make_no_difference() -> None:
-    signals, peers = shown(1 + np.log(EPOCH)), [Peer(k, TrialState.COMPLETE, {1024: 0.5}) for k in range(4)]
+    history, peers = shown(1 + np.log(EPOCH)), [Peer(k, TrialState.COMPLETE, {1024: 0.5}) for k in range(4)]
     orders: list[Sequence[Peer]] = [[], peers, peers[::-1]]
     words = {
-        RULE.should_prune(PruningContext(EXPERIMENT, 1024, signals.until(1024), peers[0], order)) for order in orders
+        RULE.should_prune(PruningContext(EXPERIMENT, 1024, history.until(1024), peers[0], order)) for order in orders
     }
     assert len(words) == 1 and None not in words
 
 
 @given(st.lists(st.floats(0.001, 20), min_size=len(EPOCH), max_size=len(EPOCH)), st.floats(1, 10), st.floats(1, 10))
 def test_more_safety_never_gives_up_more(losses: list[float], one: float, other: float) -> None:
-    signals, (less, more) = shown(np.asarray(losses)), sorted([one, other])
+    history, (less, more) = shown(np.asarray(losses)), sorted([one, other])
     for epoch in rungs(EXPERIMENT)[5:]:
-        if ask(signals, epoch, Forecast(more)) is not None:
-            assert ask(signals, epoch, Forecast(less)) is not None
+        if ask(history, epoch, Forecast(more)) is not None:
+            assert ask(history, epoch, Forecast(less)) is not None
 
 
 @given(st.lists(st.floats(0.001, 20), min_size=len(EPOCH), max_size=len(EPOCH)), st.integers(0, 3))
 def test_a_longer_budget_never_gives_up_more(losses: list[float], doublings: int) -> None:
-    signals = shown(np.asarray(losses))
+    history = shown(np.asarray(losses))
     longer = EXPERIMENT.model_copy(update={"epochs": BUDGET * 2**doublings})
     for epoch in rungs(EXPERIMENT)[5:]:
-        if ask(signals, epoch, experiment=longer) is not None:
-            assert ask(signals, epoch) is not None
+        if ask(history, epoch, experiment=longer) is not None:
+            assert ask(history, epoch) is not None
 
 
 def test_what_comes_later_does_not_change_what_was_said() -> None:
     """Several rungs may be reported at once."""
-    signals = shown(hill(700, 4.0, 5 * BUDGET))
-    later = replace(signals, validation_loss=signals.validation_loss.copy())
+    history = shown(hill(700, 4.0, 5 * BUDGET))
+    later = replace(history, validation_loss=history.validation_loss.copy())
     later.validation_loss[-2:] = 0.0
-    assert ask(signals, 2048) == ask(later, 2048) is not None
+    assert ask(history, 2048) == ask(later, 2048) is not None

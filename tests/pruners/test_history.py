@@ -8,7 +8,7 @@ import numpy as np
 
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.history import signals_of
+from miiii_search.pruners.history import history_of
 
 
 def test_signals_by_hand() -> None:
@@ -22,7 +22,7 @@ def test_signals_by_hand() -> None:
         *(chance.random((n, 9)).astype(np.float32) for _ in range(2)),
     )
     record.validation_loss[:] = np.log(moduli)
-    seen = signals_of(experiment, record)
+    seen = history_of(experiment, record)
     scored = [k for k, q in enumerate(moduli) if q not in (2, 3, 5, 7)]
     assert seen.validation_loss.shape == (n, len(scored))
     np.testing.assert_allclose(seen.validation_loss, 1, rtol=1e-6)

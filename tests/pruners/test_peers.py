@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.pruners.base import Quantile
-from miiii_search.pruners.peers import Peers
+from miiii_search.pruners.peers import PeerReader
 from miiii_search.storage.database import Database
 from miiii_search.study.study import create_study
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import report
-from tests.support import SECONDS, case, claim, end, make_spec, read_back
+from tests.support import SECONDS, claim, end, make_spec, pruning_context, read_back
 
 RUNGS = (4, 8, 12, 16, 24, 32, 48)
 
@@ -23,7 +23,7 @@ def test_the_rule_decides_as_on_all_that_optuna_reads(database: Database) -> Non
     chance = random.Random(0)
     study = create_study(database, "peers", make_spec())
     create_study(database, "another", make_spec())
-    peers, rule = Peers(database, study.study_id), Quantile(0.5, 3)
+    peers, rule = PeerReader(database, study.study_id), Quantile(0.5, 3)
     held, reached, decided = [claim(study) for _ in range(16)], dict.fromkeys(range(16), 0), 0
     for _ in range(40):
         lease = chance.choice(held)
@@ -41,8 +41,8 @@ def test_the_rule_decides_as_on_all_that_optuna_reads(database: Database) -> Non
             known = {i for i, t in whole.items() if t.state.is_finished() or rung in t.intermediate_values}
             assert read.keys() == known
             for trial_id, trial in ((i, whole[i]) for i in known):
-                expected = rule.should_prune(case(trial, list(whole.values()), rung))
-                assert rule.should_prune(case(read[trial_id], list(read.values()), rung)) == expected
+                expected = rule.should_prune(pruning_context(trial, list(whole.values()), rung))
+                assert rule.should_prune(pruning_context(read[trial_id], list(read.values()), rung)) == expected
                 decided += expected is not None
     assert decided > 100
 
@@ -61,7 +61,7 @@ def test_as_many_statements_for_many_trials_as_for_few(database: Database) -> No
             seen.append(statement)
 
         sa.event.listen(database.engine, "before_cursor_execute", count)
-        assert len(Peers(database, study.study_id).read({4})) == trials
+        assert len(PeerReader(database, study.study_id).read({4})) == trials
         sa.event.remove(database.engine, "before_cursor_execute", count)
         counts.append(len([s for s in statements if s.startswith("SELECT")]))
     assert counts == [3, 3]

@@ -67,7 +67,7 @@ def test_expected_improvement() -> None:
     process = GaussianProcess(x[seen], values, x[asked])
     for begun in (None, 2, 1):
         if begun is not None:
-            process.begin(begun)
+            process.fantasize(begun)
             seen, values = [*seen, asked[begun]], np.append(values, 0.0)
         others = [k for k, a in enumerate(asked) if a not in seen]
         found = process.expected_improvement(best)[others]

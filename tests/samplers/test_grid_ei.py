@@ -13,7 +13,7 @@ from miiii_search.config.study_spec import Point, Pruning, identity
 from miiii_search.experiment.spec import Experiment
 from miiii_search.samplers import grid_ei
 from miiii_search.samplers.gaussian_process import coordinates, rank
-from miiii_search.samplers.grid_ei import SPARE, Ranking
+from miiii_search.samplers.grid_ei import SPARE, GridEISampler
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.extend import extend
 from miiii_search.study.study import Study, create_study, shape_of
@@ -63,13 +63,13 @@ def test_it_is_the_model_s_order(database: Database) -> None:
     values = {k: None if t.state == TrialState.FAIL else t.value for k, t in enumerate(read_back(study).trials[:10])}
     x = coordinates([point_of(study, trial_id) for trial_id in ids])
     expected = rank(x, values, [10], range(11, 40), 3)
-    assert Ranking(study).first(3) == [ids[k] for k in expected][: 3 + SPARE]
+    assert GridEISampler(study).next_trials(3) == [ids[k] for k in expected][: 3 + SPARE]
     assert expected != list(range(11, 40))
 
 
 def test_the_best_comes_sooner_than_in_the_queue(database: Database) -> None:
     study, order = with_results(database, 0), list[Point]()
-    while found := claim_first(study, Ranking(study).first(1)):
+    while found := claim_first(study, GridEISampler(study).next_trials(1)):
         order.append(point_of(study, found[0].trial_id))
         end(study, found[0], value=value_at(order[-1]))
     assert len({identity(point) for point in order}) == len(order) == 40
@@ -84,27 +84,27 @@ def test_too_little_is_known(database: Database) -> None:
     study = with_results(database, 0)
     said: list[str] = []
     for n in range(5):
-        assert Ranking(study, said.append).first(1) == []
+        assert GridEISampler(study, said.append).next_trials(1) == []
         end(study, claim(study), value=n / 10)
     assert said == []
-    assert Ranking(study, said.append).first(1) != []
+    assert GridEISampler(study, said.append).next_trials(1) != []
     assert said == ["from here on, what may improve most on the best result so far is trained first"]
 
 
 def test_no_order_is_needed_for_what_is_claimed_anyway(database: Database) -> None:
     study = with_results(database, 37)
-    assert Ranking(study).first(3) == []
-    assert sorted(Ranking(study).first(2)) == waiting(study)
+    assert GridEISampler(study).next_trials(3) == []
+    assert sorted(GridEISampler(study).next_trials(2)) == waiting(study)
 
 
 def test_own_results_that_are_not_written_yet(database: Database) -> None:
     study = with_results(database)
     lease = claim(study)
-    before, told = Ranking(study).first(1), Ranking(study).first(1, {lease.trial_id: 2.0})
+    before, told = GridEISampler(study).next_trials(1), GridEISampler(study).next_trials(1, {lease.trial_id: 2.0})
     assert before != told
     end(study, lease, value=2.0)
-    assert Ranking(study).first(1) == told
-    assert Ranking(study).first(1, {lease.trial_id: 0.0}) == told  # the database knows better
+    assert GridEISampler(study).next_trials(1) == told
+    assert GridEISampler(study).next_trials(1, {lease.trial_id: 0.0}) == told  # the database knows better
 
 
 def test_what_was_begun_comes_first_then_the_points_that_were_asked_for(database: Database) -> None:
@@ -113,15 +113,15 @@ def test_what_was_begun_comes_first_then_the_points_that_were_asked_for(database
     begun = [claim(study) for _ in range(5)][3:]
     assert [lease.number for lease in begun] == [9, 10]
     leases.requeue_leases(study.database, begun)
-    order = Ranking(study).first(4)
+    order = GridEISampler(study).next_trials(4)
     assert order[:2] == [lease.trial_id for lease in begun]
     assert len(order) == 4 + SPARE and sorted(order) != order
     [lease] = claim_first(study, order)
     assert lease == replace(begun[0], token=lease.token)
     # The points come before what may improve more, too.
     again = with_results(database, 6, name="again", first=first)
-    assert Ranking(again).first(3) == waiting(again)[:3]
-    assert Ranking(again).first(4)[:3] == waiting(again)[:3]
+    assert GridEISampler(again).next_trials(3) == waiting(again)[:3]
+    assert GridEISampler(again).next_trials(4)[:3] == waiting(again)[:3]
 
 
 def test_what_was_begun_in_a_shape_that_is_not_compiled_must_be_worth_it(database: Database) -> None:
@@ -130,20 +130,20 @@ def test_what_was_begun_in_a_shape_that_is_not_compiled_must_be_worth_it(databas
     leases.requeue_leases(study.database, begun)
     heads = {lease.trial_id: point_of(study, lease.trial_id)["n_heads"] for lease in begun}
     assert set(heads.values()) == {2, 4}
-    assert Ranking(study).first(9)[:8] == list(heads)
-    compiled = Ranking(study).first(9, compiled=[shape_of(16, 2)])
+    assert GridEISampler(study).next_trials(9)[:8] == list(heads)
+    compiled = GridEISampler(study).next_trials(9, compiled=[shape_of(16, 2)])
     twos = [trial_id for trial_id in heads if heads[trial_id] == 2]
     assert compiled[: len(twos)] == twos
-    assert set(heads) - set(twos) < set(Ranking(study).first(30, compiled=[shape_of(16, 2)]))
+    assert set(heads) - set(twos) < set(GridEISampler(study).next_trials(30, compiled=[shape_of(16, 2)]))
 
 
 def test_one_replicate_after_the_other(database: Database) -> None:
     study = with_results(database, 36, replicates=2)
     ids = waiting(study)
-    assert sorted(Ranking(study).first(2)) == ids[:4]
+    assert sorted(GridEISampler(study).next_trials(2)) == ids[:4]
     for _ in range(4):
         end(study, claim(study))
-    assert not set(Ranking(study).first(2)) & set(ids[:4])
+    assert not set(GridEISampler(study).next_trials(2)) & set(ids[:4])
 
 
 def test_compiled_shapes_are_preferred_and_unfit_ones_left_out(database: Database) -> None:
@@ -151,22 +151,22 @@ def test_compiled_shapes_are_preferred_and_unfit_ones_left_out(database: Databas
     heads = {trial_id: point_of(study, trial_id)["n_heads"] for trial_id in waiting(study)}
     shapes = {n: shape_of(16, n) for n in (2, 4)}
     for n, other in ((2, 4), (4, 2)):
-        preferred = [heads[trial_id] for trial_id in Ranking(study).first(1, compiled=[shapes[n]])]
-        plain = [heads[trial_id] for trial_id in Ranking(study).first(1)]
+        preferred = [heads[trial_id] for trial_id in GridEISampler(study).next_trials(1, compiled=[shapes[n]])]
+        plain = [heads[trial_id] for trial_id in GridEISampler(study).next_trials(1)]
         assert preferred[:4].count(n) >= plain[:4].count(n)
         assert preferred[0] == n
         assert set(preferred) == {2, 4}  # but not at any price
-        assert {heads[i] for i in Ranking(study).first(1, unfit={shapes[other]: "too large"})} == {n}
+        assert {heads[i] for i in GridEISampler(study).next_trials(1, unfit={shapes[other]: "too large"})} == {n}
 
 
 def test_a_trial_that_optuna_enqueued_has_no_point_and_does_no_harm(database: Database) -> None:
     study = with_results(database)
     read_back(study).enqueue_trial({"dropout": 0.1})
-    order = Ranking(study).first(1)
+    order = GridEISampler(study).next_trials(1)
     assert order and set(order) <= set(waiting(study)[:-1])
     for _ in range(32):
         end(study, claim(study))
-    assert Ranking(study).first(1) == []
+    assert GridEISampler(study).next_trials(1) == []
 
 
 def test_more_results_than_the_model_takes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_more_results_than_the_model_takes(database: Database, monkeypatch: pyte
     ]
     assert known.running == [lease.trial_id for lease in held[22:]]
     assert [trial.trial_id for trial in known.waiting] == waiting(study)[:6]
-    assert sorted(Ranking(study).first(2)) == waiting(study)[:6]
+    assert sorted(GridEISampler(study).next_trials(2)) == waiting(study)[:6]
 
 
 def test_trials_that_fit_nowhere_here_do_not_fill_the_window(
@@ -198,14 +198,14 @@ def test_trials_that_fit_nowhere_here_do_not_fill_the_window(
     heads = {trial_id: point_of(study, trial_id)["n_heads"] for trial_id in waiting(study)}
     monkeypatch.setattr(grid_ei, "MOST_WAITING", 6)
     fitting = [trial_id for trial_id in heads if heads[trial_id] == 4]
-    assert sorted(Ranking(study).first(1, unfit=[shape_of(16, 2)])) == fitting[:6]
+    assert sorted(GridEISampler(study).next_trials(1, unfit=[shape_of(16, 2)])) == fitting[:6]
 
 
 def test_a_space_of_seeds_alone(database: Database) -> None:
     study = create_study(database, "seeds", make_spec(space={}, replicates=12))
     said = list[str]()
     for n in range(12):
-        for trial_id in Ranking(study, said.append).first(1):
+        for trial_id in GridEISampler(study, said.append).next_trials(1):
             assert trial_id in waiting(study)
         end(study, claim(study), value=n / 10)
     assert not any("failed" in line for line in said)
@@ -217,14 +217,14 @@ def test_the_same_statements_however_many_results(database: Database) -> None:
         study = with_results(database, 0)
         for _ in range(n):
             end(study, claim(study), value=0.01 * n)
-        order, statements = Ranking(study), list[str]()
-        order.first(1)
+        order, statements = GridEISampler(study), list[str]()
+        order.next_trials(1)
 
         def count(_c: object, _d: object, statement: str, *_: object, seen: list[str] = statements) -> None:
             seen.append(statement)
 
         sa.event.listen(database.engine, "before_cursor_execute", count)
-        order.first(1)
+        order.next_trials(1)
         sa.event.remove(database.engine, "before_cursor_execute", count)
         counts.append(sum(statement.startswith("SELECT") for statement in statements))
         with database.transaction() as connection:
@@ -239,8 +239,8 @@ def test_a_model_that_fails_keeps_the_queue_s_order(database: Database, monkeypa
         raise ZeroDivisionError("of all things")
 
     monkeypatch.setattr(grid_ei, "rank", fail)
-    order = Ranking(study, said.append)
-    assert order.first(1) == order.first(1) == []
+    order = GridEISampler(study, said.append)
+    assert order.next_trials(1) == order.next_trials(1) == []
     assert said == [
         "the model of the results failed (ZeroDivisionError: of all things): trials are taken in the order of the queue"
     ]
@@ -250,7 +250,7 @@ def test_a_model_that_fails_keeps_the_queue_s_order(database: Database, monkeypa
 
 def test_workers_that_share_an_order_get_different_trials(database: Database) -> None:
     study = with_results(database)
-    order = Ranking(study).first(4)
+    order = GridEISampler(study).next_trials(4)
     others = [
         replace(study, database=open_database(database.url.render_as_string(hide_password=False))) for _ in range(2)
     ]

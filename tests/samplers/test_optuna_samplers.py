@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import QUEUES, Budget, Range
 from miiii_search.config.study_spec import SAMPLERS as NAMES
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.samplers.optuna_samplers import NEEDED, SAMPLERS, SampledQueue
+from miiii_search.samplers.optuna_samplers import NEEDED, SAMPLERS, TrialSampler
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import Study, create_study
 from miiii_search.trial_queue import leases
@@ -35,14 +35,14 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 def claim_and_end(study: Study, seed: int) -> list[Lease]:
     """A worker that trains one trial after another, as long as there are any."""
-    queue, claimed = SampledQueue(study, seed), []
+    queue, claimed = TrialSampler(study, seed), []
     while not study.is_done():
         queued = leases.claim(study.database, study.study_id, "worker", SECONDS)
-        lease = queued[0] if queued else queue.claim("worker", SECONDS)
+        lease = queued[0] if queued else queue.create_trial("worker", SECONDS)
         if lease is not None:
             claimed.append(lease)
             end(study, lease, value=0.25 + lease.number / 100)
-    assert queue.claim("worker", SECONDS) is None
+    assert queue.create_trial("worker", SECONDS) is None
     return claimed
 
 
@@ -61,7 +61,7 @@ def test_names() -> None:
 def test_each_point_of_lists_once(sqlite: Database, name: str) -> None:
     if name in NEEDED and importlib.util.find_spec(NEEDED[name]) is None:
         with pytest.raises(MiiiiSearchError, match=f"sampler = '{name}' needs the package {NEEDED[name]}.*pip install"):
-            SampledQueue(create_study(sqlite, name, make_spec(sampler=name, budget=Budget(trials=1))), 0)
+            TrialSampler(create_study(sqlite, name, make_spec(sampler=name, budget=Budget(trials=1))), 0)
         return
     study = create_study(sqlite, name, make_spec(space=LISTS, sampler=name, budget=Budget(trials=100)))
     claimed = claim_and_end(study, seed=1)
@@ -116,8 +116,8 @@ def test_tpe_learns(sqlite: Database) -> None:
     """It sees the values of the trials that ended: it draws more often near the best than chance would."""
     space = {"weight_decay": Range(low=0.0, high=1.0)}
     study = create_study(sqlite, "learns", make_spec(space=space, sampler="tpe", budget=Budget(trials=40)))
-    queue = SampledQueue(study, 0)
-    while (lease := queue.claim("worker", SECONDS)) is not None:
+    queue = TrialSampler(study, 0)
+    while (lease := queue.create_trial("worker", SECONDS)) is not None:
         weight_decay = study.trials()[lease.number].params["weight_decay"]
         end(study, lease, value=1 - abs(weight_decay - 0.2))
     near = [abs(trial.params["weight_decay"] - 0.2) < 0.1 for trial in study.trials()[20:]]
@@ -135,13 +135,13 @@ def test_first_points_are_trained_first(sqlite: Database) -> None:
 
 def test_budget_counts_what_runs(sqlite: Database) -> None:
     study = create_study(sqlite, "runs", make_spec(space=RANGES, sampler="random", budget=Budget(trials=2)))
-    queue = SampledQueue(study, 0)
-    held = [queue.claim("worker", SECONDS), queue.claim("worker", SECONDS)]
-    assert None not in held and queue.claim("worker", SECONDS) is None
+    queue = TrialSampler(study, 0)
+    held = [queue.create_trial("worker", SECONDS), queue.create_trial("worker", SECONDS)]
+    assert None not in held and queue.create_trial("worker", SECONDS) is None
     assert [trial.state for trial in study.trials()] == [TrialState.RUNNING] * 2
     assert leases.requeue_overdue(sqlite, study.study_id) == []  # leased from the start
     assert leases.requeue_leases(sqlite, [lease for lease in held if lease]) == [0, 1]
-    assert queue.claim("worker", SECONDS) is None  # what waits is claimed, not sampled anew
+    assert queue.create_trial("worker", SECONDS) is None  # what waits is claimed, not sampled anew
     assert len(claim_and_end(study, 0)) == 2
 
 

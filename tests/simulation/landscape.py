@@ -45,11 +45,11 @@ def landscape(height: Callable[[Point], float], seed: int = 0) -> CurveSet:
 class LowAccuracy:
     """A rule that gives up what is below an accuracy."""
 
-    sees_peers = False
+    uses_peers = False
 
     def __init__(self, accuracy: float) -> None:
         self._accuracy = accuracy
 
-    def should_prune(self, case: PruningContext) -> str | None:
+    def should_prune(self, context: PruningContext) -> str | None:
         """Looks at the last rung."""
-        return "low" if case.signals.validation_accuracy[-1].mean() < self._accuracy else None
+        return "low" if context.history.validation_accuracy[-1].mean() < self._accuracy else None

@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import Identity, Pruning, StudySpec, identity, rungs
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve, make_curve
-from miiii_search.simulation.orders import Modelled
-from miiii_search.simulation.replay import QUEUE, replay
+from miiii_search.simulation.orders import GridEIOrder
+from miiii_search.simulation.pruner_variants import PrunerVariant
+from miiii_search.simulation.replay import QUEUE_ORDER, replay
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.study import REPLICATE_KEY, create_study
 from miiii_search.testing.trainer_pool import FakeTrainerPool
@@ -84,7 +84,7 @@ class CurvePool(FakeTrainerPool[Lane]):
         self.posted = Posts(self)
         self.worker: Worker | None = None
 
-    def begin(self, run: Run) -> None:
+    def start_run(self, run: Run) -> None:
         curve = self._curves[identity({name: getattr(run.hyperparameters, name) for name in SPEC.space})]
         stops = [epoch for epoch in rungs(run.experiment) if epoch < curve.last_epoch] + [curve.last_epoch]
         self._lanes[run.number] = Lane(run, curve, self._clock, stops)
@@ -171,8 +171,8 @@ def test_the_same_decisions(database: Database, pruning: Pruning, sampler: str) 
     trainers = CurvePool({identity(curve.point): curve for curve in curves})
     trainers.worker = Worker(study, LANES, trainers=trainers)
     trainers.worker.run(threading.Event())
-    contender = Contender(pruning.rule, pruning=pruning)
-    order = Modelled(curves) if sampler == "model" else QUEUE
+    contender = PrunerVariant(pruning.rule, pruning=pruning)
+    order = GridEIOrder(curves) if sampler == "model" else QUEUE_ORDER
     expected = replay(curves, contender.court(spec, curves), LANES, contender.floor(spec), order)
     assert [trainers.began[run.curve.number] for run in expected] == [run.started for run in expected]
     assert (list(trainers.began) == sorted(trainers.began)) == (sampler == "queue")

@@ -15,8 +15,8 @@ from miiii_search.config.study_spec import rungs
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.history import signals_of
-from miiii_search.simulation.curves import first_streak, read_curves, write_curves
+from miiii_search.pruners.history import history_of
+from miiii_search.simulation.curves import find_solved_epoch, read_curves, write_curves
 from tests.simulation.support import EXPERIMENT, curve_of, epochs_of, make_record, set_of
 
 SHORT = Experiment(p=11, task="miiii", train_fraction=0.5, epochs=160, evaluate_every=4, solved_evaluations=3)
@@ -39,7 +39,7 @@ def test_when_a_run_is_solved(reached: list[list[bool]], evaluations: int) -> No
         if all(all(row) for row in reached[k : k + evaluations]):
             expected = 4 * (k + 1)
             break
-    assert first_streak(experiment, record) == expected
+    assert find_solved_epoch(experiment, record) == expected
 
 
 def test_a_file_holds_what_rules_and_pictures_need(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_file_holds_what_rules_and_pictures_need(tmp_path: Path) -> None:
         ]
     )
     path = tmp_path / "curves.npz"
-    write_curves(path, [given, given.only(given.curves[:1], "one")])
+    write_curves(path, [given, given.subset(given.curves[:1], "one")])
     read, one = read_curves(path)
     assert (read.name, one.name, len(one.curves)) == ("made-up", "one", 1)
     assert to_tree(read.spec) == to_tree(given.spec)
@@ -87,8 +87,8 @@ def test_accuracies_of_whole_samples_survive_the_rounding(tmp_path: Path) -> Non
 
 def test_signals_are_those_of_the_whole_record_at_its_rungs() -> None:
     record = random_record(5)
-    whole = signals_of(EXPERIMENT, record.rows(np.isin(record.epoch, rungs(EXPERIMENT))))
-    kept = curve_of(0, record).signals
+    whole = history_of(EXPERIMENT, record.rows(np.isin(record.epoch, rungs(EXPERIMENT))))
+    kept = curve_of(0, record).history
     for field in fields(whole):
         np.testing.assert_array_equal(getattr(kept, field.name), getattr(whole, field.name))
 

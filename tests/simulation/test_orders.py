@@ -12,10 +12,10 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Budget, Identity, Point, identity, rungs
 from miiii_search.pruners.base import NopPruner
-from miiii_search.samplers.optuna_samplers import SampledQueue
+from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.simulation.curves import Curve
-from miiii_search.simulation.orders import ORDERS, Modelled, Sampled
-from miiii_search.simulation.replay import OwnCourt, Replayed, replay
+from miiii_search.simulation.orders import ORDERS, GridEIOrder, OptunaOrder
+from miiii_search.simulation.replay import OwnPrunerStudy, ReplayedRun, replay
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import create_study
 from miiii_search.trial_queue.leases import Heartbeat
@@ -44,7 +44,7 @@ class Listed:
         self._places = iter(places)
         self.told: list[tuple[list[int], list[int], list[int]]] = []
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, Replayed], running: Collection[int]) -> int:
+    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         self.told.append((list(waiting), list(ended), list(running)))
         return next(self._places)
 
@@ -58,7 +58,7 @@ def some_curves(seed: int) -> list[Curve]:
     return curves
 
 
-def taken(runs: Sequence[Replayed]) -> list[Identity]:
+def taken(runs: Sequence[ReplayedRun]) -> list[Identity]:
     """The configurations of a study of one lane, in the order in which they were trained."""
     return [identity(run.curve.point) for run in sorted(runs, key=lambda run: run.started)]
 
@@ -70,8 +70,8 @@ def test_an_order_fixed_beforehand_is_the_queue_rearranged(seed: int, lanes: int
     places = random.Random(seed).sample(range(len(curves)), len(curves))
     rearranged = [curves[k] for k in places]
     order = Listed(places)
-    runs = replay(curves, OwnCourt(LowAccuracy(0.4), curves), lanes, FLOOR, order)
-    expected = replay(rearranged, OwnCourt(LowAccuracy(0.4), rearranged), lanes, FLOOR)
+    runs = replay(curves, OwnPrunerStudy(LowAccuracy(0.4), curves), lanes, FLOOR, order)
+    expected = replay(rearranged, OwnPrunerStudy(LowAccuracy(0.4), rearranged), lanes, FLOOR)
     assert [runs[k] for k in places] == expected
     assert {run.ending for run in runs} == {"solved", "unsolved", "pruned", "failed"}
     for k, (waiting, ended, running) in zip(places, order.told, strict=True):
@@ -85,16 +85,16 @@ def test_an_order_fixed_beforehand_is_the_queue_rearranged(seed: int, lanes: int
 @pytest.mark.parametrize("lanes", [1, 4, 64])
 def test_every_configuration_once(name: str, lanes: int) -> None:
     curves = some_curves(5)  # not the whole grid: what has no curve cannot be drawn
-    runs = replay(curves, OwnCourt(LowAccuracy(0.3), curves), lanes, FLOOR, ORDERS[name](SPEC, curves, 0))
+    runs = replay(curves, OwnPrunerStudy(LowAccuracy(0.3), curves), lanes, FLOOR, ORDERS[name](SPEC, curves, 0))
     assert [run.curve for run in runs] == curves
     assert len(set(taken(runs))) == len(curves)
 
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_no_curves_or_one(name: str) -> None:
-    assert replay([], OwnCourt(NopPruner(), []), 4, 0, ORDERS[name](SPEC, [], 0)) == []
+    assert replay([], OwnPrunerStudy(NopPruner(), []), 4, 0, ORDERS[name](SPEC, [], 0)) == []
     [curve] = [curve_at(0, BEST, 0.5)]
-    [run] = replay([curve], OwnCourt(NopPruner(), [curve]), 4, 0, ORDERS[name](SPEC, [curve], 0))
+    [run] = replay([curve], OwnPrunerStudy(NopPruner(), [curve]), 4, 0, ORDERS[name](SPEC, [curve], 0))
     assert run.started == 0 and run.ending == "unsolved"
 
 
@@ -102,8 +102,8 @@ def test_no_curves_or_one(name: str) -> None:
 def test_same_seed_same_order(name: str) -> None:
     curves = landscape(hill).curves
 
-    def study(seed: int) -> list[Replayed]:
-        return replay(curves, OwnCourt(NopPruner(), curves), 3, 0, ORDERS[name](SPEC, curves, seed))
+    def study(seed: int) -> list[ReplayedRun]:
+        return replay(curves, OwnPrunerStudy(NopPruner(), curves), 3, 0, ORDERS[name](SPEC, curves, seed))
 
     assert study(1) == study(1)
     assert (study(1) != study(2)) == (name == "tpe")
@@ -111,7 +111,7 @@ def test_same_seed_same_order(name: str) -> None:
 
 def runs_until_best(name: str, seed: int, lanes: int) -> int:
     curves = landscape(hill, seed).curves
-    runs = replay(curves, OwnCourt(NopPruner(), curves), lanes, 0, ORDERS[name](SPEC, curves, seed))
+    runs = replay(curves, OwnPrunerStudy(NopPruner(), curves), lanes, 0, ORDERS[name](SPEC, curves, seed))
     [best] = [run for run in runs if run.curve.point == BEST]
     return sum(run.started <= best.started for run in runs)
 
@@ -125,19 +125,21 @@ def test_the_model_climbs_a_hill(lanes: int, most: int) -> None:
 
 def test_equals_are_taken_in_the_order_of_the_queue() -> None:
     curves = landscape(lambda point: 0.5).curves
-    runs = replay(curves, OwnCourt(NopPruner(), curves), 1, 0, Modelled(curves))
+    runs = replay(curves, OwnPrunerStudy(NopPruner(), curves), 1, 0, GridEIOrder(curves))
     assert taken(runs) == [identity(curve.point) for curve in curves]
 
 
 def test_the_model_among_runs_that_fail() -> None:
     curves = [curve_at(k, point, 0.5, failed=True) for k, point in enumerate(SPEC.grid())]
-    assert len(replay(curves, OwnCourt(NopPruner(), curves), 4, 0, Modelled(curves))) == len(curves)
+    assert len(replay(curves, OwnPrunerStudy(NopPruner(), curves), 4, 0, GridEIOrder(curves))) == len(curves)
     # Where one dimension makes runs fail, what has not failed comes first.
     curves = [
         curve_at(c.number, c.point, 0.5 + c.number / 1000, failed=c.point["learning_rate"] in (3e-4, 1e-3))
         for c in landscape(hill).curves
     ]
-    runs = sorted(replay(curves, OwnCourt(NopPruner(), curves), 1, 0, Modelled(curves)), key=lambda run: run.started)
+    runs = sorted(
+        replay(curves, OwnPrunerStudy(NopPruner(), curves), 1, 0, GridEIOrder(curves)), key=lambda run: run.started
+    )
     assert sum(run.ending == "failed" for run in runs[:24]) < 10  # 12 by chance
 
 
@@ -145,7 +147,7 @@ def test_a_sampler_refuses_two_seeds_of_a_configuration() -> None:
     record = make_record([0.5] * 10, [1.0] * 10)
     curves = [curve_of(1, record), curve_of(1, record)]
     with pytest.raises(ValueError, match="each configuration once"):
-        Sampled("tpe", SPEC, curves, 0)
+        OptunaOrder("tpe", SPEC, curves, 0)
 
 
 def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
         curve_at(c.number, c.point, 0.3 + c.number / 100, solved=None if c.number % 3 else 3000, failed=c.number == 20)
         for c in landscape(hill).curves
     ]
-    simulated = replay(curves, OwnCourt(LowAccuracy(0.45), curves), 1, FLOOR, Sampled("tpe", SPEC, curves, 7))
+    simulated = replay(curves, OwnPrunerStudy(LowAccuracy(0.45), curves), 1, FLOOR, OptunaOrder("tpe", SPEC, curves, 7))
     outcomes = {identity(run.curve.point): run for run in simulated}
     assert {run.ending for run in simulated} == {"solved", "unsolved", "pruned", "failed"}
 
@@ -162,8 +164,8 @@ def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
     study = create_study(
         database, "real", SPEC.model_copy(update={"sampler": "tpe", "budget": Budget(trials=len(curves))})
     )
-    queue, drawn = SampledQueue(study, 7), []
-    while (lease := queue.claim("worker", SECONDS)) is not None:
+    queue, drawn = TrialSampler(study, 7), []
+    while (lease := queue.create_trial("worker", SECONDS)) is not None:
         run = outcomes[identity(study.trials()[lease.number].params)]
         drawn.append(identity(run.curve.point))
         reports = {n: run.curve.accuracy[n] for n in rungs(EXPERIMENT) if n <= run.epochs}

@@ -16,9 +16,9 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import NopPruner, Pruner, PruningContext, Quantile
 from miiii_search.pruners.forecast import Forecast
 from miiii_search.pruners.peers import Peer
-from miiii_search.simulation.contenders import contenders
 from miiii_search.simulation.curves import Curve
-from miiii_search.simulation.replay import OwnCourt, Replayed, replay
+from miiii_search.simulation.pruner_variants import pruner_variants
+from miiii_search.simulation.replay import OwnPrunerStudy, ReplayedRun, replay
 from tests.simulation.support import curve_of, epochs_of, make_record, set_of
 
 SHORT = Experiment(p=7, task="nanda", train_fraction=0.5, epochs=64, evaluate_every=2, validation_samples=12)
@@ -68,7 +68,7 @@ def stepped(curves: Sequence[Curve], rule: Pruner, lanes: int, floor: int) -> li
             for k, age in ages.items()
             if k in running and age in rungs(SHORT) and age >= floor
             if rule.should_prune(
-                PruningContext(SHORT, age, curves[k].signals.until(age), Peer(k, states[k], reports[k]), peers)
+                PruningContext(SHORT, age, curves[k].history.until(age), Peer(k, states[k], reports[k]), peers)
             )
         ]
         for k in given_up:
@@ -76,7 +76,7 @@ def stepped(curves: Sequence[Curve], rule: Pruner, lanes: int, floor: int) -> li
     return [(curves[k].number, *over[k]) for k in range(len(curves))]
 
 
-def outline(runs: Sequence[Replayed]) -> list[tuple[int, str, int, int]]:
+def outline(runs: Sequence[ReplayedRun]) -> list[tuple[int, str, int, int]]:
     return [(run.curve.number, run.ending, int(run.started), run.epochs) for run in runs]
 
 
@@ -92,14 +92,15 @@ RULES: list[Pruner] = [NopPruner(), Quantile(0.25, 4), Quantile(0.6, 2), Forecas
 )
 def test_against_stepping_through_it(seeds: list[int], rule: Pruner, lanes: int, floor: int) -> None:
     curves = [a_curve(k, seed) for k, seed in enumerate(seeds)]
-    assert outline(replay(curves, OwnCourt(rule, curves), lanes, floor)) == stepped(curves, rule, lanes, floor)
+    assert outline(replay(curves, OwnPrunerStudy(rule, curves), lanes, floor)) == stepped(curves, rule, lanes, floor)
 
 
 def test_the_rules_gave_something_up() -> None:
     """Else the test above compares nothing."""
     curves = [a_curve(k, k) for k in range(40)]
     pruned = {
-        rule: sum(run.ending == "pruned" for run in replay(curves, OwnCourt(rule, curves), 4, 8)) for rule in RULES
+        rule: sum(run.ending == "pruned" for run in replay(curves, OwnPrunerStudy(rule, curves), 4, 8))
+        for rule in RULES
     }
     assert pruned.pop(RULES[0]) == 0
     assert min(pruned.values()) > 0 and len(set(pruned.values())) > 1, pruned
@@ -108,25 +109,25 @@ def test_the_rules_gave_something_up() -> None:
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_an_empty_study_and_a_lone_trial(lanes: int) -> None:
     lone = [a_curve(0, 1, solves=0.0, fails=0.0)]
-    for rule in contenders():
+    for rule in pruner_variants():
         court = rule.court(set_of(lone, SHORT).spec, [])
         assert replay([], court, lanes, 0) == []
     for own in (NopPruner(), Quantile(0.5, 2)):
-        assert outline(replay(lone, OwnCourt(own, lone), lanes, 0)) == [(0, "unsolved", 0, 64)]
+        assert outline(replay(lone, OwnPrunerStudy(own, lone), lanes, 0)) == [(0, "unsolved", 0, 64)]
 
 
 def test_ties_go_on() -> None:
     record = make_record([0.25] * len(epochs_of(SHORT)), [2.0] * len(epochs_of(SHORT)), experiment=SHORT)
     same = [curve_of(k, record, SHORT) for k in range(6)]
     rule = Quantile(0.9, 2)
-    assert {run.ending for run in replay(same, OwnCourt(rule, same), 6, 0)} == {"unsolved"}
+    assert {run.ending for run in replay(same, OwnPrunerStudy(rule, same), 6, 0)} == {"unsolved"}
 
 
-@pytest.mark.parametrize("name", [one.name for one in contenders() if not one.is_optunas])
+@pytest.mark.parametrize("name", [one.name for one in pruner_variants() if not one.is_optunas])
 def test_who_reports_first_makes_no_difference(name: str) -> None:
     """Lanes that stand side by side, in another order: the same runs are given up, at the same rungs."""
     curves = [a_curve(k, 7 * k + 1) for k in range(8)]
-    contender = next(one for one in contenders() if one.name == name)
+    contender = next(one for one in pruner_variants() if one.name == name)
     spec = set_of(curves, SHORT).spec
     found = []
     for order in (curves, curves[::-1], random.Random(0).sample(curves, len(curves))):
@@ -135,10 +136,10 @@ def test_who_reports_first_makes_no_difference(name: str) -> None:
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("name", [one.name for one in contenders()])
+@pytest.mark.parametrize("name", [one.name for one in pruner_variants()])
 def test_a_replay_is_repeatable(name: str) -> None:
     curves = [a_curve(k, 3 * k) for k in range(12)]
-    contender = next(one for one in contenders() if one.name == name)
+    contender = next(one for one in pruner_variants() if one.name == name)
     spec = set_of(curves, SHORT).spec
     court = contender.court(spec, [])
     once, twice = (outline(replay(curves, court.again(curves), 3, contender.floor(spec))) for _ in range(2))
@@ -149,7 +150,7 @@ def test_a_curve_that_ended_early_when_it_was_recorded() -> None:
     """Nobody knows how it would have gone on: it is trained to its end, and judged at the rungs that are known."""
     rising = np.linspace(1, 3, len(epochs_of(SHORT)))
     cut = curve_of(0, make_record(rising * 0, rising, experiment=SHORT).rows(slice(0, 20)), SHORT, pruned=True)
-    assert outline(replay([cut], OwnCourt(NopPruner(), [cut]), 1, 0)) == [(0, "unsolved", 0, 64)]
-    [run] = replay([cut], OwnCourt(Forecast(3.0), [cut]), 1, 16)
+    assert outline(replay([cut], OwnPrunerStudy(NopPruner(), [cut]), 1, 0)) == [(0, "unsolved", 0, 64)]
+    [run] = replay([cut], OwnPrunerStudy(Forecast(3.0), [cut]), 1, 16)
     assert (run.ending, run.epochs) == ("pruned", 32)
-    assert outline(replay([cut], OwnCourt(Forecast(3.0), [cut]), 1, 48)) == [(0, "unsolved", 0, 64)]
+    assert outline(replay([cut], OwnPrunerStudy(Forecast(3.0), [cut]), 1, 48)) == [(0, "unsolved", 0, 64)]

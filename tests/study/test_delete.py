@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import Pruning
 from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import MiiiiSearchError, StudyDeletedError
-from miiii_search.samplers.optuna_samplers import SampledQueue
+from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.deleted_studies import record_deletion_if_missing
 from miiii_search.study.archive import export_study, import_study
@@ -173,15 +173,15 @@ def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
     """In the seconds before its worker looks again."""
     spec = make_spec(sampler="random", budget={"trials": 4}, pruning=Pruning(rule="median"))
     study = create_study(database, "study", spec)
-    lease = SampledQueue(study, 0).claim("worker", SECONDS)
+    lease = TrialSampler(study, 0).create_trial("worker", SECONDS)
     assert lease is not None
-    evaluator, queue = PruningEvaluator(study), SampledQueue(study, 0)
+    evaluator, queue = PruningEvaluator(study), TrialSampler(study, 0)
     assignment = ActiveTrial(lease, *study.run_of(study.trials()[0]), rungs=[], undecided=[16])
     delete(open_study(database, "study"), force=True)
     for action in (
         study.trials,
         lambda: study.read([lease.trial_id]),
-        lambda: queue.claim("worker", SECONDS),
+        lambda: queue.create_trial("worker", SECONDS),
         lambda: evaluator.evaluate([assignment]),
     ):
         with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):

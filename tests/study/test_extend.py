@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import Pruning, Range
 from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.samplers.optuna_samplers import SampledQueue
+from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.extend import extend
@@ -205,10 +205,10 @@ def test_numbers_continue_while_others_claim(database: Database) -> None:
 def test_a_sampler_that_has_not_looked_yet_draws_from_the_larger_space(database: Database) -> None:
     """A worker looks every few seconds; a trial of the old list would leave Optuna without a common space."""
     study = create_study(database, "study", make_spec(space=SPACE, sampler="random", budget={"trials": 6}))
-    queue = SampledQueue(study, 0)
-    assert queue.claim("worker", SECONDS) is not None
+    queue = TrialSampler(study, 0)
+    assert queue.create_trial("worker", SECONDS) is not None
     with extended_meanwhile(study):
-        assert queue.claim("worker", SECONDS) is not None
+        assert queue.create_trial("worker", SECONDS) is not None
     assert study.spec.space["dropout"] == (0.2, 0.0, 0.1, 0.3)
     assert len({str(t.distributions) for t in read_back(study).trials}) == 1
 
@@ -216,16 +216,16 @@ def test_a_sampler_that_has_not_looked_yet_draws_from_the_larger_space(database:
 @contextmanager
 def extended_meanwhile(study: Study) -> Iterator[None]:
     """Somebody extends the study while its sampler draws a point."""
-    draw, extended = SampledQueue._draw, list[bool]()
+    draw, extended = TrialSampler._sample, list[bool]()
 
-    def draw_late(queue: SampledQueue, *arguments: Any) -> Any:
+    def draw_late(queue: TrialSampler, *arguments: Any) -> Any:
         point = draw(queue, *arguments)
         if not extended:
             extended.append(extend(open_study(study.database, study.name), ["budget.trials=12", LARGER]).changed)
         return point
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SampledQueue, "_draw", draw_late)
+        patch.setattr(TrialSampler, "_sample", draw_late)
         yield
     assert extended == [True]
 

@@ -16,7 +16,7 @@ from miiii_search.cli.views.display import headline
 from miiii_search.config.study_spec import Pruning
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.samplers.optuna_samplers import SampledQueue
+from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import PAUSED_KEY, STARTED_KEY
@@ -117,13 +117,13 @@ def test_a_pause_waits_for_a_claim_under_way(postgres_url: str, monkeypatch: pyt
 
 def test_a_sampler_draws_nothing_for_a_paused_study(database: Database) -> None:
     study = create_study(database, "study", make_spec(sampler="random", budget={"trials": 4}))
-    queue = SampledQueue(study, 0)
-    assert queue.claim("worker", SECONDS) is not None
+    queue = TrialSampler(study, 0)
+    assert queue.create_trial("worker", SECONDS) is not None
     pause(open_study(database, "study"))
-    assert queue.claim("worker", SECONDS) is None  # this one has not looked yet: the database says so
+    assert queue.create_trial("worker", SECONDS) is None  # this one has not looked yet: the database says so
     assert len(read_back(study).trials) == 1
     resume(study)
-    assert queue.claim("worker", SECONDS) is not None
+    assert queue.create_trial("worker", SECONDS) is not None
 
 
 def test_wall_time_stands_while_paused(database: Database) -> None:

@@ -21,21 +21,21 @@ from tests.support import make_spec
 class Failing:
     """Divides by zero about every second trial, and would give up the others."""
 
-    sees_peers = True
+    uses_peers = True
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def should_prune(self, case: PruningContext) -> str | None:
-        self.asked.append((case.trial.trial_id, case.epoch))
-        return f"{1 / (case.trial.trial_id % 2)} is enough"
+    def should_prune(self, context: PruningContext) -> str | None:
+        self.asked.append((context.trial.trial_id, context.epoch))
+        return f"{1 / (context.trial.trial_id % 2)} is enough"
 
 
 def test_a_rule_that_fails_gives_nothing_up_and_is_told_of_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rule, said = Failing(), list[str]()
-    monkeypatch.setattr(judging, "make_rule", lambda spec, study: rule)
+    monkeypatch.setattr(judging, "make_pruner", lambda spec, study: rule)
     database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
     experiment = Experiment(p=11, train_fraction=0.5, epochs=200_000, evaluate_every=4, validation_samples=12)
     pruning = Pruning(rule="forecast", min_epochs=16)

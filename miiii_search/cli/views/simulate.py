@@ -14,11 +14,11 @@ from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.errors import MiiiiSearchError, reason
 from miiii_search.files import write_file
 from miiii_search.runs.output_files import writing
-from miiii_search.simulation.contenders import Contender, contenders
 from miiii_search.simulation.curves import CurveSet
-from miiii_search.simulation.figure import draw_rules
-from miiii_search.simulation.from_study import curves_of
-from miiii_search.simulation.scoring import Summary, replays, shuffled, summarize, truth_of
+from miiii_search.simulation.figure import draw_pruners
+from miiii_search.simulation.from_study import curves_from_study
+from miiii_search.simulation.pruner_variants import PrunerVariant, pruner_variants
+from miiii_search.simulation.scoring import Summary, ground_truth, score_replays, shuffled_studies, summarize
 from miiii_search.study.hints import hint
 from miiii_search.study.study import Study
 
@@ -27,7 +27,7 @@ def read_study_curves(study: Study) -> CurveSet:
     """The curves of a study's ended trials. Raises `MiiiiSearchError` if there are none."""
     with _bar() as bar:
         task = bar.add_task("reading records", total=sum(study.counts().values()))
-        curves, problems = curves_of(study, lambda _: bar.advance(task))
+        curves, problems = curves_from_study(study, lambda _: bar.advance(task))
     for problem in problems:
         console.print(f"note: {problem}", soft_wrap=True, highlight=False)
     if not curves.curves:
@@ -38,23 +38,23 @@ def read_study_curves(study: Study) -> CurveSet:
     return curves
 
 
-def compare_rules(curves: CurveSet, lanes: int, n: int) -> list[tuple[Contender, Summary]]:
+def compare_rules(curves: CurveSet, lanes: int, n: int) -> list[tuple[PrunerVariant, Summary]]:
     """Replays the curves under every rule in `n` orders of the queue."""
-    studies, rules = shuffled(curves, n), contenders(curves.spec.pruning)
-    truths = [truth_of(curves.curves)] * len(studies)
+    studies, rules = shuffled_studies(curves, n), pruner_variants(curves.spec.pruning)
+    truths = [ground_truth(curves.curves)] * len(studies)
     compared = []
     with _bar() as bar:
         task = bar.add_task("replaying", total=len(rules))
         for rule in rules:
             bar.update(task, description=f"replaying {rule.name}")
-            compared.append((rule, summarize(replays(rule, curves.spec, studies, lanes, truths))))
+            compared.append((rule, summarize(score_replays(rule, curves.spec, studies, lanes, truths))))
             bar.advance(task)
     return compared
 
 
-def show(curves: CurveSet, compared: Sequence[tuple[Contender, Summary]], out: Path, lanes: int) -> None:
+def show(curves: CurveSet, compared: Sequence[tuple[PrunerVariant, Summary]], out: Path, lanes: int) -> None:
     """Prints the table, and draws the picture into a file. Raises `MiiiiSearchError` if it cannot be written."""
-    truth = truth_of(curves.curves)
+    truth = ground_truth(curves.curves)
     what = "solved every task" if truth.solved else "ended nearly as well as the best (none solved every task)"
     console.print(
         f"{len(curves.curves)} trials of up to {curves.spec.experiment.epochs:,} epochs, {lanes} lanes, "
@@ -72,14 +72,14 @@ def show(curves: CurveSet, compared: Sequence[tuple[Contender, Summary]], out: P
     console.print(table(compared))
     try:
         with styled():
-            picture = save(draw_rules({curves.name: compared}), "svg" if out.suffix == ".svg" else "png")
+            picture = save(draw_pruners({curves.name: compared}), "svg" if out.suffix == ".svg" else "png")
     except Exception as error:
         raise MiiiiSearchError(f"the picture could not be drawn: {reason(error)}") from error
     writing(out, lambda: write_file(out, picture))
     console.print(f"the picture is in {out}", soft_wrap=True, highlight=False)
 
 
-def table(compared: Sequence[tuple[Contender, Summary]]) -> Fitted:
+def table(compared: Sequence[tuple[PrunerVariant, Summary]]) -> Fitted:
     """A row a rule: means, and what holds nine of ten replays."""
     rows = []
     for contender, summary in compared:

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miiii_search.config.study_spec import StudySpec
-from miiii_search.simulation.contenders import Contender
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.orders import MakeOrder
-from miiii_search.simulation.replay import Order, Replayed, replay
+from miiii_search.simulation.pruner_variants import PrunerVariant
+from miiii_search.simulation.replay import Order, ReplayedRun, replay
 
 RESAMPLED = 2000
 """Times that draws are drawn again for an interval."""
 
 
 @dataclass(frozen=True)
-class Found:
+class TimeToFind:
     """When the first of some runs was completed; infinity if none was."""
 
     spent: float
@@ -30,16 +30,16 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchResult:
     """What one study found, and when."""
 
-    best: Found
+    best: TimeToFind
     """One of the best objective."""
-    good: Found
+    good: TimeToFind
     """One of the best tenth."""
 
 
-def goals(curves: Sequence[Curve], share: float = 0.0) -> frozenset[int]:
+def best_runs(curves: Sequence[Curve], share: float = 0.0) -> frozenset[int]:
     """The numbers of the best share of the curves by the objective, the best one at least, and of all its equals."""
     values = sorted((curve.objective for curve in curves if curve.objective is not None), reverse=True)
     if not values:
@@ -48,12 +48,12 @@ def goals(curves: Sequence[Curve], share: float = 0.0) -> frozenset[int]:
     return frozenset(c.number for c in curves if c.objective is not None and c.objective >= least)
 
 
-def found(runs: Sequence[Replayed], wanted: Collection[int]) -> Found:
+def time_to_find(runs: Sequence[ReplayedRun], wanted: Collection[int]) -> TimeToFind:
     """When the first of the runs with these numbers was completed."""
     after = min((r.ended for r in runs if r.curve.number in wanted and r.objective is not None), default=math.inf)
     if after == math.inf:
-        return Found(math.inf, math.inf)
-    return Found(sum(min(run.epochs, max(after - run.started, 0.0)) for run in runs), after)
+        return TimeToFind(math.inf, math.inf)
+    return TimeToFind(sum(min(run.epochs, max(after - run.started, 0.0)) for run in runs), after)
 
 
 class Until:
@@ -64,26 +64,26 @@ class Until:
         self._order = order
         self._wanted = set(wanted)
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, Replayed], running: Collection[int]) -> int:
+    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         """What the order says, while it matters."""
         return waiting[0] if self._wanted.isdisjoint(waiting) else self._order.next(waiting, ended, running)
 
 
-def searches(
-    make: MakeOrder, contender: Contender, spec: StudySpec, studies: Sequence[Sequence[Curve]], lanes: int
-) -> list[Search]:
+def replay_searches(
+    make: MakeOrder, contender: PrunerVariant, spec: StudySpec, studies: Sequence[Sequence[Curve]], lanes: int
+) -> list[SearchResult]:
     """Each study under one order and a rule that looks at each run by itself; the k-th has the seed k."""
     floor, court, results = contender.floor(spec), contender.court(spec, []), []
     for seed, curves in enumerate(studies):
-        best, good = goals(curves), goals(curves, 0.1)
+        best, good = best_runs(curves), best_runs(curves, 0.1)
         order = Until(make(spec, curves, seed), [k for k, curve in enumerate(curves) if curve.number in best])
         runs = replay(curves, court.again(curves), lanes, floor, order)
-        results.append(Search(found(runs, best), found(runs, good)))
+        results.append(SearchResult(time_to_find(runs, best), time_to_find(runs, good)))
     return results
 
 
 @dataclass(frozen=True)
-class Change:
+class RelativeSaving:
     """How much less an order spends than another one, as a share of what that one spends; negative is more.
 
     The interval holds 95 % of means over draws that are drawn again. It tells how sure a mean over draws is, which all
@@ -100,18 +100,18 @@ class Change:
     later: int
 
 
-def change(spent: Sequence[float], against: Sequence[float]) -> Change:
+def relative_saving(spent: Sequence[float], against: Sequence[float]) -> RelativeSaving:
     """Compares two orders on the same draws; all NaN if in none of them both found what was wanted."""
     mine, theirs = np.asarray(spent, np.float64), np.asarray(against, np.float64)
     both = np.isfinite(mine) & np.isfinite(theirs)
     mine, theirs = mine[both], theirs[both]
     n = len(mine)
     if n == 0:
-        return Change(math.nan, math.nan, math.nan, 0, 0, 0)
+        return RelativeSaving(math.nan, math.nan, math.nan, 0, 0, 0)
     picks = np.random.default_rng(0).integers(0, n, (RESAMPLED, n))
     low, high = np.quantile(_saved(mine[picks], theirs[picks]), [0.025, 0.975])
     sooner, later = int((mine < theirs).sum()), int((mine > theirs).sum())
-    return Change(float(_saved(mine, theirs)), float(low), float(high), n, sooner, later)
+    return RelativeSaving(float(_saved(mine, theirs)), float(low), float(high), n, sooner, later)
 
 
 def _saved(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import optuna
 
 from miiii_search.config.study_spec import Pruning, StudySpec
-from miiii_search.pruners.factory import OPTUNAS_PRUNERS, make_own_rule, make_pruner
+from miiii_search.pruners.factory import OPTUNA_PRUNERS, make_optuna_pruner, make_own_pruner
 from miiii_search.simulation.curves import Curve
-from miiii_search.simulation.replay import Court, MakePruner, OptunaCourt, OwnCourt
+from miiii_search.simulation.replay import MakePruner, OptunaPrunerStudy, OwnPrunerStudy, SimulatedStudy
 
 NO_PRUNING = Pruning(rule="none")
 
 
 @dataclass(frozen=True)
-class Contender:
+class PrunerVariant:
     """A rule with its settings, as a study could have it; or a pruner as Optuna makes it where nothing is said."""
 
     rule: str
@@ -36,7 +36,7 @@ class Contender:
     @property
     def is_optunas(self) -> bool:
         """Whether it is a pruner of Optuna's."""
-        return self.stock is not None or self.pruning.rule in OPTUNAS_PRUNERS
+        return self.stock is not None or self.pruning.rule in OPTUNA_PRUNERS
 
     def pruning_for(self, spec: StudySpec) -> Pruning:
         """Its settings for a study of this budget."""
@@ -48,12 +48,12 @@ class Contender:
         """The first epoch at which it is asked."""
         return 0 if self.stock else spec.model_copy(update={"pruning": self.pruning_for(spec)}).pruning_floor
 
-    def court(self, spec: StudySpec, curves: Sequence[Curve]) -> Court:
+    def court(self, spec: StudySpec, curves: Sequence[Curve]) -> SimulatedStudy:
         """What asks it. Raises `MiiiiSearchError` for options that its pruner does not take."""
         if not self.is_optunas:
-            return OwnCourt(make_own_rule(self.pruning), curves)
+            return OwnPrunerStudy(make_own_pruner(self.pruning), curves)
         pruning, floor, epochs = self.pruning_for(spec), self.floor(spec), spec.experiment.epochs
-        return OptunaCourt(self.stock or (lambda: make_pruner(pruning, floor, epochs)), curves)
+        return OptunaPrunerStudy(self.stock or (lambda: make_optuna_pruner(pruning, floor, epochs)), curves)
 
 
 STOCK: dict[str, MakePruner] = {
@@ -70,7 +70,7 @@ SAFETIES = (1.0, 2.0, 5.0, 10.0)
 """Of `forecast`, beside the default."""
 
 TUNED = tuple(
-    Contender(rule.replace("_", " "), "tuned", Pruning.model_validate({"rule": rule, "options": options}), floor)
+    PrunerVariant(rule.replace("_", " "), "tuned", Pruning.model_validate({"rule": rule, "options": options}), floor)
     for rule, options, floor in (
         ("median", {"n_startup_trials": 10}, 1 / 4),
         ("percentile", {"percentile": 25.0, "n_startup_trials": 5}, 3 / 4),
@@ -83,14 +83,14 @@ TUNED = tuple(
 """The best settings that `bench/pruning.py --tune` found on the making sets."""
 
 
-def contenders(own: Pruning | None = None) -> list[Contender]:
+def pruner_variants(own: Pruning | None = None) -> list[PrunerVariant]:
     """All rules that are compared; `own` is what a study has, which comes first if it is none of them."""
     ours = [
-        Contender("none"),
-        Contender("forecast", pruning=Pruning(rule="forecast")),
-        *(Contender("forecast", f"safety {s:g}", Pruning(rule="forecast", safety=s)) for s in SAFETIES),
-        Contender("quantile", pruning=Pruning(rule="quantile")),
+        PrunerVariant("none"),
+        PrunerVariant("forecast", pruning=Pruning(rule="forecast")),
+        *(PrunerVariant("forecast", f"safety {s:g}", Pruning(rule="forecast", safety=s)) for s in SAFETIES),
+        PrunerVariant("quantile", pruning=Pruning(rule="quantile")),
     ]
     known = [one.pruning for one in [*ours, *TUNED] if one.floor_share is None]
-    mine = [Contender("this study's", pruning=own)] if own is not None and own not in known else []
-    return [*mine, *ours, *(Contender(name, "as it comes", stock=make) for name, make in STOCK.items()), *TUNED]
+    mine = [PrunerVariant("this study's", pruning=own)] if own is not None and own not in known else []
+    return [*mine, *ours, *(PrunerVariant(name, "as it comes", stock=make) for name, make in STOCK.items()), *TUNED]
