@@ -305,13 +305,13 @@ START = """
 import sys, time
 from miiii_search.trial_queue import leases
 from miiii_search.worker.checkpoints import shared_epochs
-from miiii_search.samplers.grid_ei import Ranking
+from miiii_search.samplers.grid_ei import GridEISampler
 from miiii_search.storage.database import open_database
 from miiii_search.study.study import open_study
 began = time.process_time()
 database = open_database(sys.argv[1])
 study = open_study(database, "ours")
-first = Ranking(study).first(32)
+first = GridEISampler(study).next_trials(32)
 claimed = leases.claim(database, study.study_id, "worker", 60.0, n=32, first_ids=first)
 ids = [lease.trial_id for lease in claimed]
 study.read(ids)
