@@ -41,7 +41,8 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners import peers
 from miiii_search.storage import database as storage
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study, open_study
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.testing.trainer_pool import FakeTrainerPool
 from miiii_search.training.lane_state import Progress, Rows

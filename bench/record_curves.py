@@ -25,7 +25,9 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.simulation.curves import CurveSet, read_curves, write_curves
 from miiii_search.simulation.from_study import curves_from_study
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study, open_study, study_names
+from miiii_search.study.create import create_study
+from miiii_search.study.names import study_names
+from miiii_search.study.open import open_study
 
 NEVER = 10**6
 """Evaluations in a row at the target: more than there are, so that no run stops when it is solved."""

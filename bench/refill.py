@@ -26,7 +26,7 @@ from measuring import parser, print_table, start, write
 from miiii_search.config.study_spec import Budget, Pruning, StudySpec
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.training.trainer import Chunk
 from miiii_search.worker.worker import Worker
 

@@ -22,7 +22,7 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.simulation.curves import read_curves
 from miiii_search.simulation.replay import ReplayedRun, replay
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 
 SET = "nanda-31"
 LANES = 2

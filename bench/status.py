@@ -31,10 +31,13 @@ from miiii_search.config.study_spec import Budget, Replicates, StudySpec, rungs
 from miiii_search.experiment.spec import Experiment
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
+from miiii_search.study.best_trials import best_trial, read_best, sort_best_first
+from miiii_search.study.create import create_study
+from miiii_search.study.finished_trials import finished_trials
 from miiii_search.study.overview import list_studies
-from miiii_search.study.replicates import ended, standings
-from miiii_search.study.status import LAST_PRUNED, StatusReader, best_trial, ranked, read_best, read_status
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.replicates import rank_configurations
+from miiii_search.study.status import LAST_PRUNED, StatusReader, read_status
+from miiii_search.study.study import Study
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.trial_queue import leases
 
@@ -75,9 +78,9 @@ def contests(study: Study) -> list[tuple[str, Callable[[], Any], Callable[[], An
         given_up = [trial for trial in trials if trial.state == TrialState.PRUNED]
         return (
             best_trial(trials),
-            ranked(trials)[:5],
+            sort_best_first(trials)[:5],
             given_up[-3:],
-            standings(ended(trials), study.spec.replicates.count),
+            rank_configurations(finished_trials(trials), study.spec.replicates.count),
         )
 
     return [

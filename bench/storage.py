@@ -40,7 +40,8 @@ from miiii_search.samplers.grid_ei import GridEISampler
 from miiii_search.storage import schema
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database, open_database
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.create import create_study
+from miiii_search.study.study import Study
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.training.device import use_compilation_cache
@@ -216,7 +217,7 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
         first = order.next_trials(width)
         claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width, first_ids=first)
         ids = [lease.trial_id for lease in claimed]
-        study.read(ids)
+        study.read_trials(ids)
         shared_epochs(database, ids)
     assert len(claimed) == width
     known, measured = rungs(experiment)[:-MEASURED_RUNGS], rungs(experiment)[-MEASURED_RUNGS:]
@@ -307,14 +308,14 @@ from miiii_search.trial_queue import leases
 from miiii_search.worker.checkpoints import shared_epochs
 from miiii_search.samplers.grid_ei import GridEISampler
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import open_study
+from miiii_search.study.open import open_study
 began = time.process_time()
 database = open_database(sys.argv[1])
 study = open_study(database, "ours")
 first = GridEISampler(study).next_trials(32)
 claimed = leases.claim(database, study.study_id, "worker", 60.0, n=32, first_ids=first)
 ids = [lease.trial_id for lease in claimed]
-study.read(ids)
+study.read_trials(ids)
 shared_epochs(database, ids)
 assert len(claimed) == 32 and first
 print(time.process_time() - began)

@@ -23,10 +23,13 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.files import write_file
 from miiii_search.storage.artifact_stores import parse_store_url, prepare_store
 from miiii_search.storage.database import Database, open_database
+from miiii_search.study import create, names
 from miiii_search.study import delete as deleting
+from miiii_search.study import open as opening
 from miiii_search.study import pause as pausing
 from miiii_search.study import study as studies
 from miiii_search.study.export import Configuration, export_best, read_configuration
+from miiii_search.study.objective import OBJECTIVE_NAME
 
 if TYPE_CHECKING:
     from miiii_search.analysis.findings import Findings
@@ -160,7 +163,7 @@ def create_study(
         store_url = parse_store_url(artifacts) if artifacts else None
         if store_url:
             prepare_store(store_url)
-        return Study(studies.create_study(database, name, spec, store_url))
+        return Study(create.create_study(database, name, spec, store_url))
     except BaseException:
         database.close()
         raise
@@ -182,7 +185,7 @@ def load_study(storage: str, name: str | None = None) -> Study:
     """
     database = open_database(storage)
     try:
-        return Study(studies.open_study(database, name))
+        return Study(opening.open_study(database, name))
     except BaseException:
         database.close()
         raise
@@ -196,7 +199,7 @@ def list_studies(storage: str) -> list[str]:
     """
     database = open_database(storage)
     try:
-        return sorted(studies.study_names(database))
+        return sorted(names.study_names(database))
     finally:
         database.close()
 
@@ -271,7 +274,7 @@ class Study:
     @property
     def best_trial(self) -> FrozenTrial | None:
         """The completed trial with the highest objective; None if no trial is complete."""
-        from miiii_search.study.status import read_best
+        from miiii_search.study.best_trials import read_best
 
         return read_best(self._study)
 
@@ -340,9 +343,9 @@ class Study:
         Raises:
             ImportError: pandas is not installed.
         """
-        table = self._study.load().trials_dataframe(attrs=tuple(attrs))
+        table = self._study.as_optuna().trials_dataframe(attrs=tuple(attrs))
         # Optuna names the column for the objective as the dashboard shows it.
-        return table.rename(columns={f"value_{studies.METRIC}": "value", f"values_{studies.METRIC}": "value"})
+        return table.rename(columns={f"value_{OBJECTIVE_NAME}": "value", f"values_{OBJECTIVE_NAME}": "value"})
 
     def export_best(self, file: str | Path, *, by: Literal["trial", "median", "worst"] = "trial") -> Configuration:
         """Writes the best configuration as a TOML file that `miiii-search train` and `load_configuration` read.

@@ -24,8 +24,8 @@ from rich.text import Text
 from miiii_search.cli.views.display import status_view
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import open_database
+from miiii_search.study.open import open_study
 from miiii_search.study.status import Status, read_status
-from miiii_search.study.study import open_study
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, "-m", "miiii_search"]

@@ -58,7 +58,7 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]
     from miiii_search.cli.run import parse_lanes
     from miiii_search.dashboard.auth import check_exposure, read_password
     from miiii_search.storage.artifact_stores import parse_store_url
-    from miiii_search.study.study import check_name
+    from miiii_search.study.names import check_name
 
     values: dict[str, Any] = {}
     for name in ("coordinate", "work"):

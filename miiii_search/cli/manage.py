@@ -78,12 +78,12 @@ def delete(
     Example: miiii-search delete --study demo
     """
     from miiii_search.cli.views.studies import describe_holdings
-    from miiii_search.study.delete import delete, holdings
+    from miiii_search.study.delete import delete, read_contents
 
     if study is None:
         raise MiiiiSearchError("which study? name it with --study; miiii-search list shows those that there are")
     opened = open_study(study, storage)
-    say(f"study `{opened.name}` in {opened.database}: {describe_holdings(holdings(opened))}")
+    say(f"study `{opened.name}` in {opened.database}: {describe_holdings(read_contents(opened))}")
     ask("Delete it for good?", yes)
     delete(opened, force=force)
     say(f"study `{opened.name}` is deleted")
@@ -130,7 +130,7 @@ def export_study(
     Example: miiii-search export-study table-1.zip --study table-1
     """
     from miiii_search.cli.views.studies import megabytes
-    from miiii_search.study.archive import export_study
+    from miiii_search.study.archive_export import export_study
 
     opened = open_study(study, storage)
     exported = export_study(opened, file)
@@ -151,7 +151,7 @@ def import_study(
 
     Example: miiii-search import-study table-1.zip --storage postgresql://me:secret@db/miiii
     """
-    from miiii_search.study.archive import import_study
+    from miiii_search.study.archive_import import import_study
 
     database = open_storage(storage, create=True)
     opened = import_study(database, file, study)

@@ -51,9 +51,9 @@ def open_storage(storage: str, create: bool = False, quiet: bool = False) -> Dat
 
 def open_study(study: str | None, storage: str, quiet: bool = False) -> Study:
     """The study of this name, or the only one that there is. Raises `MiiiiSearchError`."""
-    from miiii_search.study import study as studies
+    from miiii_search.study import open as opening
 
-    return studies.open_study(open_storage(storage, quiet=quiet), study)
+    return opening.open_study(open_storage(storage, quiet=quiet), study)
 
 
 def when_compatible(
@@ -105,7 +105,8 @@ def open_or_create(
     """
     from miiii_search.config.overrides import difference
     from miiii_search.storage.artifact_stores import parse_store_url, prepare_store
-    from miiii_search.study import study as studies
+    from miiii_search.study import create, names
+    from miiii_search.study import open as opening
 
     if preset and spec:
         raise MiiiiSearchError("--preset and --spec are two ways to say the same: choose one")
@@ -115,16 +116,16 @@ def open_or_create(
     check_name(name)
     as_it_is = keep or not (preset or spec or settings or trials)
     database = open_storage(storage, create=True)
-    known = name in studies.study_names(database)
+    known = name in names.study_names(database)
     store_url = parse_store_url(artifacts) if artifacts else None
     if not again:
-        studies.check_not_deleted(database, name)
+        names.check_not_deleted(database, name)
     if store_url and not known:
         prepare_store(store_url)
     if as_it_is and known:
-        opened = studies.open_study(database, name)
+        opened = opening.open_study(database, name)
     else:
-        opened = studies.create_study(database, name, wanted, store_url, again=again)
+        opened = create.create_study(database, name, wanted, store_url, again=again)
     if store_url and opened.artifact_store_url != store_url and not keep:
         kept = opened.artifact_store_url or "its database"
         raise MiiiiSearchError(

@@ -112,8 +112,8 @@ def up(
         return
     console.print(ranking(opened))
     now = read_status(opened, pruned=0)
-    if now.standings:
-        console.print(standings_table(now.standings))
+    if now.configurations:
+        console.print(standings_table(now.configurations))
     if now.best is None:
         raise MiiiiSearchError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
     try:

@@ -70,7 +70,7 @@ def list_(
 
     from miiii_search.study.hints import hint
     from miiii_search.study.overview import list_deleted, list_studies
-    from miiii_search.study.status import A_COORDINATOR
+    from miiii_search.study.state import A_COORDINATOR
 
     database = open_storage(storage)
     listed = list_studies(database)

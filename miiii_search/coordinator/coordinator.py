@@ -14,10 +14,11 @@ from miiii_search.errors import StorageUnavailableError, StudyNotFoundError
 from miiii_search.storage.database import Database
 from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.hints import hint
+from miiii_search.study.open import open_study
 from miiii_search.study.overview import list_studies
 from miiii_search.study.promote import queue_further_seeds
-from miiii_search.study.status import A_WORKER, who_is_missing
-from miiii_search.study.study import Study, StudyCounts, open_study
+from miiii_search.study.state import A_WORKER, find_missing_process
+from miiii_search.study.study import Study, StudyCounts
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import read_exhausted_limit
 
@@ -57,18 +58,18 @@ def supervise(
         if (queued := queue_further_seeds(study)) is not None:
             say(queued)
         on_poll()
-        glance = study.glance()
+        glance = study.read_counts()
         observe(glance)
         done = study.is_done(glance.counts)
         if study.paused != paused:
             paused = study.paused
             say(f"study `{study.name}` is paused" if paused else f"study `{study.name}` goes on")
-        if study.mismatch != mismatch:
-            mismatch = study.mismatch
+        if study.version_mismatch != mismatch:
+            mismatch = study.version_mismatch
             say(mismatch or f"study `{study.name}` goes on with this version")
         note.refresh(done)
         counts = {state.name.lower(): n for state, n in glance.counts.items()}
-        missing = who_is_missing(counts, is_selecting=study.awaits_selection, is_abandoned=False)
+        missing = find_missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=False)
         if done or paused or counts["running"] or missing != A_WORKER:
             trained_at = time.monotonic()
         elif trained_at is not None and time.monotonic() - trained_at >= NOBODY_SECONDS:
@@ -108,7 +109,7 @@ def wait_for_more(
 
     def has_more() -> bool:
         others.requeue_overdue()
-        glance = study.glance()
+        glance = study.read_counts()
         observe(glance)
         # What still runs where the budget is spent is others' to end.
         return (

@@ -12,9 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 from miiii_search.experiment.metrics import accuracy_text
 from miiii_search.storage import notes
 from miiii_search.storage.artifacts import LEARNING_CURVES
+from miiii_search.study.best_trials import read_best
 from miiii_search.study.hints import PROGRAM
-from miiii_search.study.status import read_best
-from miiii_search.study.study import Study, describe_point, expected_trials
+from miiii_search.study.state import expected_trials
+from miiii_search.study.study import Study
+from miiii_search.study.trials import describe_point
 from miiii_search.trial_queue.budget import read_exhausted_limit
 
 SECONDS = 60.0
@@ -74,7 +76,9 @@ def _state(study: Study, counts: dict[TrialState, int], done: bool) -> str:
         return "Paused"
     if counts[TrialState.RUNNING]:
         return "Running"
-    return f"Waiting for another version\n\n{mismatch}" if (mismatch := study.mismatch) else "Waiting for a worker"
+    return (
+        f"Waiting for another version\n\n{mismatch}" if (mismatch := study.version_mismatch) else "Waiting for a worker"
+    )
 
 
 def _best(study: Study, best: FrozenTrial | None) -> str:

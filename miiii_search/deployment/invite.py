@@ -12,7 +12,7 @@ from miiii_search.deployment import roles
 from miiii_search.deployment.keys import Keys, check_host, new_password, storage_url
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database
-from miiii_search.study.study import check_name
+from miiii_search.study.names import check_name
 
 AUTHORITY_AT = Path("/etc/miiii/ca.crt")
 """Where the worker's container of another machine has the authority's certificate."""

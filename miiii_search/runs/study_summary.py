@@ -10,8 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 from miiii_search.analysis.survey import Dimension, Spread, Survey, TrialRow, survey
 from miiii_search.config.study_spec import Range
 from miiii_search.experiment.spec import Hyperparameters
-from miiii_search.study.replicates import SeedStats, ended, standings
-from miiii_search.study.study import METRICS_KEY, REPLICATE_KEY, Study
+from miiii_search.study.finished_trials import finished_trials
+from miiii_search.study.replicates import SeedStats, rank_configurations
+from miiii_search.study.study import Study
+from miiii_search.study.trials import METRICS_KEY, REPLICATE_KEY
 
 FEW = 6
 """Integers in a range that are levels of their own."""
@@ -30,7 +32,9 @@ def read_survey(study: Study) -> Survey:
     study.refresh()
     dimensions = [_dimension(name, dimension) for name, dimension in study.spec.space.items()]
     trials, seeds = study.trials(), study.spec.replicates.count
-    spreads = [_spread(standing) for standing in standings(ended(trials), seeds)] if seeds > 1 else []
+    spreads = (
+        [_spread(standing) for standing in rank_configurations(finished_trials(trials), seeds)] if seeds > 1 else []
+    )
     found = survey(study.name, study.spec.experiment.epochs, dimensions, [_row(trial) for trial in trials])
     return replace(found, spreads=tuple(spreads))
 

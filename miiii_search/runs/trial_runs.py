@@ -35,12 +35,13 @@ from miiii_search.storage.database import MAX_ARTIFACT_BYTES
 from miiii_search.study.export import Configuration, export_trial
 from miiii_search.study.hints import hint
 from miiii_search.study.snapshots import read_snapshots
-from miiii_search.study.study import METRICS_KEY, Study
+from miiii_search.study.study import Study
+from miiii_search.study.trials import METRICS_KEY
 
 
 def find_ended(study: Study, number: int) -> FrozenTrial:
     """The trial of this number. Raises `MiiiiSearchError` if there is none, or if it has not ended."""
-    trial = study.read_number(number)
+    trial = study.read_trial(number)
     if trial is None:
         n = sum(study.counts().values())
         there = f"its trials are 0 to {n - 1}" if n else "it has none yet"
@@ -57,7 +58,7 @@ def configuration_of(study: Study, trial: FrozenTrial) -> Configuration:
     """What the trial trained; with its metrics unless it failed."""
     if METRICS_KEY in trial.user_attrs:
         return export_trial(study, trial)
-    return Configuration(*study.run_of(trial), metrics=None, provenance={})
+    return Configuration(*study.trial_settings(trial), metrics=None, provenance={})
 
 
 def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) -> tuple[TrainedRun, list[str]]:

@@ -18,7 +18,8 @@ from miiii_search.samplers.gaussian_process import coordinates, rank
 from miiii_search.storage import schema
 from miiii_search.storage.retry import driver_message
 from miiii_search.study.points import points_of
-from miiii_search.study.study import REPLICATE_KEY, Study
+from miiii_search.study.study import Study
+from miiii_search.study.trials import REPLICATE_KEY
 from miiii_search.trial_queue.leases import SHAPE_KEY
 
 MOST_ENDED = 128

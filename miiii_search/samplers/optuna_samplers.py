@@ -18,7 +18,8 @@ from miiii_search.config.study_spec import Identity, Point, StudySpec, identity
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import PAUSED_KEY, SPEC_KEY
-from miiii_search.study.study import Study, count_trials, distributions, insert_trials
+from miiii_search.study.study import Study
+from miiii_search.study.trials import count_trials, distributions, insert_trials
 from miiii_search.trial_queue.leases import Lease, grant, utc_now
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {

@@ -26,7 +26,7 @@ from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.history import History, history_at_rungs
-from miiii_search.study.study import objective
+from miiii_search.study.objective import objective
 
 FORMAT = 1
 

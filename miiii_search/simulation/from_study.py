@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 
 from miiii_search.runs.trial_runs import read_trial
 from miiii_search.simulation.curves import Curve, CurveSet, make_curve
-from miiii_search.study.study import REPLICATE_KEY, Study
+from miiii_search.study.study import Study
+from miiii_search.study.trials import REPLICATE_KEY
 
 
 def curves_from_study(

@@ -13,7 +13,7 @@ from miiii_search.samplers.grid_ei import COMPILED
 from miiii_search.samplers.optuna_samplers import PointSampler
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.replay import QUEUE_ORDER, Order, ReplayedRun
-from miiii_search.study.study import distributions
+from miiii_search.study.trials import distributions
 
 STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 """Of a trial by how its run ended, where it is not COMPLETE."""

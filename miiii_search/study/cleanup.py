@@ -19,7 +19,7 @@ from miiii_search.study.study import Study
 
 
 @dataclass(frozen=True)
-class Removed:
+class CleanupResult:
     """What was removed, or would be."""
 
     trials: int
@@ -28,7 +28,7 @@ class Removed:
     """Bytes of those in the database."""
 
 
-def cleanup(study: Study, keep_records: int, *, dry_run: bool = False) -> Removed:
+def cleanup(study: Study, keep_records: int, *, dry_run: bool = False) -> CleanupResult:
     """Removes the artifacts of all ended trials but the best so many; metrics, reports and notes stay.
 
     What was attached to a trial after its end goes with the others.
@@ -47,7 +47,7 @@ def cleanup(study: Study, keep_records: int, *, dry_run: bool = False) -> Remove
         files = artifacts.c.artifact_id.in_(names)
         size = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(artifacts.c.data)), 0)).where(files)
         trials = {row.trial_id for row in links} | {file.trial_id for file in later}
-        removed = Removed(len(trials), len(names), int(connection.execute(size).scalar_one()))
+        removed = CleanupResult(len(trials), len(names), int(connection.execute(size).scalar_one()))
         if not dry_run:
             delete_attachments(connection, study.study_id, later)
             connection.execute(sa.delete(attributes).where(of_rest))

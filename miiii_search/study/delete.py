@@ -15,7 +15,7 @@ from miiii_search.study.study import Study
 
 
 @dataclass(frozen=True)
-class Holdings:
+class StudyContents:
     """What a study has in the database."""
 
     trials: int
@@ -27,13 +27,13 @@ class Holdings:
     """Trials that workers train now."""
 
 
-def holdings(study: Study) -> Holdings:
+def read_contents(study: Study) -> StudyContents:
     """What would go with the study."""
     with study.database.engine.connect() as connection:
-        return _holdings(connection, study.study_id)
+        return _read_contents(connection, study.study_id)
 
 
-def delete(study: Study, *, force: bool = False) -> Holdings:
+def delete(study: Study, *, force: bool = False) -> StudyContents:
     """Deletes a study in one transaction; returns what went. Its workers find that it is gone, and end.
 
     The study's name is remembered, so that only a user creates the study again; see `deleted`.
@@ -50,7 +50,7 @@ def delete(study: Study, *, force: bool = False) -> Holdings:
             ) from None
     with study.database.transaction() as connection:
         study.lock(connection)
-        found = _holdings(connection, study.study_id)
+        found = _read_contents(connection, study.study_id)
         if found.leases and not force:
             raise MiiiiSearchError(
                 f"workers train {found.leases} trials of study `{study.name}`: stop or pause them first, "
@@ -62,7 +62,7 @@ def delete(study: Study, *, force: bool = False) -> Holdings:
     return found
 
 
-def _holdings(connection: sa.Connection, study_id: int) -> Holdings:
+def _read_contents(connection: sa.Connection, study_id: int) -> StudyContents:
     ids = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id)
     artifacts, checkpoints, leases = schema.artifacts, schema.checkpoints, schema.leases
     files = connection.execute(
@@ -76,7 +76,7 @@ def _holdings(connection: sa.Connection, study_id: int) -> Holdings:
         )
     ).one()
     held = sa.select(sa.func.count()).where(leases.c.study_id == study_id, leases.c.expires_at > schema.now(connection))
-    return Holdings(
+    return StudyContents(
         trials=connection.execute(sa.select(sa.func.count()).select_from(ids.subquery())).scalar_one(),
         artifacts=files[0],
         checkpoints=saved[0],

@@ -17,10 +17,12 @@ from miiii_search.config.overrides import read_toml, to_tree, validate
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.study.best_trials import read_best
 from miiii_search.study.hints import PROGRAM, file_argument, hint
 from miiii_search.study.replicates import MEDIAN, WORST, SeedStats
-from miiii_search.study.status import StatusReader, read_best
-from miiii_search.study.study import METRICS_KEY, Study
+from miiii_search.study.status import StatusReader
+from miiii_search.study.study import Study
+from miiii_search.study.trials import METRICS_KEY
 
 KIND = "miiii-search configuration"
 FORMAT = 1
@@ -68,7 +70,7 @@ def export_best(study: Study, by: str = TRIAL) -> Configuration:
     seed. Raises `MiiiiSearchError` if there is none.
     """
     if by != TRIAL:
-        return _export_standing(study, StatusReader(study).standings(by), by)
+        return _export_standing(study, StatusReader(study).rank_configurations(by), by)
     best = read_best(study)
     if best is None:
         seen = hint("status", "--study", study.name, database=study.database)
@@ -85,14 +87,14 @@ def _export_standing(study: Study, found: list[SeedStats], by: str) -> Configura
             f"no configuration of study `{study.name}` is solved with {share} of its seeds "
             f"(there are to be {best.seeds}); export the best by another measure: --by {others}"
         )
-    exported = export_trial(study, study.read([chosen.trial_id])[chosen.trial_id])
+    exported = export_trial(study, study.read_trials([chosen.trial_id])[chosen.trial_id])
     ranking = {key: value for key, value in best.to_json().items() if key != "params" and value is not None}
     return replace(exported, provenance={**exported.provenance, "ranking": {"by": by, **ranking}})
 
 
 def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
     """A trial of a study that has ended with metrics: completed, or pruned."""
-    experiment, hyperparameters = study.run_of(trial)
+    experiment, hyperparameters = study.trial_settings(trial)
     attributes = trial.user_attrs
     completed = trial.datetime_complete
     provenance = {

@@ -20,22 +20,17 @@ from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.revisions import renew_revision
 from miiii_search.storage.study_attrs import SELECTED_KEY, SPEC_KEY
 from miiii_search.study.points import read_points, without_known
-from miiii_search.study.study import (
-    Study,
-    count_trials,
-    distributions,
-    expected_trials,
-    insert_trials,
-    parse_spec,
-    write_spec,
-)
+from miiii_search.study.state import expected_trials
+from miiii_search.study.stored_spec import parse_spec, write_spec
+from miiii_search.study.study import Study
+from miiii_search.study.trials import count_trials, distributions, insert_trials
 
 EXTENDED = ("space", "budget", "replicates")
 """The parts of a spec that may grow. One queue may become the other, too: their trials are the same."""
 
 
 @dataclass(frozen=True)
-class Extension:
+class ExtensionResult:
     """What became of a study."""
 
     queued: int
@@ -46,7 +41,7 @@ class Extension:
     """Whether there was anything to do."""
 
 
-def extend(study: Study, settings: Sequence[str]) -> Extension:
+def extend(study: Study, settings: Sequence[str]) -> ExtensionResult:
     """Applies `key=value` settings that add to the study's spec, and queues the points that no trial has.
 
     One transaction, under the study's lock: workers see all of it or nothing, and called twice, or by two at once, it
@@ -75,7 +70,7 @@ def extend(study: Study, settings: Sequence[str]) -> Extension:
                 # Who is among the best is to be seen again, once all have had their first run.
                 study_attrs.remove(connection, study.study_id, [SELECTED_KEY])
     study.refresh()
-    return Extension(queued, wanted.n_trials, changed)
+    return ExtensionResult(queued, wanted.n_trials, changed)
 
 
 def _check(stored: StudySpec, wanted: StudySpec, has: int) -> None:
@@ -158,7 +153,7 @@ def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: i
 def _rewrite_distributions(connection: sa.Connection, study_id: int, stored: StudySpec, wanted: StudySpec) -> None:
     """Gives the trials that there are the larger space: Optuna wants one list of choices for all trials.
 
-    Ended trials too, which readers hold for final: the study has another revision then.
+    FinishedTrial trials too, which readers hold for final: the study has another revision then.
     """
     trials, params = schema.trials, schema.trial_params
     of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)

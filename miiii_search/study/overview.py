@@ -16,8 +16,8 @@ from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.storage.deleted_studies import read_deletions
 from miiii_search.storage.study_attrs import CREATED_KEY, PAUSED_KEY, PROGRAMS_KEY, SELECTED_KEY, SPEC_KEY
-from miiii_search.study.status import who_is_missing
-from miiii_search.study.study import expected_trials, has_all_trials, parse_spec
+from miiii_search.study.state import expected_trials, find_missing_process, has_all_trials
+from miiii_search.study.stored_spec import parse_spec
 from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.budget import exhausted_limit, read_usage
 from miiii_search.trial_queue.leases import find_abandoned
@@ -105,7 +105,9 @@ def _state(
         state = "paused"
     else:
         is_selecting = spec.replicates.top is not None and selection is None
-        missing = None if is_served else who_is_missing(counts, is_selecting=is_selecting, is_abandoned=is_abandoned)
+        missing = (
+            None if is_served else find_missing_process(counts, is_selecting=is_selecting, is_abandoned=is_abandoned)
+        )
         state = f"waiting for {missing}" if missing else "running"
         if missing and TRAINING_PROGRAM not in known.get(PROGRAMS_KEY, (1,)):
             state = "waiting for another version"

@@ -10,9 +10,9 @@ from optuna.distributions import json_to_distribution
 
 from miiii_search.config.study_spec import Point, Value, identity
 from miiii_search.storage import schema
-from miiii_search.study.study import REPLICATE_KEY
+from miiii_search.study.trials import REPLICATE_KEY
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 """Trials asked for in one statement."""
 
 _decode = lru_cache(json_to_distribution)
@@ -35,8 +35,8 @@ def read_points(connection: sa.Connection, study_id: int) -> dict[int, tuple[Poi
 def points_of(connection: sa.Connection, trial_ids: Collection[int]) -> dict[int, Point]:
     """The points of some trials, by their ids; nothing of one whose point is not known yet."""
     params, asked, points = schema.trial_params, sorted(trial_ids), dict[int, Point]()
-    for k in range(0, len(asked), AT_ONCE):
-        for row in connection.execute(sa.select(params).where(params.c.trial_id.in_(asked[k : k + AT_ONCE]))):
+    for k in range(0, len(asked), BATCH_SIZE):
+        for row in connection.execute(sa.select(params).where(params.c.trial_id.in_(asked[k : k + BATCH_SIZE]))):
             points.setdefault(row.trial_id, {})[row.param_name] = _value(row)
     return points
 

@@ -12,7 +12,9 @@ from optuna.trial import TrialState
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import SELECTED_KEY, SPEC_KEY
 from miiii_search.study.points import read_points, without_known
-from miiii_search.study.study import REPLICATE_KEY, Study, insert_trials, parse_spec
+from miiii_search.study.stored_spec import parse_spec
+from miiii_search.study.study import Study
+from miiii_search.study.trials import REPLICATE_KEY, insert_trials
 from miiii_search.trial_queue.budget import exhausted_limit, read_usage
 
 

@@ -12,38 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Identity, identity
+from miiii_search.study.finished_trials import FinishedTrial
 
 MEDIAN, WORST = "median", "worst"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A trial that has ended, as far as configurations are compared by it."""
-
-    trial_id: int
-    number: int
-    state: TrialState
-    value: float | None
-    params: dict[str, Any]
-    epochs_to_solve: int | None
-    """As the trial's attributes have it."""
-
-    @property
-    def solved_at(self) -> int | None:
-        """The epochs to solve of a completed trial, if its run was solved."""
-        return self.epochs_to_solve if self.state == TrialState.COMPLETE else None
-
-
-def ended(trials: Iterable[FrozenTrial]) -> list[Ended]:
-    """Returns those of the trials that have ended."""
-    return [
-        Ended(t._trial_id, t.number, t.state, t.value, t.params, t.user_attrs.get("epochs_to_solve"))
-        for t in trials
-        if t.state.is_finished()
-    ]
 
 
 @dataclass(frozen=True)
@@ -53,7 +27,7 @@ class SeedStats:
     params: dict[str, Any]
     seeds: int
     """That it is compared by: as many as the study gives a configuration, whether it got them or not."""
-    trials: tuple[Ended, ...]
+    trials: tuple[FinishedTrial, ...]
     """Those that have ended, the solved ones first, by their epochs to solve, then by number."""
 
     @property
@@ -62,12 +36,12 @@ class SeedStats:
         return sum(trial.solved_at is not None for trial in self.trials)
 
     @property
-    def median_trial(self) -> Ended | None:
+    def median_trial(self) -> FinishedTrial | None:
         """Of an even number of seeds the later of the two in the middle, so that it is a run that there is."""
         return self._solved_trial(self.seeds // 2)
 
     @property
-    def worst_trial(self) -> Ended | None:
+    def worst_trial(self) -> FinishedTrial | None:
         """The last one to be solved, if all seeds are."""
         return self._solved_trial(self.seeds - 1)
 
@@ -99,16 +73,16 @@ class SeedStats:
             "trials": sorted(trial.number for trial in self.trials),
         }
 
-    def _solved_trial(self, k: int) -> Ended | None:
+    def _solved_trial(self, k: int) -> FinishedTrial | None:
         return self.trials[k] if k < self.solved else None
 
 
-def standings(trials: Iterable[Ended], seeds: int, by: str = MEDIAN) -> list[SeedStats]:
+def rank_configurations(trials: Iterable[FinishedTrial], seeds: int, by: str = MEDIAN) -> list[SeedStats]:
     """Every configuration of which a trial has ended, best first: by `median` or by `worst`.
 
     Ties go by the other of the two, then by the mean objective, then by the number of the first trial.
     """
-    by_point: dict[Identity, list[Ended]] = {}
+    by_point: dict[Identity, list[FinishedTrial]] = {}
     for trial in trials:
         by_point.setdefault(identity(trial.params), []).append(trial)
     found = [
@@ -118,7 +92,7 @@ def standings(trials: Iterable[Ended], seeds: int, by: str = MEDIAN) -> list[See
     return sorted(found, key=lambda standing: _rank(standing, by))
 
 
-def _by_epochs(trial: Ended) -> tuple[float, int]:
+def _by_epochs(trial: FinishedTrial) -> tuple[float, int]:
     epochs = trial.solved_at
     return (math.inf if epochs is None else epochs, trial.number)
 

@@ -11,7 +11,7 @@ from typing import Any
 from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.study.study import objective
+from miiii_search.study.objective import objective
 from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.training.lane_state import Progress
 from miiii_search.training.trainer import FinalState, Saved, Update

@@ -16,7 +16,8 @@ from miiii_search.errors import MiiiiSearchError, StorageUnavailableError
 from miiii_search.samplers.grid_ei import GridEISampler
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage.retry import DatabaseRetry
-from miiii_search.study.study import Study, describe_point, shape_of
+from miiii_search.study.study import Study
+from miiii_search.study.trials import describe_point, shape_of
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.device import is_out_of_memory
 from miiii_search.training.lane_state import WIDTHS
@@ -183,12 +184,12 @@ class TrialFetcher:
             lease = self._sampled.create_trial(self._worker, seconds)
             claimed = [lease] if lease else []
         ids = [lease.trial_id for lease in claimed]
-        trials = self._study.read(ids) if ids else {}
+        trials = self._study.read_trials(ids) if ids else {}
         shared = shared_epochs(database, ids) if ids and self._checkpoint_writer else {}
         return [self._begin(lease, trials[lease.trial_id], shared.get(lease.trial_id, 0)) for lease in claimed]
 
     def _begin(self, lease: Lease, trial: FrozenTrial, shared_epoch: int) -> tuple[ActiveTrial, Run]:
-        experiment, hyperparameters = self._study.run_of(trial)
+        experiment, hyperparameters = self._study.trial_settings(trial)
         assignment = ActiveTrial(lease, experiment, hyperparameters, rungs(experiment), beside=self._lanes or 1)
         assignment.retries = int(trial.user_attrs.get(RETRIES_KEY, 0))
         load = self._checkpoint_writer.load if self._checkpoint_writer else lambda *_: None

@@ -28,7 +28,9 @@ from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, 
 from miiii_search.storage.artifacts import LEARNING_CURVES, Artifact, artifact_link
 from miiii_search.storage.database import MAX_ARTIFACT_BYTES
 from miiii_search.storage.retry import DatabaseRetry, driver_message
-from miiii_search.study.study import METRICS_KEY, Study, objective
+from miiii_search.study.objective import objective
+from miiii_search.study.study import Study
+from miiii_search.study.trials import METRICS_KEY
 from miiii_search.training.lane_state import Progress
 from miiii_search.training.trainer import FinalState
 from miiii_search.trial_queue.leases import Heartbeat

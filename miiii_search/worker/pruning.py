@@ -28,7 +28,7 @@ class PruningEvaluator:
     def __init__(self, study: Study, say: Callable[[str], None] = lambda line: None) -> None:
         self._study = study
         self._say = say
-        self._optunas = study.load()
+        self._optunas = study.as_optuna()
         self._rule = make_pruner(study.spec, self._optunas)
         self._peers = PeerReader(study.database, study.study_id)
         self._failures: set[str] = set()

@@ -18,8 +18,9 @@ from miiii_search.storage import study_attrs as attributes
 from miiii_search.storage.artifacts import Artifact, DatabaseArtifactStore
 from miiii_search.storage.database import Database
 from miiii_search.storage.study_attrs import PROGRAMS_KEY
-from miiii_search.study.status import best_trial, read_best
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.best_trials import best_trial, read_best
+from miiii_search.study.create import create_study
+from miiii_search.study.study import Study
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish
 from tests.support import SPACE, claim, end, everything, make_spec, read_back

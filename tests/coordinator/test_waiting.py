@@ -13,8 +13,9 @@ from miiii_search.coordinator import coordinator
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.study.pause import pause, resume
-from miiii_search.study.study import create_study, open_study
 from miiii_search.testing.trainer_pool import FakeTrainerPool
 from miiii_search.trial_queue import leases
 from miiii_search.worker import worker

@@ -20,11 +20,13 @@ from miiii_search.storage import schema
 from miiii_search.storage.artifact_stores import CombinedArtifactStore
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database
-from miiii_search.study.archive import export_study, import_study
+from miiii_search.study.archive_export import export_study
+from miiii_search.study.archive_import import import_study
 from miiii_search.study.cleanup import cleanup
+from miiii_search.study.create import create_study
 from miiii_search.study.delete import delete
-from miiii_search.study.extend import Extension, extend
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.extend import ExtensionResult, extend
+from miiii_search.study.study import Study
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish
 from tests.support import claim, end, make_spec, read_back
@@ -59,7 +61,7 @@ def study(database: Database) -> Study:
 def end_all(study: Study, value: Callable[[dict[str, Any]], float]) -> None:
     while study.counts()[TrialState.WAITING]:
         lease = claim(study)
-        [trial] = study.read([lease.trial_id]).values()
+        [trial] = study.read_trials([lease.trial_id]).values()
         end(study, lease, value=value(trial.params))
 
 
@@ -101,7 +103,7 @@ def test_extended_while_a_request_is_under_way(
     """What it computes of the old rows is not shown to those who come after."""
     end_all(study, lambda params: params["weight_decay"] + params["dropout"])
     get_all_trials = optuna.storages._CachedStorage.get_all_trials
-    extended: list[Extension] = []
+    extended: list[ExtensionResult] = []
 
     def read_then_extend(self: Any, *arguments: Any, **options: Any) -> Any:
         trials = get_all_trials(self, *arguments, **options)

@@ -21,8 +21,8 @@ from miiii_search.deployment.invite import invite, project_name
 from miiii_search.deployment.keys import Keys
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database, open_database
-from miiii_search.study.archive import export_study
-from miiii_search.study.study import create_study
+from miiii_search.study.archive_export import export_study
+from miiii_search.study.create import create_study
 from miiii_search.testing.postgres import open_engine
 from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 from tests.support import everything, make_spec, together, with_all

@@ -22,7 +22,8 @@ from miiii_search.runs.folder import read_run
 from miiii_search.runs.trial_runs import read_trial
 from miiii_search.storage.artifacts import find_attachments
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study, open_study
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.worker.worker import Worker
 from tests.support import TINY, make_spec

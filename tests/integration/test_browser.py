@@ -22,7 +22,7 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.storage.artifacts import LEARNING_CURVES as CURVES
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.testing.processes import TINY, Processes, wait_for
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish

@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study, open_study
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import open_engine
 from miiii_search.testing.processes import Processes, read_trials, trials_with_checkpoint, wait_for
 from miiii_search.training.device import use_compilation_cache

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import open_study
+from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import open_engine
 from miiii_search.testing.processes import Processes, read_trials
 from miiii_search.worker.checkpoints import LocalCheckpoints

@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 
 from miiii_search.cli.resolve import wanted_spec
 from miiii_search.storage.database import open_database
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.study.status import read_status
-from miiii_search.study.study import create_study, open_study
 from miiii_search.testing.processes import COMMAND, TINY, clean_environment, read_trials, wait_for
 
 ENDLESS = (*TINY, "--set", "experiment.epochs=1000000")

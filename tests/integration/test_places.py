@@ -32,10 +32,11 @@ from miiii_search.storage.artifact_stores import (
     prepare_store,
 )
 from miiii_search.storage.database import open_database
-from miiii_search.study.archive import export_study
+from miiii_search.study.archive_export import export_study
 from miiii_search.study.cleanup import cleanup
+from miiii_search.study.create import create_study
 from miiii_search.study.delete import delete
-from miiii_search.study.study import create_study, open_study
+from miiii_search.study.open import open_study
 from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish

@@ -15,7 +15,7 @@ from miiii_search.config.study_spec import Pruning
 from miiii_search.simulation.from_study import curves_from_study
 from miiii_search.simulation.pruner_variants import pruner_variants
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.worker.worker import Worker
 from tests.support import TINY, make_spec
 

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from miiii_search.cli.run import REFUSED_CODE
 from miiii_search.storage import schema
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import open_study
+from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import DatabaseServer, open_engine
 from miiii_search.testing.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.checkpoint import FORMAT

@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from miiii_search.storage import study_attrs
 from miiii_search.storage.database import open_database
 from miiii_search.storage.study_attrs import ID_KEY, PROGRAMS_KEY, SPEC_KEY, VERSION_KEY
-from miiii_search.study.study import create_study, open_study
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import DatabaseServer
 from miiii_search.testing.processes import TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.version import TRAINING_PROGRAM

@@ -17,8 +17,9 @@ from miiii_search.metrics import prometheus
 from miiii_search.metrics.prometheus import Metric, Supervision, WorkerCounters
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
+from miiii_search.study.create import create_study
 from miiii_search.study.extend import extend
-from miiii_search.study.study import StudyCounts, create_study
+from miiii_search.study.study import StudyCounts
 from miiii_search.training.trainer import Chunk
 from miiii_search.worker.worker import Worker
 from tests.support import SPACE, claim, end, make_spec
@@ -110,7 +111,7 @@ def test_a_coordinator_tells_what_it_saw(database: Database) -> None:
 
 def test_the_oldest_lease_is_by_the_database_s_clock(database: Database) -> None:
     study = create_study(database, "s", make_spec())
-    assert study.glance().oldest_lease_seconds == 0
+    assert study.read_counts().oldest_lease_seconds == 0
     claim(study)
     old = claim(study)
     with database.transaction() as connection:
@@ -118,11 +119,11 @@ def test_the_oldest_lease_is_by_the_database_s_clock(database: Database) -> None
         connection.execute(
             leases.update().where(leases.c.token == old.token).values(renewed_at=schema.now(connection) - 1000)
         )
-    glance = study.glance()
+    glance = study.read_counts()
     assert 1000 <= glance.oldest_lease_seconds < 1060
     assert glance.counts == study.counts() and glance.counts[TrialState.RUNNING] == 2
     other = create_study(database, "other", make_spec())
-    assert other.glance().oldest_lease_seconds == 0
+    assert other.read_counts().oldest_lease_seconds == 0
 
 
 def test_all_that_is_told_is_documented(database: Database) -> None:

@@ -18,7 +18,7 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import NopPruner, Pruner, Quantile
 from miiii_search.pruners.factory import check_pruning, make_pruner
 from miiii_search.storage.database import Database, open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from tests.support import claim, make_spec, pruning_context
 
 RUNGS = (16, 32, 64)
@@ -123,7 +123,7 @@ def test_every_rule_on_a_study(sqlite: Database, name: str) -> None:
     experiment = Experiment(p=7, task="nanda", epochs=64, evaluate_every=16)
     pruning = Pruning(rule=name, min_epochs=16, quantile=0.5, options=OPTIONS.get(name, {}))
     study = create_study(sqlite, name, make_spec(experiment=experiment, pruning=pruning))
-    stock = study.load()
+    stock = study.as_optuna()
     rule = make_pruner(study.spec, stock)
     for accuracy in range(7, -1, -1):
         lease = claim(study)

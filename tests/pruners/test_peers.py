@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from miiii_search.pruners.base import Quantile
 from miiii_search.pruners.peers import PeerReader
 from miiii_search.storage.database import Database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import report
 from tests.support import SECONDS, claim, end, make_spec, pruning_context, read_back

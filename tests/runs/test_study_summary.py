@@ -13,7 +13,7 @@ from miiii_search.cli.views.analyze import analyze_study
 from miiii_search.config.study_spec import Budget, Pruning, Range
 from miiii_search.runs.study_summary import read_survey
 from miiii_search.storage.database import Database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import report
 from miiii_search.worker.worker import Worker

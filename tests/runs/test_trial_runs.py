@@ -30,10 +30,13 @@ from miiii_search.storage.artifact_stores import (
 )
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database
-from miiii_search.study.archive import export_study, import_study
-from miiii_search.study.cleanup import Removed, cleanup
-from miiii_search.study.delete import delete, holdings
-from miiii_search.study.study import Study, create_study, open_study
+from miiii_search.study.archive_export import export_study
+from miiii_search.study.archive_import import import_study
+from miiii_search.study.cleanup import CleanupResult, cleanup
+from miiii_search.study.create import create_study
+from miiii_search.study.delete import delete, read_contents
+from miiii_search.study.open import open_study
+from miiii_search.study.study import Study
 from miiii_search.training import run
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
@@ -91,7 +94,7 @@ def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Pa
     read, problems = read_trial(study, find_ended(study, 0), tmp_path)
     assert problems == [] and read.name == "study 0"
     looks: list[WeightSnapshot] = []
-    alone = run.train(*study.run_of(trial_of(study, 0)), on_look=looks.append)
+    alone = run.train(*study.trial_settings(trial_of(study, 0)), on_look=looks.append)
     assert read.record is not None and read.weights is not None and read.metrics == alone.metrics
     for field in fields(Record):
         np.testing.assert_array_equal(getattr(read.record, field.name), getattr(alone.record, field.name))
@@ -224,10 +227,10 @@ def test_tidying_takes_along_what_was_attached(study: Study) -> None:
         attach(of, trial_of(of, 1), FILES)
     size = sum(len(file.data) for file in FILES) if study.artifact_store_url is None else 0
     before = everything(study.database)
-    assert cleanup(study, 1, dry_run=True) == Removed(trials=1, artifacts=2, size=size)
+    assert cleanup(study, 1, dry_run=True) == CleanupResult(trials=1, artifacts=2, size=size)
     assert everything(study.database) == before
-    assert cleanup(study, 1) == Removed(trials=1, artifacts=2, size=size)
-    assert cleanup(study, 1) == Removed(0, 0, 0)
+    assert cleanup(study, 1) == CleanupResult(trials=1, artifacts=2, size=size)
+    assert cleanup(study, 1) == CleanupResult(0, 0, 0)
     assert on_page(study, 0) == as_dict(OTHERS) and on_page(study, 1) == {}
     assert on_page(other, 1) == as_dict(FILES)
     assert kept(study) == 4  # one of this study, three of the other
@@ -235,7 +238,7 @@ def test_tidying_takes_along_what_was_attached(study: Study) -> None:
 
 def test_deleting_takes_along_what_was_attached(study: Study) -> None:
     attach(study, trial_of(study, 0), FILES)
-    assert holdings(study).artifacts == (2 if study.artifact_store_url is None else 0)
+    assert read_contents(study).artifacts == (2 if study.artifact_store_url is None else 0)
     delete(study)
     assert kept(study) == 0
 

@@ -15,8 +15,10 @@ from miiii_search.samplers import grid_ei
 from miiii_search.samplers.gaussian_process import coordinates, rank
 from miiii_search.samplers.grid_ei import SPARE, GridEISampler
 from miiii_search.storage.database import Database, open_database
+from miiii_search.study.create import create_study
 from miiii_search.study.extend import extend
-from miiii_search.study.study import Study, create_study, shape_of
+from miiii_search.study.study import Study
+from miiii_search.study.trials import shape_of
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
 from miiii_search.worker.worker import Worker
@@ -41,7 +43,7 @@ def with_results(database: Database, n: int = 8, name: str = "ranked", **fields:
 
 
 def point_of(study: Study, trial_id: int) -> Point:
-    return study.read([trial_id])[trial_id].params
+    return study.read_trials([trial_id])[trial_id].params
 
 
 def waiting(study: Study) -> list[int]:

@@ -16,7 +16,8 @@ from miiii_search.config.study_spec import SAMPLERS as NAMES
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.optuna_samplers import NEEDED, SAMPLERS, TrialSampler
 from miiii_search.storage.database import Database, open_database
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.create import create_study
+from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
 from tests.support import SECONDS, all_tables, end, everything, make_spec, read_back, together

@@ -17,7 +17,7 @@ from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.orders import ORDERS, GridEIOrder, OptunaOrder
 from miiii_search.simulation.replay import OwnPrunerStudy, ReplayedRun, replay
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import report
 from tests.simulation.landscape import SPACE, SPEC, LowAccuracy, curve_at, landscape

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.testing.postgres import DatabaseServer, PostgresServer, open_engine
 from tests.support import make_spec
 

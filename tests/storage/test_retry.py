@@ -13,7 +13,7 @@ from miiii_search.errors import AccessRefusedError, StorageUnavailableError
 from miiii_search.storage import database as storage
 from miiii_search.storage.database import open_database
 from miiii_search.storage.retry import DatabaseRetry, driver_message, is_outage
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.testing.postgres import PostgresServer, open_engine
 from tests.support import make_spec
 
@@ -23,7 +23,7 @@ def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
     with PostgresServer() as server:
         database = open_database(server.create_database(), create=True)
         study = create_study(database, "lost", make_spec())
-        [trial_id] = study.read([study.trials()[0]._trial_id])
+        [trial_id] = study.read_trials([study.trials()[0]._trial_id])
 
         def kill(_c: object, _d: object, statement: str, *_: object) -> None:
             if "FROM trials" in statement:
@@ -33,11 +33,11 @@ def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
         said: list[str] = []
         retry = DatabaseRetry(said.append)
         with pytest.raises(StorageUnavailableError):
-            retry.attempt(lambda: study.read([trial_id]))
+            retry.attempt(lambda: study.read_trials([trial_id]))
         sa.event.remove(database.optuna.engine, "before_cursor_execute", kill)
         assert len(said) == 1 and "closed the connection" in said[0] and "\n" not in said[0]
         server.start()
-        again = retry.retry_until(lambda: study.read([trial_id]), threading.Event())
+        again = retry.retry_until(lambda: study.read_trials([trial_id]), threading.Event())
         assert again[trial_id].state == TrialState.WAITING and retry.is_unavailable is False
         database.close()
 

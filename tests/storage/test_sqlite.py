@@ -15,7 +15,8 @@ import pytest
 
 from miiii_search.storage.database import open_database
 from miiii_search.storage.sqlite import network_file_system
-from miiii_search.study.study import create_study, open_study
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.testing.processes import clean_environment
 from tests.support import claim, end, make_spec
 

@@ -20,10 +20,13 @@ from miiii_search.storage import artifacts, study_attrs
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import CREATED_KEY, PAUSED_KEY, STARTED_KEY
-from miiii_search.study import archive
-from miiii_search.study.archive import export_study, import_study
+from miiii_search.study import archive_export
+from miiii_search.study.archive_export import export_study
+from miiii_search.study.archive_import import import_study
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.study.pause import pause, resume
-from miiii_search.study.study import Study, create_study, open_study
+from miiii_search.study.study import Study
 from miiii_search.trial_queue.budget import read_usage
 from miiii_search.worker import worker
 from miiii_search.worker.checkpoints import Policy, shared_epochs
@@ -117,7 +120,7 @@ def test_it_is_of_one_moment(
         end(study, running)
         return linked(*arguments)
 
-    monkeypatch.setattr(archive, "linked_artifact_ids", linked_late)
+    monkeypatch.setattr(archive_export, "linked_artifact_ids", linked_late)
     export_study(study, tmp_path / "study.zip")
     assert read_back(study).trials[running.number].state == TrialState.COMPLETE
     copy = import_study(elsewhere, tmp_path / "study.zip", None)

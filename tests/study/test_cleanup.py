@@ -10,10 +10,11 @@ from optuna.artifacts import get_all_artifact_meta
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database
-from miiii_search.study.cleanup import Removed, cleanup, old_snapshots, remove_snapshots
+from miiii_search.study.best_trials import sort_best_first
+from miiii_search.study.cleanup import CleanupResult, cleanup, old_snapshots, remove_snapshots
+from miiii_search.study.create import create_study
 from miiii_search.study.snapshots import study_folder, trial_folder
-from miiii_search.study.status import ranked
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.study import Study
 from tests.support import everything, make_spec, read_back, with_all
 
 
@@ -33,13 +34,13 @@ def test_the_best_are_kept(database: Database) -> None:
     with_all(study)
     with_all(other)
     assert files(study) == {0: ["curves.png"], 1: ["curves.png"]}  # complete, and pruned
-    assert [t.number for t in ranked(read_back(study).trials)][:2] == [0, 1]
+    assert [t.number for t in sort_best_first(read_back(study).trials)][:2] == [0, 1]
     before = everything(database)
     found = {"trials": 2, "artifacts": 2, "size": 2500}  # that of a failed trial, attached later, is one of them
-    assert cleanup(study, 1, dry_run=True) == Removed(**found)
+    assert cleanup(study, 1, dry_run=True) == CleanupResult(**found)
     assert everything(database) == before
-    assert cleanup(study, 1) == Removed(**found)
-    assert cleanup(study, 1) == Removed(0, 0, 0)
+    assert cleanup(study, 1) == CleanupResult(**found)
+    assert cleanup(study, 1) == CleanupResult(0, 0, 0)
     assert files(study) == {0: ["curves.png"]} and len(files(other)) == 2
     after = everything(database)
     changed = {name for name in before if before[name] != after[name]}

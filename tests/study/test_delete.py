@@ -18,13 +18,17 @@ from miiii_search.errors import MiiiiSearchError, StudyDeletedError
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.deleted_studies import record_deletion_if_missing
-from miiii_search.study.archive import export_study, import_study
+from miiii_search.study.archive_export import export_study
+from miiii_search.study.archive_import import import_study
 from miiii_search.study.cleanup import cleanup
-from miiii_search.study.delete import delete, holdings
+from miiii_search.study.create import create_study
+from miiii_search.study.delete import delete, read_contents
 from miiii_search.study.extend import extend
+from miiii_search.study.names import study_names
+from miiii_search.study.open import open_study
 from miiii_search.study.overview import list_deleted
 from miiii_search.study.pause import pause, resume
-from miiii_search.study.study import Study, create_study, open_study, study_names
+from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Heartbeat, Lease, requeue_leases
@@ -43,7 +47,7 @@ def test_all_of_it_and_nothing_else(database: Database) -> None:
     before = everything(database)
     study = create_study(database, "study", make_spec(budget=BUDGET))
     leases = with_all(study)
-    found = holdings(study)
+    found = read_contents(study)
     assert (found.trials, found.artifacts, found.checkpoints, found.leases) == (24, 3, 1, 1)
     assert found.size > 3000
     everything_before = everything(database)
@@ -90,7 +94,7 @@ def test_a_worker_that_died_keeps_nothing_from_going(database: Database) -> None
     """Though nobody has put its trials back yet."""
     study = create_study(database, "study", make_spec())
     claim(study, OVERDUE)
-    assert holdings(study).leases == 0
+    assert read_contents(study).leases == 0
     delete(study)
     assert all(rows == [] for rows in everything(database).values())
 
@@ -121,7 +125,7 @@ def test_a_study_that_is_deleted_while_it_is_created_stays_deleted(
 ) -> None:
     """A coordinator has looked and found nothing deleted, just before somebody deletes the study."""
     delete(create_study(database, "study", make_spec()))
-    monkeypatch.setattr("miiii_search.study.study.check_not_deleted", lambda *_: None)
+    monkeypatch.setattr("miiii_search.study.create.check_not_deleted", lambda *_: None)
     with pytest.raises(StudyDeletedError):
         create_study(database, "study", make_spec(), again=False)
     assert all(rows == [] for rows in everything(database).values())
@@ -176,11 +180,11 @@ def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
     lease = TrialSampler(study, 0).create_trial("worker", SECONDS)
     assert lease is not None
     evaluator, queue = PruningEvaluator(study), TrialSampler(study, 0)
-    assignment = ActiveTrial(lease, *study.run_of(study.trials()[0]), rungs=[], undecided=[16])
+    assignment = ActiveTrial(lease, *study.trial_settings(study.trials()[0]), rungs=[], undecided=[16])
     delete(open_study(database, "study"), force=True)
     for action in (
         study.trials,
-        lambda: study.read([lease.trial_id]),
+        lambda: study.read_trials([lease.trial_id]),
         lambda: queue.create_trial("worker", SECONDS),
         lambda: evaluator.evaluate([assignment]),
     ):

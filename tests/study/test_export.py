@@ -20,8 +20,9 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.database import Database, open_database
+from miiii_search.study.create import create_study
 from miiii_search.study.export import FORMAT, KIND, Configuration, export_best, read_configuration
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.study import Study
 from miiii_search.testing.postgres import DatabaseServer
 from tests.support import PER_TASK, claim, end, make_spec, metrics_of
 
@@ -99,7 +100,7 @@ def test_best_of_several(study: Study) -> None:
     end(study, solved, value=1.5, metrics=metrics, epochs_to_solve=24)
     exported = export_best(study)
     assert exported.provenance["trial"] == solved.number
-    experiment, hyperparameters = study.run_of(study.trials()[solved.number])
+    experiment, hyperparameters = study.trial_settings(study.trials()[solved.number])
     assert (exported.experiment, exported.hyperparameters) == (experiment, hyperparameters)
     assert exported.metrics is not None and exported.metrics.epochs_to_solve == 24
 

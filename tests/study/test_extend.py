@@ -23,9 +23,11 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
+from miiii_search.study.create import create_study
 from miiii_search.study.extend import extend
+from miiii_search.study.open import open_study
 from miiii_search.study.status import read_status
-from miiii_search.study.study import Study, create_study, open_study
+from miiii_search.study.study import Study
 from miiii_search.trial_queue.budget import read_exhausted_limit
 from miiii_search.worker import worker
 from tests.support import SECONDS, claim, end, everything, make_spec, read_back, together, wait_until
@@ -74,7 +76,7 @@ def test_a_larger_space(database: Database, first: list[dict[str, float]]) -> No
     assert found.keys() == expected and set(found.values()) == {1}
     assert len({str(t.distributions) for t in trials}) == 1  # or Optuna would know of no common space
     assert intersection_search_space(read_back(study).trials).keys() == SPACE.keys()
-    assert study.run_of(trials[-1])[1].dropout in (0.2, 0.3)
+    assert study.trial_settings(trials[-1])[1].dropout in (0.2, 0.3)
     note = optuna_dashboard.get_note(read_back(study))
     assert "0.2, 0.0, 0.1, 0.3" in note and f"{12 + len(first)} trials" in note
 
@@ -83,7 +85,7 @@ def test_more_replicates(database: Database) -> None:
     study = create_study(database, "study", make_spec(space=SPACE))
     assert extend(study, ["replicates=2"]).queued == 6
     assert set(Counter(points(study)).values()) == {2}
-    seeds = Counter(study.run_of(t)[0].seed for t in read_back(study).trials)
+    seeds = Counter(study.trial_settings(t)[0].seed for t in read_back(study).trials)
     assert seeds == {0: 6, 1: 6}
 
 

@@ -17,12 +17,15 @@ from miiii_search.runs.trial_runs import find_ended, read_trial
 from miiii_search.storage import study_attrs
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import CREATED_KEY, ID_KEY
-from miiii_search.study.archive import export_study, import_study
+from miiii_search.study.archive_export import export_study
+from miiii_search.study.archive_import import import_study
 from miiii_search.study.cleanup import old_snapshots
+from miiii_search.study.create import create_study
 from miiii_search.study.delete import delete
+from miiii_search.study.open import open_study
 from miiii_search.study.snapshots import claim_folder, study_folder, trial_folder
 from miiii_search.study.status import read_status
-from miiii_search.study.study import Study, create_study, open_study
+from miiii_search.study.study import Study
 from miiii_search.testing.postgres import DatabaseServer, open_engine
 from miiii_search.worker.checkpoints import LocalCheckpoints
 from tests.support import claim, end, make_spec, together, with_all

@@ -22,14 +22,17 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.study_attrs import SELECTED_KEY
-from miiii_search.study.archive import export_study, import_study
+from miiii_search.study.archive_export import export_study
+from miiii_search.study.archive_import import import_study
+from miiii_search.study.create import create_study
 from miiii_search.study.delete import delete
 from miiii_search.study.extend import extend
+from miiii_search.study.open import open_study
 from miiii_search.study.overview import list_studies
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.status import read_status
-from miiii_search.study.study import Study, create_study, open_study
+from miiii_search.study.study import Study
 from tests.support import TINY, claim, end, everything, make_spec, read_back, together, wait_until
 from tests.worker.test_worker import working
 
@@ -56,7 +59,7 @@ def waiting(study: Study) -> list[FrozenTrial]:
 
 
 def seed(study: Study, trial: FrozenTrial) -> int:
-    return study.run_of(trial)[0].seed
+    return study.trial_settings(trial)[0].seed
 
 
 FIRSTS = [0.25, 0.75, 0.5, 0.75, 0.125, 0.75]
@@ -136,7 +139,7 @@ import sys, time
 from miiii_search.storage import study_attrs
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import open_study
+from miiii_search.study.open import open_study
 
 def write(*_):
     print("in between", flush=True)

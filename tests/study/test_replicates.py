@@ -21,10 +21,12 @@ from rich.console import Console
 from miiii_search.cli.views.display import status_view
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database
+from miiii_search.study.create import create_study
 from miiii_search.study.export import export_best, read_configuration
-from miiii_search.study.replicates import MEDIAN, WORST, Ended, ended, standings
+from miiii_search.study.finished_trials import FinishedTrial, finished_trials
+from miiii_search.study.replicates import MEDIAN, WORST, rank_configurations
 from miiii_search.study.status import read_status
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.study import Study
 from tests.support import claim, end, make_spec, metrics_of
 
 EPOCHS = 48
@@ -59,10 +61,10 @@ def make_trial(number: int, point: float, outcome: int | str, value: float = 0.5
     )
 
 
-def ended_trials(configurations: Sequence[Sequence[int | str]]) -> list[Ended]:
+def ended_trials(configurations: Sequence[Sequence[int | str]]) -> list[FinishedTrial]:
     """A replicate of all before the next, as the queue has them."""
     runs = [(k, r) for r in range(9) for k in range(len(configurations)) if r < len(configurations[k])]
-    return ended(make_trial(n, k / 100, configurations[k][r]) for n, (k, r) in enumerate(runs))
+    return finished_trials(make_trial(n, k / 100, configurations[k][r]) for n, (k, r) in enumerate(runs))
 
 
 def known(x: float) -> int | None:
@@ -77,7 +79,7 @@ def test_figures_and_order(configurations: list[list[int | str]], by: str) -> No
         epochs = [x if isinstance(x, int) else math.inf for x in outcomes] + [math.inf] * (seeds - len(outcomes))
         if any(x not in ("running", "waiting") for x in outcomes):
             expected[k / 100] = (statistics.median_high(epochs), max(epochs))
-    found = standings(ended_trials(configurations), seeds, by)
+    found = rank_configurations(ended_trials(configurations), seeds, by)
     assert {s.params["dropout"]: (s.median, s.worst) for s in found} == {
         point: (known(median), known(worst)) for point, (median, worst) in expected.items()
     }
@@ -90,7 +92,7 @@ def test_figures_and_order(configurations: list[list[int | str]], by: str) -> No
 
 
 def order(configurations: Sequence[Sequence[int | str]], seeds: int, by: str) -> list[int]:
-    return [round(100 * s.params["dropout"]) for s in standings(ended_trials(configurations), seeds, by)]
+    return [round(100 * s.params["dropout"]) for s in rank_configurations(ended_trials(configurations), seeds, by)]
 
 
 def test_ties() -> None:
@@ -108,7 +110,7 @@ def test_one_lucky_seed_does_not_lead() -> None:
 
 
 def test_of_one_seed_each_it_is_the_order_of_trials() -> None:
-    found = standings(ended_trials([[30], [10], ["not solved"], [20]]), 1)
+    found = rank_configurations(ended_trials([[30], [10], ["not solved"], [20]]), 1)
     assert [s.trials[0].number for s in found] == [1, 3, 0, 2]
     assert found[0].median_trial is found[0].worst_trial is found[0].trials[0]
 
@@ -183,4 +185,4 @@ def test_status_shows_the_best_configurations(database: Database) -> None:
     assert lines[at + 1].split()[:3] == ["2/3", "12", "2"] and lines[at + 1].rstrip().endswith("dropout 0")
     assert lines[at + 2].split()[:3] == ["2/3", "1,616", "3"]
     single = read_status(create_study(database, "single", make_spec()))
-    assert single.standings == [] and single.to_json()["configurations"] == []
+    assert single.configurations == [] and single.to_json()["configurations"] == []

@@ -18,22 +18,16 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.trial_runs import find_ended
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
+from miiii_search.study.best_trials import read_best, read_best_trials
+from miiii_search.study.create import create_study
 from miiii_search.study.export import export_best
+from miiii_search.study.finished_trials import PrunedTrial, finished_trials, read_varied_parameters
 from miiii_search.study.overview import list_studies
-from miiii_search.study.replicates import MEDIAN, WORST, ended, standings
-from miiii_search.study.status import (
-    A_COORDINATOR,
-    A_WORKER,
-    LAST_PRUNED,
-    LEADERS,
-    Pruned,
-    StatusReader,
-    read_best,
-    read_leaders,
-    read_status,
-    read_varied,
-)
-from miiii_search.study.study import Study, create_study, distributions
+from miiii_search.study.replicates import MEDIAN, WORST, rank_configurations
+from miiii_search.study.state import A_COORDINATOR, A_WORKER
+from miiii_search.study.status import BEST_TRIALS, LAST_PRUNED, StatusReader, read_status
+from miiii_search.study.study import Study
+from miiii_search.study.trials import distributions
 from miiii_search.trial_queue import leases
 from tests.support import OVERDUE, claim, end, make_spec, read_back
 
@@ -91,8 +85,8 @@ def test_what_is_shown_is_what_optuna_reads(database: Database, seed: int) -> No
         for name in ("waiting", "running", "complete", "pruned", "fail")
     }
     by_number = {trial.number: trial for trial in trials}
-    assert status.leaders == [by_number[n] for n in order[:LEADERS]]
-    assert read_leaders(study, 1000) == [by_number[n] for n in order]
+    assert status.best_trials == [by_number[n] for n in order[:BEST_TRIALS]]
+    assert read_best_trials(study, 1000) == [by_number[n] for n in order]
     complete = [n for n in order if by_number[n].state == TrialState.COMPLETE]
     best = read_best(study)
     assert status.best == best == by_number[complete[0]]
@@ -102,21 +96,21 @@ def test_what_is_shown_is_what_optuna_reads(database: Database, seed: int) -> No
     given_up = sorted(
         (t for t in trials if t.state == TrialState.PRUNED), key=lambda t: (t.datetime_complete or NOON, t.number)
     )
-    expected = [Pruned(t.number, t.user_attrs.get("epochs_trained"), t.user_attrs.get("reason")) for t in given_up]
+    expected = [PrunedTrial(t.number, t.user_attrs.get("epochs_trained"), t.user_attrs.get("reason")) for t in given_up]
     assert status.pruned == expected
     assert read_status(study, LAST_PRUNED).pruned == expected[-LAST_PRUNED:]
-    assert status.standings == standings(ended(trials), 2)
-    assert StatusReader(study).standings(WORST) == standings(ended(trials), 2, WORST)
+    assert status.configurations == rank_configurations(finished_trials(trials), 2)
+    assert StatusReader(study).rank_configurations(WORST) == rank_configurations(finished_trials(trials), 2, WORST)
     values = {name: {t.params.get(name) for t in trials if t.state in ENDED} for name in study.spec.space}
-    assert read_varied(study) == [name for name, found in values.items() if len(found) > 1]
+    assert read_varied_parameters(study) == [name for name, found in values.items() if len(found) > 1]
     [running] = status.running
     assert running.params == by_number[running.number].params
     assert json.loads(json.dumps(status.to_json()))["best"]["number"] == complete[0]
     listed = list_studies(database)[0]
     assert listed.counts == status.counts
     for trial in trials:
-        assert study.read_number(trial.number) == trial
-    assert study.read_number(len(trials)) is None
+        assert study.read_trial(trial.number) == trial
+    assert study.read_trial(len(trials)) is None
     with pytest.raises(MiiiiSearchError, match=f"no trial {len(trials)}; its trials are 0 to {len(trials) - 1}"):
         find_ended(study, len(trials))
 
@@ -125,12 +119,12 @@ def test_a_reader_sees_what_ended_since(database: Database) -> None:
     """It remembers the trials that had ended, not how many there were."""
     study = create_study(database, "grows", make_spec(replicates=Replicates(count=2)))
     reader = StatusReader(study)
-    assert reader.read().standings == [] and reader.read().best is None
+    assert reader.read().configurations == [] and reader.read().best is None
     for k in range(4):
         end(study, claim(study), value=0.25 + k / 8, epochs_to_solve=None)
         trials = read_back(study).get_trials()
-        assert reader.read().standings == standings(ended(trials), 2)
-        assert reader.read().leaders[0].number == k
+        assert reader.read().configurations == rank_configurations(finished_trials(trials), 2)
+        assert reader.read().best_trials[0].number == k
 
 
 def statements_of(database: Database, action: Any) -> int:
@@ -151,7 +145,7 @@ def statements_of(database: Database, action: Any) -> int:
 def test_no_more_trials_are_read_than_are_shown(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many have ended: Optuna builds the trials that a view lists, and no statement is for each trial."""
     study = create_study(database, "many", make_spec())
-    for k in range(LEADERS + 6):
+    for k in range(BEST_TRIALS + 6):
         metrics = {"epochs_trained": 48, "reason": "it was bad"}
         end(study, claim(study), TrialState.PRUNED if k % 2 else TrialState.COMPLETE, k / 16, **metrics)
     built: list[int] = []
@@ -163,7 +157,7 @@ def test_no_more_trials_are_read_than_are_shown(database: Database, monkeypatch:
 
     monkeypatch.setattr(optuna.storages.RDBStorage, "_build_frozen_trial_from_trial_model", build)
     few = statements_of(database, lambda: read_status(study, LAST_PRUNED))
-    assert len(built) == LEADERS
+    assert len(built) == BEST_TRIALS
     for _ in range(6):
         end(study, claim(study), value=0.25)
     assert statements_of(database, lambda: read_status(study, LAST_PRUNED)) == few

@@ -11,8 +11,9 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import Budget
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
+from miiii_search.study.create import create_study
 from miiii_search.study.status import read_status
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import (
     LONGEST_SECONDS,

@@ -40,8 +40,12 @@ from miiii_search.storage import database as storage
 from miiii_search.storage.artifacts import Artifact, DatabaseArtifactStore
 from miiii_search.storage.database import MAX_ARTIFACT_BYTES, Database, open_database
 from miiii_search.storage.retry import is_outage
+from miiii_search.study.create import create_study
+from miiii_search.study.names import study_names
+from miiii_search.study.objective import OBJECTIVE_NAME
+from miiii_search.study.open import open_study
 from miiii_search.study.status import read_status
-from miiii_search.study.study import METRIC, Study, create_study, open_study, study_names
+from miiii_search.study.study import Study
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease, requeue_leases, requeue_overdue
@@ -116,7 +120,7 @@ def test_create_makes_the_whole_queue(study: Study) -> None:
         for name, values in SPACE.items():
             assert trial.distributions[name] == optuna.distributions.CategoricalDistribution(values)
     assert seen.direction == StudyDirection.MAXIMIZE
-    assert seen.metric_names == [METRIC]
+    assert seen.metric_names == [OBJECTIVE_NAME]
     note = optuna_dashboard.get_note(seen)
     assert "24 trials" in note and all(f"\n- {name}: " in note for name in SPACE)
 
@@ -136,7 +140,7 @@ def test_values_come_back_with_their_types(database: Database) -> None:
     assert sorted(points) == sorted(itertools.product(*space.values()))
     assert {tuple(map(type, point)) for point in points} == {(str, int, float)}
     for trial in made.trials():
-        experiment, hyperparameters = made.run_of(trial)
+        experiment, hyperparameters = made.trial_settings(trial)
         assert experiment.dropout_mask == trial.params["dropout_mask"]
         assert (hyperparameters.d_model, hyperparameters.weight_decay) == (
             trial.params["d_model"],
@@ -147,7 +151,7 @@ def test_values_come_back_with_their_types(database: Database) -> None:
 def test_replicates_differ_in_their_seed_alone(database: Database) -> None:
     spec = make_spec(replicates=2, experiment=TINY.model_copy(update={"seed": 5}))
     study = create_study(database, "replicated", spec)
-    runs = [(trial.params, study.run_of(trial)[0].seed) for trial in study.trials()]
+    runs = [(trial.params, study.trial_settings(trial)[0].seed) for trial in study.trials()]
     assert sorted(runs, key=repr) == sorted(itertools.product(GRID, [5, 6]), key=repr)
 
 
@@ -235,7 +239,7 @@ def test_processes_create_one_study_in_a_new_database(storage_url: str) -> None:
     program = textwrap.dedent("""
         import sys
         from miiii_search.storage.database import open_database
-        from miiii_search.study.study import create_study
+        from miiii_search.study.create import create_study
         from tests.support import make_spec
         print("ready", flush=True)
         sys.stdin.readline()

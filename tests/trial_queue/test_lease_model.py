@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
+from miiii_search.study.create import create_study
 from miiii_search.study.delete import delete
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, requeue_leases, requeue_overdue
 from miiii_search.worker import heartbeat

@@ -12,7 +12,7 @@ from miiii_search.config.study_spec import Pruning
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import PruningContext
 from miiii_search.storage.database import open_database
-from miiii_search.study.study import create_study
+from miiii_search.study.create import create_study
 from miiii_search.worker import pruning as judging
 from miiii_search.worker.worker import Worker
 from tests.support import make_spec

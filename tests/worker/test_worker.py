@@ -32,9 +32,11 @@ from miiii_search.storage import study_attrs as attributes
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import PROGRAMS_KEY, VERSION_KEY
+from miiii_search.study.create import create_study
+from miiii_search.study.open import open_study
 from miiii_search.study.snapshots import trial_folder
 from miiii_search.study.status import read_status
-from miiii_search.study.study import Study, create_study, open_study
+from miiii_search.study.study import Study
 from miiii_search.training import run
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.version import TRAINING_PROGRAM
@@ -145,7 +147,7 @@ def test_a_study_to_its_end(database: Database) -> None:
 
     # A lane beside others comes to what the same run comes to alone.
     trial = trials[-1]
-    alone = run.train(*study.run_of(trial))
+    alone = run.train(*study.trial_settings(trial))
     assert trial.user_attrs["metrics"] == alone.metrics.model_dump(mode="json", exclude_none=True)
 
 
@@ -215,10 +217,10 @@ def test_a_study_of_another_version(sqlite: Database) -> None:
     with pytest.raises(VersionMismatchError, match=r"created by miiii-search 0\.0\.1.*program 0;.*--any-version"):
         Worker(other, 1)
     study.refresh()
-    assert study.mismatch == replace(other, version=study.version).mismatch is not None
+    assert study.version_mismatch == replace(other, version=study.version).version_mismatch is not None
     Worker(other, 1, any_version=True).run(threading.Event())
     study.refresh()
-    assert study.mismatch is None and study.programs == (0, TRAINING_PROGRAM)  # from now on, for everyone
+    assert study.version_mismatch is None and study.programs == (0, TRAINING_PROGRAM)  # from now on, for everyone
     [trial] = read_back(study).trials
     assert trial.state == TrialState.COMPLETE and trial.user_attrs["study_version"] == "0.0.1"
     assert trial.user_attrs["training_program"] == TRAINING_PROGRAM
@@ -254,7 +256,7 @@ def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_pat
     [trial] = read_back(study).trials
     assert [entry["epoch"] for entry in trial.user_attrs["resumed"]] == ([epoch] if epoch else [])
     # As if it had never been interrupted.
-    alone = run.train(*study.run_of(trial))
+    alone = run.train(*study.trial_settings(trial))
     assert trial.user_attrs["metrics"] == alone.metrics.model_dump(mode="json", exclude_none=True)
     record = Record.from_npz(artifacts_of(study, trial)["record.npz"])
     np.testing.assert_array_equal(record.epoch, alone.record.epoch)
@@ -415,7 +417,7 @@ def test_sampled_trials_are_trained(sqlite: Database) -> None:
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
     assert trials[0].params == first and len({str(trial.params) for trial in trials}) == 4
     # What is trained is what is recorded.
-    alone = run.train(*study.run_of(trials[3]))
+    alone = run.train(*study.trial_settings(trials[3]))
     assert trials[3].user_attrs["metrics"]["weights_sha256"] == alone.metrics.weights_sha256
 
 
@@ -436,5 +438,5 @@ def test_several_tasks(sqlite: Database) -> None:
 def test_hyperparameters_of_a_run(sqlite: Database) -> None:
     """What the space does not search over is the study's base."""
     study = create_study(sqlite, "base", make_spec(space={"dropout": (0.1,)}, pruning=NEVER))
-    _, hyperparameters = study.run_of(study.trials()[0])
+    _, hyperparameters = study.trial_settings(study.trials()[0])
     assert hyperparameters == SMALL.model_copy(update={"dropout": 0.1})

@@ -90,8 +90,8 @@ def status_view(status: Status, rows: int = 16, *, advice: bool = True) -> Rende
         parts.append(Text(f"… and {len(status.running) - rows} more", style="dim"))
     if ended:
         parts += [Text(), _leaders(status)]
-    if status.standings:
-        parts += [Text(), standings_table(status.standings)]
+    if status.configurations:
+        parts += [Text(), standings_table(status.configurations)]
     if status.counts["pruned"]:
         parts += [Text(), pruned_view(status, 3)]
     return Group(*parts)
@@ -188,7 +188,7 @@ def _lanes(status: Status, rows: int) -> Fitted:
 
 def _leaders(status: Status) -> Fitted:
     """The best of the trials that have ended."""
-    shown = status.leaders
+    shown = status.best_trials
     curves = [[t.intermediate_values[epoch] for epoch in sorted(t.intermediate_values)] for t in shown]
     styles = [STATES[t.state.name.lower()] for t in shown]
     pictures = [Text(sparkline(curve), style) for curve, style in zip(curves, styles, strict=True)]
@@ -248,19 +248,20 @@ def headline(status: Status) -> str:
     if status.paused:
         saving = f", {status.counts['running']} trials are being saved" if status.counts["running"] else ""
         return f"paused{saving} · {best}{used}"
-    if status.mismatch and not status.running:
-        return f"waits for another version: {status.mismatch}\n{best}{used}"
+    if status.version_mismatch and not status.running:
+        return f"waits for another version: {status.version_mismatch}\n{best}{used}"
     return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {duration(status.seconds_left)}{used}"
 
 
 def ranking(study: Study, rows: int = 20) -> RenderableType:
     """The ended trials, best first."""
-    from miiii_search.study.status import read_leaders, read_varied
+    from miiii_search.study.best_trials import read_best_trials
+    from miiii_search.study.finished_trials import read_varied_parameters
 
     n_ended = sum(n for state, n in study.counts().items() if state.is_finished())
-    trials = read_leaders(study, rows)
+    trials = read_best_trials(study, rows)
     # What was searched over; what is the same in all trials would only take room.
-    varied = read_varied(study)
+    varied = read_varied_parameters(study)
     metrics = [trial.user_attrs.get("metrics") for trial in trials]
     accuracies = [accuracy_text(m["validation_accuracy_mean"]) if m else "" for m in metrics]
     tested = [accuracy_text(sum(m["test_accuracy"]) / len(m["test_accuracy"])) if m else "" for m in metrics]

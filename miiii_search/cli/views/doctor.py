@@ -20,7 +20,8 @@ from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database, parse_url, redact_url
 from miiii_search.storage.error_advice import INSUFFICIENT_PRIVILEGE, explain
 from miiii_search.storage.sqlite import NETWORK_ADVICE, network_file_system
-from miiii_search.study.study import open_study, study_names
+from miiii_search.study.names import study_names
+from miiii_search.study.open import open_study
 
 EVERYWHERE = ("miiii-search", "optuna", "optuna-dashboard", "sqlalchemy")
 TO_TRAIN = ("jax", "jaxlib", "flax", "optax", "matplotlib", "scipy", "safetensors")

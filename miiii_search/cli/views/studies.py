@@ -12,7 +12,7 @@ from rich.text import Text
 from miiii_search.cli.views.display import ENDED, STATES, duration
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.experiment.metrics import accuracy_text
-from miiii_search.study.delete import Holdings
+from miiii_search.study.delete import StudyContents
 from miiii_search.study.overview import ORDER, StudyOverview
 
 _STYLES = {"running": "cyan", "paused": "yellow", "done": "green"}
@@ -50,7 +50,7 @@ def describe_deleted(deleted: Mapping[str, datetime]) -> list[str]:
     ]
 
 
-def describe_holdings(holdings: Holdings) -> str:
+def describe_holdings(holdings: StudyContents) -> str:
     """What a study has in the database, in a line."""
     return (
         f"{holdings.trials:,} trials, {holdings.artifacts:,} artifacts, {holdings.checkpoints:,} checkpoints, "

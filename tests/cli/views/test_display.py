@@ -13,9 +13,10 @@ from miiii_search.cli.views import live
 from miiii_search.cli.views.display import headline, pruned_view, ranking, sparkline, status_view
 from miiii_search.cli.views.studies import studies_table
 from miiii_search.storage.database import open_database
+from miiii_search.study.create import create_study
 from miiii_search.study.overview import list_studies
-from miiii_search.study.status import Running, Status, read_status
-from miiii_search.study.study import create_study
+from miiii_search.study.running_trials import RunningTrial
+from miiii_search.study.status import Status, read_status
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish
 from tests.support import claim, end, make_spec
@@ -23,8 +24,8 @@ from tests.support import claim, end, make_spec
 
 def status(**fields: object) -> Status:
     running = [
-        Running(3, "box:17", 2048, 80.0, 12.0, 1984, (0.0, 0.5, 0.25), {"dropout": 0.1}),
-        Running(4, "box:18", 16, 80.0, 130.0, 0, (), {"dropout": 0.2}),
+        RunningTrial(3, "box:17", 2048, 80.0, 12.0, 1984, (0.0, 0.5, 0.25), {"dropout": 0.1}),
+        RunningTrial(4, "box:18", 16, 80.0, 130.0, 0, (), {"dropout": 0.2}),
     ]
     values: dict[str, object] = {
         "study": "s",

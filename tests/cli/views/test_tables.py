@@ -19,9 +19,10 @@ from miiii_search.cli.views.studies import studies_table
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.config.study_spec import Replicates
 from miiii_search.storage.database import Database, open_database
+from miiii_search.study.create import create_study
 from miiii_search.study.overview import ORDER, StudyOverview
 from miiii_search.study.status import read_status
-from miiii_search.study.study import Study, create_study
+from miiii_search.study.study import Study
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish, report
 from tests.support import SECONDS, claim, make_spec, metrics_of
@@ -72,7 +73,7 @@ def test_a_study_at_any_width(study: Study) -> None:
         assert REASON.replace(" ", "") in "".join(shown(pruned_view(now), width)).replace(" ", "")
         best = shown(ranking(study), width)
         assert [line.split()[1:3] for line in best if line.split()[:1] == ["1"]] == [["0", "solved"]]
-        assert shown(standings_table(now.standings), width)[1].split()[0] == "1/2"
+        assert shown(standings_table(now.configurations), width)[1].split()[0] == "1/2"
     [running] = [line for line in shown(status_view(now), FILE_WIDTH) if WORKER in line]
     assert "dropout" in running and "…" not in running
     assert LONG in shown(status_view(now), FILE_WIDTH)[0]

@@ -1,0 +1,69 @@
+"""The trials that workers train at the moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from miiii_search.storage import schema
+from miiii_search.study.study import Study
+
+DETAILED_TRIALS = 16
+"""RunningTrial trials whose parameters and curves are read, the first ones."""
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial in some worker's lane."""
+
+    number: int
+    worker: str
+    epoch: int
+    epochs_per_second: float
+    silent_seconds: float
+    """Since its lease was last renewed, by the database's clock."""
+    saved_epoch: int
+    """Of its last checkpoint, 0 before the first."""
+    curve: tuple[float, ...]
+    """Validation accuracy at each rung so far; empty beyond the first `DETAILED_TRIALS` trials."""
+    params: dict[str, Any]
+    """Empty beyond the first `DETAILED_TRIALS` trials."""
+
+
+def read_running_trials(connection: sa.Connection, study: Study) -> tuple[list[RunningTrial], bool]:
+    """The running trials that are leased, by number, and whether a worker still renews one of the leases."""
+    leases, trials = schema.leases, schema.trials
+    clock = schema.now(connection)
+    query = (
+        sa.select(
+            leases,
+            trials.c.number,
+            (clock - leases.c.renewed_at).label("silent"),
+            (leases.c.expires_at > clock).label("is_held"),
+        )
+        .join(trials, trials.c.trial_id == leases.c.trial_id)
+        .where(leases.c.study_id == study.study_id, trials.c.state == TrialState.RUNNING)
+        .order_by(trials.c.number)
+    )
+    rows = connection.execute(query).all()
+    shown = study.read_trials([row.trial_id for row in rows[:DETAILED_TRIALS]]) if rows else {}
+    running = []
+    for row in rows:
+        trial = shown.get(row.trial_id)
+        reports = trial.intermediate_values if trial else {}
+        running.append(
+            RunningTrial(
+                number=row.number,
+                worker=row.worker,
+                epoch=row.epoch,
+                epochs_per_second=row.epochs_per_second,
+                silent_seconds=max(row.silent, 0.0),
+                saved_epoch=row.saved_epoch,
+                curve=tuple(reports[epoch] for epoch in sorted(reports)),
+                params=trial.params if trial else {},
+            )
+        )
+    return running, any(row.is_held for row in rows)
