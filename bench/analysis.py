@@ -36,7 +36,7 @@ def make_run(folder: Path) -> None:
     """A folder as `train` writes it."""
     looks: list[WeightSnapshot] = []
     result = run.train(
-        LONG.model_copy(update={"epochs": SHORT, "evaluate_every": 1}), Hyperparameters(), on_look=looks.append
+        LONG.model_copy(update={"epochs": SHORT, "evaluate_every": 1}), Hyperparameters(), on_snapshot=looks.append
     )
     epochs = np.arange(LONG.evaluation_interval, LONG.epochs + 1, LONG.evaluation_interval, dtype=np.int32)
     rows = {

@@ -45,8 +45,8 @@ from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.testing.trainer_pool import FakeTrainerPool
-from miiii_search.training.lane_state import Progress, Rows
-from miiii_search.training.trainer import FinalState, Run, Update
+from miiii_search.training.lane_state import PendingRecords, RunProgress
+from miiii_search.training.trainer import FinalState, RunRequest, RunUpdate
 from miiii_search.trial_queue import leases
 from miiii_search.worker import finalizer, heartbeat, worker
 
@@ -83,18 +83,18 @@ class Clock(threading.Thread):
             act()
 
 
-class ClockPool(FakeTrainerPool[tuple[Run, float]]):
+class ClockPool(FakeTrainerPool[tuple[RunRequest, float]]):
     """A trainer pool whose lanes learn nothing and take so many seconds a trial for it."""
 
     def __init__(self, clock: Clock, chance: random.Random, trial_seconds: float) -> None:
         super().__init__()
         self._trial_seconds = trial_seconds
-        self.posted = queue.Queue()
+        self.events = queue.Queue()
         self._clock = clock
         self._chance = chance
         self._first = True
 
-    def start_run(self, run: Run) -> None:
+    def start_run(self, run: RunRequest) -> None:
         age = self._chance.uniform(0.0, self._trial_seconds) if len(self._lanes) < LANES and self._first else 0.0
         self._lanes[run.number] = (run, time.monotonic() - age)
         self._first = self._first and len(self._lanes) < LANES
@@ -122,15 +122,15 @@ class ClockPool(FakeTrainerPool[tuple[Run, float]]):
             return
         epoch = EPOCHS if over else self._epoch(number)
         end = FinalState(FINAL, WEIGHTS) if over else None
-        progress = Progress(epoch, None, None, ended=over)
-        self.posted.put(
-            Update(number, progress, EPOCHS / self._trial_seconds, end, None, OneRow(epoch, self._chance), 0)
+        progress = RunProgress(epoch, None, None, ended=over)
+        self.events.put(
+            RunUpdate(number, progress, EPOCHS / self._trial_seconds, end, None, OneRow(epoch, self._chance), 0)
         )
         if not over:
             self._wait(number)
 
 
-class OneRow(Rows):
+class OneRow(PendingRecords):
     """What a lane recorded at one epoch."""
 
     def __init__(self, epoch: int, chance: random.Random) -> None:

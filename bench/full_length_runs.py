@@ -19,11 +19,18 @@ from safetensors.numpy import save
 
 from miiii_search.config.presets import get_configuration
 from miiii_search.experiment.metrics import mean_accuracy, summarize
-from miiii_search.experiment.record import Floats, Record, WeightSnapshot, next_look, spectra_from_npz, write_snapshot
+from miiii_search.experiment.record import (
+    Floats,
+    Record,
+    WeightSnapshot,
+    next_snapshot_epoch,
+    spectra_from_npz,
+    write_snapshot,
+)
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.runs.folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.study.export import Configuration
-from miiii_search.training.chunk_size import Pace
+from miiii_search.training.chunk_size import ChunkSizer
 from miiii_search.training.device import describe_device, package_versions
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
@@ -124,11 +131,11 @@ def train(name: str, run: Run, folder: Path, stop: Callable[[], bool]) -> None:
                 f"{own}: the record ends at {record.epoch[-1]}, the checkpoint at {epoch}; remove the folder"
             )
         records, spectra = [record], spectra_from_npz(data)
-    lane, pace = lanes.admit(experiment, run.hyperparameters, snapshot), Pace()
-    saved, look_at = time.monotonic(), next_look(experiment, lanes.progress(lane).epoch)
+    lane, pace = lanes.admit(experiment, run.hyperparameters, snapshot), ChunkSizer()
+    saved, next_snapshot = time.monotonic(), next_snapshot_epoch(experiment, lanes.progress(lane).epoch)
     while True:
         progress = lanes.progress(lane)
-        ahead = int(min(look_at, last)) - progress.epoch
+        ahead = int(min(next_snapshot, last)) - progress.epoch
         evaluations = max(1, min(pace.evaluations, ahead // experiment.evaluation_interval))
         start = time.monotonic()
         with pace.measure(evaluations):
@@ -136,11 +143,11 @@ def train(name: str, run: Run, folder: Path, stop: Callable[[], bool]) -> None:
         seconds += time.monotonic() - start
         progress = lanes.progress(lane)
         over = progress.ended or progress.epoch >= last
-        if over or progress.epoch >= look_at:
+        if over or progress.epoch >= next_snapshot:
             look = WeightSnapshot(progress.epoch, lanes.spectrum(lane), lanes.weights(lane))
             spectra[look.epoch] = look.spectrum
             write_snapshot(own / SNAPSHOTS, look)
-            look_at = next_look(experiment, progress.epoch)
+            next_snapshot = next_snapshot_epoch(experiment, progress.epoch)
         stopped = stop()
         if over or stopped or time.monotonic() - saved > CHECKPOINT_SECONDS:
             records, saved = [Record.concatenate(records)], time.monotonic()
@@ -164,7 +171,7 @@ def _write(
     """Write a run's folder as `miiii-search train` would, with its checkpoint and its state."""
     progress, weights = lanes.progress(lane), lanes.weights(lane)
     experiment = run.experiment
-    metrics = summarize(experiment, record, progress.solved_epoch, lanes.final(lane), weights)
+    metrics = summarize(experiment, record, progress.solved_epoch, lanes.final_metrics(lane), weights)
     provenance = {
         "completed": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": describe_device(),
@@ -180,7 +187,7 @@ def _write(
         "solved_epoch": progress.solved_epoch,
     }
     arrays = folder / f"{CHECKPOINT}.new.npz"
-    np.savez(arrays, allow_pickle=False, **lanes.snapshot(lane))
+    np.savez(arrays, allow_pickle=False, **lanes.state(lane))
     files = {
         RECORD: record.to_npz(spectra, moduli=np.asarray(experiment.moduli)),
         WEIGHTS: save(weights),

@@ -23,7 +23,7 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.autotune import device_memory
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
-from miiii_search.training.trainer import Run, Update
+from miiii_search.training.trainer import RunRequest, RunUpdate
 from miiii_search.training.trainer_pool import TrainerPool
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -53,13 +53,13 @@ def throughput(experiment: Experiment, hyperparameters: Hyperparameters, lanes: 
     batched = jax.default_backend() != "cpu"
     enough = FEWEST_UPDATES * (lanes if batched or lanes == 1 else 8)
     trainers = TrainerPool()
-    trainers.admit([Run(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
+    trainers.admit([RunRequest(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
     begun, first, last, updates, epochs = set[int](), 0.0, 0.0, 0, dict[int, int]()
     while not first or last - first < seconds or updates < enough or (batched and updates % lanes):
-        update = trainers.posted.get()
+        update = trainers.events.get()
         if isinstance(update, BaseException):
             raise update
-        assert isinstance(update, Update)
+        assert isinstance(update, RunUpdate)
         last, updates = time.monotonic(), updates + bool(first)
         begun.add(update.run)
         if len(begun) == lanes and not first:

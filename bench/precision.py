@@ -29,7 +29,7 @@ def epochs_to_solve(precision: Precision, seeds: int) -> list[int | None]:
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
     runs = [lanes.admit(experiment.model_copy(update={"seed": seed}), hyperparameters) for seed in range(seeds)]
     while not all(lanes.progress(lane).ended for lane in runs):
-        lanes.start(MAX_EVALUATIONS)
+        lanes.train_async(MAX_EVALUATIONS)
     return [lanes.progress(lane).solved_epoch for lane in runs]
 
 

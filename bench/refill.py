@@ -27,7 +27,7 @@ from miiii_search.config.study_spec import Budget, Pruning, StudySpec
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
-from miiii_search.training.trainer import Chunk
+from miiii_search.training.trainer import ChunkTiming
 from miiii_search.worker.worker import Worker
 
 SPACE: dict[str, Any] = {
@@ -56,7 +56,7 @@ def run_worker(folder: Path, name: str, trials: int, epochs: int) -> dict[str, A
     )
     database = open_database(f"sqlite:///{folder / name}.db", create=True)
     study = create_study(database, "refill", spec)
-    chunks: list[Chunk] = []
+    chunks: list[ChunkTiming] = []
     began = time.monotonic()
     Worker(study, None, lambda line: print(f"  {line}", flush=True), on_chunk=chunks.append).run(threading.Event())
     seconds = time.monotonic() - began

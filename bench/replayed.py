@@ -16,7 +16,7 @@ from measuring import parser, print_table, start, write
 from pruning import BANK, FORECAST
 from record_curves import sets
 
-from miiii_search.config.study_spec import Budget, StudySpec, identity
+from miiii_search.config.study_spec import Budget, StudySpec, point_key
 from miiii_search.coordinator.local import run_study
 from miiii_search.experiment.spec import Experiment
 from miiii_search.simulation.curves import read_curves
@@ -39,8 +39,8 @@ def spec_of(n: int) -> StudySpec:
 def replayed(spec: StudySpec) -> list[ReplayedRun]:
     """The same trials, on the recorded curves."""
     [recorded] = [curves for curves in read_curves(BANK) if curves.name == SET]
-    curves = {(identity(curve.point), curve.replicate): curve for curve in recorded.curves}
-    queue = [curves[identity(point), replicate] for point, replicate in spec.queue()]
+    curves = {(point_key(curve.point), curve.replicate): curve for curve in recorded.curves}
+    queue = [curves[point_key(point), replicate] for point, replicate in spec.queue()]
     return replay(queue, FORECAST.court(spec, queue), LANES, FORECAST.floor(spec))
 
 

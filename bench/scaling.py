@@ -30,7 +30,7 @@ def measure(p: int, d_model: int, rounds: int) -> dict[str, Any]:
         began = time.perf_counter()
         products()
         middle = time.perf_counter()
-        rows = lanes.start(evaluations)
+        rows = lanes.train_async(evaluations)
         took = time.perf_counter() - middle
         epochs = rows.evaluations(lane) * experiment.evaluation_interval
         if k:

@@ -342,7 +342,7 @@ def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
     lane = runs.admit(experiment, hyperparameters)
     record = runs.train(1)[lane]
     whole = Record.concatenate([record] * (EPOCHS // experiment.evaluation_interval))  # as long as at the trial's end
-    snapshot, epoch = runs.snapshot(lane), runs.progress(lane).epoch
+    snapshot, epoch = runs.state(lane), runs.progress(lane).epoch
     data = Checkpoint(experiment, hyperparameters, epoch, snapshot, whole, {}, {}).to_bytes()
     with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
         database = open_database(server.create_database(), create=True)

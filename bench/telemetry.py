@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from measuring import Run, alternate, median_ratio, parser, print_table, start, wait_for, write
 
-from miiii_search.experiment.record import FIRST_LOOK
+from miiii_search.experiment.record import FIRST_SNAPSHOT_EPOCH
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
@@ -93,7 +93,7 @@ def measure(d_model: int, rounds: int) -> dict[str, Any]:
         "cost_at_default": median_ratio(seconds["every 16"], seconds["training"]) - 1,
         "cost_at_every_epoch": median_ratio(seconds["every epoch"], seconds["training"]) - 1,
         "cost_of_looks": share,
-        "first_look": FIRST_LOOK,
+        "first_look": FIRST_SNAPSHOT_EPOCH,
         "seconds_of_each_run": seconds,
     }
 

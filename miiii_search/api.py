@@ -33,7 +33,7 @@ from miiii_search.study.objective import OBJECTIVE_NAME
 
 if TYPE_CHECKING:
     from miiii_search.analysis.findings import Findings
-    from miiii_search.training.lane_state import Progress
+    from miiii_search.training.lane_state import RunProgress
 
 logger = logging.getLogger("miiii_search")
 
@@ -79,11 +79,11 @@ def train(
 
     with _progress_bar("training", experiment.epochs, progress) as advance:
 
-        def show(done: Progress, new: Record) -> None:
+        def show(done: RunProgress, new: Record) -> None:
             logger.debug("epoch %d of %d", done.epoch, experiment.epochs, extra={"epoch": done.epoch})
             advance(done.epoch)
 
-        result = training.train(experiment, hyperparameters, on_progress=show, on_look=keep)
+        result = training.train(experiment, hyperparameters, on_progress=show, on_snapshot=keep)
     return TrainedRun(name, experiment, hyperparameters, result.metrics, result.record, spectra, result.weights)
 
 

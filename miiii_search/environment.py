@@ -24,10 +24,10 @@ def clean_variables(environment: MutableMapping[str, str] = os.environ) -> None:
     """Strip the values of all variables `MIIII_*`. Raises `MiiiiSearchError` for a control character in one of them."""
     for name in [name for name in environment if name.startswith(PREFIX)]:
         value = " ".join(environment[name].split()) if name in LISTS else environment[name]
-        environment[name] = clean(value, name, LINE_ENDS if name in PASSWORDS else None)
+        environment[name] = clean_value(value, name, LINE_ENDS if name in PASSWORDS else None)
 
 
-def clean(value: str, source: str, around: str | None = None) -> str:
+def clean_value(value: str, source: str, around: str | None = None) -> str:
     """Return the value without the characters `around` it, white space by default.
 
     Raises `MiiiiSearchError` for a control character, which nobody sees and which names another file or another
@@ -46,7 +46,7 @@ def read_value(path: Path, variable: str, around: str | None = None) -> str:
     Raises `OSError` if the file cannot be read, and `MiiiiSearchError` for what is no such value.
     """
     try:
-        return clean(path.read_text(encoding="utf-8"), f"the file {path} of {variable}", around)
+        return clean_value(path.read_text(encoding="utf-8"), f"the file {path} of {variable}", around)
     except UnicodeDecodeError:
         raise MiiiiSearchError(f"the file {path} of {variable} cannot be read (not UTF-8): write it again") from None
 

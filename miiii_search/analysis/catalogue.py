@@ -30,7 +30,7 @@ from miiii_search.analysis.milestones import REACHED
 from miiii_search.analysis.reference import Reference
 from miiii_search.analysis.report import Page, Picture
 from miiii_search.analysis.survey import Survey
-from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.experiment.metrics import format_accuracy
 
 TRAINING, EMBEDDINGS, NEURONS, CIRCUITS, TASK = (
     "Training",
@@ -239,7 +239,7 @@ def page_of(findings: Findings, problems: Sequence[str], made_by: str) -> Page:
     if metrics is not None:
         solved = metrics.epochs_to_solve
         ending = f"solved at epoch {solved:,}" if solved else "not solved"
-        summary += f": {ending}, validation accuracy {accuracy_text(metrics.validation_accuracy_mean)} in the mean"
+        summary += f": {ending}, validation accuracy {format_accuracy(metrics.validation_accuracy_mean)} in the mean"
     settings = {**hyperparameters.model_dump(), "train_fraction": experiment.train_fraction, "seed": experiment.seed}
     chosen = ", ".join(f"{name} {value:.4g}" for name, value in settings.items())
     return Page(

@@ -15,7 +15,7 @@ from miiii_search.analysis.neurons import Neurons, analyze_neurons
 from miiii_search.analysis.progress import ProgressMeasures, key_frequencies, measure_progress
 from miiii_search.analysis.reading import InvalidRunError
 from miiii_search.analysis.run import TrainedRun
-from miiii_search.experiment.metrics import digest
+from miiii_search.experiment.metrics import hash_weights
 
 SNAPSHOT_SAMPLES = 1000
 """For ablations at a snapshot: there are up to ten of them, and what is wanted is their course."""
@@ -111,6 +111,6 @@ def _snapshots_before_the_end(run: TrainedRun) -> tuple[list[int], list[str]]:
     if last in run.snapshots:
         with suppress(InvalidRunError):  # then nothing speaks against the others
             at_end = run.read_snapshot(last)
-            if run.weights is not None and digest(at_end) != digest(run.weights):
+            if run.weights is not None and hash_weights(at_end) != hash_weights(run.weights):
                 return [], [f"the snapshot at the end, epoch {last:,}, has other weights: they are another run's"]
     return [epoch for epoch in epochs if epoch < last], []

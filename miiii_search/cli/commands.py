@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from miiii_search.capabilities import FIGURES, TRAINING, needs
+from miiii_search.capabilities import FIGURES, TRAINING, requires
 from miiii_search.cli import analyse, deploy, manage, results, run, watch
 
 app = typer.Typer(
@@ -38,13 +38,13 @@ def options(
     """Options of the program as a whole."""
 
 
-app.command()(needs(TRAINING, run.up))
+app.command()(requires(TRAINING, run.up))
 app.command()(run.create)
 app.command()(run.coordinate)
-app.command()(needs(TRAINING, run.work))
+app.command()(requires(TRAINING, run.work))
 app.command()(watch.status)
 app.command()(watch.watch)
-app.command()(needs(FIGURES, analyse.simulate))
+app.command()(requires(FIGURES, analyse.simulate))
 app.command("list")(watch.list_)
 app.command()(manage.pause)
 app.command()(manage.resume)
@@ -54,10 +54,10 @@ app.command()(manage.cleanup)
 app.command()(manage.export_study)
 app.command()(manage.import_study)
 app.command()(results.best)
-app.command()(needs(TRAINING, results.train))
-app.command()(needs(FIGURES, analyse.analyze))
-app.command()(needs(FIGURES, analyse.compare))
-app.command()(needs(FIGURES, results.export_weights))
+app.command()(requires(TRAINING, results.train))
+app.command()(requires(FIGURES, analyse.analyze))
+app.command()(requires(FIGURES, analyse.compare))
+app.command()(requires(FIGURES, results.export_weights))
 app.command()(watch.dashboard)
 app.command(hidden=True)(deploy.make_keys)
 app.command(hidden=True)(deploy.check_settings)

@@ -18,14 +18,14 @@ from miiii_search.cli.views import streams
 from miiii_search.environment import clean_variables
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.redaction import hide_passwords
-from miiii_search.training.environment import isolate
+from miiii_search.training.jax_environment import remove_unsafe_variables
 
 
 @streams.guarded()
 def main() -> None:
     """The entry point: a mistake of the user's is one line on standard error and exit code 2."""
     _ignore_matplotlib_settings()
-    say_later(isolate())
+    say_later(remove_unsafe_variables())
     for unknown in unknown_settings():
         print(f"warning: {unknown}", file=sys.stderr)
     try:

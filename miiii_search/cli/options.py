@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from miiii_search.environment import clean, read_value
+from miiii_search.environment import clean_value, read_value
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.study.hints import DEFAULT_STORAGE
 
@@ -19,7 +19,7 @@ def storage_of(value: str) -> str:
     """A storage as given, or the one in the file that `MIIII_STORAGE_FILE` names. Raises `MiiiiSearchError`."""
     path = os.environ.get("MIIII_STORAGE_FILE")
     if value != DEFAULT_STORAGE or not path:
-        return clean(value, "--storage")
+        return clean_value(value, "--storage")
     try:
         url = read_value(Path(path), "MIIII_STORAGE_FILE")
     except OSError as error:

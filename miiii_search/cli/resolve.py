@@ -103,7 +103,7 @@ def open_or_create(
 
     Raises `StudyDeletedError` for a study that was deleted, unless it may be created `again`.
     """
-    from miiii_search.config.overrides import difference
+    from miiii_search.config.overrides import describe_differences
     from miiii_search.storage.artifact_stores import parse_store_url, prepare_store
     from miiii_search.study import create, names
     from miiii_search.study import open as opening
@@ -134,7 +134,7 @@ def open_or_create(
     n_trials, up_to = opened.spec.n_trials, "up to " * (opened.spec.replicates.top is not None)
     counts = f"{up_to}{n_trials} trial{'s' * (n_trials != 1)} of up to {opened.spec.experiment.epochs:,} epochs"
     say(f"study `{name}` {'exists' if known else 'created'} in {database}: {counts}")
-    if keep and (differences := difference(opened.spec, wanted)):
+    if keep and (differences := describe_differences(opened.spec, wanted)):
         say(f"it goes on as it is, though the settings are others: {'; '.join(differences)}")
     return opened
 
@@ -144,15 +144,15 @@ def wanted_spec(preset: str | None, spec: Path | None, settings: list[str] | Non
 
     Raises `MiiiiSearchError` where that makes no study.
     """
-    from miiii_search.config.overrides import read_toml, to_tree, validate, with_settings
+    from miiii_search.config.overrides import apply_settings, read_config_file, to_tree, validate
     from miiii_search.config.presets import get_preset
     from miiii_search.config.study_spec import StudySpec
     from miiii_search.pruners.factory import check_pruning
 
-    tree = read_toml(spec) if spec else to_tree(get_preset(preset or "demo").spec)
+    tree = read_config_file(spec) if spec else to_tree(get_preset(preset or "demo").spec)
     if spec:
         validate(StudySpec, tree, str(spec))
-    wanted = with_settings(StudySpec, tree, [*(settings or []), *([f"budget.trials={trials}"] if trials else [])])
+    wanted = apply_settings(StudySpec, tree, [*(settings or []), *([f"budget.trials={trials}"] if trials else [])])
     check_pruning(wanted)
     return wanted
 

@@ -118,7 +118,7 @@ def train(
     Example: miiii-search train --preset paper --config paper-best --out runs/table-2
     """
     from miiii_search.cli.views.retrain import choose, retrain
-    from miiii_search.training.environment import import_jax
+    from miiii_search.training.jax_environment import import_jax
 
     chosen = choose(file, preset, config, settings or [])
     say_ignored()

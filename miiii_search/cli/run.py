@@ -291,7 +291,7 @@ def work(
         opened = _open_to_train(find, any_version, stop if keep_running else None, beat)
         if opened is None:
             _end_at_once(exit_code_on_stop)
-        from miiii_search.training.environment import import_jax
+        from miiii_search.training.jax_environment import import_jax
 
         say_ignored()
         import_jax()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import sys
 
-from miiii_search.capabilities import TRAINING, where_to_run
+from miiii_search.capabilities import TRAINING, explain_missing
 
 ROOM = "make room there, and run the command again"
 RIGHTS = "change its permissions, or run this as its owner"
@@ -49,7 +49,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, RuntimeError) and NO_THREAD in str(error):
         return f"{NO_THREAD}: raise the limit of processes (ulimit -u, a container's pids limit) or of memory"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in TRAINING:
-        return where_to_run("this command", [error.name])
+        return explain_missing("this command", [error.name])
     if isinstance(error, OSError):
         return _explain_file(error)
     if "sqlalchemy" not in sys.modules:

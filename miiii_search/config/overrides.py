@@ -42,7 +42,7 @@ def to_tree(spec: BaseModel) -> dict[str, Any]:
     return tree
 
 
-def difference(stored: StudySpec, wanted: StudySpec) -> list[str]:
+def describe_differences(stored: StudySpec, wanted: StudySpec) -> list[str]:
     """One phrase for every field in which two specs differ."""
     old, new = (dict(flatten(_in_full(to_tree(spec)))) for spec in (stored, wanted))
     return [
@@ -85,7 +85,7 @@ def _with_bases(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return filled
 
 
-def with_settings(model: type[SpecT], tree: Mapping[str, Any], settings: Sequence[str]) -> SpecT:
+def apply_settings(model: type[SpecT], tree: Mapping[str, Any], settings: Sequence[str]) -> SpecT:
     """The tree with each `key=value` applied, validated once all are.
 
     Keys are dotted; values are TOML, and what is not TOML is taken as a string. Raises `MiiiiSearchError`.
@@ -138,7 +138,7 @@ def _in_full(tree: dict[str, Any]) -> dict[str, Any]:
     return tree if replicates is None or isinstance(replicates, dict) else {**tree, "replicates": {"count": replicates}}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path) -> dict[str, Any]:
     """A TOML or JSON file as plain data. Raises `MiiiiSearchError` if it is not there or not readable as such."""
     try:
         text = path.read_text(encoding="utf-8")

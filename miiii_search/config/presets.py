@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from miiii_search.config.study_spec import Pruning, StudySpec, nearest
+from miiii_search.config.study_spec import Pruning, StudySpec, suggest
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 
@@ -111,7 +111,7 @@ PRESETS: dict[str, Preset] = {
 def get_preset(name: str) -> Preset:
     """The preset of this name. Raises `MiiiiSearchError`."""
     if name not in PRESETS:
-        raise MiiiiSearchError(f"there is no preset `{name}`{nearest(name, list(PRESETS))}")
+        raise MiiiiSearchError(f"there is no preset `{name}`{suggest(name, list(PRESETS))}")
     return PRESETS[name]
 
 
@@ -122,6 +122,6 @@ def get_configuration(preset: str, name: str | None) -> tuple[Experiment, Hyperp
         name = next(iter(chosen.configurations))
     if name not in chosen.configurations:
         raise MiiiiSearchError(
-            f"preset {preset} has no configuration `{name}`{nearest(name, list(chosen.configurations))}"
+            f"preset {preset} has no configuration `{name}`{suggest(name, list(chosen.configurations))}"
         )
     return chosen.spec.experiment, chosen.configurations[name]

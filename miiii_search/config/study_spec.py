@@ -17,10 +17,10 @@ SpecT = TypeVar("SpecT", bound=BaseModel)
 Value = float | int | str
 Point = dict[str, Value]
 """A point of a search space: the value of each name in it."""
-Identity = tuple[tuple[str, Value], ...]
+PointKey = tuple[tuple[str, Value], ...]
 
 
-def identity(point: Mapping[str, Value]) -> Identity:
+def point_key(point: Mapping[str, Value]) -> PointKey:
     """The same for the same point, and for no other."""
     return tuple(sorted(point.items()))
 
@@ -28,10 +28,10 @@ def identity(point: Mapping[str, Value]) -> Identity:
 SEARCHED_FIELDS = ("train_fraction", "dropout_mask", "grokfast_alpha")
 """Fields of the experiment that may be searched over, beside the hyperparameters: the others change the problem."""
 
-QUEUES = ("model", "queue")
+GRID_SAMPLERS = ("model", "queue")
 """The samplers that try a finite grid whole, each configuration once: in the order of a model, or in a shuffled one."""
 
-SAMPLERS = (*QUEUES, "random", "tpe", "gp", "qmc")
+SAMPLERS = (*GRID_SAMPLERS, "random", "tpe", "gp", "qmc")
 """The queues are ours, see `ranking`; the others are Optuna's, see `sampling`."""
 
 PRUNING_RULES = (
@@ -162,15 +162,15 @@ class StudySpec(Spec):
     @model_validator(mode="after")
     def _is_searchable(self) -> StudySpec:
         if self.sampler not in SAMPLERS:
-            raise ValueError(f"there is no sampler `{self.sampler}`{nearest(self.sampler, SAMPLERS)}")
+            raise ValueError(f"there is no sampler `{self.sampler}`{suggest(self.sampler, SAMPLERS)}")
         if self.pruning.rule not in PRUNING_RULES:
             raise ValueError(
-                f"there is no pruning.rule `{self.pruning.rule}`{nearest(self.pruning.rule, PRUNING_RULES)}"
+                f"there is no pruning.rule `{self.pruning.rule}`{suggest(self.pruning.rule, PRUNING_RULES)}"
             )
         known = [*Hyperparameters.model_fields, *SEARCHED_FIELDS]
         for name, dimension in self.space.items():
             if name not in known:
-                raise ValueError(f"space.{name} cannot be searched over{nearest(name, known)}")
+                raise ValueError(f"space.{name} cannot be searched over{suggest(name, known)}")
             values = () if isinstance(dimension, Range) else dimension
             for k, value in enumerate(values):
                 if value in values[:k]:
@@ -181,7 +181,7 @@ class StudySpec(Spec):
             if point in self.first[:k]:
                 raise ValueError(f"first[{k}] is there twice; leave one out")
         ranges = [name for name, dimension in self.space.items() if isinstance(dimension, Range)]
-        if self.is_queue:
+        if self.is_grid_search:
             if ranges:
                 raise ValueError(
                     f"space.{ranges[0]} is a range, which the queue cannot enumerate: list its values, "
@@ -256,7 +256,7 @@ class StudySpec(Spec):
 
         A sampler over lists visits each point once.
         """
-        if self.is_queue:
+        if self.is_grid_search:
             points = self._n_points
             runs = points + self._n_further(points)
             return runs if self.budget.trials is None else min(runs, self.budget.trials)
@@ -264,9 +264,9 @@ class StudySpec(Spec):
         return min(budget, self._n_points) if self.is_finite else budget
 
     @property
-    def is_queue(self) -> bool:
+    def is_grid_search(self) -> bool:
         """Whether the trials are there from the beginning; a sampler makes them as it goes."""
-        return self.sampler in QUEUES
+        return self.sampler in GRID_SAMPLERS
 
     @property
     def is_finite(self) -> bool:
@@ -323,7 +323,7 @@ def rungs(experiment: Experiment) -> list[int]:
     return sorted({-(-n // interval) * interval for n in nominal} | {last})
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def suggest(name: str, known: Sequence[str]) -> str:
     """`; did you mean …?`, or all that is known where nothing is near."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean `{close[0]}`?" if close else f"; one of {', '.join(known)}"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.storage import notes
 from miiii_search.storage.artifacts import LEARNING_CURVES
 from miiii_search.study.best_trials import read_best
@@ -85,7 +85,7 @@ def _best(study: Study, best: FrozenTrial | None) -> str:
     if best is None:
         return "No trial has been completed yet."
     solved = best.user_attrs.get("epochs_to_solve")
-    reached = f"reached a validation accuracy of {accuracy_text(best.value or 0.0)}"
+    reached = f"reached a validation accuracy of {format_accuracy(best.value or 0.0)}"
     how = f"solved every task at epoch {solved:,}" if solved else reached
     page = f"/dashboard/studies/{study.study_id}/trials?numbers={best.number}"
     command = f"{PROGRAM} best --study {shlex.quote(study.name)} --out best.toml"

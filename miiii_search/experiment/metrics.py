@@ -19,7 +19,7 @@ HALF_A_POINT = 0.005
 FIVE_PERCENT = 0.05
 
 
-def accuracy_text(accuracy: float) -> str:
+def format_accuracy(accuracy: float) -> str:
     """Three decimals; what falls short of 1 does not read as 1."""
     return "0.999" if 0.999 < accuracy < 1 else f"{accuracy:.3f}"
 
@@ -62,7 +62,7 @@ def summarize(
         moduli=experiment.moduli,
         validation_accuracy=tuple(map(float, record.validation_accuracy[-1])),
         validation_loss=tuple(map(float, record.validation_loss[-1])),
-        weights_sha256=digest(weights),
+        weights_sha256=hash_weights(weights),
         **at_end,
     )
 
@@ -72,7 +72,7 @@ def mean_accuracy(experiment: Experiment, accuracy: Floats) -> float:
     return float(np.mean(np.asarray(accuracy, np.float64)[np.asarray(experiment.scored)]))
 
 
-def digest(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
+def hash_weights(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
     """SHA-256 over all weights, in the order of their names."""
     sha256 = hashlib.sha256()
     for name in sorted(weights):
@@ -81,7 +81,7 @@ def digest(weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
     return sha256.hexdigest()
 
 
-def compare(recorded: Metrics, measured: Metrics) -> tuple[Verdict, str]:
+def compare_metrics(recorded: Metrics, measured: Metrics) -> tuple[Verdict, str]:
     """Whether a run repeats what was recorded, and the figures that say so.
 
     `identical`: every number, the weights' digest included. `agrees`: every task's validation accuracy within

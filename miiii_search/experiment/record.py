@@ -18,9 +18,9 @@ from miiii_search.files import replace_file
 
 Floats = NDArray[np.float32]
 
-SNAPSHOT_NAME = re.compile(r"epoch-(\d+)\.npz")
+SNAPSHOT_FILE = re.compile(r"epoch-(\d+)\.npz")
 
-FIRST_LOOK = 256
+FIRST_SNAPSHOT_EPOCH = 256
 """Before, a look would take a noticeable share of the training."""
 
 
@@ -40,15 +40,15 @@ def write_snapshot(folder: Path, look: WeightSnapshot) -> None:
         np.savez(file, allow_pickle=False, **look.weights)
 
 
-def snapshots_in(folder: Path) -> dict[int, Path]:
+def find_snapshots(folder: Path) -> dict[int, Path]:
     """The files that `write_snapshot` wrote, by epoch, ascending."""
-    named = [(SNAPSHOT_NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*.npz")]
+    named = [(SNAPSHOT_FILE.fullmatch(path.name), path) for path in folder.glob("epoch-*.npz")]
     return dict(sorted((int(name[1]), path) for name, path in named if name))
 
 
-def next_look(experiment: Experiment, epoch: int) -> float:
+def next_snapshot_epoch(experiment: Experiment, epoch: int) -> float:
     """The first epoch after `epoch` at which a look is due: powers of two from 256, at an evaluation; or infinity."""
-    due = FIRST_LOOK
+    due = FIRST_SNAPSHOT_EPOCH
     while due < experiment.epochs:
         at = -(-due // experiment.evaluation_interval) * experiment.evaluation_interval
         if at > epoch:

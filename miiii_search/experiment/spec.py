@@ -73,14 +73,14 @@ class Annealing(Spec):
     learning_rate: LinearDecay | None = None
 
     @property
-    def falls(self) -> dict[str, LinearDecay]:
+    def decays(self) -> dict[str, LinearDecay]:
         """By the hyperparameter's name."""
         return {name: fall for name in type(self).model_fields if (fall := getattr(self, name)) is not None}
 
     @property
     def end(self) -> int:
         """The epoch from which on all stays as it is."""
-        return max((fall.end for fall in self.falls.values()), default=0)
+        return max((fall.end for fall in self.decays.values()), default=0)
 
 
 class Experiment(Spec):
@@ -165,7 +165,7 @@ class Experiment(Spec):
         return self.p**2 - self.n_train - self.n_validation
 
     @property
-    def accuracy_at_target(self) -> float:
+    def accuracy_threshold(self) -> float:
         """What an accuracy on the validation split must exceed to be at the target: a quarter of a sample less than
         the fewest samples that reach it, which is more than rounding takes."""
         return (ceil(round(self.target_accuracy * self.n_validation, 6)) - 0.25) / self.n_validation

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from optuna.trial import TrialState
 
-from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.history import History
 
@@ -94,7 +94,7 @@ class Quantile:
         if mine >= threshold:
             return None
         return (
-            f"validation accuracy {accuracy_text(mine)} at epoch {epoch:,} is below {accuracy_text(threshold)}, "
+            f"validation accuracy {format_accuracy(mine)} at epoch {epoch:,} is below {format_accuracy(threshold)}, "
             f"the {self.quantile:.0%} quantile of {len(values)} trials"
         )
 

@@ -16,7 +16,7 @@ import optuna
 
 from miiii_search.config.study_spec import Pruning, StudySpec
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.pruners.base import NopPruner, Pruner, PruningContext, Quantile
 from miiii_search.pruners.forecast import Forecast
 
@@ -37,7 +37,7 @@ class OptunaPruner:
         if not self.pruner.prune(self.study, seen):
             return None
         mine = trial.intermediate_values.get(epoch, float("nan"))
-        return f"{type(self.pruner).__name__} at epoch {epoch:,}, validation accuracy {accuracy_text(mine)}"
+        return f"{type(self.pruner).__name__} at epoch {epoch:,}, validation accuracy {format_accuracy(mine)}"
 
 
 OPTUNA_PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {

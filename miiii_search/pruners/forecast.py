@@ -100,7 +100,7 @@ class Forecast(optuna.pruners.BasePruner):
 
     def should_prune(self, context: PruningContext) -> str | None:
         """Decides on a trial of this package; see `reason`."""
-        return self.reason(context.history, context.experiment.epochs, context.experiment.accuracy_at_target)
+        return self.reason(context.history, context.experiment.epochs, context.experiment.accuracy_threshold)
 
     def reason(self, shown: History, epochs: int, target_accuracy: float) -> str | None:
         """Returns why a run should be pruned, in words; None to let it go on.

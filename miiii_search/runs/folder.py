@@ -20,10 +20,10 @@ from miiii_search.analysis.reading import (
     check_weights,
 )
 from miiii_search.analysis.run import TrainedRun
-from miiii_search.config.overrides import read_toml
+from miiii_search.config.overrides import read_config_file
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.metrics import Metrics, digest
-from miiii_search.experiment.record import Floats, Record, snapshots_in, spectra_from_npz
+from miiii_search.experiment.metrics import Metrics, hash_weights
+from miiii_search.experiment.record import Floats, Record, find_snapshots, spectra_from_npz
 from miiii_search.runs.output_folder import current
 from miiii_search.study.export import KIND, Configuration, read_configuration
 from miiii_search.study.hints import file_argument, hint
@@ -46,7 +46,7 @@ def has_run(folder: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        tree = read_toml(path)
+        tree = read_config_file(path)
     except MiiiiSearchError:
         return False
     provenance = tree.get("provenance")
@@ -99,7 +99,7 @@ def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
         folder.resolve().name,
         read_configuration(current(folder, CONFIG)),
         lambda name: path.read_bytes() if (path := current(folder, name)).is_file() else None,
-        snapshots_in(current(folder, SNAPSHOTS)),
+        find_snapshots(current(folder, SNAPSHOTS)),
         folder,
     )
 
@@ -140,6 +140,6 @@ def assemble(
     record = use(RECORD, read_record)
     spectra = (record and use(f"the spectra in {RECORD}", read_spectra)) or {}
     weights = use(WEIGHTS, read_weights)
-    if weights and metrics and digest(weights) != metrics.weights_sha256:
+    if weights and metrics and hash_weights(weights) != metrics.weights_sha256:
         problems.append(f"{WEIGHTS} of {name} are not the weights that its metrics were measured with")
     return TrainedRun(name, experiment, hyperparameters, metrics, record, spectra, weights, folder, snapshots), problems

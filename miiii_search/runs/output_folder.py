@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.record import SNAPSHOT_NAME
+from miiii_search.experiment.record import SNAPSHOT_FILE
 
 LOCK = ".miiii-search.lock"
 """Locked by the process that writes the folder; the operating system unlocks it when that process ends."""
@@ -163,7 +163,7 @@ def _remove_snapshots(old: Path, new: Path) -> None:
         old.unlink()
         return
     for path in old.iterdir():
-        if SNAPSHOT_NAME.fullmatch(path.name):
+        if SNAPSHOT_FILE.fullmatch(path.name):
             path.unlink()
         else:
             new.mkdir(exist_ok=True)

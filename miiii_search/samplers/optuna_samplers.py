@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.overrides import to_tree
-from miiii_search.config.study_spec import Identity, Point, StudySpec, identity
+from miiii_search.config.study_spec import Point, PointKey, StudySpec, point_key
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import PAUSED_KEY, SPEC_KEY
@@ -62,7 +62,7 @@ class PointSampler:
         self._attributes: dict[str, Any] = {}
         self._random = random.Random(seed)
 
-    def sample(self, spec: StudySpec, trials: Sequence[FrozenTrial], visited: Collection[Identity]) -> Point:
+    def sample(self, spec: StudySpec, trials: Sequence[FrozenTrial], visited: Collection[PointKey]) -> Point:
         """A point whose `identity` is not among those visited, drawn in the light of the trials.
 
         The sampler is asked on a copy of the study in memory, so that a point that is refused leaves no row.
@@ -81,7 +81,7 @@ class PointSampler:
             if _is_new(spec, point, visited):
                 return point
         if spec.is_finite:
-            return self._random.choice([point for point in spec.points() if identity(point) not in visited])
+            return self._random.choice([point for point in spec.points() if point_key(point) not in visited])
         fallback = optuna.create_study(sampler=optuna.samplers.RandomSampler(self._random.randrange(2**31)))
         for _ in range(LAST_REDRAWS):
             point = dict(fallback.ask(space).params)
@@ -118,7 +118,7 @@ class TrialSampler:
         return None
 
     def _sample(self, trials: list[FrozenTrial]) -> Point:
-        return self._sampler.sample(self._study.spec, trials, {identity(trial.params) for trial in trials})
+        return self._sampler.sample(self._study.spec, trials, {point_key(trial.params) for trial in trials})
 
     def _insert(self, point: Point, worker: str, seconds: float, expected: int) -> Lease | None:
         """Writes the trial if the study still has the spec and as many trials as the sampler saw."""
@@ -139,9 +139,9 @@ class TrialSampler:
             return lease
 
 
-def _is_new(spec: StudySpec, point: Point, visited: Collection[Identity]) -> bool:
+def _is_new(spec: StudySpec, point: Point, visited: Collection[PointKey]) -> bool:
     """Whether a point can be trained, as not every one between valid bounds can, and no trial has it."""
-    if identity(point) in visited:
+    if point_key(point) in visited:
         return False
     try:
         spec.run(point, 0)

@@ -138,7 +138,7 @@ def kept_epochs(experiment: Experiment, solved_epoch: int | None) -> list[int]:
 
 def find_solved_epoch(experiment: Experiment, record: Record) -> int | None:
     """The first epoch of the evaluations in a row that solve a run, given all of them; None if there are none."""
-    reached = record.validation_accuracy[:, np.asarray(experiment.scored)] > experiment.accuracy_at_target
+    reached = record.validation_accuracy[:, np.asarray(experiment.scored)] > experiment.accuracy_threshold
     streak = 0
     for epoch, solved in zip(record.epoch.tolist(), np.all(reached, axis=1).tolist(), strict=True):
         streak = streak + 1 if solved else 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from miiii_search.config.study_spec import StudySpec, identity, rungs
+from miiii_search.config.study_spec import StudySpec, point_key, rungs
 from miiii_search.samplers.gaussian_process import coordinates, rank
 from miiii_search.samplers.grid_ei import COMPILED
 from miiii_search.samplers.optuna_samplers import PointSampler
@@ -31,18 +31,18 @@ class OptunaOrder:
         self._spec = spec
         self._space = distributions(spec)
         self._curves = curves
-        self._identities = [identity(curve.point) for curve in curves]
+        self._identities = [point_key(curve.point) for curve in curves]
         self._places = {name: k for k, name in enumerate(self._identities)}
         if len(self._places) < len(curves):
             raise ValueError("a sampler visits each configuration once, but some have several curves")
-        self._grid = frozenset(identity(point) for point in spec.points())
+        self._grid = frozenset(point_key(point) for point in spec.points())
         self._taken: list[int] = []
 
     def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         """What it draws, knowing all that has started; points without a curve count as visited."""
         trials = [self._trial(k, ended.get(k)) for k in self._taken]
         visited = self._grid.difference(self._identities[k] for k in waiting)
-        k = self._places[identity(self._sampler.sample(self._spec, trials, visited))]
+        k = self._places[point_key(self._sampler.sample(self._spec, trials, visited))]
         self._taken.append(k)
         return k
 

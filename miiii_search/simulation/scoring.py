@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
-from miiii_search.config.study_spec import Identity, StudySpec, identity
+from miiii_search.config.study_spec import PointKey, StudySpec, point_key
 from miiii_search.simulation.curves import Curve, CurveSet
 from miiii_search.simulation.pruner_variants import PrunerVariant
 from miiii_search.simulation.replay import ReplayedRun, replay
@@ -116,9 +116,9 @@ def summarize(scores: Sequence[Score]) -> Summary:
 
 def draw_studies(curves: CurveSet, n: int, seed: int = 0) -> list[list[Curve]]:
     """`n` studies as they might have been: of every configuration one seed, in a shuffled order."""
-    by_point: dict[Identity, list[Curve]] = {}
+    by_point: dict[PointKey, list[Curve]] = {}
     for curve in curves.curves:
-        by_point.setdefault(identity(curve.point), []).append(curve)
+        by_point.setdefault(point_key(curve.point), []).append(curve)
     generator, drawn = random.Random(seed), []
     for _ in range(n):
         one = [generator.choice(seeds) for seeds in by_point.values()]

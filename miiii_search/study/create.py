@@ -8,7 +8,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.config.overrides import difference
+from miiii_search.config.overrides import describe_differences
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import (
     DuplicateStudyError,
@@ -54,7 +54,7 @@ def create_study(
     while (created := _create_study(database, name, spec, artifact_store_url, again)) is None:
         pass  # somebody deleted it between two of our transactions
     study_id, stored = created
-    if stored != spec and (differences := difference(stored, spec)):
+    if stored != spec and (differences := describe_differences(stored, spec)):
         raise DuplicateStudyError(
             f"study `{name}` exists with another spec: {'; '.join(differences)}; "
             "choose another --study, or leave the options out to go on with what it has"
@@ -99,7 +99,7 @@ def _create_study(
             ):
                 raise MiiiiSearchError(f"study `{name}` was not created by miiii-search; choose another name")
             _describe_study(connection, study_id, spec, artifact_store_url)
-            queue = spec.queue() if spec.is_queue else [(point, 0) for point in spec.first]
+            queue = spec.queue() if spec.is_grid_search else [(point, 0) for point in spec.first]
             if queue:
                 insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
             deleted_studies.clear_deletion(connection, name)

@@ -13,7 +13,7 @@ from typing import Any
 import tomli_w
 from optuna.trial import FrozenTrial
 
-from miiii_search.config.overrides import read_toml, to_tree, validate
+from miiii_search.config.overrides import read_config_file, to_tree, validate
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -123,7 +123,7 @@ def read_configuration(path: Path) -> Configuration:
 
     Raises `MiiiiSearchError` if the file is not a configuration of ours, is of a newer format, or is not valid.
     """
-    tree = read_toml(path)
+    tree = read_config_file(path)
     if tree.get("kind") != KIND:
         raise MiiiiSearchError(
             f'{path} is not a configuration of miiii-search (its first key must be kind = "{KIND}"); '

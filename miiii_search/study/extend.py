@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
 from optuna.trial import TrialState
 
-from miiii_search.config.overrides import difference, to_tree, with_settings
+from miiii_search.config.overrides import apply_settings, describe_differences, to_tree
 from miiii_search.config.study_spec import Point, Range, Replicates, StudySpec
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
@@ -51,13 +51,13 @@ def extend(study: Study, settings: Sequence[str]) -> ExtensionResult:
         study.lock(connection)
         found = study_attrs.read(connection, study.study_id, SPEC_KEY, SELECTED_KEY)
         stored = parse_spec(found[SPEC_KEY])
-        wanted = with_settings(StudySpec, to_tree(stored), settings)
+        wanted = apply_settings(StudySpec, to_tree(stored), settings)
         n_trials = count_trials(connection, study.study_id)
         _check(stored, wanted, max(expected_trials(stored, found.get(SELECTED_KEY), n_trials), n_trials))
         changed, queued = stored != wanted, 0
         if changed:
             missing, trials = list[tuple[Point, int]](), wanted.budget.trials
-            if wanted.is_queue:
+            if wanted.is_grid_search:
                 missing = without_known(wanted.order(), read_points(connection, study.study_id))
             points = missing if trials is None else missing[: max(trials - n_trials, 0)]
             _rewrite_distributions(connection, study.study_id, stored, wanted)
@@ -77,8 +77,8 @@ def _check(stored: StudySpec, wanted: StudySpec, has: int) -> None:
     """Raises `MiiiiSearchError` if the wanted spec does more than to add to a study that has, or will have,
     so many trials.
     """
-    may_change = (*EXTENDED, "sampler") if stored.is_queue and wanted.is_queue else EXTENDED
-    others = [phrase for phrase in difference(stored, wanted) if not phrase.startswith(may_change)]
+    may_change = (*EXTENDED, "sampler") if stored.is_grid_search and wanted.is_grid_search else EXTENDED
+    others = [phrase for phrase in describe_differences(stored, wanted) if not phrase.startswith(may_change)]
     if others:
         raise MiiiiSearchError(
             f"extend adds to {', '.join(may_change)} only, but {others[0]}: create another study for that"
@@ -138,7 +138,7 @@ def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: i
     """Raises `MiiiiSearchError` if trials were asked for, and none came of it."""
     if not _asks_for_trials(stored, wanted) or queued or wanted.n_trials > n_trials:
         return
-    if not wanted.is_queue and stored.space != wanted.space:
+    if not wanted.is_grid_search and stored.space != wanted.space:
         return
     if wanted.replicates.top is not None and stored.replicates != wanted.replicates and wanted.budget.trials is None:
         return  # whose they are, and whether they are new, is seen later

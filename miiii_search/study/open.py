@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from miiii_search.config.study_spec import StudySpec, nearest
+from miiii_search.config.study_spec import StudySpec, suggest
 from miiii_search.errors import (
     MiiiiSearchError,
     StudyNotFoundError,
@@ -49,7 +49,7 @@ def open_study(database: Database, name: str | None) -> Study:
     if name not in names:
         check_not_deleted(database, name)
         create = hint("create", f"--study={name}", database=database)
-        close = nearest(name, names) if names else f"; there is none yet, create it with {create}"
+        close = suggest(name, names) if names else f"; there is none yet, create it with {create}"
         raise StudyNotFoundError(f"there is no study `{name}` in {database}{close}")
     try:
         study_id = database.optuna.get_study_id_from_name(name)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
 
-from miiii_search.config.study_spec import Point, Value, identity
+from miiii_search.config.study_spec import Point, Value, point_key
 from miiii_search.storage import schema
 from miiii_search.study.trials import REPLICATE_KEY
 
@@ -48,5 +48,5 @@ def _value(row: sa.Row[tuple[object, ...]]) -> Value:
 
 def without_known(wanted: list[tuple[Point, int]], known: dict[int, tuple[Point, int]]) -> list[tuple[Point, int]]:
     """What is wanted and no trial has, in its order."""
-    visited = {(identity(point), replicate) for point, replicate in known.values()}
-    return [(point, replicate) for point, replicate in wanted if (identity(point), replicate) not in visited]
+    visited = {(point_key(point), replicate) for point, replicate in known.values()}
+    return [(point, replicate) for point, replicate in wanted if (point_key(point), replicate) not in visited]

@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Identity, identity
+from miiii_search.config.study_spec import PointKey, point_key
 from miiii_search.study.finished_trials import FinishedTrial
 
 MEDIAN, WORST = "median", "worst"
@@ -82,9 +82,9 @@ def rank_configurations(trials: Iterable[FinishedTrial], seeds: int, by: str = M
 
     Ties go by the other of the two, then by the mean objective, then by the number of the first trial.
     """
-    by_point: dict[Identity, list[FinishedTrial]] = {}
+    by_point: dict[PointKey, list[FinishedTrial]] = {}
     for trial in trials:
-        by_point.setdefault(identity(trial.params), []).append(trial)
+        by_point.setdefault(point_key(trial.params), []).append(trial)
     found = [
         SeedStats(dict(runs[0].params), max(seeds, len(runs)), tuple(sorted(runs, key=_by_epochs)))
         for runs in by_point.values()

@@ -9,7 +9,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.record import snapshots_in
+from miiii_search.experiment.record import find_snapshots
 from miiii_search.files import write_file
 from miiii_search.study.study import Study
 
@@ -65,14 +65,14 @@ def read_snapshots(folder: Path, study: Study, trial: FrozenTrial) -> tuple[dict
         check_database(folder, study)
     except MiiiiSearchError as error:
         return {}, [str(error)]
-    if found := snapshots_in(trial_folder(folder, study, trial.number)):
+    if found := find_snapshots(trial_folder(folder, study, trial.number)):
         return found, []
     for origin, exported_at in study.origins:
         if trial.datetime_complete is not None and trial.datetime_complete.timestamp() <= exported_at:
             for path in folder.glob(f"*-{origin[:ID_DIGITS]}"):
-                if found := snapshots_in(path / f"trial-{trial.number}"):
+                if found := find_snapshots(path / f"trial-{trial.number}"):
                     return found, []
-    if snapshots_in(folder / f"trial-{trial.number}"):
+    if find_snapshots(folder / f"trial-{trial.number}"):
         place = trial_folder(folder, study, trial.number)
         return {}, [
             f"{folder / place.name} was written by an older version, which does not say of which study: if it is "

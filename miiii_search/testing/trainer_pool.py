@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from miiii_search.training.program import ProgramKey
-from miiii_search.training.trainer import Run
+from miiii_search.training.trainer import RunRequest
 from miiii_search.training.trainer_pool import TrainerPool
 
 LaneT = TypeVar("LaneT")
@@ -27,12 +27,12 @@ class FakeTrainerPool(TrainerPool, Generic[LaneT]):
     def keys(self) -> list[ProgramKey]:
         return list(self._known)
 
-    def admit(self, runs: Sequence[Run]) -> None:
+    def admit(self, runs: Sequence[RunRequest]) -> None:
         for run in runs:
             self._known[ProgramKey.of(run.experiment, run.hyperparameters)] = None
             self.start_run(run)
 
-    def start_run(self, run: Run) -> None:
+    def start_run(self, run: RunRequest) -> None:
         """A run gets a lane."""
         raise NotImplementedError
 

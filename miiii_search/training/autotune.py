@@ -11,7 +11,7 @@ import jax
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.device import cores, is_out_of_memory
-from miiii_search.training.lane_state import WIDTHS
+from miiii_search.training.lane_state import LANE_WIDTHS
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import LaneState, Program
 
@@ -67,10 +67,10 @@ def measure(program: Program, experiment: Experiment, hyperparameters: Hyperpara
     """Trains more and more lanes for a moment each."""
     program.compile_all()
     if jax.default_backend() == "cpu":
-        for lanes in sorted({1, *(w for w in WIDTHS if w < cores()), cores()}):
+        for lanes in sorted({1, *(w for w in LANE_WIDTHS if w < cores()), cores()}):
             yield _beside_each_other(program, experiment, hyperparameters, lanes)
     else:
-        for lanes in (w for w in WIDTHS if w <= LARGEST and w.bit_count() == 1):
+        for lanes in (w for w in LANE_WIDTHS if w <= LARGEST and w.bit_count() == 1):
             yield _batched(program, experiment, hyperparameters, lanes)
 
 
@@ -95,10 +95,10 @@ def _batched(program: Program, experiment: Experiment, hyperparameters: Hyperpar
     batch = Lanes(program.key, batched=True, program=program)
     for seed in range(lanes):
         batch.admit(experiment.model_copy(update={"seed": seed}), hyperparameters)
-    batch.start(1)
+    batch.train_async(1)
     evaluations, start = 0, time.monotonic()
     while time.monotonic() - start < MEASURE_SECONDS:
-        rows = batch.start(1)
+        rows = batch.train_async(1)
         evaluations += sum(rows.evaluations(lane) for lane in range(lanes))
     seconds = time.monotonic() - start
     speed = evaluations * experiment.evaluation_interval / seconds

@@ -18,7 +18,7 @@ import numpy as np
 
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.lanes import Snapshot
+from miiii_search.training.lanes import Arrays
 
 FORMAT = b"miiii-search checkpoint 1\n"
 
@@ -34,7 +34,7 @@ class Checkpoint:
     experiment: Experiment
     hyperparameters: Hyperparameters
     epoch: int
-    snapshot: Snapshot
+    state: Arrays
     record: Record
     spectra: Mapping[int, Floats]
     """By epoch, see `Look`."""
@@ -55,7 +55,7 @@ class Checkpoint:
         }
         arrays = {
             "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
-            **{f"state/{name}": array for name, array in self.snapshot.items()},
+            **{f"state/{name}": array for name, array in self.state.items()},
             **{f"record/{f.name}": getattr(self.record, f.name) for f in fields(Record)},
             **{f"spectrum/{epoch}": spectrum for epoch, spectrum in self.spectra.items()},
         }
@@ -80,7 +80,7 @@ class Checkpoint:
                 experiment=Experiment(**about["experiment"]),
                 hyperparameters=Hyperparameters(**about["hyperparameters"]),
                 epoch=int(about["epoch"]),
-                snapshot=_under("state/", arrays),
+                state=_under("state/", arrays),
                 record=Record(**_under("record/", arrays)),
                 spectra={int(epoch): spectrum for epoch, spectrum in _under("spectrum/", arrays).items()},
                 origin=dict(about["origin"]),

@@ -11,7 +11,7 @@ from miiii_search.training.program import MAX_EVALUATIONS
 CHUNK_SECONDS = 1.0
 
 
-class Pace:
+class ChunkSizer:
     """Chooses the evaluations of the next chunk from how long the last ones took."""
 
     def __init__(self) -> None:

@@ -21,12 +21,12 @@ PartitionSpec: Any = jax.sharding.PartitionSpec
 _abstract: Any = jax.ShapeDtypeStruct
 Array = jax.Array
 
-WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+LANE_WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """The widths of batched programs: steps, so that growing costs few compilations and wastes few lanes."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """Where a run stands."""
 
     epoch: int
@@ -40,7 +40,7 @@ class Progress:
 def width_for(lanes: int, devices: int = 1) -> int:
     """The narrowest program that holds so many lanes, as many on each device; beyond the steps, a multiple."""
     on_each = -(-lanes // devices)
-    return devices * next((w for w in WIDTHS if w >= on_each), -(-on_each // WIDTHS[-1]) * WIDTHS[-1])
+    return devices * next((w for w in LANE_WIDTHS if w >= on_each), -(-on_each // LANE_WIDTHS[-1]) * LANE_WIDTHS[-1])
 
 
 def scalars_of(program: Program, state: LaneState) -> dict[str, Array]:
@@ -53,8 +53,8 @@ def scalars_of(program: Program, state: LaneState) -> dict[str, Array]:
     }
 
 
-def progress_of(scalars: dict[str, Any]) -> Progress:
-    return Progress(
+def progress_of(scalars: dict[str, Any]) -> RunProgress:
+    return RunProgress(
         epoch=int(scalars["epoch"]),
         solved_epoch=int(scalars["solved_epoch"]) or None,
         failed_epoch=int(scalars["failed_epoch"]) or None,
@@ -62,7 +62,7 @@ def progress_of(scalars: dict[str, Any]) -> Progress:
     )
 
 
-class Rows:
+class PendingRecords:
     """What lanes recorded in one chunk, on its way from the device."""
 
     def __init__(self, of_lanes: dict[int, tuple[dict[str, Array], int, int | None]]) -> None:
@@ -93,7 +93,7 @@ def _size(program: Any, lanes: int) -> int | None:
     return int(size + memory.temp_size_in_bytes) // lanes
 
 
-Trained = tuple[dict[int, Progress], Rows]
+Trained = tuple[dict[int, RunProgress], PendingRecords]
 
 
 class SequentialLanes:
@@ -110,7 +110,7 @@ class SequentialLanes:
     def bytes_per_lane(self) -> int | None:
         return _size(self._program.compiled, 1)
 
-    def grows(self, lanes: int) -> bool:
+    def needs_wider_program(self, lanes: int) -> bool:
         return False
 
     def put(self, lane: int, state: LaneState) -> None:
@@ -126,13 +126,13 @@ class SequentialLanes:
         self._states = {}
 
     def train(self, lanes: list[int], evaluations: int) -> Trained:
-        progress: dict[int, Progress] = {}
+        progress: dict[int, RunProgress] = {}
         of_lanes: dict[int, tuple[dict[str, Array], int, int | None]] = {}
         for lane in lanes:
             self._states[lane], rows, done = self._program.train(self._states[lane], evaluations)
             progress[lane] = progress_of(jax.device_get(scalars_of(self._program, self._states[lane])))
             of_lanes[lane] = (rows, int(done), None)
-        return progress, Rows(of_lanes)
+        return progress, PendingRecords(of_lanes)
 
 
 class VmappedLanes:
@@ -161,7 +161,7 @@ class VmappedLanes:
         width = self._width if self._width in compiled else min(compiled, default=0)
         return _size(compiled[width], width // self._mesh.size) if width else None
 
-    def grows(self, lanes: int) -> bool:
+    def needs_wider_program(self, lanes: int) -> bool:
         return 0 < self._width < self._width_for(lanes)
 
     def put(self, lane: int, state: LaneState) -> None:
@@ -258,7 +258,7 @@ class VmappedLanes:
 
     def train(self, lanes: list[int], evaluations: int) -> Trained:
         if not lanes:
-            return {}, Rows({})
+            return {}, PendingRecords({})
         self._shrink(lanes)
         program = self.programs[self._width].result()
         self._states, rows, done = program(self._states, jnp.int32(evaluations), self._data)
@@ -267,7 +267,7 @@ class VmappedLanes:
         # Not the whole buffer, of which a chunk fills little; in steps, since each length is a program.
         written = 1 << (int(done.max()) - 1).bit_length() if done.max() > 1 else 1
         rows = {name: array[:, :written] for name, array in rows.items()}
-        return progress, Rows({lane: (rows, int(done[lane]), lane) for lane in lanes})
+        return progress, PendingRecords({lane: (rows, int(done[lane]), lane) for lane in lanes})
 
     @cached_property
     def _scalars(self) -> Any:

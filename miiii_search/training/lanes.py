@@ -11,11 +11,18 @@ import numpy as np
 
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.lane_state import Progress, Rows, SequentialLanes, VmappedLanes, progress_of, scalars_of
+from miiii_search.training.lane_state import (
+    PendingRecords,
+    RunProgress,
+    SequentialLanes,
+    VmappedLanes,
+    progress_of,
+    scalars_of,
+)
 from miiii_search.training.numerics import pinned
 from miiii_search.training.program import MAX_EVALUATIONS, LaneState, Program, ProgramKey
 
-Snapshot = dict[str, np.ndarray[Any, Any]]
+Arrays = dict[str, np.ndarray[Any, Any]]
 """A lane's state on the host: name → array. What a checkpoint holds."""
 
 
@@ -43,7 +50,7 @@ class Lanes:
         batched = jax.default_backend() != "cpu" if batched is None else batched
         self._store: SequentialLanes | VmappedLanes
         self._store = VmappedLanes(self.program, devices or jax.devices()) if batched else SequentialLanes(self.program)
-        self._progress: dict[int, Progress] = {}
+        self._progress: dict[int, RunProgress] = {}
 
     def __len__(self) -> int:
         """The lanes in use."""
@@ -53,22 +60,22 @@ class Lanes:
         """Compiles what so many lanes need, in a thread of its own; True once it is there."""
         return self._store.prepare(lanes, wait)
 
-    def grows(self, lanes: int) -> bool:
+    def needs_wider_program(self, lanes: int) -> bool:
         """Whether so many lanes need a wider program than the one that trains now, and so more memory."""
-        return self._store.grows(lanes)
+        return self._store.needs_wider_program(lanes)
 
     @pinned
-    def admit(self, experiment: Experiment, hyperparameters: Hyperparameters, snapshot: Snapshot | None = None) -> int:
+    def admit(self, experiment: Experiment, hyperparameters: Hyperparameters, state: Arrays | None = None) -> int:
         """Gives a run a lane, from its first epoch or from a snapshot, and returns the lane's index.
 
         Raises `ValueError` if the run needs another program, or if the snapshot is not one of this shape.
         """
-        state = self.program.init(experiment, hyperparameters)
-        if snapshot is not None:
-            state = _restore(state, snapshot)
+        lane_state = self.program.init(experiment, hyperparameters)
+        if state is not None:
+            lane_state = _restore(lane_state, state)
         lane = next(k for k in range(len(self) + 1) if k not in self._progress)
-        self._store.put(lane, state)
-        self._progress[lane] = progress_of(jax.device_get(scalars_of(self.program, state)))
+        self._store.put(lane, lane_state)
+        self._progress[lane] = progress_of(jax.device_get(scalars_of(self.program, lane_state)))
         return lane
 
     def train(self, evaluations: int) -> dict[int, Record]:
@@ -76,11 +83,11 @@ class Lanes:
 
         Returns what each lane recorded.
         """
-        rows = self.start(evaluations)
+        rows = self.train_async(evaluations)
         return {lane: rows.record(lane) for lane in self._progress}
 
     @pinned
-    def start(self, evaluations: int) -> Rows:
+    def train_async(self, evaluations: int) -> PendingRecords:
         """`train`, but what was recorded is still on its way to the host when this returns."""
         if not 1 <= evaluations <= MAX_EVALUATIONS:
             raise ValueError(f"evaluations must be between 1 and {MAX_EVALUATIONS}, but is {evaluations}")
@@ -89,17 +96,17 @@ class Lanes:
         self._progress |= progress
         return rows
 
-    def progress(self, lane: int) -> Progress:
+    def progress(self, lane: int) -> RunProgress:
         """Where the run in this lane stands."""
         return self._progress[lane]
 
     @pinned
-    def final(self, lane: int) -> dict[str, Floats]:
+    def final_metrics(self, lane: int) -> dict[str, Floats]:
         """`train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` of each task, without dropout.
 
         The test split is touched once, when the run has ended.
         """
-        final: dict[str, Floats] = jax.device_get(self.program.final(self._store.get(lane)))
+        final: dict[str, Floats] = jax.device_get(self.program.final_metrics(self._store.get(lane)))
         return final
 
     @pinned
@@ -108,12 +115,12 @@ class Lanes:
         return np.asarray(self.program.spectrum(self._store.get(lane)))
 
     @pinned
-    def weights(self, lane: int) -> Snapshot:
+    def weights(self, lane: int) -> Arrays:
         """The weights of the run in this lane, by name."""
         return {name: np.asarray(array) for name, array in self._store.get(lane).weights.items()}
 
     @pinned
-    def snapshot(self, lane: int) -> Snapshot:
+    def state(self, lane: int) -> Arrays:
         """Everything that `admit` needs to go on from here, exactly."""
         leaves, _ = jax.tree_util.tree_flatten_with_path(self._store.get(lane))
         return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
@@ -135,18 +142,17 @@ class Lanes:
         self._store.clear()
 
 
-def _restore(state: LaneState, snapshot: Snapshot) -> LaneState:
+def _restore(state: LaneState, snapshot: Arrays) -> LaneState:
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
     restored = []
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name not in snapshot:
-            raise ValueError(f"the snapshot lacks {name}")
+            raise ValueError(f"the state lacks {name}")
         array = snapshot[name]
         if array.shape != leaf.shape or array.dtype != leaf.dtype:
             raise ValueError(
-                f"{name} of the snapshot must be {leaf.dtype}{list(leaf.shape)}, but is "
-                f"{array.dtype}{list(array.shape)}"
+                f"{name} of the state must be {leaf.dtype}{list(leaf.shape)}, but is {array.dtype}{list(array.shape)}"
             )
         restored.append(jnp.asarray(array))
     whole: LaneState = jax.tree_util.tree_unflatten(structure, restored)

@@ -146,7 +146,7 @@ def _public_code_weights(p: int, d_model: int, n_heads: int, moduli: tuple[int, 
     }
 
 
-def with_weights(weights: dict[str, Array]) -> Transformer:
+def transformer_from_weights(weights: dict[str, Array]) -> Transformer:
     """The network that has these weights; all its sizes are read off them."""
     n_tokens, d_model = weights["token_embedding"].shape
     n_heads, n_logits = weights["query"].shape[1], weights["unembedding"].shape[1]

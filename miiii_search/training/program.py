@@ -18,7 +18,7 @@ import optax
 from miiii_search.experiment import tasks
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.loss import evaluate, task_weights, weighted_loss
-from miiii_search.training.model import initial_weights, make_dropout, with_weights
+from miiii_search.training.model import initial_weights, make_dropout, transformer_from_weights
 from miiii_search.training.numerics import pinned
 from miiii_search.training.optimizer import make_optimizer
 
@@ -139,7 +139,7 @@ class Program:
         return trained
 
     @pinned
-    def final(self, state: LaneState) -> dict[str, Array]:
+    def final_metrics(self, state: LaneState) -> dict[str, Array]:
         """Loss and accuracy of each task on the training and test splits, for a run that has ended."""
         self._make("_final")
         final: dict[str, Array] = self._final(state.weights, self.data)
@@ -240,7 +240,7 @@ class Program:
 
         def spectrum(weights: Weights, digits: Array) -> Array:
             with self._precision():
-                neurons = with_weights(weights)(digits)["neurons"]  # [4d, p²]
+                neurons = transformer_from_weights(weights)(digits)["neurons"]  # [4d, p²]
             return jnp.abs(jnp.fft.rfft2(neurons.reshape(-1, p, p))).mean(0)
 
         compiled = jax.jit(spectrum).lower(self.abstract_state.weights, digits).compile()
@@ -248,7 +248,7 @@ class Program:
 
     def _evaluate(self, weights: Weights, x: Array, y: Array) -> tuple[Array, Array]:
         with self._precision():
-            logits = with_weights(weights)(x)["logits"]
+            logits = transformer_from_weights(weights)(x)["logits"]
         return evaluate(logits, y, self.moduli)
 
     def train_lane(self, state: LaneState, evaluations: Array, data: Any) -> Chunk:
@@ -301,7 +301,7 @@ class Program:
 
         def loss(weights: Weights) -> tuple[Array, tuple[Array, Array]]:
             with self._precision():
-                logits = with_weights(weights)(x, dropout)["logits"]
+                logits = transformer_from_weights(weights)(x, dropout)["logits"]
             return weighted_loss(logits, y, weights_of_tasks, self.moduli)
 
         (total, (losses, accuracies)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
@@ -322,7 +322,7 @@ class Program:
         """The knobs as they are at an epoch."""
         left = {
             name: optax.linear_schedule(1.0, fall.share, fall.end - fall.start, fall.start)(epoch)
-            for name, fall in self.key.experiment.annealing.falls.items()
+            for name, fall in self.key.experiment.annealing.decays.items()
         }
         return replace(knobs, **{name: getattr(knobs, name) * share for name, share in left.items()})
 
@@ -337,7 +337,7 @@ class Program:
         Enough evaluations in a row with every scored task at the target solve it.
         """
         experiment = self.key.experiment
-        at_target = row["validation_accuracy"] > experiment.accuracy_at_target
+        at_target = row["validation_accuracy"] > experiment.accuracy_threshold
         streak = jnp.where(jnp.all(at_target | ~jnp.asarray(self.scored)), state.streak + 1, 0)
         first = state.epoch - (experiment.solved_evaluations - 1) * experiment.evaluation_interval
         solved = (state.solved_epoch == 0) & (streak >= experiment.solved_evaluations)

@@ -14,33 +14,33 @@ from dataclasses import dataclass, field
 
 import jax
 
-from miiii_search.experiment.record import Floats, Record, WeightSnapshot, next_look
+from miiii_search.experiment.record import Floats, Record, WeightSnapshot, next_snapshot_epoch
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.chunk_size import Pace
+from miiii_search.training.chunk_size import ChunkSizer
 from miiii_search.training.device import is_out_of_memory
-from miiii_search.training.lane_state import Progress, Rows
-from miiii_search.training.lanes import Lanes, Snapshot
+from miiii_search.training.lane_state import PendingRecords, RunProgress
+from miiii_search.training.lanes import Arrays, Lanes
 
 
 @dataclass(frozen=True)
 class FinalState:
     """What a run came to: `Lanes.final` and `Lanes.weights`, both empty if it failed."""
 
-    final: dict[str, Floats]
-    weights: Snapshot
+    final_metrics: dict[str, Floats]
+    weights: Arrays
 
 
 @dataclass(frozen=True)
-class Update:
+class RunUpdate:
     """What became of one run in one chunk."""
 
     run: int
-    progress: Progress
+    progress: RunProgress
     epochs_per_second: float
-    end: FinalState | None
+    final_state: FinalState | None
     """Of a run that has ended, or was stopped: nothing more will come of it."""
-    look: WeightSnapshot | None
-    _rows: Rows
+    weight_snapshot: WeightSnapshot | None
+    _rows: PendingRecords
     _lane: int
 
     def record(self) -> Record:
@@ -49,7 +49,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ChunkTiming:
     """When lanes were trained: for timelines. Seconds of `time.monotonic`."""
 
     start: float
@@ -58,26 +58,26 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Saved:
+class RunSaved:
     """All that one run is at one moment; every update up to it was posted before."""
 
     run: int
     epoch: int
-    snapshot: Snapshot
+    state: Arrays
 
 
 @dataclass(frozen=True)
-class Suspended:
-    """A run that gave up its lane when told to; what it was then was posted as `Saved` before, if it had begun."""
+class RunSuspended:
+    """A run that gave up its lane when told to; what it was then was posted as `RunSaved` before, if it had begun."""
 
     run: int
 
 
 @dataclass(frozen=True)
-class OutOfMemory:
+class RunsOutOfMemory:
     """Runs that their device could not hold: nothing more will come of them.
 
-    Those whose state could still be read were posted as `Saved` just before.
+    Those whose state could still be read were posted as `RunSaved` just before.
     """
 
     runs: tuple[int, ...]
@@ -87,26 +87,26 @@ class OutOfMemory:
     """What the device said, in a line."""
 
 
-Posted = Update | Saved | Suspended | OutOfMemory | BaseException
+TrainerEvent = RunUpdate | RunSaved | RunSuspended | RunsOutOfMemory | BaseException
 """What a trainer posts: updates, snapshots, what was suspended or did not fit, or the error that ended it."""
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRequest:
     """What a trainer is to train, with a number of the caller's; from its first epoch, or from a snapshot."""
 
     number: int
     experiment: Experiment
     hyperparameters: Hyperparameters
-    snapshot: Snapshot | None = None
+    state: Arrays | None = None
 
 
 @dataclass
 class _Running:
-    run: Run
+    run: RunRequest
     lane: int
-    look_at: float
-    posted: int
+    next_snapshot: float
+    reported_epoch: int
     """The epoch of the last update."""
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -117,42 +117,42 @@ class _Running:
 
 @dataclass
 class _Inbox:
-    admit: list[Run] = field(default_factory=list)
+    admit: list[RunRequest] = field(default_factory=list)
     stop: set[int] = field(default_factory=set)
     suspend: set[int] = field(default_factory=set)
     drop: set[int] = field(default_factory=set)
 
 
 class Trainer:
-    """Trains the runs it is given, as lanes of one program, and posts an `Update` a run and chunk.
+    """Trains the runs it is given, as lanes of one program, and posts an `RunUpdate` a run and chunk.
 
     `gate` is held while a chunk is computed: where several trainers share a processor, it says how many
-    compute at once. `on_chunk` is told of every chunk. A `Saved` of every run is posted every `save_seconds`, and
+    compute at once. `on_chunk` is told of every chunk. A `RunSaved` of every run is posted every `save_seconds`, and
     at the end that `close` asks for. Only `join` waits.
     """
 
     def __init__(
         self,
         lanes: Lanes,
-        post: Callable[[Posted], None],
+        post: Callable[[TrainerEvent], None],
         semaphore: AbstractContextManager[object] | None = None,
-        on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        on_chunk: Callable[[ChunkTiming], None] = lambda chunk: None,
         save_seconds: float = math.inf,
     ) -> None:
         self._lanes = lanes
         self._post = post
         self._semaphore = semaphore or nullcontext()
         self._on_chunk = on_chunk
-        self._pace = Pace()
+        self._pace = ChunkSizer()
         self._save_seconds = save_seconds
         self._runs: list[_Running] = []
-        self._waiting: list[Run] = []
+        self._waiting: list[RunRequest] = []
         self._closed = threading.Event()
         self._messages: queue.SimpleQueue[Callable[[_Inbox], object]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="trainer", daemon=True)
         self._thread.start()
 
-    def admit(self, runs: Sequence[Run]) -> None:
+    def admit(self, runs: Sequence[RunRequest]) -> None:
         """Gives lanes to runs."""
         self._messages.put(lambda inbox: inbox.admit.extend(runs))
 
@@ -161,7 +161,7 @@ class Trainer:
         self._messages.put(lambda inbox: inbox.stop.add(run))
 
     def suspend(self, run: int) -> None:
-        """Saves a run and frees its lane; a `Suspended` is posted last. Does nothing if it has ended."""
+        """Saves a run and frees its lane; a `RunSuspended` is posted last. Does nothing if it has ended."""
         self._messages.put(lambda inbox: inbox.suspend.add(run))
 
     def drop(self, run: int) -> None:
@@ -210,14 +210,16 @@ class Trainer:
         # A wider program is compiled beside the lanes that run; those that need it wait.
         lanes = len(self._runs) + len(self._waiting)
         if self._waiting and self._lanes.prepare(lanes, wait=not self._runs):
-            if self._lanes.grows(lanes):
+            if self._lanes.needs_wider_program(lanes):
                 self._save_all()  # more may not fit, and what does not fit takes its neighbours with it
             while self._waiting:
                 run = self._waiting[0]
-                lane = self._lanes.admit(run.experiment, run.hyperparameters, run.snapshot)
+                lane = self._lanes.admit(run.experiment, run.hyperparameters, run.state)
                 epoch = self._lanes.progress(lane).epoch
-                look_at = next_look(run.experiment, epoch)
-                self._runs.append(_Running(Run(run.number, run.experiment, run.hyperparameters), lane, look_at, epoch))
+                next_snapshot = next_snapshot_epoch(run.experiment, epoch)
+                self._runs.append(
+                    _Running(RunRequest(run.number, run.experiment, run.hyperparameters), lane, next_snapshot, epoch)
+                )
                 self._waiting.pop(0)
 
     def _suspend(self, numbers: set[int]) -> None:
@@ -225,10 +227,10 @@ class Trainer:
             if self._save_seconds < math.inf:
                 self._save(running)
             self._release(running)
-            self._post(Suspended(running.number))
+            self._post(RunSuspended(running.number))
         for run in [run for run in self._waiting if run.number in numbers]:
             self._waiting.remove(run)
-            self._post(Suspended(run.number))
+            self._post(RunSuspended(run.number))
 
     def _train(self, stop: set[int]) -> None:
         # No further than to the next look of any lane.
@@ -238,8 +240,8 @@ class Trainer:
                 return
             start = time.monotonic()
             with self._pace.measure(evaluations):
-                rows = self._lanes.start(evaluations)
-            self._on_chunk(Chunk(start, time.monotonic(), len(self._runs)))
+                rows = self._lanes.train_async(evaluations)
+            self._on_chunk(ChunkTiming(start, time.monotonic(), len(self._runs)))
         for running in list(self._runs):
             self._post_update(running, rows, stopped=running.number in stop)
         for running in self._runs:
@@ -249,7 +251,7 @@ class Trainer:
     def _evaluations_ahead(self, running: _Running) -> int:
         """Until the run's next look, or its end; both are at an evaluation."""
         experiment = running.run.experiment
-        until = int(min(running.look_at, experiment.epochs))
+        until = int(min(running.next_snapshot, experiment.epochs))
         return (until - self._lanes.progress(running.lane).epoch) // experiment.evaluation_interval
 
     def _save_all(self) -> None:
@@ -260,36 +262,36 @@ class Trainer:
     def _save(self, running: _Running) -> None:
         progress, running.saved_at = self._lanes.progress(running.lane), time.monotonic()
         if progress.epoch and progress.failed_epoch is None:
-            self._post(Saved(running.number, progress.epoch, self._lanes.snapshot(running.lane)))
+            self._post(RunSaved(running.number, progress.epoch, self._lanes.state(running.lane)))
 
     def _give_up(self, reason: str) -> None:
         """Ends all runs, as far as possible at the last epoch of which everything was posted."""
         for running in self._runs:
             # What was being computed is lost: its memory had been given to the result.
             with contextlib.suppress(jax.errors.JaxRuntimeError, RuntimeError, MemoryError):
-                snapshot = self._lanes.snapshot(running.lane)
-                if 0 < running.posted == int(snapshot["epoch"]) and self._save_seconds < math.inf:
-                    self._post(Saved(running.number, running.posted, snapshot))
+                snapshot = self._lanes.state(running.lane)
+                if 0 < running.reported_epoch == int(snapshot["epoch"]) and self._save_seconds < math.inf:
+                    self._post(RunSaved(running.number, running.reported_epoch, snapshot))
         numbers = (*(running.number for running in self._runs), *(run.number for run in self._waiting))
         size = self._lanes.bytes_per_lane()
         self._runs, self._waiting = [], []
         self._lanes.clear()
         gc.collect()  # the error's frames refer to each other, and to what was on the device
-        self._post(OutOfMemory(numbers, size, reason))
+        self._post(RunsOutOfMemory(numbers, size, reason))
 
-    def _post_update(self, running: _Running, rows: Rows, stopped: bool) -> None:
+    def _post_update(self, running: _Running, rows: PendingRecords, stopped: bool) -> None:
         lane, experiment = running.lane, running.run.experiment
         progress, look, end = self._lanes.progress(lane), None, None
         over = progress.ended or stopped
         failed = progress.failed_epoch is not None
-        if (over or progress.epoch >= running.look_at) and not failed:
+        if (over or progress.epoch >= running.next_snapshot) and not failed:
             look = WeightSnapshot(progress.epoch, self._lanes.spectrum(lane), self._lanes.weights(lane))
-            running.look_at = next_look(experiment, progress.epoch)
+            running.next_snapshot = next_snapshot_epoch(experiment, progress.epoch)
         if over:
-            end = FinalState({} if failed else self._lanes.final(lane), look.weights if look else {})
+            end = FinalState({} if failed else self._lanes.final_metrics(lane), look.weights if look else {})
         speed = rows.evaluations(lane) * experiment.evaluation_interval / max(self._pace.seconds, 1e-9)
-        self._post(Update(running.number, progress, speed, end, look, rows, lane))
-        running.posted = progress.epoch
+        self._post(RunUpdate(running.number, progress, speed, end, look, rows, lane))
+        running.reported_epoch = progress.epoch
         if over:
             self._release(running)
 

@@ -13,7 +13,7 @@ from miiii_search.training.device import cores
 from miiii_search.training.fair_semaphore import FairSemaphore
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
-from miiii_search.training.trainer import Chunk, Posted, Run, Trainer
+from miiii_search.training.trainer import ChunkTiming, RunRequest, Trainer, TrainerEvent
 
 
 class TrainerPool:
@@ -26,11 +26,11 @@ class TrainerPool:
     def __init__(
         self,
         batched: bool | None = None,
-        on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        on_chunk: Callable[[ChunkTiming], None] = lambda chunk: None,
         save_seconds: float = math.inf,
     ) -> None:
         # Not a SimpleQueue, whose `get` may wait for ever where a signal comes as its timeout ends (CPython 3.11).
-        self.posted: queue.Queue[Posted] = queue.Queue()
+        self.events: queue.Queue[TrainerEvent] = queue.Queue()
         self._batched = jax.default_backend() != "cpu" if batched is None else batched
         self._on_chunk = on_chunk
         self._save_seconds = save_seconds
@@ -55,9 +55,9 @@ class TrainerPool:
             self._programs[key] = Program(key)
         return self._programs[key]
 
-    def admit(self, runs: Sequence[Run]) -> None:
+    def admit(self, runs: Sequence[RunRequest]) -> None:
         """Trains runs; those of one program are begun together."""
-        by_key: dict[ProgramKey, list[Run]] = {}
+        by_key: dict[ProgramKey, list[RunRequest]] = {}
         for run in runs:
             by_key.setdefault(ProgramKey.of(run.experiment, run.hyperparameters), []).append(run)
         for key, of_key in by_key.items():
@@ -100,4 +100,4 @@ class TrainerPool:
 
     def _trainer(self, key: ProgramKey) -> Trainer:
         lanes = Lanes(key, self._batched, self.program(key))
-        return Trainer(lanes, self.posted.put, self._semaphore, self._on_chunk, self._save_seconds)
+        return Trainer(lanes, self.events.put, self._semaphore, self._on_chunk, self._save_seconds)

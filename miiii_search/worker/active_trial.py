@@ -13,8 +13,8 @@ from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.study.objective import objective
 from miiii_search.training.checkpoint import Checkpoint
-from miiii_search.training.lane_state import Progress
-from miiii_search.training.trainer import FinalState, Saved, Update
+from miiii_search.training.lane_state import RunProgress
+from miiii_search.training.trainer import FinalState, RunSaved, RunUpdate
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 
 
@@ -37,7 +37,7 @@ class ActiveTrial:
     records: list[Record] = field(default_factory=list)
     spectra: dict[int, Floats] = field(default_factory=dict)
     """By epoch. Not the weights beside them: of a full worker those are gigabytes."""
-    progress: Progress = field(default_factory=lambda: Progress(0, None, None, ended=False))
+    progress: RunProgress = field(default_factory=lambda: RunProgress(0, None, None, ended=False))
     epochs_per_second: float = 0.0
     reports: dict[int, float] = field(default_factory=dict)
     """At rungs (epoch → accuracy), not written yet."""
@@ -90,13 +90,13 @@ class ActiveTrial:
         self.records = [Record.concatenate(self.records)]
         return self.records[0]
 
-    def checkpoint(self, saved: Saved, where: Mapping[str, Any]) -> Checkpoint:
+    def checkpoint(self, saved: RunSaved, where: Mapping[str, Any]) -> Checkpoint:
         """All that the trial is, as the pool saved it; `where` it was trained is told to whoever resumes it."""
         return Checkpoint(
             self.experiment,
             self.hyperparameters,
             saved.epoch,
-            saved.snapshot,
+            saved.state,
             self.record(),
             dict(self.spectra),
             {"epoch": saved.epoch, **where, "seconds": self.seconds, "resumed": self.resumed()},
@@ -106,15 +106,15 @@ class ActiveTrial:
         """Goes on from a checkpoint."""
         self.origin = checkpoint.origin
         self.spectra = dict(checkpoint.spectra)
-        self.progress = Progress(checkpoint.epoch, None, None, ended=False)
+        self.progress = RunProgress(checkpoint.epoch, None, None, ended=False)
         # Again: the worker that saved it may have died before it reported them.
         self._record(checkpoint.record)
 
-    def take(self, update: Update) -> None:
+    def take(self, update: RunUpdate) -> None:
         """Takes what was trained."""
-        self.progress, self.end, self.epochs_per_second = update.progress, update.end, update.epochs_per_second
-        if update.look is not None:
-            self.spectra[update.look.epoch] = update.look.spectrum
+        self.progress, self.end, self.epochs_per_second = update.progress, update.final_state, update.epochs_per_second
+        if update.weight_snapshot is not None:
+            self.spectra[update.weight_snapshot.epoch] = update.weight_snapshot.spectrum
         if self.progress.ended:  # by itself, before it could be given up
             self.pruned = None
         self._record(update.record())

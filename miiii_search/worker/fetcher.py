@@ -20,9 +20,9 @@ from miiii_search.study.study import Study
 from miiii_search.study.trials import describe_point, shape_of
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.device import is_out_of_memory
-from miiii_search.training.lane_state import WIDTHS
+from miiii_search.training.lane_state import LANE_WIDTHS
 from miiii_search.training.program import ProgramKey
-from miiii_search.training.trainer import OutOfMemory, Run
+from miiii_search.training.trainer import RunRequest, RunsOutOfMemory
 from miiii_search.training.trainer_pool import TrainerPool
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
@@ -60,12 +60,12 @@ class TrialFetcher:
         self._checkpoint_writer = writer
         self._retry = patience
         self._say = say
-        self._sampled = None if study.spec.is_queue else TrialSampler(study, seed)
+        self._sampled = None if study.spec.is_grid_search else TrialSampler(study, seed)
         self._ranking = GridEISampler(study, say)
         self._started = 0
         self._empty_until = 0.0
         self._measuring: Future[tuple[int, str]] | None = None
-        self._held_back: list[Run] = []
+        self._held_back: list[RunRequest] = []
         self._failed: Counter[str] = Counter()
         """How often in a row a lane of this shape did not fit, although it was the only one, and got nowhere."""
         self._unfit: dict[str, str] = {}
@@ -84,7 +84,7 @@ class TrialFetcher:
         if self._measuring is not None or time.monotonic() < self._empty_until:
             return claimed
         training = sum(assignment.trains for assignment in held)
-        runs: list[Run] = []
+        runs: list[RunRequest] = []
         while (free := self.lanes - training - len(runs)) > 0:
             try:
                 found = self._retry.attempt(partial(self._claim, held, list(runs), free))
@@ -104,7 +104,7 @@ class TrialFetcher:
             self._trainers.admit(runs)
         return claimed
 
-    def shrink(self, event: OutOfMemory, hit: Sequence[ActiveTrial], training: int) -> None:
+    def shrink(self, event: RunsOutOfMemory, hit: Sequence[ActiveTrial], training: int) -> None:
         """Lowers the number of lanes, since of `training` ones those that were `hit` did not fit."""
         if not hit:
             return
@@ -112,7 +112,7 @@ class TrialFetcher:
             self._count_failure(hit[0], event.bytes_per_lane, event.reason)
         elif self._lanes is None or any(assignment.beside == self._lanes for assignment in hit):  # not shrunk yet
             lanes = max(assignment.beside for assignment in hit)
-            fewer = max((w for w in WIDTHS if w < len(hit)), default=0)
+            fewer = max((w for w in LANE_WIDTHS if w < len(hit)), default=0)
             self._lanes = max(1, min(training - len(hit) + fewer, lanes - 1))
             self._say(
                 f"out of memory with {lanes} lanes ({event.reason}): "
@@ -159,7 +159,9 @@ class TrialFetcher:
             self._lanes = 1  # the one that waits finds out how much it needs
         self._trainers.admit(self._held_back)
 
-    def _claim(self, held: Collection[ActiveTrial], runs: Sequence[Run], n: int) -> list[tuple[ActiveTrial, Run]]:
+    def _claim(
+        self, held: Collection[ActiveTrial], runs: Sequence[RunRequest], n: int
+    ) -> list[tuple[ActiveTrial, RunRequest]]:
         """Claims up to `n` trials beside those that are about to begin; only one where nothing is compiled yet, so
         that the others are of its shape."""
         spec, database = self._study.spec, self._study.database
@@ -188,7 +190,7 @@ class TrialFetcher:
         shared = shared_epochs(database, ids) if ids and self._checkpoint_writer else {}
         return [self._begin(lease, trials[lease.trial_id], shared.get(lease.trial_id, 0)) for lease in claimed]
 
-    def _begin(self, lease: Lease, trial: FrozenTrial, shared_epoch: int) -> tuple[ActiveTrial, Run]:
+    def _begin(self, lease: Lease, trial: FrozenTrial, shared_epoch: int) -> tuple[ActiveTrial, RunRequest]:
         experiment, hyperparameters = self._study.trial_settings(trial)
         assignment = ActiveTrial(lease, experiment, hyperparameters, rungs(experiment), beside=self._lanes or 1)
         assignment.retries = int(trial.user_attrs.get(RETRIES_KEY, 0))
@@ -200,7 +202,7 @@ class TrialFetcher:
             at = f" from epoch {saved.epoch:,}"
         self._say(f"Trial {lease.number} starts{at}: {describe_point(trial.params)}")
         self._started += 1
-        return assignment, Run(self._started, experiment, hyperparameters, saved.snapshot if saved else None)
+        return assignment, RunRequest(self._started, experiment, hyperparameters, saved.state if saved else None)
 
 
 def _in_thread(work: Callable[[], tuple[int, str]]) -> Future[tuple[int, str]]:

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from safetensors.numpy import save
 
 from miiii_search.errors import StorageUnavailableError, reason
-from miiii_search.experiment.metrics import Metrics, accuracy_text, summarize
+from miiii_search.experiment.metrics import Metrics, format_accuracy, summarize
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 from miiii_search.runs.folder import RECORD, WEIGHTS
@@ -31,7 +31,7 @@ from miiii_search.storage.retry import DatabaseRetry, driver_message
 from miiii_search.study.objective import objective
 from miiii_search.study.study import Study
 from miiii_search.study.trials import METRICS_KEY
-from miiii_search.training.lane_state import Progress
+from miiii_search.training.lane_state import RunProgress
 from miiii_search.training.trainer import FinalState
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, requeue_for_retry
@@ -186,7 +186,7 @@ def _with_weights(ended: TrialResult, weights: Mapping[str, np.ndarray[Any, Any]
 def outcome(
     number: int,
     experiment: Experiment,
-    progress: Progress,
+    progress: RunProgress,
     record: Record,
     spectra: Mapping[int, Floats],
     end: FinalState,
@@ -205,7 +205,7 @@ def outcome(
         note = f"Trial {number} failed: the loss was not finite at epoch {progress.failed_epoch:,}."
         own |= {"failed_epoch": progress.failed_epoch, "reason": note}
     else:
-        metrics = summarize(experiment, record, progress.solved_epoch, end.final, end.weights)
+        metrics = summarize(experiment, record, progress.solved_epoch, end.final_metrics, end.weights)
         state, value, ending = _final_state(experiment, metrics, pruned)
         note = f"Trial {number} {ending}"
         moduli = [str(q) for q in metrics.moduli]
@@ -237,18 +237,18 @@ def _final_state(experiment: Experiment, metrics: Metrics, pruned: str | None) -
     if solved is not None:
         test = float(np.mean(np.asarray(metrics.test_accuracy)[np.asarray(experiment.scored)]))
         ending = (
-            f"solved every task at epoch {solved:,} of {experiment.epochs:,} (test accuracy {accuracy_text(test)})."
+            f"solved every task at epoch {solved:,} of {experiment.epochs:,} (test accuracy {format_accuracy(test)})."
         )
         return TrialState.COMPLETE, objective(experiment, accuracy, solved), ending
     if pruned is not None:
         return TrialState.PRUNED, accuracy, f"was pruned: {pruned}."
     reached = sum(
-        a > experiment.accuracy_at_target
+        a > experiment.accuracy_threshold
         for a, scored in zip(metrics.validation_accuracy, experiment.scored, strict=True)
         if scored
     )
     ending = (
-        f"was not solved in {experiment.epochs:,} epochs: validation accuracy {accuracy_text(accuracy)}, "
+        f"was not solved in {experiment.epochs:,} epochs: validation accuracy {format_accuracy(accuracy)}, "
         f"{reached} of {sum(experiment.scored)} tasks at {experiment.target_accuracy:g}."
     )
     return TrialState.COMPLETE, objective(experiment, accuracy, None), ending

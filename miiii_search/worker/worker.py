@@ -28,7 +28,7 @@ from miiii_search.study.snapshots import claim_folder, trial_folder
 from miiii_search.study.study import Study
 from miiii_search.training.device import describe_device, package_versions
 from miiii_search.training.numerics import describe_numerics
-from miiii_search.training.trainer import Chunk, OutOfMemory, Posted, Saved, Suspended, Update
+from miiii_search.training.trainer import ChunkTiming, RunSaved, RunsOutOfMemory, RunSuspended, RunUpdate, TrainerEvent
 from miiii_search.training.trainer_pool import TrainerPool
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation
@@ -83,7 +83,7 @@ class Worker:
         lanes: int | None,
         say: Callable[[str], None] = lambda line: None,
         snapshots: Path | None = None,
-        on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+        on_chunk: Callable[[ChunkTiming], None] = lambda chunk: None,
         checkpoints: Policy | None = None,
         any_version: bool = False,
         grace_seconds: float = GRACE_SECONDS,
@@ -262,7 +262,7 @@ class Worker:
         """Seconds before the end of a budget at which training is to end: chunks under way go on to their ends."""
         return 1.0 + 2.0 * self._longest_chunk
 
-    def _time(self, chunk: Chunk) -> None:
+    def _time(self, chunk: ChunkTiming) -> None:
         self._longest_chunk = max(self._longest_chunk, chunk.end - chunk.start)
         self._on_chunk(chunk)
 
@@ -306,7 +306,7 @@ class Worker:
             return "selection", f"{AWAITS_SELECTION}: {coordinate}"
         return "nothing", ""
 
-    def _listen(self) -> list[Update | Saved | Suspended | OutOfMemory]:
+    def _listen(self) -> list[RunUpdate | RunSaved | RunSuspended | RunsOutOfMemory]:
         """What the pool has posted, or nothing after a moment. Raises what made a trainer fail."""
         good = []
         for posted in self._posted(LISTEN_SECONDS):
@@ -315,30 +315,30 @@ class Worker:
             good.append(posted)
         return good
 
-    def _posted(self, seconds: float) -> Iterator[Posted]:
+    def _posted(self, seconds: float) -> Iterator[TrainerEvent]:
         """All that there is, if there is something within so many seconds."""
         with contextlib.suppress(queue.Empty):
-            yield self._trainers.posted.get(timeout=seconds)
+            yield self._trainers.events.get(timeout=seconds)
             while True:
-                yield self._trainers.posted.get_nowait()
+                yield self._trainers.events.get_nowait()
 
-    def _sync(self, posted: list[Update | Saved | Suspended | OutOfMemory], lost: set[Lease]) -> None:
+    def _sync(self, posted: list[RunUpdate | RunSaved | RunSuspended | RunsOutOfMemory], lost: set[Lease]) -> None:
         """Reports, prunes and ends trials; drops those whose lease was lost."""
         for one in posted:
-            if isinstance(one, OutOfMemory):
+            if isinstance(one, RunsOutOfMemory):
                 self._shrink(one)
                 continue
             if (assignment := self._runs.get(one.run)) is None:
                 continue
-            if isinstance(one, Saved):
+            if isinstance(one, RunSaved):
                 self._save(assignment, one)
-            elif isinstance(one, Suspended):
+            elif isinstance(one, RunSuspended):
                 self._trainers.drop(one.run)
                 assignment.given_up = True
             else:
                 self._counters.lane_epochs += max(one.progress.epoch - assignment.progress.epoch, 0)
                 assignment.take(one)
-                self._keep_weights(assignment, one.look)
+                self._keep_weights(assignment, one.weight_snapshot)
         for assignment in self._runs.values():
             if assignment.saving is not None and assignment.saving.done():
                 assignment.saved_epoch = assignment.saving.result() or assignment.saved_epoch
@@ -379,7 +379,7 @@ class Worker:
             assignment.undecided += [epoch for epoch in assignment.reports if epoch >= floor]
             assignment.reports = {}
 
-    def _save(self, assignment: ActiveTrial, saved: Saved) -> None:
+    def _save(self, assignment: ActiveTrial, saved: RunSaved) -> None:
         """Hands a checkpoint to the thread that writes them, unless it is still at the last one of this trial."""
         if self._checkpoint_writer is None or self._policy is None or assignment.end is not None:
             return
@@ -391,7 +391,7 @@ class Worker:
         )
         assignment.saving = self._checkpoint_writer.save(assignment.heartbeat(), checkpoint, is_last)
 
-    def _shrink(self, event: OutOfMemory) -> None:
+    def _shrink(self, event: RunsOutOfMemory) -> None:
         """Has runs that did not fit handed back, once what is left of them is saved."""
         training = sum(a.trains for a in self._runs.values())
         hit = [self._runs[number] for number in event.runs if number in self._runs]

@@ -8,7 +8,7 @@ import pytest
 
 from miiii_search.analysis.findings import analyze
 from miiii_search.analysis.run import TrainedRun
-from miiii_search.experiment.record import Record, WeightSnapshot, snapshots_in, write_snapshot
+from miiii_search.experiment.record import Record, WeightSnapshot, find_snapshots, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
 from tests.analysis.networks import random_weights
 
@@ -28,7 +28,7 @@ def make_run(experiment: Experiment, folder: Path, **parts: Any) -> TrainedRun:
         "record": record,
         "spectra": {256: spectrum},
         "weights": weights,
-        "snapshots": snapshots_in(folder),
+        "snapshots": find_snapshots(folder),
     }
     return TrainedRun("a run", experiment, HYPERPARAMETERS, **(whole | parts))
 

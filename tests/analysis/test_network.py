@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from miiii_search.analysis.network import HOOK_NAMES, Floats, Weights, forward, grid, n_heads
-from miiii_search.training.model import with_weights
+from miiii_search.training.model import transformer_from_weights
 from tests.analysis.networks import random_weights
 from tests.training import textbook
 
@@ -31,7 +31,7 @@ def of_textbook(weights: Weights, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
 def test_forward_is_that_of_training_and_of_the_textbook(p: int, d_model: int, heads: int) -> None:
     weights = random_weights(p, d_model, heads, 2 * p)
     found, expected = forward(weights, grid(p)), of_textbook(weights, grid(p))
-    trained = with_weights({name: jnp.asarray(a) for name, a in weights.items()})(jnp.asarray(grid(p)))
+    trained = transformer_from_weights({name: jnp.asarray(a) for name, a in weights.items()})(jnp.asarray(grid(p)))
     for name in NAMES:
         array = getattr(found, name)
         assert array.dtype == np.float32

@@ -9,7 +9,7 @@ from miiii_search.analysis.findings import Findings, OfWeights, analyze
 from miiii_search.analysis.network import forward, grid
 from miiii_search.analysis.neurons import analyze_neurons
 from miiii_search.analysis.run import TrainedRun
-from miiii_search.experiment.record import WeightSnapshot, snapshots_in, write_snapshot
+from miiii_search.experiment.record import WeightSnapshot, find_snapshots, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
 from miiii_search.training.run import train
 from tests.analysis.networks import random_weights
@@ -32,7 +32,7 @@ def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Analyzed:
             epochs = EPOCHS if task == "nanda" else 768
             experiment = Experiment(p=P, task=task, train_fraction=0.6, epochs=epochs, seed=2)
             folder, looks = tmp_path_factory.mktemp(task), list[WeightSnapshot]()
-            result = train(experiment, HYPERPARAMETERS, on_look=looks.append)
+            result = train(experiment, HYPERPARAMETERS, on_snapshot=looks.append)
             for look in looks:
                 write_snapshot(folder, look)
             spectra = {look.epoch: look.spectrum for look in looks}
@@ -40,7 +40,7 @@ def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Analyzed:
                 TrainedRun(
                     *(task, experiment, HYPERPARAMETERS, result.metrics, result.record, spectra),
                     weights=result.weights,
-                    snapshots=snapshots_in(folder),
+                    snapshots=find_snapshots(folder),
                 )
             )
         return found[task]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.experiment.spec import Experiment, Task
 from miiii_search.experiment.tasks import digits
-from miiii_search.training.model import initial_weights, with_weights
+from miiii_search.training.model import initial_weights, transformer_from_weights
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -51,7 +51,7 @@ def test_equal_logits_on_all_inputs(task: Task) -> None:
     x = digits(P)
     tokens = np.concatenate([x, np.full((P * P, 1), P)], axis=1)  # [p², 3]: x0, x1, ŷ
     theirs = hooked_transformer(to_config(weights), to_state_dict(weights), tokens)
-    ours = jax.jit(lambda w: with_weights(w)(jnp.asarray(x)))(weights)
+    ours = jax.jit(lambda w: transformer_from_weights(w)(jnp.asarray(x)))(weights)
     logits = np.asarray(ours["logits"]).T
     assert np.abs(theirs["logits"][:, -1] - logits).max() < 1e-5 * np.abs(logits).max()
     # [heads, n, 3] and [heads, 3, n]

@@ -15,7 +15,7 @@ from baselines import port_loss, port_weights, textbook_loss
 from miiii_search.experiment import tasks
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.loss import task_weights, weighted_loss
-from miiii_search.training.model import with_weights
+from miiii_search.training.model import transformer_from_weights
 from miiii_search.training.optimizer import make_optimizer
 from miiii_search.training.program import Program, ProgramKey
 
@@ -51,7 +51,7 @@ def test_baseline_has_our_losses_for_fifty_steps(kind: str) -> None:
     baseline, adapted = {"textbook": (textbook_loss, weights), "port": (port_loss, port_weights(weights, moduli))}[kind]
 
     def our_loss(weights: Any) -> Any:
-        return weighted_loss(with_weights(weights)(x)["logits"], y, scale, moduli)
+        return weighted_loss(transformer_from_weights(weights)(x)["logits"], y, scale, moduli)
 
     ours, theirs = losses(our_loss, weights), losses(lambda w: baseline(w, x, y, moduli, None), adapted)
     assert ours[-1] < 0.95 * ours[0]  # it does train

@@ -15,7 +15,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miiii_search.config.overrides import difference, read_toml, to_tree, validate, with_settings
+from miiii_search.config.overrides import apply_settings, describe_differences, read_config_file, to_tree, validate
 from miiii_search.config.presets import PRESETS, get_configuration, get_preset
 from miiii_search.config.study_spec import MAX_GRID, PRUNING_RULES, SAMPLERS, Budget, Pruning, Range, StudySpec, rungs
 from miiii_search.errors import MiiiiSearchError
@@ -38,7 +38,7 @@ def paper_grid() -> list[tuple[float, ...]]:
 
 
 def demo_with(*edits: str) -> StudySpec:
-    return with_settings(StudySpec, to_tree(get_preset("demo").spec), edits)
+    return apply_settings(StudySpec, to_tree(get_preset("demo").spec), edits)
 
 
 # Presets
@@ -182,7 +182,7 @@ def test_where_only_the_best_get_replicates_the_queue_has_first_runs_alone() -> 
 
 def test_a_spec_s_difference_names_what_of_the_replicates_differs() -> None:
     one, other = make_spec(replicates=2), make_spec(replicates={"count": 3, "top": 5})
-    assert difference(one, other) == ["replicates.count is 2, not 3", 'replicates.top is "unset", not 5']
+    assert describe_differences(one, other) == ["replicates.count is 2, not 3", 'replicates.top is "unset", not 5']
 
 
 @pytest.mark.parametrize("trials", [1, 5, 24, 100])
@@ -335,8 +335,8 @@ def test_settings_apply_in_order_and_to_nothing_else() -> None:
     before = demo_with()
     after = demo_with("experiment.epochs=5", "experiment.epochs=512")
     assert after == before.model_copy(update={"experiment": before.experiment.model_copy(update={"epochs": 512})})
-    assert difference(before, after) == ["experiment.epochs is 3072, not 512"]
-    assert difference(before, before) == difference(before, get_preset("demo").spec) == []
+    assert describe_differences(before, after) == ["experiment.epochs is 3072, not 512"]
+    assert describe_differences(before, before) == describe_differences(before, get_preset("demo").spec) == []
 
 
 def test_settings_make_a_range() -> None:
@@ -471,10 +471,10 @@ def test_spec_files_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: d
     spec = validate(StudySpec, tree, "tree")
     path = tmp_path_factory.mktemp("spec") / f"spec.{kind}"
     path.write_text((tomli_w.dumps if kind == "toml" else json.dumps)(to_tree(spec)), encoding="utf-8")
-    again = validate(StudySpec, read_toml(path), str(path))
-    assert again == spec and difference(again, spec) == []
+    again = validate(StudySpec, read_config_file(path), str(path))
+    assert again == spec and describe_differences(again, spec) == []
     # Points keep their order, and their values' types.
-    if spec.is_queue:
+    if spec.is_grid_search:
         assert repr(again.queue()) == repr(spec.queue())
 
 
@@ -495,14 +495,14 @@ def test_spec_files_that_are_wrong(tmp_path: Path, name: str, text: str | bytes,
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(MiiiiSearchError, match=complaint) as error:
-        validate(StudySpec, read_toml(path), str(path))
+        validate(StudySpec, read_config_file(path), str(path))
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_spec_files_that_are_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(MiiiiSearchError, match=r"cannot read .*give the path of a TOML or JSON file"):
-            read_toml(path)
+            read_config_file(path)
 
 
 def test_what_is_searched_over_need_not_be_valid_by_itself() -> None:

@@ -28,7 +28,7 @@ class NoTrainers(FakeTrainerPool[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.posted = queue.Queue()
+        self.events = queue.Queue()
 
 
 def test_a_worker_without_a_coordinator_says_what_it_waits_for(

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miiii_search.experiment.metrics import Metrics, accuracy_text, compare, digest, mean_accuracy, summarize
+from miiii_search.experiment.metrics import (
+    Metrics,
+    compare_metrics,
+    format_accuracy,
+    hash_weights,
+    mean_accuracy,
+    summarize,
+)
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
 
@@ -32,7 +39,7 @@ RECORDED = Metrics(
     [(0.0, "0.000"), (0.9984, "0.998"), (0.99966, "0.999"), (1 - 1e-7, "0.999"), (1.0, "1.000"), (1.0764, "1.076")],
 )
 def test_what_falls_short_of_one_does_not_read_as_one(accuracy: float, words: str) -> None:
-    assert accuracy_text(accuracy) == accuracy_text(float(np.float32(accuracy))) == words
+    assert format_accuracy(accuracy) == format_accuracy(float(np.float32(accuracy))) == words
 
 
 def measured(**changes: Any) -> Metrics:
@@ -40,7 +47,7 @@ def measured(**changes: Any) -> Metrics:
 
 
 def test_identical_is_every_number() -> None:
-    verdict, words = compare(RECORDED, measured())
+    verdict, words = compare_metrics(RECORDED, measured())
     assert (verdict, words) == ("identical", "every metric and every weight")
 
 
@@ -49,7 +56,7 @@ def test_identical_is_every_number() -> None:
     [{"weights_sha256": "cd"}, {"train_loss": (0.1, 0.2000001)}, {"test_accuracy": (0.5, 0.9)}, {"epochs_trained": 1}],
 )
 def test_anything_else_only_agrees(change: dict[str, Any]) -> None:
-    assert compare(RECORDED, measured(**change))[0] == "agrees"
+    assert compare_metrics(RECORDED, measured(**change))[0] == "agrees"
 
 
 def of_1000(right: int) -> float:
@@ -62,12 +69,12 @@ def test_half_a_point_agrees_and_more_differs() -> None:
         recorded = measured(validation_accuracy=(of_1000(before), 1.0))
         for after, verdict in [(before + 5, "agrees"), (before + 6, "differs")]:
             other = measured(validation_accuracy=(of_1000(after), 1.0), weights_sha256="cd")
-            assert compare(recorded, other)[0] == verdict
-            assert compare(other, recorded)[0] == verdict
+            assert compare_metrics(recorded, other)[0] == verdict
+            assert compare_metrics(other, recorded)[0] == verdict
 
 
 def test_the_worst_task_is_named() -> None:
-    verdict, words = compare(RECORDED, measured(validation_accuracy=(0.504, 0.9)))
+    verdict, words = compare_metrics(RECORDED, measured(validation_accuracy=(0.504, 0.9)))
     assert verdict == "differs"
     assert "0.1000 at most (q = 3)" in words
 
@@ -76,25 +83,25 @@ def test_the_worst_task_is_named() -> None:
     ("epochs", "verdict"), [(950, "agrees"), (1050, "agrees"), (949, "differs"), (1051, "differs")]
 )
 def test_epochs_to_solve_within_five_percent(epochs: int, verdict: str) -> None:
-    actual, words = compare(RECORDED, measured(epochs_to_solve=epochs))
+    actual, words = compare_metrics(RECORDED, measured(epochs_to_solve=epochs))
     assert actual == verdict
     assert f"solved at epoch {epochs:,}, recorded 1,000" in words
 
 
 def test_solved_and_unsolved_differ() -> None:
-    verdict, words = compare(RECORDED, measured(epochs_to_solve=None))
+    verdict, words = compare_metrics(RECORDED, measured(epochs_to_solve=None))
     assert verdict == "differs"
     assert "the recorded run was solved, this one was not" in words
-    verdict, words = compare(measured(epochs_to_solve=None), RECORDED)
+    verdict, words = compare_metrics(measured(epochs_to_solve=None), RECORDED)
     assert verdict == "differs"
     assert "this run was solved, the recorded one was not" in words
     unsolved = measured(epochs_to_solve=None)
-    assert compare(unsolved, unsolved)[0] == "identical"
-    assert compare(unsolved, measured(epochs_to_solve=None, weights_sha256="cd"))[0] == "agrees"
+    assert compare_metrics(unsolved, unsolved)[0] == "identical"
+    assert compare_metrics(unsolved, measured(epochs_to_solve=None, weights_sha256="cd"))[0] == "agrees"
 
 
 def test_other_tasks_differ() -> None:
-    assert compare(RECORDED, measured(moduli=(2, 5)))[0] == "differs"
+    assert compare_metrics(RECORDED, measured(moduli=(2, 5)))[0] == "differs"
 
 
 def make_record(tasks: int) -> Record:
@@ -136,7 +143,9 @@ def test_the_mean_is_over_scored_tasks() -> None:
 def test_the_digest_is_of_names_and_bytes_in_order() -> None:
     weights = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 2), np.float32)}
     expected = hashlib.sha256(b"a" + weights["a"].tobytes() + b"b" + weights["b"].tobytes()).hexdigest()
-    assert digest(weights) == expected == digest(dict(reversed(weights.items())))
+    assert hash_weights(weights) == expected == hash_weights(dict(reversed(weights.items())))
     # A view in another memory order is the same matrix.
-    assert digest({"w": np.arange(6.0).reshape(2, 3).T}) == digest({"w": np.arange(6.0).reshape(2, 3).T.copy()})
-    assert digest(weights | {"a": np.zeros((2, 2), np.float32)}) != expected
+    assert hash_weights({"w": np.arange(6.0).reshape(2, 3).T}) == hash_weights(
+        {"w": np.arange(6.0).reshape(2, 3).T.copy()}
+    )
+    assert hash_weights(weights | {"a": np.zeros((2, 2), np.float32)}) != expected

@@ -172,4 +172,4 @@ def test_an_accuracy_is_at_the_target_from_the_fewest_samples_that_reach_it(n: i
     for samples in {0, 1, n - 1, n, *(int(target * n) + k for k in (-1, 0, 1, 2))} & set(range(n + 1)):
         reached = Fraction(samples) >= Fraction(target) * n - Fraction(1, 10**6)
         for rounded in (samples / n, float(np.float32(samples) / np.float32(n))):
-            assert (rounded > experiment.accuracy_at_target) == reached
+            assert (rounded > experiment.accuracy_threshold) == reached

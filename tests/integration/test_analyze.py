@@ -16,8 +16,8 @@ from miiii_search.analysis.catalogue import OF_RUN, OF_SEVERAL, OF_STUDY
 from miiii_search.cli import main
 from miiii_search.cli.views.retrain import choose, retrain
 from miiii_search.config.study_spec import Pruning
-from miiii_search.experiment.metrics import digest
-from miiii_search.experiment.record import snapshots_in
+from miiii_search.experiment.metrics import hash_weights
+from miiii_search.experiment.record import find_snapshots
 from miiii_search.runs.folder import read_run
 from miiii_search.runs.trial_runs import read_trial
 from miiii_search.storage.artifacts import find_attachments
@@ -134,7 +134,7 @@ def test_a_trial_without_its_weights(type: Type, home: Path) -> None:
     said = type("analyze", "--study", "lost", "--trial", "0", "--retrain")
     assert "trained again, identical: every metric and every weight" in said and "note:" not in said
     assert_whole(figures)
-    assert list(snapshots_in(figures / "snapshots")) == [256, 320]
+    assert list(find_snapshots(figures / "snapshots")) == [256, 320]
     assert "attention.png" in on_page(home, "lost", 0)
 
 
@@ -199,13 +199,13 @@ def test_a_run_beside_a_reference(type: Type, home: Path) -> None:
 def test_weights_of_a_folder_and_of_a_trial(type: Type, home: Path) -> None:
     assert "the weights are in mine.safetensors" in type("export-weights", "run", "--out", "mine.safetensors")
     run, _ = read_run(home / "run")
-    assert run.metrics is not None and digest(load_file(home / "mine.safetensors")) == run.metrics.weights_sha256
+    assert run.metrics is not None and hash_weights(load_file(home / "mine.safetensors")) == run.metrics.weights_sha256
     type("export-weights", "--study", "kept", "--trial", "0")
     database = open_database(f"sqlite:///{home}/miiii-search.db")
     study = open_study(database, "kept")
     expected = study.trials()[0].user_attrs["metrics"]["weights_sha256"]
     database.close()
-    assert digest(load((home / "weights.safetensors").read_bytes())) == expected
+    assert hash_weights(load((home / "weights.safetensors").read_bytes())) == expected
 
 
 MISTAKES = {

@@ -23,7 +23,7 @@ from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import open_engine
 from miiii_search.testing.processes import Processes, read_trials, trials_with_checkpoint, wait_for
 from miiii_search.training.device import use_compilation_cache
-from miiii_search.training.trainer import Chunk
+from miiii_search.training.trainer import ChunkTiming
 from miiii_search.trial_queue import leases
 from miiii_search.worker.worker import Worker
 from tests.support import claim, make_spec
@@ -253,7 +253,7 @@ def test_not_a_second_beyond(postgres_url: str, limit: str) -> None:
     spec = spec.model_copy(update={"experiment": spec.experiment.model_copy(update={"epochs": 64})})
     Worker(create_study(database, "compiled", spec), 2).run(threading.Event())
     study = create_study(database, "limits", endless(**{limit: seconds / 3600}))
-    timelines: list[list[Chunk]] = [[], []]
+    timelines: list[list[ChunkTiming]] = [[], []]
     said: list[str] = []
     began = time.monotonic()
     workers = [
@@ -278,7 +278,7 @@ def test_not_a_second_beyond(postgres_url: str, limit: str) -> None:
     database.close()
 
 
-def busy(timeline: list[Chunk]) -> float:
+def busy(timeline: list[ChunkTiming]) -> float:
     """For how long a worker computed in any of its lanes."""
     total, until = 0.0, 0.0
     for chunk in sorted(timeline, key=lambda chunk: chunk.start):

@@ -20,7 +20,7 @@ from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
 from miiii_search.study.extend import extend
 from miiii_search.study.study import StudyCounts
-from miiii_search.training.trainer import Chunk
+from miiii_search.training.trainer import ChunkTiming
 from miiii_search.worker.worker import Worker
 from tests.support import SPACE, claim, end, make_spec
 
@@ -51,7 +51,7 @@ def test_a_worker_tells_what_it_does(database: Database) -> None:
     said: list[str] = []
     one_at_a_time = threading.Lock()
 
-    def look(chunk: Chunk) -> None:
+    def look(chunk: ChunkTiming) -> None:
         with one_at_a_time:  # each lane's thread calls
             seen.append(scrape(address(said)))
 

@@ -13,7 +13,7 @@ from miiii_search.cli.views.export_weights import export_weights
 from miiii_search.cli.views.retrain import choose, retrain
 from miiii_search.experiment.tasks import digits
 from miiii_search.runs.folder import read_run
-from miiii_search.training.model import with_weights
+from miiii_search.training.model import transformer_from_weights
 
 RUNS = {
     "nanda": ["experiment.p=31"],  # the demo's best, which groks
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
         run, problems = read_run(folder / name)
         export_weights(run, problems, "transformer-lens", folder / name / "network.safetensors")
         x = digits(run.experiment.p)
-        logits = jax.jit(lambda weights, x: with_weights(weights)(x)["logits"])(run.weights, x)  # [Σq, p²]
+        logits = jax.jit(lambda weights, x: transformer_from_weights(weights)(x)["logits"])(run.weights, x)  # [Σq, p²]
         np.save(folder / name / "logits.npy", np.asarray(logits).T)
 
 

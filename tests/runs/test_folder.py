@@ -19,7 +19,7 @@ from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import to_numbers
 from miiii_search.analysis.report import draw, to_html
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.metrics import Metrics, digest
+from miiii_search.experiment.metrics import Metrics, hash_weights
 from miiii_search.experiment.record import Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.runs.folder import read_run
@@ -46,7 +46,7 @@ def write_run(folder: Path, experiment: Experiment = EXPERIMENT) -> Path:
         epochs_trained=960,
         validation_accuracy_mean=0.5,
         moduli=experiment.moduli,
-        weights_sha256=digest(weights),
+        weights_sha256=hash_weights(weights),
         **per_task,
     )
     configuration = Configuration(experiment, HYPERPARAMETERS, metrics, {})

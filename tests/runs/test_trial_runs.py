@@ -17,7 +17,7 @@ from optuna_dashboard.artifact._backend import list_trial_artifacts
 from miiii_search.analysis.findings import analyze
 from miiii_search.config.study_spec import Pruning
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.metrics import digest
+from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import Record, WeightSnapshot
 from miiii_search.runs import trial_runs
 from miiii_search.runs.trial_runs import attach, find_ended, read_trial
@@ -94,15 +94,15 @@ def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Pa
     read, problems = read_trial(study, find_ended(study, 0), tmp_path)
     assert problems == [] and read.name == "study 0"
     looks: list[WeightSnapshot] = []
-    alone = run.train(*study.trial_settings(trial_of(study, 0)), on_look=looks.append)
+    alone = run.train(*study.trial_settings(trial_of(study, 0)), on_snapshot=looks.append)
     assert read.record is not None and read.weights is not None and read.metrics == alone.metrics
     for field in fields(Record):
         np.testing.assert_array_equal(getattr(read.record, field.name), getattr(alone.record, field.name))
     assert list(read.spectra) == [look.epoch for look in looks] == list(read.snapshots) == [256, 320]
     for look in looks:
         np.testing.assert_array_equal(read.spectra[look.epoch], look.spectrum)
-        assert digest(read.read_snapshot(look.epoch)) == digest(look.weights)
-    assert digest(read.weights) == digest(alone.weights)
+        assert hash_weights(read.read_snapshot(look.epoch)) == hash_weights(look.weights)
+    assert hash_weights(read.weights) == hash_weights(alone.weights)
     assert analyze(read).missing == []
     # Without the folder of snapshots, or where it is another's, it is said.
     assert read_trial(study, trial_of(study, 0))[0].snapshots == {}

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Point, Pruning, identity
+from miiii_search.config.study_spec import Point, Pruning, point_key
 from miiii_search.experiment.spec import Experiment
 from miiii_search.samplers import grid_ei
 from miiii_search.samplers.gaussian_process import coordinates, rank
@@ -74,7 +74,7 @@ def test_the_best_comes_sooner_than_in_the_queue(database: Database) -> None:
     while found := claim_first(study, GridEISampler(study).next_trials(1)):
         order.append(point_of(study, found[0].trial_id))
         end(study, found[0], value=value_at(order[-1]))
-    assert len({identity(point) for point in order}) == len(order) == 40
+    assert len({point_key(point) for point in order}) == len(order) == 40
     best = max(map(value_at, order))
     assert [value_at(point) for point in order].index(best) < 12  # either of two; in a shuffled queue 13 on average
     assert [value_at(point) for point in order[:5]] == [

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import QUEUES, Budget, Range
+from miiii_search.config.study_spec import GRID_SAMPLERS, Budget, Range
 from miiii_search.config.study_spec import SAMPLERS as NAMES
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.optuna_samplers import NEEDED, SAMPLERS, TrialSampler
@@ -55,7 +55,7 @@ def points_of(study: Study) -> list[tuple[object, ...]]:
 
 
 def test_names() -> None:
-    assert [*QUEUES, *SAMPLERS] == list(NAMES)
+    assert [*GRID_SAMPLERS, *SAMPLERS] == list(NAMES)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Identity, Pruning, StudySpec, identity, rungs
+from miiii_search.config.study_spec import PointKey, Pruning, StudySpec, point_key, rungs
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.simulation.curves import Curve, make_curve
@@ -24,8 +24,8 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.trials import REPLICATE_KEY
 from miiii_search.testing.trainer_pool import FakeTrainerPool
-from miiii_search.training.lane_state import Progress, Rows
-from miiii_search.training.trainer import FinalState, Posted, Run, Update
+from miiii_search.training.lane_state import PendingRecords, RunProgress
+from miiii_search.training.trainer import FinalState, RunRequest, RunUpdate, TrainerEvent
 from miiii_search.worker.worker import Worker
 from tests.simulation.support import epochs_of, make_record
 
@@ -42,7 +42,7 @@ LANES = 3
 class Lane:
     """A run that is being replayed."""
 
-    run: Run
+    run: RunRequest
     curve: Curve
     started: float
     stops: list[int]
@@ -50,7 +50,7 @@ class Lane:
     """The epoch up to which its evaluations were posted."""
 
 
-class Replaying(Rows):
+class Replaying(PendingRecords):
     """Evaluations of a curve after one epoch, up to another."""
 
     def __init__(self, curve: Curve, after: int, until: int) -> None:
@@ -60,14 +60,14 @@ class Replaying(Rows):
         return self._record
 
 
-class Posts(queue.Queue[Posted]):
+class Posts(queue.Queue[TrainerEvent]):
     """What the pool has posted; time goes on only when the worker asks for more and nothing is left to be told."""
 
     def __init__(self, trainers: CurvePool) -> None:
         super().__init__()
         self._trainers = trainers
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Posted:
+    def get(self, block: bool = True, timeout: float | None = None) -> TrainerEvent:
         if block and self.empty():
             self._trainers.advance()
         return super().get(block, 0.05 if block else None)
@@ -76,17 +76,17 @@ class Posts(queue.Queue[Posted]):
 class CurvePool(FakeTrainerPool[Lane]):
     """A trainer pool whose lanes replay curves, an epoch a tick, and stop where something happens."""
 
-    def __init__(self, curves: dict[Identity, Curve]) -> None:
+    def __init__(self, curves: dict[PointKey, Curve]) -> None:
         super().__init__()
         self._curves = curves
         self._clock = 0.0
         self.began: dict[int, float] = {}
         """When each trial did, in the order in which they did."""
-        self.posted = Posts(self)
+        self.events = Posts(self)
         self.worker: Worker | None = None
 
-    def start_run(self, run: Run) -> None:
-        curve = self._curves[identity({name: getattr(run.hyperparameters, name) for name in SPEC.space})]
+    def start_run(self, run: RunRequest) -> None:
+        curve = self._curves[point_key({name: getattr(run.hyperparameters, name) for name in SPEC.space})]
         stops = [epoch for epoch in rungs(run.experiment) if epoch < curve.last_epoch] + [curve.last_epoch]
         self._lanes[run.number] = Lane(run, curve, self._clock, stops)
         self.began[curve.number] = self._clock
@@ -115,7 +115,7 @@ class CurvePool(FakeTrainerPool[Lane]):
         curve, rows = lane.curve, Replaying(lane.curve, lane.told, epoch)
         lane.told = epoch
         ends = epoch == curve.last_epoch
-        progress = Progress(
+        progress = RunProgress(
             epoch,
             curve.solved_epoch if ends else None,
             epoch if ends and curve.failed else None,
@@ -126,7 +126,7 @@ class CurvePool(FakeTrainerPool[Lane]):
         end = FinalState({name: np.zeros(tasks, np.float32) for name in names}, {"w": np.zeros(4, np.float32)})
         if over:
             lane.stops = []
-        self.posted.put(Update(number, progress, 1.0, end if over else None, None, rows, 0))
+        self.events.put(RunUpdate(number, progress, 1.0, end if over else None, None, rows, 0))
 
 
 def make_curves() -> list[Curve]:
@@ -169,7 +169,7 @@ def test_the_same_decisions(database: Database, pruning: Pruning, sampler: str) 
     curves = make_curves()
     spec = SPEC.model_copy(update={"pruning": pruning, "sampler": sampler, "max_retries": 0})
     study = create_study(database, "replayed", spec)
-    trainers = CurvePool({identity(curve.point): curve for curve in curves})
+    trainers = CurvePool({point_key(curve.point): curve for curve in curves})
     trainers.worker = Worker(study, LANES, trainers=trainers)
     trainers.worker.run(threading.Event())
     contender = PrunerVariant(pruning.rule, pruning=pruning)

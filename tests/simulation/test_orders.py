@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Budget, Identity, Point, identity, rungs
+from miiii_search.config.study_spec import Budget, Point, PointKey, point_key, rungs
 from miiii_search.pruners.base import NopPruner
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.simulation.curves import Curve
@@ -58,9 +58,9 @@ def some_curves(seed: int) -> list[Curve]:
     return curves
 
 
-def taken(runs: Sequence[ReplayedRun]) -> list[Identity]:
+def taken(runs: Sequence[ReplayedRun]) -> list[PointKey]:
     """The configurations of a study of one lane, in the order in which they were trained."""
-    return [identity(run.curve.point) for run in sorted(runs, key=lambda run: run.started)]
+    return [point_key(run.curve.point) for run in sorted(runs, key=lambda run: run.started)]
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 8, 40])
@@ -126,7 +126,7 @@ def test_the_model_climbs_a_hill(lanes: int, most: int) -> None:
 def test_equals_are_taken_in_the_order_of_the_queue() -> None:
     curves = landscape(lambda point: 0.5).curves
     runs = replay(curves, OwnPrunerStudy(NopPruner(), curves), 1, 0, GridEIOrder(curves))
-    assert taken(runs) == [identity(curve.point) for curve in curves]
+    assert taken(runs) == [point_key(curve.point) for curve in curves]
 
 
 def test_the_model_among_runs_that_fail() -> None:
@@ -157,7 +157,7 @@ def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
         for c in landscape(hill).curves
     ]
     simulated = replay(curves, OwnPrunerStudy(LowAccuracy(0.45), curves), 1, FLOOR, OptunaOrder("tpe", SPEC, curves, 7))
-    outcomes = {identity(run.curve.point): run for run in simulated}
+    outcomes = {point_key(run.curve.point): run for run in simulated}
     assert {run.ending for run in simulated} == {"solved", "unsolved", "pruned", "failed"}
 
     database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
@@ -166,8 +166,8 @@ def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
     )
     queue, drawn = TrialSampler(study, 7), []
     while (lease := queue.create_trial("worker", SECONDS)) is not None:
-        run = outcomes[identity(study.trials()[lease.number].params)]
-        drawn.append(identity(run.curve.point))
+        run = outcomes[point_key(study.trials()[lease.number].params)]
+        drawn.append(point_key(run.curve.point))
         reports = {n: run.curve.accuracy[n] for n in rungs(EXPERIMENT) if n <= run.epochs}
         report(database, [Heartbeat(lease, run.epochs, 1.0)], {lease: reports}, SECONDS)
         state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(run.ending, TrialState.COMPLETE)

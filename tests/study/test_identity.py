@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.record import snapshots_in
+from miiii_search.experiment.record import find_snapshots
 from miiii_search.runs.trial_runs import find_ended, read_trial
 from miiii_search.storage import study_attrs
 from miiii_search.storage.database import Database, open_database
@@ -255,7 +255,7 @@ def test_weights_that_an_older_version_left(database: Database, tmp_path: Path) 
     place.parent.mkdir()
     (tmp_path / "trial-0").rename(place)
     assert list(read_trial(study, find_ended(study, 0), tmp_path)[0].snapshots) == [256]
-    assert old_snapshots(study, tmp_path, 0) == list(snapshots_in(place).values())
+    assert old_snapshots(study, tmp_path, 0) == list(find_snapshots(place).values())
 
 
 @pytest.mark.parametrize("name", ["../../out", ".hidden", "ä/ö", "x" * 200])

@@ -8,14 +8,14 @@ import numpy as np
 
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.lane_state import VmappedLanes
-from miiii_search.training.lanes import Lanes, Snapshot
+from miiii_search.training.lanes import Arrays, Lanes
 from miiii_search.training.program import ProgramKey
 from tests.training.small import NARROW, SMALL, with_seed
 
 COLLECTIVE = re.compile(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|partition-id|send\(|recv\(")
 
 
-def distance(one: Snapshot, other: Snapshot) -> float:
+def distance(one: Arrays, other: Arrays) -> float:
     """‖ΔW‖/‖W‖ of the matrix where it is largest."""
     return max(float(np.linalg.norm(one[name] - other[name]) / np.linalg.norm(one[name])) for name in one)
 
@@ -54,7 +54,7 @@ def main() -> None:
     split.admit(*runs[4])
     split.admit(*runs[5])
     split.train(1)
-    final = split.final(4)
+    final = split.final_metrics(4)
     texts = [program.result().as_text() for program in split._store.programs.values()]
     print(
         json.dumps(

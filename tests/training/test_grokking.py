@@ -6,7 +6,7 @@ import pytest
 from miiii_search.errors import NonFiniteLossError
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.lane_state import Progress
+from miiii_search.training.lane_state import RunProgress
 from miiii_search.training.run import train
 
 # XLA divides by multiplying with 1/165, which makes 165 of 165 a little less than 1: the target has to be met
@@ -19,7 +19,7 @@ HYPERPARAMETERS = Hyperparameters(
 
 def test_a_run_groks() -> None:
     assert np.float32(165) * (np.float32(1) / np.float32(165)) < 1
-    reports: list[tuple[Progress, Record]] = []
+    reports: list[tuple[RunProgress, Record]] = []
     result = train(EXPERIMENT, HYPERPARAMETERS, lambda *report: reports.append(report))
     record, metrics = result.record, result.metrics
 

@@ -8,7 +8,7 @@ import pytest
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lane_state import VmappedLanes
-from miiii_search.training.lanes import Lanes, Snapshot
+from miiii_search.training.lanes import Arrays, Lanes
 from miiii_search.training.program import MAX_EVALUATIONS, ProgramKey
 from tests.training.small import EXPLODING, INTERVAL, NARROW, SMALL, with_seed
 
@@ -35,13 +35,13 @@ def make_runs(*learning_rates: float) -> list[Run]:
     ]
 
 
-def train_all(lanes: Lanes, runs: Sequence[Run], width: int, chunk: int) -> list[Snapshot]:
+def train_all(lanes: Lanes, runs: Sequence[Run], width: int, chunk: int) -> list[Arrays]:
     """The weights of all runs at their ends, trained `width` at a time.
 
     At first the other lanes hold runs that are given up one after the other: so clocks differ between lanes.
     """
     pruned = [lanes.admit(with_seed(100 + k), NARROW) for k in range(width - 1)]
-    waiting, running, weights = list(range(len(runs))), dict[int, int](), dict[int, Snapshot]()
+    waiting, running, weights = list(range(len(runs))), dict[int, int](), dict[int, Arrays]()
     while len(weights) < len(runs):
         if pruned and running:
             lanes.release(pruned.pop())
@@ -60,13 +60,13 @@ def train_all(lanes: Lanes, runs: Sequence[Run], width: int, chunk: int) -> list
     return [weights[run] for run in range(len(runs))]
 
 
-def assert_same(actual: Snapshot, expected: Snapshot) -> None:
+def assert_same(actual: Arrays, expected: Arrays) -> None:
     assert actual.keys() == expected.keys()
     for name in expected:
         np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
 
 
-def relative_distance(actual: Snapshot, expected: Snapshot) -> float:
+def relative_distance(actual: Arrays, expected: Arrays) -> float:
     """‖ΔW‖/‖W‖ of the matrix where it is largest."""
     return max(
         float(np.linalg.norm(actual[name] - expected[name]) / np.linalg.norm(expected[name])) for name in expected
@@ -121,10 +121,10 @@ def test_batched_lanes_differ_by_no_more_than_rounding(looped: Lanes, batched: L
     assert np.median(distances) < 10 * np.median(nudged)
 
 
-def train_nudged(lanes: Lanes, run: Run, seed: int) -> Snapshot:
+def train_nudged(lanes: Lanes, run: Run, seed: int) -> Arrays:
     """The weights at the end of a run whose initial weights are each the next float32 up or down."""
     lane = lanes.admit(*run)
-    snapshot = lanes.snapshot(lane)
+    snapshot = lanes.state(lane)
     lanes.release(lane)
     rng = np.random.default_rng(seed)
     for name, array in snapshot.items():
@@ -147,8 +147,8 @@ def test_what_batched_lanes_report_is_their_own(looped: Lanes, batched: Lanes) -
         for name, rows in vars(expected[lane]).items():
             np.testing.assert_allclose(getattr(actual[lane], name), rows, rtol=1e-4, atol=1e-6, err_msg=name)
         assert batched.progress(lane) == looped.progress(lane)
-        for name, values in looped.final(lane).items():
-            np.testing.assert_allclose(batched.final(lane)[name], values, rtol=1e-4, err_msg=name)
+        for name, values in looped.final_metrics(lane).items():
+            np.testing.assert_allclose(batched.final_metrics(lane)[name], values, rtol=1e-4, err_msg=name)
     assert len({float(record.train_loss[0, 0]) for record in actual.values()}) == 3
 
 
@@ -161,7 +161,7 @@ def test_a_snapshot_goes_on_exactly(lanes: Lanes) -> None:
 
     lane = lanes.admit(*run)
     lanes.train(4)
-    snapshot = lanes.snapshot(lane)
+    snapshot = lanes.state(lane)
     copy = {name: array.copy() for name, array in snapshot.items()}
     lanes.train(5)
     lanes.release(lane)
@@ -170,7 +170,7 @@ def test_a_snapshot_goes_on_exactly(lanes: Lanes) -> None:
 
     lane = lanes.admit(*run, snapshot)
     assert lanes.progress(lane).epoch == 4 * INTERVAL
-    assert_same(lanes.snapshot(lane), copy)
+    assert_same(lanes.state(lane), copy)
     record = lanes.train(20)[lane]
     assert record.epoch.tolist() == list(range(5 * INTERVAL, 201, INTERVAL))
     assert_same(lanes.weights(lane), expected_weights)
@@ -181,9 +181,9 @@ def test_a_snapshot_goes_on_exactly(lanes: Lanes) -> None:
 def test_a_snapshot_moves_between_modes(looped: Lanes, batched: Lanes) -> None:
     lane = looped.admit(with_seed(1), NARROW)
     looped.train(2)
-    snapshot = looped.snapshot(lane)
+    snapshot = looped.state(lane)
     other = batched.admit(with_seed(1), NARROW, snapshot)
-    assert_same(batched.snapshot(other), snapshot)
+    assert_same(batched.state(other), snapshot)
 
 
 def test_a_lane_that_explodes_leaves_its_neighbours_alone(lanes: Lanes) -> None:
@@ -270,9 +270,9 @@ def test_a_run_of_another_shape_is_refused(looped: Lanes) -> None:
 @pytest.mark.parametrize("name", ["weights.query", "epoch", "knobs.dropout"])
 def test_a_snapshot_of_another_shape_is_refused(looped: Lanes, name: str) -> None:
     lane = looped.admit(SMALL, NARROW)
-    snapshot = looped.snapshot(lane)
+    snapshot = looped.state(lane)
     for wrong in (snapshot[name][None], snapshot[name].astype(np.float64)):
-        with pytest.raises(ValueError, match=rf"^{name} of the snapshot must be \w+32\[.*\], but is "):
+        with pytest.raises(ValueError, match=rf"^{name} of the state must be \w+32\[.*\], but is "):
             looped.admit(SMALL, NARROW, snapshot | {name: wrong})
     with pytest.raises(ValueError, match=f"lacks {name}"):
         looped.admit(SMALL, NARROW, {k: array for k, array in snapshot.items() if k != name})

@@ -15,7 +15,7 @@ from scipy import stats
 from miiii_search.experiment.spec import Experiment, primes_below
 from miiii_search.experiment.tasks import make_splits
 from miiii_search.training.loss import task_slices, task_weights, weighted_loss
-from miiii_search.training.model import initial_weights, make_dropout, with_weights
+from miiii_search.training.model import initial_weights, make_dropout, transformer_from_weights
 from tests.training import textbook
 
 Array = jax.Array
@@ -104,7 +104,7 @@ def comparison(request: pytest.FixtureRequest) -> Comparison:
         names = "activations", "loss", "gradients", "gradients_along_direction"
         return dict(zip(names, jax.device_get((activations, loss, gradients, along)), strict=True))
 
-    actual = run(lambda w: samples_first(with_weights(w)(x)), fast_loss_and_gradient, weights, level=3)
+    actual = run(lambda w: samples_first(transformer_from_weights(w)(x)), fast_loss_and_gradient, weights, level=3)
     with jax.enable_x64(True):
         expected = run(lambda w: textbook.transformer(w, x), textbook_loss_and_gradient, in_float64(weights), 0)
     return Comparison(weights, actual, expected)
@@ -148,7 +148,7 @@ def test_dropout_is_applied_after_the_two_sums() -> None:
     x, _ = samples(weights)
     masks = [2.0 * jax.random.bernoulli(jax.random.PRNGKey(k), 0.5, (N_SAMPLES, 128)) for k in range(2)]
     remaining = iter(masks)
-    actual = with_weights(weights)(x, lambda z: z * next(remaining).T)["logits"].T
+    actual = transformer_from_weights(weights)(x, lambda z: z * next(remaining).T)["logits"].T
     assert list(remaining) == []  # used at two places, no more and no less
     everywhere = [jnp.broadcast_to(mask[:, None], (N_SAMPLES, 3, 128)) for mask in masks]
     with jax.enable_x64(True):
@@ -158,7 +158,7 @@ def test_dropout_is_applied_after_the_two_sums() -> None:
 
 def test_named_activations() -> None:
     weights, x = make_weights(128, 8), jnp.zeros((N_SAMPLES, 2), jnp.int32)
-    activations = with_weights(weights)(x)
+    activations = transformer_from_weights(weights)(x)
     assert {name: array.shape for name, array in activations.items()} == {
         "attention": (8, 3, N_SAMPLES),
         "residual_middle": (128, N_SAMPLES),
@@ -254,10 +254,10 @@ def test_no_two_matrices_are_drawn_alike() -> None:
 def test_rate_zero_is_exactly_off() -> None:
     weights = make_weights(128, 4)
     x, _ = samples(weights)
-    plain = with_weights(weights)(x)
+    plain = transformer_from_weights(weights)(x)
     for mask in ("sample", "batch"):
         dropout = make_dropout(jax.random.PRNGKey(0), jnp.float32(0), mask)
-        dropped = with_weights(weights)(x, dropout)
+        dropped = transformer_from_weights(weights)(x, dropout)
         for name in plain:
             assert (plain[name] == dropped[name]).all()
 

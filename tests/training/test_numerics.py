@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.environment import isolate
+from miiii_search.training.jax_environment import remove_unsafe_variables
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.numerics import PINNED, describe_numerics, pinned_numerics
 from miiii_search.training.program import ProgramKey
@@ -49,8 +49,8 @@ def weights(batched: bool) -> dict[str, Any]:
     lane = lanes.admit(TINY, SMALL)
     lanes.train(4)
     assert lanes.progress(lane).epoch == 16
-    snapshot = lanes.snapshot(lane)
-    assert set(lanes.final(lane)) == {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
+    snapshot = lanes.state(lane)
+    assert set(lanes.final_metrics(lane)) == {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
     assert lanes.spectrum(lane).dtype == np.float32
     other = Lanes(ProgramKey.of(TINY, SMALL), batched, lanes.program)
     assert other.progress(other.admit(TINY, SMALL, snapshot)).ended
@@ -101,15 +101,15 @@ def test_what_is_removed_from_the_environment() -> None:
         "NVIDIA_TF32_OVERRIDE": "1",
         "XLA_FLAGS": "--xla_cpu_enable_fast_math=true --xla_force_host_platform_device_count=4",
     }
-    assert isolate(environment) == [
+    assert remove_unsafe_variables(environment) == [
         "JAX_ENABLE_X64=1",
         "JAX_OF_A_LATER_VERSION=yes",
         "NVIDIA_TF32_OVERRIDE=1",
         "XLA_FLAGS=--xla_cpu_enable_fast_math=true",
     ]
     assert environment == {**kept, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    assert isolate(environment) == []
-    assert isolate({"XLA_FLAGS": "/a/file/of/flags"}) == ["XLA_FLAGS=/a/file/of/flags"]
+    assert remove_unsafe_variables(environment) == []
+    assert remove_unsafe_variables({"XLA_FLAGS": "/a/file/of/flags"}) == ["XLA_FLAGS=/a/file/of/flags"]
 
 
 def test_the_numerics_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

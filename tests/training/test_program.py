@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 from miiii_search.experiment.tasks import Split, make_splits
-from miiii_search.training.lanes import Lanes, Snapshot
+from miiii_search.training.lanes import Arrays, Lanes
 from miiii_search.training.program import Program, ProgramKey
 from tests.training import textbook
 from tests.training.small import INTERVAL, NARROW, SMALL, with_seed
 
 Array = jax.Array
-Arrays = dict[str, NDArray[np.float64]]
+Float64Arrays = dict[str, NDArray[np.float64]]
 
 MODULI = (2, 3, 5, 7)
 PLAIN = NARROW.model_copy(update={"dropout": 0.0, "grokfast_lambda": 2.0, "weight_decay": 0.5})
@@ -34,19 +34,19 @@ def textbook_gradients(weights: dict[str, Array], x: Array, y: Array) -> dict[st
 
 
 def train_plainly(
-    weights: Snapshot,
+    weights: Arrays,
     split: Split,
     epochs: int,
     rate: Callable[[int], float] = lambda t: PLAIN.learning_rate,
     decay: Callable[[int], float] = lambda t: PLAIN.weight_decay,
-) -> tuple[Arrays, Arrays]:
+) -> tuple[Float64Arrays, Float64Arrays]:
     """The weights after so many epochs of the filter and AdamW in float64, and the last gradients."""
-    w: Arrays = {name: array.astype(np.float64) for name, array in weights.items()}
-    average: Arrays = {}
+    w: Float64Arrays = {name: array.astype(np.float64) for name, array in weights.items()}
+    average: Float64Arrays = {}
     first, second = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
     for t in range(1, epochs + 1):
         with jax.enable_x64(True):
-            gradients: Arrays = jax.device_get(textbook_gradients(jax.tree.map(jnp.asarray, w), split.x, split.y))
+            gradients = jax.device_get(textbook_gradients(jax.tree.map(jnp.asarray, w), split.x, split.y))
         for name, g in gradients.items():
             average[name] = 0.98 * average.get(name, g) + 0.02 * g
             filtered = g + 2.0 * average[name]
@@ -86,7 +86,7 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
         assert np.linalg.norm(weights[name] - expected[name]) < 1e-3 * moved
 
     assert record.epoch.tolist() == [INTERVAL]
-    final = looped.final(lane)
+    final = looped.final_metrics(lane)
     before_last_step, _ = train_plainly(start, splits.train, INTERVAL - 1)
     for at, split, losses, accuracies in [
         (weights, splits.validation, record.validation_loss[0], record.validation_accuracy[0]),
@@ -214,7 +214,7 @@ def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
     lanes = [(looped, looped.admit(*run)), (other, other.admit(*later))]
     for each, _ in lanes:
         each.train(2)
-    plain, annealed = (each.snapshot(lane) for each, lane in lanes)
+    plain, annealed = (each.state(lane) for each, lane in lanes)
     for name in plain:
         np.testing.assert_array_equal(plain[name], annealed[name], err_msg=name)
 
@@ -231,7 +231,7 @@ def test_a_fall_goes_on_from_a_snapshot(batched: bool) -> None:
     lanes = Lanes(ProgramKey.of(*run), batched)
     first = lanes.admit(*run)
     lanes.train(4)
-    snapshot = lanes.snapshot(first)
+    snapshot = lanes.state(first)
     second = lanes.admit(*run, snapshot)
     late = lanes.admit(*run)
     lanes.train(8)
@@ -251,7 +251,7 @@ def test_a_fall_goes_on_from_a_snapshot(batched: bool) -> None:
 def test_seeds_choose_weights_and_masks(looped: Lanes) -> None:
     half = NARROW.model_copy(update={"dropout": 0.5})
     lanes = [looped.admit(with_seed(seed), half) for seed in (0, 1, 0)]
-    first, other, again = (looped.snapshot(lane) for lane in lanes)
+    first, other, again = (looped.state(lane) for lane in lanes)
     assert (first["weights.query"] != other["weights.query"]).all()
     assert (first["key"] != other["key"]).any()
     looped.train(2)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miiii_search.experiment.metrics import digest
+from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import Record, WeightSnapshot
 from miiii_search.experiment.spec import Experiment
-from miiii_search.training.run import Result, train
+from miiii_search.training.run import TrainingResult, train
 from tests.training.small import NARROW
 
 LONG = Experiment(p=11, task="nanda", train_fraction=0.5, epochs=600, evaluate_every=8, solved_evaluations=1000)
@@ -19,28 +19,28 @@ LONG = Experiment(p=11, task="nanda", train_fraction=0.5, epochs=600, evaluate_e
 DROPPING = NARROW.model_copy(update={"dropout": 0.2})
 
 
-def trained(until: int | None = None, **arguments: Any) -> tuple[Result, dict[int, WeightSnapshot]]:
+def trained(until: int | None = None, **arguments: Any) -> tuple[TrainingResult, dict[int, WeightSnapshot]]:
     """The run, and its looks by epoch."""
     looks: list[WeightSnapshot] = []
-    result = train(LONG, DROPPING, on_look=looks.append, until=until, **arguments)
+    result = train(LONG, DROPPING, on_snapshot=looks.append, until=until, **arguments)
     found = {look.epoch: look for look in looks}
     assert len(found) == len(looks)
     return result, found
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[Result, dict[int, WeightSnapshot]]:
+def whole() -> tuple[TrainingResult, dict[int, WeightSnapshot]]:
     result, looks = trained()
     assert result.progress.ended and list(looks) == [256, 512, 600]
-    assert digest(looks[600].weights) == digest(result.weights) == result.metrics.weights_sha256
+    assert hash_weights(looks[600].weights) == hash_weights(result.weights) == result.metrics.weights_sha256
     return result, looks
 
 
 def same(one: WeightSnapshot, other: WeightSnapshot) -> bool:
-    return digest(one.weights) == digest(other.weights) and bool((one.spectrum == other.spectrum).all())
+    return hash_weights(one.weights) == hash_weights(other.weights) and bool((one.spectrum == other.spectrum).all())
 
 
-def assert_begins(part: Result, whole: Result) -> None:
+def assert_begins(part: TrainingResult, whole: TrainingResult) -> None:
     """The part's record is the beginning of the whole's, bit for bit."""
     for field in fields(Record):
         ours, theirs = getattr(part.record, field.name), getattr(whole.record, field.name)
@@ -50,7 +50,9 @@ def assert_begins(part: Result, whole: Result) -> None:
 
 
 @pytest.mark.parametrize("until", [8, 256, 264, 512, 592])
-def test_until_is_the_beginning_of_the_whole_run(whole: tuple[Result, dict[int, WeightSnapshot]], until: int) -> None:
+def test_until_is_the_beginning_of_the_whole_run(
+    whole: tuple[TrainingResult, dict[int, WeightSnapshot]], until: int
+) -> None:
     part, looks = trained(until)
     assert not part.progress.ended and part.progress.epoch == until
     assert_begins(part, whole[0])
@@ -58,11 +60,11 @@ def test_until_is_the_beginning_of_the_whole_run(whole: tuple[Result, dict[int, 
     assert list(looks) == sorted({epoch for epoch in (256, 512) if epoch <= until} | {until})
     for epoch in looks.keys() & whole[1].keys():
         assert same(looks[epoch], whole[1][epoch])
-    assert digest(looks[until].weights) == part.metrics.weights_sha256
+    assert hash_weights(looks[until].weights) == part.metrics.weights_sha256
 
 
 @pytest.mark.parametrize("until", [600, 10_000])
-def test_until_the_end(whole: tuple[Result, dict[int, WeightSnapshot]], until: int) -> None:
+def test_until_the_end(whole: tuple[TrainingResult, dict[int, WeightSnapshot]], until: int) -> None:
     part, looks = trained(until)
     assert part.metrics == whole[0].metrics and part.progress.ended
     assert list(looks) == list(whole[1])
@@ -74,7 +76,7 @@ def test_until_is_an_evaluation(until: int) -> None:
         trained(until)
 
 
-def test_a_run_that_is_stopped(whole: tuple[Result, dict[int, WeightSnapshot]]) -> None:
+def test_a_run_that_is_stopped(whole: tuple[TrainingResult, dict[int, WeightSnapshot]]) -> None:
     """It ends at the next chunk, with what was trained by then; at the soonest after one evaluation."""
     part, looks = trained(stop=lambda: True)
     assert part.progress.epoch == 8 and not part.progress.ended and looks == {}

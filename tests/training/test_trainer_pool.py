@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from miiii_search.experiment.record import Record, next_look
+from miiii_search.experiment.record import Record, next_snapshot_epoch
 from miiii_search.experiment.spec import Experiment
 from miiii_search.training import autotune, run
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.checkpoint import Checkpoint, CheckpointError
 from miiii_search.training.device import cores
-from miiii_search.training.lanes import Lanes, Snapshot
+from miiii_search.training.lanes import Arrays, Lanes
 from miiii_search.training.program import Program, ProgramKey
-from miiii_search.training.trainer import Chunk, Run, Saved, Trainer, Update
+from miiii_search.training.trainer import ChunkTiming, RunRequest, RunSaved, RunUpdate, Trainer
 from miiii_search.training.trainer_pool import TrainerPool
 from tests.training.small import EXPLODING, NARROW, SMALL, with_seed
 
@@ -38,29 +38,29 @@ def trainers(request: pytest.FixtureRequest) -> Iterator[TrainerPool]:
     trainers.close(SECONDS)
 
 
-chunks: list[Chunk] = []
+chunks: list[ChunkTiming] = []
 
 
-def next_of(trainers: TrainerPool) -> Update:
-    posted = trainers.posted.get(timeout=SECONDS)
+def next_of(trainers: TrainerPool) -> RunUpdate:
+    posted = trainers.events.get(timeout=SECONDS)
     if isinstance(posted, BaseException):
         raise posted
-    assert isinstance(posted, Update)
+    assert isinstance(posted, RunUpdate)
     return posted
 
 
-def until_ended(trainers: TrainerPool, numbers: set[int]) -> dict[int, list[Update]]:
+def until_ended(trainers: TrainerPool, numbers: set[int]) -> dict[int, list[RunUpdate]]:
     """All updates of these runs, to their ends."""
-    updates: dict[int, list[Update]] = {number: [] for number in numbers}
-    while any(not of_run or of_run[-1].end is None for of_run in updates.values()):
+    updates: dict[int, list[RunUpdate]] = {number: [] for number in numbers}
+    while any(not of_run or of_run[-1].final_state is None for of_run in updates.values()):
         update = next_of(trainers)
         if update.run in updates:
             updates[update.run].append(update)
     return updates
 
 
-def weights_of(updates: list[Update]) -> Snapshot:
-    end = updates[-1].end
+def weights_of(updates: list[RunUpdate]) -> Arrays:
+    end = updates[-1].final_state
     assert end is not None
     return end.weights
 
@@ -68,7 +68,11 @@ def weights_of(updates: list[Update]) -> Snapshot:
 def test_runs_of_two_programs(trainers: TrainerPool) -> None:
     slow = NARROW.model_copy(update={"learning_rate": 1e-5})
     two_heads = slow.model_copy(update={"n_heads": 2})
-    runs = [Run(0, LONG, slow), Run(1, with_seed(1, LONG), two_heads), Run(2, with_seed(2, LONG), slow)]
+    runs = [
+        RunRequest(0, LONG, slow),
+        RunRequest(1, with_seed(1, LONG), two_heads),
+        RunRequest(2, with_seed(2, LONG), slow),
+    ]
     trainers.admit(runs[:2])
     first = next_of(trainers)
     trainers.admit(runs[2:])  # while others train
@@ -79,20 +83,20 @@ def test_runs_of_two_programs(trainers: TrainerPool) -> None:
         of_run = updates[each.number]
         record = Record.concatenate([update.record() for update in of_run])
         assert record.epoch.tolist() == list(range(12, 601, 12))
-        assert [update.look.epoch for update in of_run if update.look] == [264, 516, 600]
+        assert [update.weight_snapshot.epoch for update in of_run if update.weight_snapshot] == [264, 516, 600]
         assert all(update.epochs_per_second > 0 for update in of_run)
         alone = run.train(each.experiment, each.hyperparameters)
         for name, array in alone.weights.items():
             np.testing.assert_allclose(weights_of(of_run)[name], array, rtol=1e-2, atol=1e-5)
         np.testing.assert_allclose(record.validation_loss, alone.record.validation_loss, rtol=1e-3)
-        last = of_run[-1].look
+        last = of_run[-1].weight_snapshot
         assert last is not None and (last.weights["query"] == weights_of(of_run)["query"]).all()
     assert all(chunk.end > chunk.start and 1 <= chunk.lanes <= 2 for chunk in chunks)
 
 
 def test_looped_runs_are_identical_to_those_alone() -> None:
     trainers = TrainerPool(batched=False)
-    trainers.admit([Run(seed, with_seed(seed), NARROW) for seed in range(3)])
+    trainers.admit([RunRequest(seed, with_seed(seed), NARROW) for seed in range(3)])
     updates = until_ended(trainers, {0, 1, 2})
     for seed in range(3):
         expected = run.train(with_seed(seed), NARROW).weights
@@ -102,30 +106,30 @@ def test_looped_runs_are_identical_to_those_alone() -> None:
 
 
 def test_a_stopped_run_ends_where_it_stands(trainers: TrainerPool) -> None:
-    trainers.admit([Run(7, ENDLESS, NARROW), Run(8, with_seed(1, ENDLESS), NARROW)])
+    trainers.admit([RunRequest(7, ENDLESS, NARROW), RunRequest(8, with_seed(1, ENDLESS), NARROW)])
     next_of(trainers)
     trainers.stop(7)
     [*_, last] = until_ended(trainers, {7})[7]
-    assert last.end is not None and not last.progress.ended
+    assert last.final_state is not None and not last.progress.ended
     assert 0 < last.progress.epoch < ENDLESS.epochs
     assert last.record().epoch[-1] == last.progress.epoch
-    assert last.end.final["test_accuracy"].shape == (len(ENDLESS.moduli),)
+    assert last.final_state.final_metrics["test_accuracy"].shape == (len(ENDLESS.moduli),)
     # The other one goes on.
     assert [next_of(trainers).run for _ in range(3)] == [8, 8, 8]
 
 
 def test_a_dropped_run_is_silent(trainers: TrainerPool) -> None:
-    trainers.admit([Run(1, ENDLESS, NARROW), Run(2, with_seed(1, ENDLESS), NARROW)])
+    trainers.admit([RunRequest(1, ENDLESS, NARROW), RunRequest(2, with_seed(1, ENDLESS), NARROW)])
     next_of(trainers)
     trainers.drop(1)
     trainers.drop(99)  # unknown, as one that ended long ago
-    trainers.admit([Run(3, with_seed(2), NARROW)])
+    trainers.admit([RunRequest(3, with_seed(2), NARROW)])
     until_ended(trainers, {3})
     assert {next_of(trainers).run for _ in range(4)} == {2}
 
 
 def test_a_run_that_explodes(trainers: TrainerPool) -> None:
-    trainers.admit([Run(1, SMALL, EXPLODING), Run(2, with_seed(1), NARROW)])
+    trainers.admit([RunRequest(1, SMALL, EXPLODING), RunRequest(2, with_seed(1), NARROW)])
     updates = until_ended(trainers, {1, 2})
     assert updates[1][-1].progress.failed_epoch == 2
     assert updates[2][-1].progress.epoch == 200
@@ -133,7 +137,7 @@ def test_a_run_that_explodes(trainers: TrainerPool) -> None:
 
 def test_waiting_for_news_ends_whenever_a_signal_comes() -> None:
     """A signal at the very moment when the wait would end: a queue of the standard library waits for ever then."""
-    posted, heard = TrainerPool().posted, 0
+    posted, heard = TrainerPool().events, 0
 
     def on_signal(_number: int, _frame: Any) -> None:
         nonlocal heard
@@ -157,7 +161,7 @@ def test_waiting_for_news_ends_whenever_a_signal_comes() -> None:
 def test_what_ends_a_trainer_is_posted() -> None:
     posted: queue.SimpleQueue[object] = queue.SimpleQueue()
     trainer = Trainer(Lanes(ProgramKey.of(SMALL, NARROW), batched=False), posted.put)
-    trainer.admit([Run(1, SMALL, NARROW.model_copy(update={"n_heads": 2}))])
+    trainer.admit([RunRequest(1, SMALL, NARROW.model_copy(update={"n_heads": 2}))])
     error = posted.get(timeout=SECONDS)
     assert isinstance(error, ValueError) and "another program" in str(error)
 
@@ -173,10 +177,10 @@ def test_what_ends_a_trainer_is_posted() -> None:
 )
 def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: list[int]) -> None:
     experiment = Experiment(epochs=epochs, evaluate_every=evaluate_every)
-    looks, at = [], next_look(experiment, 0)
+    looks, at = [], next_snapshot_epoch(experiment, 0)
     while at < math.inf:
         looks.append(at)
-        at = next_look(experiment, int(at))
+        at = next_snapshot_epoch(experiment, int(at))
     assert looks == expected
 
 
@@ -184,31 +188,31 @@ def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
     """Saved, closed, written to a file and read, and trained on by another pool: the same as without a break."""
     for batched in (False, True):
         trainers = TrainerPool(batched=batched, save_seconds=0.05)
-        trainers.admit([Run(1, LONG, NARROW)])
-        records, saved = list[Record](), list[Saved]()
+        trainers.admit([RunRequest(1, LONG, NARROW)])
+        records, saved = list[Record](), list[RunSaved]()
         while not saved:
-            posted = trainers.posted.get(timeout=SECONDS)
-            if isinstance(posted, Saved):
+            posted = trainers.events.get(timeout=SECONDS)
+            if isinstance(posted, RunSaved):
                 saved.append(posted)
             else:
-                assert isinstance(posted, Update)
+                assert isinstance(posted, RunUpdate)
                 records.append(posted.record())
         trainers.close(SECONDS)
         before = Record.concatenate(records)
         assert before.epoch[-1] == saved[0].epoch
-        checkpoint = Checkpoint(LONG, NARROW, saved[0].epoch, saved[0].snapshot, before, {}, {"device": "this"})
+        checkpoint = Checkpoint(LONG, NARROW, saved[0].epoch, saved[0].state, before, {}, {"device": "this"})
         (tmp_path / "file").write_bytes(checkpoint.to_bytes())
 
         read = Checkpoint.from_bytes((tmp_path / "file").read_bytes())
         assert read.is_of(LONG, NARROW) and not read.is_of(LONG, EXPLODING)
         assert (read.epoch, read.origin) == (checkpoint.epoch, checkpoint.origin)
         trainers = TrainerPool(batched=batched)
-        trainers.admit([Run(2, LONG, NARROW, read.snapshot)])
+        trainers.admit([RunRequest(2, LONG, NARROW, read.state)])
         updates = until_ended(trainers, {2})[2]
         trainers.close(SECONDS)
         whole = Record.concatenate([read.record, *(update.record() for update in updates)])
         unbroken = TrainerPool(batched=batched)
-        unbroken.admit([Run(3, LONG, NARROW)])
+        unbroken.admit([RunRequest(3, LONG, NARROW)])
         expected = until_ended(unbroken, {3})[3]
         unbroken.close(SECONDS)
         for name, array in weights_of(updates).items():
@@ -220,18 +224,18 @@ def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
 
 def test_a_closing_pool_saves_all_runs() -> None:
     trainers = TrainerPool(batched=False, save_seconds=3600)
-    trainers.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(3)])
+    trainers.admit([RunRequest(k, with_seed(k, ENDLESS), NARROW) for k in range(3)])
     begun = dict[int, int]()
     while len(begun) < 3:
         update = next_of(trainers)
         begun[update.run] = update.progress.epoch
     trainers.close(SECONDS)
     saved = dict[int, int]()
-    while not trainers.posted.empty():
-        posted = trainers.posted.get()
-        if isinstance(posted, Update):
+    while not trainers.events.empty():
+        posted = trainers.events.get()
+        if isinstance(posted, RunUpdate):
             begun[posted.run] = posted.progress.epoch
-        elif isinstance(posted, Saved):
+        elif isinstance(posted, RunSaved):
             saved[posted.run] = posted.epoch
     assert saved == begun
 
@@ -250,7 +254,7 @@ def test_a_damaged_checkpoint_is_noticed() -> None:
 def test_closing_does_not_wait_for_lanes_in_line() -> None:
     trainers, lanes = TrainerPool(batched=False, on_chunk=chunks.append), 6 * cores()
     chunks.clear()
-    trainers.admit([Run(k, with_seed(k, ENDLESS), NARROW) for k in range(lanes)])
+    trainers.admit([RunRequest(k, with_seed(k, ENDLESS), NARROW) for k in range(lanes)])
     begun = set[int]()
     while len(begun) < lanes:
         begun.add(next_of(trainers).run)

@@ -25,7 +25,7 @@ from safetensors.numpy import load
 
 from miiii_search.config.study_spec import Budget, Pruning, Range, rungs
 from miiii_search.errors import VersionMismatchError
-from miiii_search.experiment.metrics import digest
+from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import Record
 from miiii_search.storage import schema
 from miiii_search.storage import study_attrs as attributes
@@ -130,7 +130,7 @@ def test_a_study_to_its_end(database: Database) -> None:
 
         files = artifacts_of(study, trial)
         assert files.keys() == {"learning-curves.png", "record.npz", "weights.safetensors"}
-        assert digest(load(files["weights.safetensors"])) == attributes["metrics"]["weights_sha256"]
+        assert hash_weights(load(files["weights.safetensors"])) == attributes["metrics"]["weights_sha256"]
         assert files["learning-curves.png"].startswith(b"\x89PNG\r\n\x1a\n")
         record = Record.from_npz(files["record.npz"])
         assert record.epoch.tolist() == list(range(4, 49, 4))
@@ -391,7 +391,7 @@ def test_looks_are_kept(sqlite: Database, tmp_path: Path) -> None:
         folder = trial_folder(tmp_path, study, trial.number)
         assert sorted(path.name for path in folder.iterdir()) == ["epoch-256.npz", "epoch-320.npz"]
         with np.load(folder / "epoch-320.npz", allow_pickle=False) as weights:
-            assert digest(dict(weights)) == trial.user_attrs["metrics"]["weights_sha256"]
+            assert hash_weights(dict(weights)) == trial.user_attrs["metrics"]["weights_sha256"]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])

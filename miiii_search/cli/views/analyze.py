@@ -39,8 +39,8 @@ from miiii_search.cli.views.display import console, duration
 from miiii_search.cli.views.retrain import train_visibly
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.metrics import compare
-from miiii_search.experiment.record import snapshots_in
+from miiii_search.experiment.metrics import compare_metrics
+from miiii_search.experiment.record import find_snapshots
 from miiii_search.files import file_name
 from miiii_search.runs.folder import CONFIG, SNAPSHOTS, read_run
 from miiii_search.runs.output_folder import OutputFolder, current
@@ -118,14 +118,14 @@ def _trained_again(run: TrainedRun, output: OutputFolder) -> tuple[TrainedRun, l
     snapshots.mkdir()  # without any, those of another run are to go
     result, spectra = train_visibly(run.experiment, run.hyperparameters, snapshots, until=run.last_epoch)
     if run.metrics is not None:
-        verdict, why = compare(run.metrics, result.metrics)
+        verdict, why = compare_metrics(run.metrics, result.metrics)
         _say(f"trained again, {verdict}: {why}")
         if verdict != "identical":
             remarks.append(f"the weights are of a repetition that {verdict} with what was recorded: {why}")
     again = replace(
         run,
         weights=result.weights,
-        snapshots=snapshots_in(snapshots),
+        snapshots=find_snapshots(snapshots),
         spectra=run.spectra or spectra,
         record=run.record or result.record,
     )

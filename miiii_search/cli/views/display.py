@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from miiii_search.cli.views.tables import Column, Fitted
-from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.experiment.metrics import format_accuracy
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -177,7 +177,7 @@ def _lanes(status: Status, rows: int) -> Fitted:
             Column("saved", [f"{t.saved_epoch:,}" if t.saved_epoch else "" for t in shown], rank=3),
             Column("", bars, left=True, rank=6, width=12),
             Column("by epoch", [Text(sparkline(t.curve), cyan) for t in shown], left=True, rank=5),
-            Column("accuracy", [accuracy_text(t.curve[-1]) if t.curve else "" for t in shown]),
+            Column("accuracy", [format_accuracy(t.curve[-1]) if t.curve else "" for t in shown]),
             Column("epochs/s", [f"{t.epochs_per_second:.0f}" for t in shown], rank=1),
             Column("parameters", [_point(t.params) for t in shown], left=True, least=14, rank=2),
             Column("worker", [t.worker for t in shown], left=True, least=10),
@@ -197,7 +197,7 @@ def _leaders(status: Status) -> Fitted:
             Column("best", [str(t.number) for t in shown]),
             Column("state", [_outcome(t) for t in shown], left=True),
             Column("solved at", [_solved_at(t) for t in shown]),
-            Column("accuracy", [accuracy_text(curve[-1]) if curve else "" for curve in curves]),
+            Column("accuracy", [format_accuracy(curve[-1]) if curve else "" for curve in curves]),
             Column("by epoch", pictures, left=True, rank=2),
             Column("epochs", [f"{t.user_attrs.get('epochs_trained', 0):,}" for t in shown], rank=1),
             Column("parameters", [_point(t.params) for t in shown], left=True, least=14),
@@ -237,7 +237,7 @@ def headline(status: Status) -> str:
     best = "no trial completed yet"
     if status.best is not None:
         solved = status.best.user_attrs.get("epochs_to_solve")
-        how = f"solved at epoch {solved:,}" if solved else f"accuracy {accuracy_text(status.best.value or 0.0)}"
+        how = f"solved at epoch {solved:,}" if solved else f"accuracy {format_accuracy(status.best.value or 0.0)}"
         best = f"best: trial {status.best.number}, {how} ({_point(status.best.params)})"
     used = "".join(
         f" · {used:.3g} of {limit:g} {name.replace('_', ' ')}" for name, (used, limit) in status.budget.items()
@@ -263,8 +263,8 @@ def ranking(study: Study, rows: int = 20) -> RenderableType:
     # What was searched over; what is the same in all trials would only take room.
     varied = read_varied_parameters(study)
     metrics = [trial.user_attrs.get("metrics") for trial in trials]
-    accuracies = [accuracy_text(m["validation_accuracy_mean"]) if m else "" for m in metrics]
-    tested = [accuracy_text(sum(m["test_accuracy"]) / len(m["test_accuracy"])) if m else "" for m in metrics]
+    accuracies = [format_accuracy(m["validation_accuracy_mean"]) if m else "" for m in metrics]
+    tested = [format_accuracy(sum(m["test_accuracy"]) / len(m["test_accuracy"])) if m else "" for m in metrics]
     columns = [
         Column("", [str(rank) for rank in range(1, len(trials) + 1)]),
         Column("trial", [str(trial.number) for trial in trials]),

@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from rich.text import Text
 
-from miiii_search.capabilities import is_coordinator
+from miiii_search.capabilities import is_coordinator_install
 from miiii_search.cli.views.display import console
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
@@ -45,7 +45,7 @@ def _python() -> Iterator[tuple[bool, str]]:
 
 
 def _packages() -> Iterator[tuple[bool, str]]:
-    names = EVERYWHERE if is_coordinator() else (*EVERYWHERE, *TO_TRAIN)
+    names = EVERYWHERE if is_coordinator_install() else (*EVERYWHERE, *TO_TRAIN)
     found, missing = [], []
     for name in names:
         try:
@@ -60,7 +60,7 @@ def _packages() -> Iterator[tuple[bool, str]]:
 
 
 def _devices() -> Iterator[tuple[bool, str]]:
-    if is_coordinator():
+    if is_coordinator_install():
         yield (
             True,
             "an installation without JAX, as in the image of the coordinator: it creates, coordinates and shows "

@@ -25,10 +25,10 @@ from safetensors.numpy import save
 
 from miiii_search.cli.views.display import LINE_SECONDS, console
 from miiii_search.cli.views.tables import Column, Fitted
-from miiii_search.config.overrides import to_tree, with_settings
+from miiii_search.config.overrides import apply_settings, to_tree
 from miiii_search.config.presets import get_configuration
 from miiii_search.errors import MiiiiSearchError, NonFiniteLossError, OutOfMemoryError, reason
-from miiii_search.experiment.metrics import accuracy_text, compare
+from miiii_search.experiment.metrics import compare_metrics, format_accuracy
 from miiii_search.experiment.record import Floats, Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 from miiii_search.files import write_file
@@ -47,8 +47,8 @@ from miiii_search.study.export import Configuration, read_configuration
 from miiii_search.worker.provenance import source_commit
 
 if TYPE_CHECKING:
-    from miiii_search.training.lane_state import Progress as RunProgress
-    from miiii_search.training.run import Result
+    from miiii_search.training.lane_state import RunProgress
+    from miiii_search.training.run import TrainingResult
 
 
 STOPPED = "stopped_at_epoch"
@@ -74,7 +74,7 @@ def choose(file: Path | None, preset: str | None, config: str | None, settings: 
         assert preset is not None
         chosen = Configuration(*get_configuration(preset, config), metrics=None, provenance={})
     run = Run(experiment=chosen.experiment, hyperparameters=chosen.hyperparameters)
-    edited = with_settings(Run, to_tree(run), settings)
+    edited = apply_settings(Run, to_tree(run), settings)
     return replace(chosen, experiment=edited.experiment, hyperparameters=edited.hyperparameters)
 
 
@@ -134,7 +134,7 @@ def _retrain(
     return whole
 
 
-def _files(trained: Configuration, result: Result, spectra: dict[int, Floats]) -> dict[str, bytes]:
+def _files(trained: Configuration, result: TrainingResult, spectra: dict[int, Floats]) -> dict[str, bytes]:
     """All of a run's files but its snapshots."""
     experiment = trained.experiment
     files = {
@@ -193,12 +193,12 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
         write_file(folder / name, data)
 
 
-def _verdict(recorded: Configuration, result: Result) -> str:
+def _verdict(recorded: Configuration, result: TrainingResult) -> str:
     """Whether the run repeats what the file recorded."""
     assert recorded.metrics is not None
     if (epoch := recorded.provenance.get(STOPPED)) is not None:
         return f"not compared: what the file recorded was stopped at epoch {epoch:,}"
-    verdict, why = compare(recorded.metrics, result.metrics)
+    verdict, why = compare_metrics(recorded.metrics, result.metrics)
     return f"{verdict}: {why}"
 
 
@@ -212,7 +212,7 @@ def train_visibly(
     snapshots: Path,
     until: int | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[Result, dict[int, Floats]]:
+) -> tuple[TrainingResult, dict[int, Floats]]:
     """Trains one run, to the epoch `until` or until `stop`, with a progress bar; returns it with its spectra by epoch.
 
     Where there is no terminal, a line now and then says how far it is.
@@ -241,7 +241,7 @@ def train_visibly(
             nonlocal said
             scored = np.asarray(experiment.scored)
             train, validation = (
-                accuracy_text(getattr(new, name)[-1][scored].mean())
+                format_accuracy(getattr(new, name)[-1][scored].mean())
                 for name in ("train_accuracy", "validation_accuracy")
             )
             accuracy = f"accuracy {train}, validation {validation}"
@@ -294,7 +294,7 @@ def _print_tasks(trained: Configuration) -> None:
             [
                 Column("q", [str(q) for q in metrics.moduli]),
                 Column("chance", [f"{1 / q:.3f}" for q in metrics.moduli]),
-                *(Column(name, [accuracy_text(value) for value in values]) for name, values in accuracies.items()),
+                *(Column(name, [format_accuracy(value) for value in values]) for name, values in accuracies.items()),
             ]
         )
     )

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from miiii_search.cli.views.display import ENDED, STATES, duration
 from miiii_search.cli.views.tables import Column, Fitted
-from miiii_search.experiment.metrics import accuracy_text
+from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.study.delete import StudyContents
 from miiii_search.study.overview import ORDER, StudyOverview
 
@@ -24,7 +24,7 @@ def studies_table(listed: Sequence[StudyOverview], storage: str) -> RenderableTy
     study = Column("study", [one.name for one in listed], left=True, least=16, fold=True)
     states = [Text(one.state, _STYLES.get(one.state, "dim")) for one in listed]
     state = Column("state", states, left=True, least=13, fold=True)
-    best = Column("best", ["" if one.best is None else accuracy_text(one.best) for one in listed])
+    best = Column("best", ["" if one.best is None else format_accuracy(one.best) for one in listed])
     created = Column("created", [_ago(one.created) for one in listed], left=True, rank=2)
     counts = [
         Column(name, [Text(str(n), STATES[name]) if (n := one.counts[name]) else "" for one in listed])

@@ -29,7 +29,7 @@ OTHERS = frozenset(
 """Variables of other names that change how JAX and its libraries compute."""
 
 
-def isolate(environment: MutableMapping[str, str] = os.environ) -> list[str]:
+def remove_unsafe_variables(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     """Removes from the environment what could change a result; returns it as `NAME=value`.
 
     To be called before JAX is imported. JAX reads its variables when it is imported, XLA its flags when the first
