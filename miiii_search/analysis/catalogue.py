@@ -31,6 +31,7 @@ from miiii_search.analysis.reference import Reference
 from miiii_search.analysis.report import Page, Picture
 from miiii_search.analysis.survey import Survey
 from miiii_search.experiment.metrics import format_accuracy
+from miiii_search.experiment.text import format_params
 
 TRAINING, EMBEDDINGS, NEURONS, CIRCUITS, TASK = (
     "Training",
@@ -241,7 +242,7 @@ def page_of(findings: Findings, problems: Sequence[str], made_by: str) -> Page:
         ending = f"solved at epoch {solved:,}" if solved else "not solved"
         summary += f": {ending}, validation accuracy {format_accuracy(metrics.validation_accuracy_mean)} in the mean"
     settings = {**hyperparameters.model_dump(), "train_fraction": experiment.train_fraction, "seed": experiment.seed}
-    chosen = ", ".join(f"{name} {value:.4g}" for name, value in settings.items())
+    chosen = format_params(settings)
     return Page(
         f"What {run.name} learned",
         f"{summary}.",

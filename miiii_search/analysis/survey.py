@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from miiii_search.analysis.importance import Importance, decompose
+from miiii_search.experiment.text import format_params, format_value
 
 Value = float | int | str
 
@@ -57,7 +58,7 @@ class Dimension:
     def labels(self) -> tuple[str, ...]:
         """Of the levels, in words."""
         if not self.is_range:
-            return tuple(show_value(value) for value in self.values)
+            return tuple(format_value(value) for value in self.values)
         return tuple(f"{a:.2g} to {b:.2g}" for a, b in zip(self.edges, self.edges[1:], strict=False))
 
     def level(self, value: Value | None) -> int | None:
@@ -130,7 +131,7 @@ class Spread:
     @property
     def in_words(self) -> str:
         """The configuration and its figures in a line."""
-        point = ", ".join(f"{name} {show_value(value)}" for name, value in self.point.items())
+        point = format_params(self.point)
         figures = [("median", self.median), ("worst", self.worst)]
         epochs = "".join(f", {name} {epoch:,} epochs" for name, epoch in figures if epoch is not None)
         return f"{point}: {len(self.epochs_to_solve)} of {self.seeds} solved{epochs}"
@@ -183,11 +184,6 @@ def survey(study: str, epochs: int, dimensions: Sequence[Dimension], trials: Seq
         {dimension.name: _marginals(dimension, trials) for dimension in dimensions},
         _importance(dimensions, trials),
     )
-
-
-def show_value(value: Value) -> str:
-    """A hyperparameter's value as figures and tables have it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _marginals(dimension: Dimension, trials: Sequence[TrialRow]) -> tuple[Marginal, ...]:

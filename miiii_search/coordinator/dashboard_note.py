@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.experiment.metrics import format_accuracy
+from miiii_search.experiment.text import format_params
 from miiii_search.storage import notes
 from miiii_search.storage.artifacts import LEARNING_CURVES
 from miiii_search.study.best_trials import read_best
 from miiii_search.study.hints import PROGRAM
 from miiii_search.study.state import expected_trials
 from miiii_search.study.study import Study
-from miiii_search.study.trials import describe_point
 from miiii_search.trial_queue.budget import read_exhausted_limit
 
 SECONDS = 60.0
@@ -90,7 +90,7 @@ def _best(study: Study, best: FrozenTrial | None) -> str:
     page = f"/dashboard/studies/{study.study_id}/trials?numbers={best.number}"
     command = f"{PROGRAM} best --study {shlex.quote(study.name)} --out best.toml"
     return (
-        f"[Trial {best.number}]({page}) {how} ({describe_point(best.params)}). "
+        f"[Trial {best.number}]({page}) {how} ({format_params(best.params)}). "
         f"Where `MIIII_STORAGE` names this database, this exports it:\n\n```\n{command}\n```{_curves(study, best)}"
     )
 

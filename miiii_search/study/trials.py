@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import (
@@ -31,11 +29,6 @@ METRICS_KEY = "metrics"
 def shape_of(d_model: int, n_heads: int) -> str:
     """What a trial's program is compiled for, as far as hyperparameters change it; see `leases.claim`."""
     return f"d_model={d_model} n_heads={n_heads}"
-
-
-def describe_point(params: Mapping[str, Any]) -> str:
-    """A point of the space in a line."""
-    return ", ".join(f"{name} {x:.4g}" if isinstance(x, float) else f"{name} {x}" for name, x in params.items())
 
 
 def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:

@@ -13,11 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.study_spec import rungs
 from miiii_search.errors import MiiiiSearchError, StorageUnavailableError
+from miiii_search.experiment.text import format_params
 from miiii_search.samplers.grid_ei import GridEISampler
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.study import Study
-from miiii_search.study.trials import describe_point, shape_of
+from miiii_search.study.trials import shape_of
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.device import is_out_of_memory
 from miiii_search.training.lane_state import LANE_WIDTHS
@@ -200,7 +201,7 @@ class TrialFetcher:
         if saved is not None:
             assignment.resume(saved)
             at = f" from epoch {saved.epoch:,}"
-        self._say(f"Trial {lease.number} starts{at}: {describe_point(trial.params)}")
+        self._say(f"Trial {lease.number} starts{at}: {format_params(trial.params)}")
         self._started += 1
         return assignment, RunRequest(self._started, experiment, hyperparameters, saved.state if saved else None)
 

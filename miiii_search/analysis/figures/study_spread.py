@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.figures.outcomes import COLOURS, name_of
-from miiii_search.analysis.survey import Spread, Survey, show_value
+from miiii_search.analysis.survey import Spread, Survey
+from miiii_search.experiment.text import format_value
 
 MOST_ROWS = 30
 """Configurations, which fill a page; the best ones are shown."""
@@ -68,7 +69,7 @@ def _set_axes(axes: Axes, survey: Survey, rows: Sequence[Spread]) -> None:
 def _labels(rows: Sequence[Spread]) -> list[str]:
     """The values in which the configurations shown differ; of one by itself, all."""
     names = [name for name in rows[0].point if len({spread.point[name] for spread in rows}) > 1] or list(rows[0].point)
-    return [", ".join(f"{name_of(name)} {show_value(spread.point[name])}" for name in names) for spread in rows]
+    return [", ".join(f"{name_of(name)} {format_value(spread.point[name])}" for name in names) for spread in rows]
 
 
 def _columns(places: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

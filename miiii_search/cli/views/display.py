@@ -14,6 +14,7 @@ from rich.text import Text
 
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.experiment.metrics import format_accuracy
+from miiii_search.experiment.text import SHORT_NAMES, format_params, format_value
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -179,7 +180,7 @@ def _lanes(status: Status, rows: int) -> Fitted:
             Column("by epoch", [Text(sparkline(t.curve), cyan) for t in shown], left=True, rank=5),
             Column("accuracy", [format_accuracy(t.curve[-1]) if t.curve else "" for t in shown]),
             Column("epochs/s", [f"{t.epochs_per_second:.0f}" for t in shown], rank=1),
-            Column("parameters", [_point(t.params) for t in shown], left=True, least=14, rank=2),
+            Column("parameters", [format_params(t.params, SHORT_NAMES) for t in shown], left=True, least=14, rank=2),
             Column("worker", [t.worker for t in shown], left=True, least=10),
             Column("heard", [f"{duration(t.silent_seconds)} ago" for t in shown]),
         ]
@@ -200,7 +201,7 @@ def _leaders(status: Status) -> Fitted:
             Column("accuracy", [format_accuracy(curve[-1]) if curve else "" for curve in curves]),
             Column("by epoch", pictures, left=True, rank=2),
             Column("epochs", [f"{t.user_attrs.get('epochs_trained', 0):,}" for t in shown], rank=1),
-            Column("parameters", [_point(t.params) for t in shown], left=True, least=14),
+            Column("parameters", [format_params(t.params, SHORT_NAMES) for t in shown], left=True, least=14),
         ]
     )
 
@@ -209,7 +210,7 @@ def standings_table(standings: Sequence[SeedStats], rows: int = 5) -> Fitted:
     """The best configurations over their seeds, by the median."""
     shown = standings[:rows]
     numbers = [", ".join(str(number) for number in sorted(trial.number for trial in s.trials)) for s in shown]
-    points = [_point(s.params) for s in shown]
+    points = [format_params(s.params, SHORT_NAMES) for s in shown]
     return Fitted(
         [
             Column("solved", [f"{s.solved}/{s.seeds}" for s in shown]),
@@ -238,7 +239,7 @@ def headline(status: Status) -> str:
     if status.best is not None:
         solved = status.best.user_attrs.get("epochs_to_solve")
         how = f"solved at epoch {solved:,}" if solved else f"accuracy {format_accuracy(status.best.value or 0.0)}"
-        best = f"best: trial {status.best.number}, {how} ({_point(status.best.params)})"
+        best = f"best: trial {status.best.number}, {how} ({format_params(status.best.params, SHORT_NAMES)})"
     used = "".join(
         f" · {used:.3g} of {limit:g} {name.replace('_', ' ')}" for name, (used, limit) in status.budget.items()
     )
@@ -275,27 +276,9 @@ def ranking(study: Study, rows: int = 20) -> RenderableType:
         Column("epochs", [f"{trial.user_attrs.get('epochs_trained', 0):,}" for trial in trials], rank=4),
         Column("time", [duration(trial.user_attrs.get("seconds", 0)) for trial in trials], rank=3),
     ]
-    each = [Column(_SHORT.get(name, name), [_value(t.params.get(name)) for t in trials]) for name in varied]
-    points = [_point({name: trial.params.get(name) for name in varied}) for trial in trials]
+    each = [Column(SHORT_NAMES.get(name, name), [format_value(t.params.get(name)) for t in trials]) for name in varied]
+    points = [format_params({name: trial.params.get(name) for name in varied}, SHORT_NAMES) for trial in trials]
     together = [Column("parameters", points, left=True, least=14, fold=True)] if varied else []
     title = Text(f"Study {study.name}: {n_ended} trials, best first", "bold", overflow="fold")
     more = [Text(f"… and {n_ended - rows} more", "dim")] if n_ended > rows else []
     return Group(title, Text(), Fitted([*columns, *each], [*columns, *together], rule=True), *more)
-
-
-def _point(params: dict[str, object]) -> str:
-    return ", ".join(f"{_SHORT.get(name, name)} {_value(value)}" for name, value in params.items())
-
-
-def _value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-_SHORT = {
-    "grokfast_lambda": "λ",
-    "weight_decay": "wd",
-    "learning_rate": "lr",
-    "d_model": "d",
-    "n_heads": "heads",
-}
-"""The paper's names in Table 1, where a line must hold a whole configuration."""
