@@ -24,7 +24,7 @@ from safetensors.numpy import save
 
 from miiii_search.experiment.record import Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.runs.folder import CONFIG, RECORD, SNAPSHOTS, WEIGHTS
+from miiii_search.runs.run_folder import CONFIG, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.study.export import Configuration
 from miiii_search.training import run
 

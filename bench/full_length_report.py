@@ -13,10 +13,10 @@ from full_length_runs import read_state
 from numpy.typing import NDArray
 
 from miiii_search.analysis.milestones import find_milestones
-from miiii_search.analysis.reference import Reference, differences
+from miiii_search.analysis.reference import ReferenceCurves, differences_from_reference
 from miiii_search.experiment.record import Floats, Record, spectra_from_npz
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.runs.folder import read_run
+from miiii_search.runs.run_folder import read_run
 from miiii_search.simulation.curves import round_floats
 
 PACKED = Path(__file__).parent / "curves" / "full-length"
@@ -102,10 +102,10 @@ def packed_runs(names: Iterable[str], packed: Path = PACKED) -> Iterator[PackedR
         )
 
 
-def figure_6(moduli: tuple[int, ...]) -> Reference:
+def figure_6(moduli: tuple[int, ...]) -> ReferenceCurves:
     """Return the means of Figure 6 as a reference whose tasks are all alike."""
     means = {split: np.asarray(FIGURE_6[split]) for split in ("training", "validation")}
-    return Reference(
+    return ReferenceCurves(
         "Figure 6",
         moduli,
         np.asarray(FIGURE_6["epoch"]),
@@ -114,7 +114,7 @@ def figure_6(moduli: tuple[int, ...]) -> Reference:
     )
 
 
-def figures(run: PackedRun, reference: Reference | None = None) -> dict[str, Any]:
+def figures(run: PackedRun, reference: ReferenceCurves | None = None) -> dict[str, Any]:
     """Return what the report says of a run: epochs, tasks learned, and means at the epochs of Figure 6."""
     accuracy, scored = run.record.validation_accuracy[-1], np.asarray(run.experiment.scored)
     found: dict[str, Any] = {
@@ -130,19 +130,19 @@ def figures(run: PackedRun, reference: Reference | None = None) -> dict[str, Any
     }
     whole = reference or figure_6(run.experiment.moduli)
     if run.record.epoch[-1] >= whole.epochs[0]:
-        compared = differences(run.experiment, run.record, figure_6(run.experiment.moduli))
+        compared = differences_from_reference(run.experiment, run.record, figure_6(run.experiment.moduli))
         for split, key in (("training", "train_at"), ("validation", "validation_at")):
             means = zip(compared.epochs.tolist(), compared.run[split].tolist(), strict=True)
             found[key] = {str(epoch): round(mean, 4) for epoch, mean in means}
         if run.name == "authors-code":
-            against = differences(run.experiment, run.record, whole)
+            against = differences_from_reference(run.experiment, run.record, whole)
             found["max_train_difference"] = against.largest("training", COMPARED_UNTIL)[0]
             found["max_validation_difference"] = against.largest("validation", COMPARED_UNTIL)[0]
     return found
 
 
 def report(
-    names: Iterable[str], reference: Reference | None = None, packed: Path = PACKED
+    names: Iterable[str], reference: ReferenceCurves | None = None, packed: Path = PACKED
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of each of these runs that is packed, by name."""
     return {run.name: figures(run, reference) for run in packed_runs(names, packed)}

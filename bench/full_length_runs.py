@@ -28,7 +28,7 @@ from miiii_search.experiment.record import (
     write_snapshot,
 )
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.runs.folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
+from miiii_search.runs.run_folder import CONFIG, METRICS, RECORD, SNAPSHOTS, WEIGHTS
 from miiii_search.study.export import Configuration
 from miiii_search.training.chunk_size import ChunkSizer
 from miiii_search.training.device import describe_device, package_versions

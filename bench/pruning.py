@@ -24,7 +24,7 @@ from unittest import mock
 import numpy as np
 from measuring import parser, print_table, start, write
 
-from miiii_search.analysis.figures.style import save, styled
+from miiii_search.analysis.figures.style import figure_bytes, figure_style
 from miiii_search.config.study_spec import Point, Pruning
 from miiii_search.pruners import forecast
 from miiii_search.simulation.curves import CurveSet, read_curves
@@ -263,9 +263,9 @@ def main() -> None:
     if arguments.figures:
         arguments.figures.mkdir(parents=True, exist_ok=True)
         panels = {one.curves.name: one.compared for one in judged}
-        with styled():
-            (arguments.figures / "rules.png").write_bytes(save(draw_pruners(panels), "png"))
-            (arguments.figures / "curves.png").write_bytes(save(draw_curves(one_draw(sets)), "png"))
+        with figure_style():
+            (arguments.figures / "rules.png").write_bytes(figure_bytes(draw_pruners(panels), "png"))
+            (arguments.figures / "curves.png").write_bytes(figure_bytes(draw_curves(one_draw(sets)), "png"))
     write(arguments.json, {**to_json(judged, together), "studies_per_minute": 60 * studies / seconds})
 
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from measuring import parser, print_table, start, write
 
-from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure, save, styled
+from miiii_search.analysis.figures.style import OKABE_ITO, PAGE_WIDTH, figure_bytes, figure_style, new_figure
 from miiii_search.config.study_spec import Pruning, StudySpec
 from miiii_search.simulation.curves import Curve, CurveSet, read_curves
 from miiii_search.simulation.orders import ORDERS, GridEIOrder
@@ -171,7 +171,7 @@ class _Turning(GridEIOrder):
 def draw(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]], epochs: Mapping[str, int]) -> Figure:
     """The share of studies that have found their best run against what they have spent, one panel a set."""
     panels = {name: orders for (name, *setting), orders in results.items() if tuple(setting) == DRAWN}
-    figure = new_figure(PAGE, 2.4)
+    figure = new_figure(PAGE_WIDTH, 2.4)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for one, (name, orders) in zip(axes, panels.items(), strict=True):
         for (color, style), (order, found) in zip(LINES, orders.items(), strict=True):
@@ -222,8 +222,8 @@ def main() -> None:
             f"saves {one['least_saved']:.0%} at least"
         )
     if arguments.figure and results:
-        with styled():
-            arguments.figure.write_bytes(save(draw(results, epochs), "png"))
+        with figure_style():
+            arguments.figure.write_bytes(figure_bytes(draw(results, epochs), "png"))
     write(
         arguments.json,
         {

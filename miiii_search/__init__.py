@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from miiii_search import pruners
-    from miiii_search.analysis.run import TrainedRun
+    from miiii_search.analysis.trained_run import TrainedRun
     from miiii_search.api import (
         Study,
         analyze,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.trial import FrozenTrial
 
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.config.presets import PRESETS
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.record import Floats, Record, WeightSnapshot
@@ -99,7 +99,7 @@ def load_run(folder: str | Path) -> TrainedRun:
     Raises:
         MiiiiSearchError: The folder is not one of a run, or its configuration cannot be read.
     """
-    from miiii_search.runs.folder import read_run
+    from miiii_search.runs.run_folder import read_run
 
     run, problems = read_run(Path(folder))
     for problem in problems:
@@ -124,7 +124,7 @@ def analyze(run: TrainedRun, out: str | Path | None = None) -> Findings:
 
     found = finding.analyze(run)
     if out is not None:
-        from miiii_search.runs.report import write_report
+        from miiii_search.runs.report_folder import write_report
 
         write_report(found, Path(out))
     return found

@@ -25,7 +25,7 @@ SMOOTHING = 1.0
 
 
 @dataclass(frozen=True)
-class Activity:
+class FrequencyActivity:
     """The neurons' mean frequency activation at every look."""
 
     epochs: NDArray[np.intp]  # [looks], ascending
@@ -55,12 +55,12 @@ class Activity:
             for look in range(len(counts))
         ]
 
-    def smoothed(self) -> Activity:
+    def smoothed(self) -> FrequencyActivity:
         """Smoothed over the looks, as the public code does before it counts."""
-        return Activity(self.epochs, scipy.ndimage.gaussian_filter1d(self.activation, SMOOTHING, axis=0))
+        return FrequencyActivity(self.epochs, scipy.ndimage.gaussian_filter1d(self.activation, SMOOTHING, axis=0))
 
 
-def analyze_activity(spectra: Mapping[int, Floats]) -> Activity | None:
+def analyze_activity(spectra: Mapping[int, Floats]) -> FrequencyActivity | None:
     """Of the spectra `[p, p // 2 + 1]` that training recorded, by epoch; None if there are none.
 
     A spectrum is the magnitude of each neuron's 2-d Fourier transform over the grid, mean over the neurons, the half
@@ -70,7 +70,7 @@ def analyze_activity(spectra: Mapping[int, Floats]) -> Activity | None:
     if not spectra:
         return None
     epochs = sorted(spectra)
-    return Activity(np.asarray(epochs), np.stack([_by_digit(spectra[epoch]) for epoch in epochs]))
+    return FrequencyActivity(np.asarray(epochs), np.stack([_by_digit(spectra[epoch]) for epoch in epochs]))
 
 
 def _by_digit(spectrum: Floats) -> NDArray[np.float64]:

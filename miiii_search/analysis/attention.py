@@ -11,7 +11,7 @@ from miiii_search.analysis.network import Floats
 
 
 @dataclass(frozen=True)
-class Preference:
+class DigitPreference:
     """Of each head, from (a0 − a1) / (a0 + a1) over the grid, a0 and a1 being the attention from ŷ to x0 and to x1.
 
     A head that reads x0 throughout has a mean of 1 and varies by 0, one that reads x1 throughout has −1 and 0. One
@@ -27,7 +27,7 @@ class Preference:
         return float(np.abs(self.mean).mean())
 
 
-def digit_preference(attention: Floats) -> Preference:
+def digit_preference(attention: Floats) -> DigitPreference:
     """Of attention from ŷ to x0, x1, ŷ over the grid `[heads, 3, n]`.
 
     What a head gives to ŷ itself does not enter; where it gives all to ŷ, it prefers neither digit.
@@ -35,4 +35,4 @@ def digit_preference(attention: Floats) -> Preference:
     to_x0, to_x1 = attention[:, 0].astype(np.float64), attention[:, 1].astype(np.float64)
     both = to_x0 + to_x1
     preference = np.where(both > 0, to_x0 - to_x1, 0) / np.where(both > 0, both, 1)
-    return Preference(preference.mean(axis=1), preference.std(axis=1))
+    return DigitPreference(preference.mean(axis=1), preference.std(axis=1))

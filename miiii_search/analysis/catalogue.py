@@ -8,28 +8,28 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from miiii_search.analysis.comparison import Comparison, compare
+from miiii_search.analysis.comparison import ComparisonTable, compare_runs
 from miiii_search.analysis.figures import (
     activity,
     attention,
     circuits,
-    comparison,
     comparison_training,
+    comparison_weights,
     curves,
     data,
     embeddings,
     neurons,
-    progress,
-    study,
-    study_spread,
+    progress_measures,
+    study_importance,
+    study_seeds,
 )
 from miiii_search.analysis.figures.reference import compare_with_reference
-from miiii_search.analysis.figures.style import plain
+from miiii_search.analysis.figures.style import escape_text
 from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.milestones import REACHED
-from miiii_search.analysis.reference import Reference
-from miiii_search.analysis.report import Page, Picture
-from miiii_search.analysis.survey import Survey
+from miiii_search.analysis.milestones import LEARNED_ACCURACY
+from miiii_search.analysis.reference import ReferenceCurves
+from miiii_search.analysis.report import FigureSpec, Page
+from miiii_search.analysis.study_summary import StudySummary
 from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.experiment.text import format_params
 
@@ -44,7 +44,7 @@ TRAINING, EMBEDDINGS, NEURONS, CIRCUITS, TASK = (
 Draw = Callable[[Findings], Figure | None]
 
 # Section, file, title, the paper's figures, caption, function.
-OF_RUN: tuple[tuple[str, str, str, str, str, Draw], ...] = (
+RUN_FIGURES: tuple[tuple[str, str, str, str, str, Draw], ...] = (
     (
         TRAINING,
         "accuracy",
@@ -68,8 +68,8 @@ OF_RUN: tuple[tuple[str, str, str, str, str, Draw], ...] = (
         "task-order",
         "The order in which tasks generalise",
         "section 4.2",
-        f"The first of three evaluations in a row at an accuracy of {REACHED}: on the training samples (memorised) and "
-        "on the validation samples (generalised).",
+        f"The first of three evaluations in a row at an accuracy of {LEARNED_ACCURACY}: on the training samples "
+        "(memorised) and on the validation samples (generalised).",
         curves.task_order,
     ),
     (
@@ -99,7 +99,7 @@ OF_RUN: tuple[tuple[str, str, str, str, str, Draw], ...] = (
         "Restricted loss keeps of the logits the key frequencies of x0 + x1 alone, on all samples: it falls as the "
         "general solution grows, before the loss on held-out samples does. Excluded loss takes them away, on the "
         "training samples: it rises as what was memorised is given up.",
-        progress.progress_measures,
+        progress_measures.progress_measures,
     ),
     (
         EMBEDDINGS,
@@ -223,15 +223,15 @@ OF_RUN: tuple[tuple[str, str, str, str, str, Draw], ...] = (
 )
 
 
-def pictures(findings: Findings) -> list[Picture]:
+def pictures(findings: Findings) -> list[FigureSpec]:
     """The figures of one run."""
     return [
-        Picture(name, section, title, caption, source, partial(function, findings))
-        for section, name, title, source, caption, function in OF_RUN
+        FigureSpec(name, section, title, caption, source, partial(function, findings))
+        for section, name, title, source, caption, function in RUN_FIGURES
     ]
 
 
-def page_of(findings: Findings, problems: Sequence[str], made_by: str) -> Page:
+def run_page(findings: Findings, problems: Sequence[str], made_by: str) -> Page:
     """The page of one run: its end in a sentence, the quantities that runs are compared by, what is missing."""
     run = findings.run
     experiment, hyperparameters, metrics = run.experiment, run.hyperparameters, run.metrics
@@ -246,13 +246,13 @@ def page_of(findings: Findings, problems: Sequence[str], made_by: str) -> Page:
     return Page(
         f"What {run.name} learned",
         f"{summary}.",
-        [("configuration", chosen), *_quantities(compare([findings]))],
+        [("configuration", chosen), *_quantities(compare_runs([findings]))],
         [*problems, *findings.missing],
         made_by,
     )
 
 
-def _quantities(table: Comparison) -> list[tuple[str, str]]:
+def _quantities(table: ComparisonTable) -> list[tuple[str, str]]:
     """Name, value and unit of what is known of the first run."""
     lines = []
     for row in table.rows:
@@ -265,7 +265,7 @@ def _quantities(table: Comparison) -> list[tuple[str, str]]:
 
 DrawSeveral = Callable[[Sequence[Findings]], Figure | None]
 
-OF_SEVERAL: tuple[tuple[str, str, str, str, DrawSeveral], ...] = (
+COMPARISON_FIGURES: tuple[tuple[str, str, str, str, DrawSeveral], ...] = (
     (
         "compare-accuracy",
         "Accuracy through training",
@@ -278,28 +278,28 @@ OF_SEVERAL: tuple[tuple[str, str, str, str, DrawSeveral], ...] = (
         "Positional embeddings",
         "Fig. 8",
         "The second position's embedding against the first's, a dot a dimension, with Pearson's correlation.",
-        comparison.compare_positions,
+        comparison_weights.compare_positions,
     ),
     (
         "compare-singular-values",
         "Singular values of the token embedding",
         "Fig. 9",
         "Marks stand where the squares sum to 50 % and to 90 %.",
-        comparison.compare_singular_values,
+        comparison_weights.compare_singular_values,
     ),
     (
         "compare-embeddings",
         "Frequencies of the token embedding",
         "Fig. 12 to 14",
         "The share of the embedding's energy at each frequency, and what it exceeds where a frequency is active.",
-        comparison.compare_embeddings,
+        comparison_weights.compare_embeddings,
     ),
     (
         "compare-neurons",
         "How well two frequencies explain the neurons",
         "Fig. 15, 16",
         "Of all neurons, by the share of the variance at their dominant frequencies.",
-        comparison.compare_neurons,
+        comparison_weights.compare_neurons,
     ),
     (
         "compare-activity",
@@ -313,38 +313,38 @@ OF_SEVERAL: tuple[tuple[str, str, str, str, DrawSeveral], ...] = (
         "Attention from ŷ to x0",
         "Fig. 19",
         "A row a run, a column a head, over all inputs.",
-        comparison.compare_attention,
+        comparison_weights.compare_attention,
     ),
 )
 
 
-BESIDE_REFERENCE = "compare-reference"
+REFERENCE_FIGURE = "compare-reference"
 
 
-def pictures_of_several(findings: Sequence[Findings], reference: Reference | None = None) -> list[Picture]:
+def comparison_figures(findings: Sequence[Findings], reference: ReferenceCurves | None = None) -> list[FigureSpec]:
     """Return the figures that put several runs side by side, and beside a reference if there is one."""
-    findings = [replace(one, run=replace(one.run, name=plain(one.run.name))) for one in findings]
+    findings = [replace(one, run=replace(one.run, name=escape_text(one.run.name))) for one in findings]
     pictures = [
-        Picture(name, "Findings", title, caption, source, partial(function, findings))
-        for name, title, source, caption, function in OF_SEVERAL
+        FigureSpec(name, "Findings", title, caption, source, partial(function, findings))
+        for name, title, source, caption, function in COMPARISON_FIGURES
     ]
     if reference is not None:
-        shown = replace(reference, name=plain(reference.name))
+        shown = replace(reference, name=escape_text(reference.name))
         caption = (
             "Above: mean accuracies, of the reference in grey. Below: the epoch from which each task's validation "
             "accuracy stays at 0.9, of the reference as dots, of the runs as crosses."
         )
         draw = partial(compare_with_reference, findings, shown)
-        pictures.insert(0, Picture(BESIDE_REFERENCE, "Findings", "Beside the reference", caption, "Fig. 6", draw))
+        pictures.insert(0, FigureSpec(REFERENCE_FIGURE, "Findings", "Beside the reference", caption, "Fig. 6", draw))
     return pictures
 
 
-def page_of_several(table: Comparison, problems: Sequence[str], made_by: str) -> Page:
+def comparison_page(table: ComparisonTable, problems: Sequence[str], made_by: str) -> Page:
     """The page that puts several runs side by side."""
     return Page("Side by side", f"{', '.join(table.names)}.", [], problems, made_by, [table.header, *table.lines()])
 
 
-OF_STUDY: dict[str, tuple[str, str]] = {
+STUDY_FIGURES: dict[str, tuple[str, str]] = {
     "study-curves": (
         "Learning curves of all trials",
         "Mean validation accuracy at the rungs, in panels by the two hyperparameters that decide most.",
@@ -357,7 +357,7 @@ OF_STUDY: dict[str, tuple[str, str]] = {
     "study-seeds": (
         "How much the seeds of a configuration differ",
         "Epochs to solve of every seed that has ended, the best median first; pruned and failed ones count as not "
-        f"solved. Beside a row: solved of all. The best {study_spread.MOST_ROWS} configurations with several seeds.",
+        f"solved. Beside a row: solved of all. The best {study_seeds.MOST_ROWS} configurations with several seeds.",
     ),
     "study-importance": (
         "Which hyperparameter decides",
@@ -370,22 +370,27 @@ OF_STUDY: dict[str, tuple[str, str]] = {
 }
 
 
-def pictures_of_study(survey: Survey) -> list[Picture]:
+def study_figures(summary: StudySummary) -> list[FigureSpec]:
     """The figures of a whole study."""
     return [
-        Picture(name, "The study", *OF_STUDY[name], "", partial(draw, survey)) for name, draw in study.FIGURES.items()
+        FigureSpec(name, "The study", *STUDY_FIGURES[name], "", partial(draw, summary))
+        for name, draw in study_importance.FIGURES.items()
     ]
 
 
-def page_of_study(survey: Survey, made_by: str) -> Page:
+def study_page(summary: StudySummary, made_by: str) -> Page:
     """The page of a whole study: counts, and what decides."""
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in survey.counts.items() if count)
-    importance = survey.importance
-    rows = [(" × ".join(t.names), f"{100 * t.share:.1f} % of the variance") for t in importance.terms if t.stands_out]
-    rows += [("best configuration over its seeds", spread.in_words) for spread in survey.spreads[:1] if spread.median]
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.counts.items() if count)
+    importance = summary.importance
+    rows = [
+        (" × ".join(t.names), f"{100 * t.share:.1f} % of the variance") for t in importance.terms if t.is_significant
+    ]
+    rows += [
+        ("best configuration over its seeds", spread.in_words) for spread in summary.seed_spreads[:1] if spread.median
+    ]
     return Page(
-        f"Study {survey.study}",
-        f"{len(survey.trials)} trials of up to {survey.epochs:,} epochs: {counts or 'none has begun'}; "
+        f"Study {summary.study}",
+        f"{len(summary.trials)} trials of up to {summary.epochs:,} epochs: {counts or 'none has begun'}; "
         f"{importance.in_words}.",
         rows,
         [note for note in importance.notes if note != importance.in_words],

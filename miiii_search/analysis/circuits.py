@@ -18,13 +18,13 @@ from miiii_search.analysis.neurons import Neurons, analyze_neurons
 from miiii_search.analysis.scores import Labels, accuracies, grid_labels, training_mask
 from miiii_search.experiment.spec import Experiment
 
-SAMPLES = 2000
+ABLATION_SAMPLES = 2000
 """Of those held out, drawn by the data's seed: 19 times of 20 an accuracy is within two points of that on all."""
 
-NEEDED = 0.02
+NEEDED_DROP = 0.02
 """A loss of mean accuracy that is more than the samples' luck."""
 
-GONE = 0.25
+TRANSIENT_SHARE = 0.25
 """A part that helped is gone where so little of its greatest effect is left."""
 
 
@@ -44,7 +44,7 @@ class Ablations:
     group_sizes: NDArray[np.intp]  # [(p − 1) / 2]
 
 
-def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = SAMPLES) -> Ablations:
+def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = ABLATION_SAMPLES) -> Ablations:
     """Takes out each part in turn. `epoch` is kept for the figures."""
     p = experiment.p
     held_out = np.flatnonzero(~training_mask(experiment))
@@ -76,7 +76,7 @@ def without_frequency(weights: Weights, k: int) -> Weights:
     return {**weights, "token_embedding": np.concatenate([without_frequencies(token[:-1], [k]), token[-1:]])}
 
 
-def needs(ablations: Ablations, scored: Sequence[bool]) -> NDArray[np.float64]:
+def accuracy_lost(ablations: Ablations, scored: Sequence[bool]) -> NDArray[np.float64]:
     """How much mean accuracy over the scored tasks is lost without each frequency `[(p − 1) / 2]`."""
     lost: NDArray[np.float64] = -ablations.frequencies[:, np.asarray(scored)].mean(axis=1)
     return lost
@@ -94,7 +94,7 @@ def harmonic_offsets(ablations: Ablations, moduli: Sequence[int]) -> dict[int, f
     p, k = 2 * count + 1, np.arange(1, count + 1)
     offsets = {}
     for task, q in enumerate(moduli):
-        lost = np.maximum(-ablations.frequencies[:, task] - NEEDED, 0)
+        lost = np.maximum(-ablations.frequencies[:, task] - NEEDED_DROP, 0)
         if p / q >= LEAST_SPACING and lost.any():
             multiples = np.arange(1, q) * p / q  # those above p/2 are the same ones from the other end
             distance = np.abs(k[:, None] - multiples).min(axis=1) * q / p
@@ -104,7 +104,7 @@ def harmonic_offsets(ablations: Ablations, moduli: Sequence[int]) -> dict[int, f
 
 def transient_frequencies(through_training: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
     """Frequencies that were needed once and are not at the end, with the epoch at which they were needed most."""
-    gone = _transient(through_training, [needs(ablations, scored) for ablations in through_training])
+    gone = _transient(through_training, [accuracy_lost(ablations, scored) for ablations in through_training])
     return {index + 1: epoch for index, epoch in gone.items()}
 
 
@@ -120,7 +120,7 @@ def _transient(through_training: Sequence[Ablations], losses: Sequence[NDArray[n
         return {}
     lost = np.stack(losses)  # [looks, parts]
     peak = lost.max(axis=0)
-    gone = np.flatnonzero((peak >= NEEDED) & (lost[-1] <= GONE * peak))
+    gone = np.flatnonzero((peak >= NEEDED_DROP) & (lost[-1] <= TRANSIENT_SHARE * peak))
     return {int(part): through_training[int(lost[:, part].argmax())].epoch for part in gone}
 
 

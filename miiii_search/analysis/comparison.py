@@ -13,7 +13,7 @@ NOT_REACHED = "not reached"
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparisonCell:
     """What one run shows of one quantity."""
 
     values: Values = ()
@@ -23,7 +23,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One quantity, a cell a run."""
 
     key: str
@@ -33,18 +33,18 @@ class Row:
     """Empty for a plain number."""
     reference: str
     """The paper's figure, table or section; empty for what the paper does not have."""
-    cells: tuple[Cell, ...]
+    cells: tuple[ComparisonCell, ...]
     paper: Mapping[str, str] = field(default_factory=dict)
     """What the paper prints, by task, where it prints a number."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonTable:
     """The table of section 4.3 to 5, a column a run."""
 
     names: tuple[str, ...]
     tasks: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
 
     @property
     def header(self) -> list[str]:
@@ -73,10 +73,10 @@ class Comparison:
         return "".join("| " + " | ".join(text.replace("|", r"\|") for text in line) + " |\n" for line in table)
 
 
-def compare(findings: Sequence[Findings]) -> Comparison:
+def compare_runs(findings: Sequence[Findings]) -> ComparisonTable:
     """The table of these runs, in their order. A run without weights or without a record leaves its cells empty."""
     rows = [
-        Row(
+        ComparisonRow(
             quantity.key,
             quantity.name,
             quantity.unit,
@@ -86,16 +86,16 @@ def compare(findings: Sequence[Findings]) -> Comparison:
         )
         for quantity in QUANTITIES
     ]
-    return Comparison(
+    return ComparisonTable(
         tuple(found.run.name for found in findings), tuple(found.run.experiment.task for found in findings), tuple(rows)
     )
 
 
-def _cell(quantity: Quantity, findings: Findings) -> Cell:
+def _cell(quantity: Quantity, findings: Findings) -> ComparisonCell:
     values = quantity.measure(findings)
     if values is None:
-        return Cell()
-    return Cell(values, " / ".join(map(quantity.form.format, values)).replace("-", "−") or NOT_REACHED)
+        return ComparisonCell()
+    return ComparisonCell(values, " / ".join(map(quantity.form.format, values)).replace("-", "−") or NOT_REACHED)
 
 
 def _paper(printed: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from miiii_search.analysis.figures.style import default_style, plain
+from miiii_search.analysis.figures.style import default_style, escape_text
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
 
@@ -65,7 +65,7 @@ def _draw(experiment: Experiment, record: Record, title: str, solved_epoch: int 
     if len(experiment.moduli) > 10:
         scale = ScalarMappable(normalize, colormaps["viridis"])
         figure.colorbar(scale, ax=loss, label="modulus q")
-    figure.suptitle(plain(title), fontsize="small")
+    figure.suptitle(escape_text(title), fontsize="small")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()

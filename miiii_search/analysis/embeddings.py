@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.analysis.fourier import Frequencies, find_frequencies, frequency_energies
+from miiii_search.analysis.fourier import DetectedFrequencies, detect_frequencies, frequency_energies
 from miiii_search.analysis.network import Weights
 
-MARKS = (0.5, 0.9)
+VARIANCE_SHARES = (0.5, 0.9)
 """Shares of the squared singular values at which Fig. 9 has its ticks."""
 
 
@@ -20,8 +20,8 @@ class SingularValues:
 
     values: NDArray[np.float64]  # [min(p, d)]
     vectors: NDArray[np.float64]  # [p, min(p, d)], a column a singular vector over the digits
-    marks: dict[float, int]
-    """How many values it takes to come to each of `MARKS`."""
+    rank_by_share: dict[float, int]
+    """How many values it takes to come to each of `VARIANCE_SHARES`."""
 
     def frequency(self, index: int) -> tuple[int, float]:
         """The dominant frequency of one singular vector, and the share that it has of the vector's variance."""
@@ -37,14 +37,14 @@ class Embeddings:
     position_correlation: float
     """Pearson's, between the positions of x0 and x1 (Fig. 8)."""
     singular: SingularValues
-    frequencies: Frequencies
+    frequencies: DetectedFrequencies
 
 
 def analyze_embeddings(weights: Weights) -> Embeddings:
     """Of the digits' tokens; that of ŷ is not among them."""
     position = weights["position_embedding"].astype(np.float64)
     digits = weights["token_embedding"][:-1].astype(np.float64)  # [p, d]
-    return Embeddings(pearson(position[0], position[1]), singular_values(digits), find_frequencies(digits))
+    return Embeddings(pearson(position[0], position[1]), singular_values(digits), detect_frequencies(digits))
 
 
 def pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -58,5 +58,5 @@ def singular_values(table: NDArray[np.float64]) -> SingularValues:
     vectors, values, _ = np.linalg.svd(table, full_matrices=False)
     squares = np.cumsum(values**2)
     # A little less, so that rounding asks for no further value where so many hold a share exactly.
-    marks = {mark: 1 + int(np.count_nonzero(squares < (mark - 1e-9) * squares[-1])) for mark in MARKS}
-    return SingularValues(values, vectors, marks)
+    rank_by_share = {mark: 1 + int(np.count_nonzero(squares < (mark - 1e-9) * squares[-1])) for mark in VARIANCE_SHARES}
+    return SingularValues(values, vectors, rank_by_share)

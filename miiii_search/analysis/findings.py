@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from miiii_search.analysis.activity import Activity, analyze_activity
-from miiii_search.analysis.circuits import SAMPLES, Ablations, ablate
+from miiii_search.analysis.activity import FrequencyActivity, analyze_activity
+from miiii_search.analysis.circuits import ABLATION_SAMPLES, Ablations, ablate
 from miiii_search.analysis.embeddings import Embeddings, analyze_embeddings
+from miiii_search.analysis.file_checks import InvalidRunError
 from miiii_search.analysis.milestones import Milestones, find_milestones
 from miiii_search.analysis.network import Activations, Weights, forward, grid
 from miiii_search.analysis.neurons import Neurons, analyze_neurons
-from miiii_search.analysis.progress import ProgressMeasures, key_frequencies, measure_progress
-from miiii_search.analysis.reading import InvalidRunError
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.progress_measures import ProgressMeasures, compute_progress_measures, key_frequencies
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.metrics import hash_weights
 
 SNAPSHOT_SAMPLES = 1000
@@ -22,7 +22,7 @@ SNAPSHOT_SAMPLES = 1000
 
 
 @dataclass
-class OfWeights:
+class NetworkFindings:
     """What the final weights show."""
 
     weights: Weights
@@ -38,15 +38,15 @@ class Findings:
 
     run: TrainedRun
     milestones: Milestones | None = None
-    activity: Activity | None = None
-    network: OfWeights | None = None
+    activity: FrequencyActivity | None = None
+    network: NetworkFindings | None = None
     ablations: Sequence[Ablations] = ()
     """Ascending by epoch; the last is of the final weights."""
     key_frequencies: Sequence[int] = ()
     """Of the task `nanda`."""
     progress: Sequence[ProgressMeasures] = ()
     """Of the task `nanda`, ascending by epoch."""
-    left_out: Sequence[str] = ()
+    unusable_snapshots: Sequence[str] = ()
     """Snapshots that could not be used, a line each."""
 
     @property
@@ -61,7 +61,7 @@ class Findings:
             lines.append("no weights: no embeddings, neurons, attention, circuits")
         elif not run.snapshots:
             lines.append("no snapshots of the weights: circuits at the end alone, not through training")
-        return [*lines, *self.left_out]
+        return [*lines, *self.unusable_snapshots]
 
 
 def analyze(run: TrainedRun, on_step: Callable[[str], None] = lambda what: None) -> Findings:
@@ -75,7 +75,7 @@ def analyze(run: TrainedRun, on_step: Callable[[str], None] = lambda what: None)
     on_step("embeddings and neurons")
     p = run.experiment.p
     activations = forward(run.weights, grid(p))
-    findings.network = OfWeights(
+    findings.network = NetworkFindings(
         run.weights, activations, analyze_embeddings(run.weights), analyze_neurons(activations.neurons, p)
     )
     _analyze_through_training(findings, on_step)
@@ -86,7 +86,7 @@ def _analyze_through_training(findings: Findings, on_step: Callable[[str], None]
     """Ablations and progress measures, at the snapshots that are this run's and at its end."""
     run, task = findings.run, findings.run.experiment.task
     assert run.weights is not None
-    earlier, left_out = _snapshots_before_the_end(run)
+    earlier, unusable_snapshots = _snapshots_before_the_end(run)
     ablations, progress = list[Ablations](), list[ProgressMeasures]()
     findings.key_frequencies = key_frequencies(run.weights) if task == "nanda" else ()
     for epoch in [*earlier, None]:
@@ -95,12 +95,12 @@ def _analyze_through_training(findings: Findings, on_step: Callable[[str], None]
         try:
             weights = run.weights if epoch is None else run.read_snapshot(epoch)
         except InvalidRunError as error:
-            left_out.append(f"the snapshot at epoch {at:,} cannot be used: {error}")
+            unusable_snapshots.append(f"the snapshot at epoch {at:,} cannot be used: {error}")
             continue
-        ablations.append(ablate(run.experiment, weights, at, SAMPLES if epoch is None else SNAPSHOT_SAMPLES))
+        ablations.append(ablate(run.experiment, weights, at, ABLATION_SAMPLES if epoch is None else SNAPSHOT_SAMPLES))
         if findings.key_frequencies:
-            progress.append(measure_progress(run.experiment, weights, findings.key_frequencies, at))
-    findings.ablations, findings.progress, findings.left_out = ablations, progress, left_out
+            progress.append(compute_progress_measures(run.experiment, weights, findings.key_frequencies, at))
+    findings.ablations, findings.progress, findings.unusable_snapshots = ablations, progress, unusable_snapshots
 
 
 def _snapshots_before_the_end(run: TrainedRun) -> tuple[list[int], list[str]]:

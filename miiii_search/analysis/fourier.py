@@ -37,12 +37,14 @@ def fourier_basis(p: int) -> NDArray[np.float64]:
 
     The constant first, then cos and sin of frequency 1, 2, …
     """
-    basis = np.concatenate([np.full((1, p), 1 / np.sqrt(p)), *(waves(p, k) for k in range(1, n_frequencies(p) + 1))])
+    basis = np.concatenate(
+        [np.full((1, p), 1 / np.sqrt(p)), *(cosine_and_sine(p, k) for k in range(1, n_frequencies(p) + 1))]
+    )
     basis.flags.writeable = False  # one for all callers
     return basis
 
 
-def waves(p: int, k: int) -> NDArray[np.float64]:
+def cosine_and_sine(p: int, k: int) -> NDArray[np.float64]:
     """cos and sin of frequency `k` over p digits, orthonormal `[2, p]`."""
     # Reduced first: an angle of many turns has fewer digits left for the rest.
     angle = 2 * np.pi / p * (k * np.arange(p) % p)
@@ -64,7 +66,7 @@ def frequency_energies(table: Floats) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Frequencies:
+class DetectedFrequencies:
     """Which frequencies of a table carry more than noise would."""
 
     energies: NDArray[np.float64]  # [(p − 1) / 2]
@@ -88,7 +90,7 @@ class Frequencies:
         return float(np.sort(self.energies)[::-1][:n].sum() / total) if total else 0.0
 
 
-def find_frequencies(table: Floats) -> Frequencies:
+def detect_frequencies(table: Floats) -> DetectedFrequencies:
     """The frequencies of a table `[p, d]` over the digits that carry more than they would in another order of digits.
 
     Noise is the quietest quarter of the frequencies, and the threshold is as many times that as the largest energy is
@@ -109,14 +111,14 @@ def find_frequencies(table: Floats) -> Frequencies:
             break
         active |= new
         rest = without_frequencies(table, 1 + np.flatnonzero(active))
-    return Frequencies(energies, float(threshold))
+    return DetectedFrequencies(energies, float(threshold))
 
 
 def without_frequencies(table: Floats, frequencies: Iterable[int]) -> Floats:
     """A table `[p, d]` over the digits rid of cos and sin of some frequencies, in its precision."""
     rest = table
     for k in frequencies:
-        pair = waves(len(table), k).astype(table.dtype)
+        pair = cosine_and_sine(len(table), k).astype(table.dtype)
         rest = rest - pair.T @ (pair @ table)
     return rest
 

@@ -42,20 +42,20 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Term:
+class Effect:
     """What one dimension alone, or two of them beyond what each does alone, explain."""
 
     names: tuple[str, ...]
     share: float
     """Of the variance of the objective, 0 to 1."""
-    luck: float
+    chance_level: float
     """The share above which an F test calls it more than chance. It is tested against what all dimensions alone, and
     this pair, leave unexplained; exact for normal noise, by the exact method if replicates are equally many."""
 
     @property
-    def stands_out(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether it is above chance."""
-        return self.share > self.luck
+        return self.share > self.chance_level
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Importance:
     cells: int
     """Of the grid; 0 where the space is none."""
     cells_tried: int
-    terms: tuple[Term, ...] = ()
+    terms: tuple[Effect, ...] = ()
     """Dimensions, then pairs, each by descending share."""
     seed: float | None = None
     """The share of what differs between replicates of a cell; None where there are none."""
@@ -80,19 +80,21 @@ class Importance:
     """What a reader must know to trust these, a line each."""
 
     @property
-    def decides(self) -> str | None:
+    def most_important(self) -> str | None:
         """The dimension of the largest share, if it is above chance."""
         alone = [term for term in self.terms if len(term.names) == 1]
-        return alone[0].names[0] if alone and alone[0].stands_out else None
+        return alone[0].names[0] if alone and alone[0].is_significant else None
 
     @property
     def in_words(self) -> str:
         """The answer in a line: what decides, or why that cannot be said."""
-        above = [f"{' × '.join(t.names)} ({100 * t.share:.0f} %)" for t in self.terms if t.stands_out]
-        if self.decides is None:
+        above = [f"{' × '.join(t.names)} ({100 * t.share:.0f} %)" for t in self.terms if t.is_significant]
+        if self.most_important is None:
             return f"no hyperparameter decides alone; together: {', '.join(above)}" if above else self.notes[0]
         then = f"; then {', '.join(above[1:])}" if above[1:] else ""
-        return f"{self.decides} decides: {100 * self.terms[0].share:.0f} % of the variance of the objective{then}"
+        return (
+            f"{self.most_important} decides: {100 * self.terms[0].share:.0f} % of the variance of the objective{then}"
+        )
 
     def with_notes(self, notes: Sequence[str]) -> Importance:
         """The same, with more to say."""
@@ -100,10 +102,13 @@ class Importance:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self) | {"decides": self.decides, "in_words": self.in_words}
+        terms = [{"names": term.names, "share": term.share, "luck": term.chance_level} for term in self.terms]
+        return asdict(self) | {"terms": terms, "decides": self.most_important, "in_words": self.in_words}
 
 
-def decompose(names: Sequence[str], sizes: Sequence[int], points: Indices, values: Floats, is_grid: bool) -> Importance:
+def functional_anova(
+    names: Sequence[str], sizes: Sequence[int], points: Indices, values: Floats, is_grid: bool
+) -> Importance:
     """Divides the variance of `values` [trial] at `points` [trial, dimension], indices of levels below `sizes`.
 
     `is_grid`: levels are values, not bins, so that trials at the same point are replicates.
@@ -126,7 +131,7 @@ def decompose(names: Sequence[str], sizes: Sequence[int], points: Indices, value
         if result.terms and is_grid and len(tried) < count:
             within = values - (np.bincount(cell, values) / np.bincount(cell))[cell]
             result = replace(result, seed=float(np.mean(within**2)) / total)
-    if result.terms and not any(term.stands_out for term in result.terms):
+    if result.terms and not any(term.is_significant for term in result.terms):
         notes = (f"nothing stands out from chance with {count} trials", *result.notes)
         return replace(result, notes=notes)
     return result
@@ -208,16 +213,16 @@ def _indicators(levels: Indices) -> Floats:
 
 def _terms(
     names: Sequence[str], shares: dict[tuple[int, ...], tuple[float, int]], main: float, rank: int, trials: int
-) -> tuple[Term, ...]:
+) -> tuple[Effect, ...]:
     """Of shares and degrees of freedom by the indices of one or two dimensions; `main` is R² without pairs."""
     terms = []
     for axes, (share, freedom) in shares.items():
         own = (share, freedom) if len(axes) == 2 else (0.0, 0)
         unexplained, left = max(1 - main - own[0], 0.0), trials - 1 - rank - own[1]
-        luck = 1.0
+        chance_level = 1.0
         if freedom and left > 0:
-            luck = min(freedom * float(f_distribution.ppf(LEVEL, freedom, left)) * unexplained / left, 1.0)
-        terms.append(Term(tuple(names[axis] for axis in axes), share if share > ROUNDING else 0.0, luck))
+            chance_level = min(freedom * float(f_distribution.ppf(LEVEL, freedom, left)) * unexplained / left, 1.0)
+        terms.append(Effect(tuple(names[axis] for axis in axes), share if share > ROUNDING else 0.0, chance_level))
     return tuple(sorted(terms, key=lambda term: (len(term.names), -term.share)))
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 
-REACHED = 0.99
+LEARNED_ACCURACY = 0.99
 """The accuracy at which a task counts as learned: above what luck gives, below what a stray sample takes."""
 
-IN_A_ROW = 3
+PANELS_PER_ROW = 3
 """For so many evaluations, so that a spike does not count."""
 
 
@@ -21,7 +21,7 @@ class Milestones:
     """Epochs; None where it has not come to that."""
 
     memorised: dict[int, int | None]
-    """By modulus: when training accuracy came to stay at `REACHED` for some evaluations."""
+    """By modulus: when training accuracy came to stay at `LEARNED_ACCURACY` for some evaluations."""
     generalised: dict[int, int | None]
     """By modulus: the same of validation accuracy."""
 
@@ -51,8 +51,8 @@ def find_milestones(experiment: Experiment, record: Record) -> Milestones:
 
 
 def _first_streak(epochs: np.ndarray[tuple[int], np.dtype[np.int32]], accuracy: Floats) -> int | None:
-    """The first epoch of the first `IN_A_ROW` evaluations at `REACHED`."""
-    if len(accuracy) < IN_A_ROW:
+    """The first epoch of the first `PANELS_PER_ROW` evaluations at `LEARNED_ACCURACY`."""
+    if len(accuracy) < PANELS_PER_ROW:
         return None
-    windows = np.lib.stride_tricks.sliding_window_view(accuracy >= REACHED, IN_A_ROW).all(axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(accuracy >= LEARNED_ACCURACY, PANELS_PER_ROW).all(axis=1)
     return int(epochs[windows.argmax()]) if windows.any() else None

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.analysis.activity import SIGMAS, Activity
+from miiii_search.analysis.activity import SIGMAS, FrequencyActivity
 from miiii_search.analysis.circuits import Ablations, harmonic_offsets, transient_frequencies
-from miiii_search.analysis.findings import Findings, OfWeights
-from miiii_search.analysis.milestones import REACHED, Milestones
-from miiii_search.analysis.reading import weight_shapes
+from miiii_search.analysis.file_checks import weight_shapes
+from miiii_search.analysis.findings import Findings, NetworkFindings
+from miiii_search.analysis.milestones import LEARNED_ACCURACY, Milestones
 
 FORMAT = 1
 
@@ -19,7 +19,7 @@ DIGITS = 6
 """Significant: more than any of these is known to."""
 
 
-def to_numbers(findings: Findings) -> dict[str, Any]:
+def findings_to_json(findings: Findings) -> dict[str, Any]:
     """A tree of names, numbers and lists. Tasks are by modulus, frequencies count from 1; the rest is left out."""
     run = findings.run
     tree: dict[str, Any] = {
@@ -70,7 +70,7 @@ def to_numbers(findings: Findings) -> dict[str, Any]:
 
 def _milestones(milestones: Milestones) -> dict[str, Any]:
     return {
-        "accuracy": REACHED,
+        "accuracy": LEARNED_ACCURACY,
         "memorised": {str(q): epoch for q, epoch in milestones.memorised.items()},
         "generalised": {str(q): epoch for q, epoch in milestones.generalised.items()},
         "order": milestones.order,
@@ -78,13 +78,13 @@ def _milestones(milestones: Milestones) -> dict[str, Any]:
     }
 
 
-def _of_weights(found: OfWeights) -> dict[str, Any]:
+def _of_weights(found: NetworkFindings) -> dict[str, Any]:
     embeddings, neurons, frequencies = found.embeddings, found.neurons, found.embeddings.frequencies
     return {
         "embeddings": {
             "position_correlation": _round(embeddings.position_correlation),
             "singular_values": _rounded(embeddings.singular.values),
-            "singular_values_to": {str(mark): count for mark, count in embeddings.singular.marks.items()},
+            "singular_values_to": {str(mark): count for mark, count in embeddings.singular.rank_by_share.items()},
             "frequency_energy": _rounded(frequencies.energies),
             "noise_threshold": _round(frequencies.threshold),
             "active_frequencies": frequencies.active.tolist(),
@@ -103,7 +103,7 @@ def _of_weights(found: OfWeights) -> dict[str, Any]:
     }
 
 
-def _activity(activity: Activity) -> dict[str, Any]:
+def _activity(activity: FrequencyActivity) -> dict[str, Any]:
     """The paper's count, and beside it both variants of the public code; `[x0, x1]` a look."""
     return {
         "epochs": activity.epochs.tolist(),

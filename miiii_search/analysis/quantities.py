@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from miiii_search.analysis.attention import Preference, digit_preference
-from miiii_search.analysis.circuits import NEEDED, harmonic_offsets, needs, transient_frequencies
+from miiii_search.analysis.attention import DigitPreference, digit_preference
+from miiii_search.analysis.circuits import NEEDED_DROP, accuracy_lost, harmonic_offsets, transient_frequencies
 from miiii_search.analysis.embeddings import Embeddings
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.neurons import Neurons
@@ -45,7 +45,7 @@ def _of_neurons(measure: Callable[[Neurons], float]) -> Callable[[Findings], Val
     return lambda findings: None if findings.network is None else (measure(findings.network.neurons),)
 
 
-def _of_attention(measure: Callable[[Preference], Sequence[float]]) -> Callable[[Findings], Values | None]:
+def _of_attention(measure: Callable[[DigitPreference], Sequence[float]]) -> Callable[[Findings], Values | None]:
     def values(findings: Findings) -> Values | None:
         if findings.network is None:
             return None
@@ -122,7 +122,9 @@ def held_out_accuracy(findings: Findings) -> Values | None:
 def _needed(findings: Findings) -> Values | None:
     if not findings.ablations:
         return None
-    return (float(np.count_nonzero(needs(findings.ablations[-1], findings.run.experiment.scored) >= NEEDED)),)
+    return (
+        float(np.count_nonzero(accuracy_lost(findings.ablations[-1], findings.run.experiment.scored) >= NEEDED_DROP)),
+    )
 
 
 def _harmonic_offset(findings: Findings) -> Values | None:
@@ -154,7 +156,7 @@ QUANTITIES = (
         "",
         "Fig. 9",
         "{:.0f}",
-        _of_embeddings(lambda e: e.singular.marks[0.5]),
+        _of_embeddings(lambda e: e.singular.rank_by_share[0.5]),
     ),
     Quantity(
         "singular_values_90",
@@ -162,7 +164,7 @@ QUANTITIES = (
         "",
         "Fig. 9",
         "{:.0f}",
-        _of_embeddings(lambda e: e.singular.marks[0.9]),
+        _of_embeddings(lambda e: e.singular.rank_by_share[0.9]),
     ),
     Quantity(
         "embedding_frequencies",
@@ -288,7 +290,7 @@ QUANTITIES = (
     ),
     Quantity(
         "frequencies_needed",
-        f"embedding frequencies without which that falls by {100 * NEEDED:.0f} points or more",
+        f"embedding frequencies without which that falls by {100 * NEEDED_DROP:.0f} points or more",
         "",
         "",
         "{:.0f}",

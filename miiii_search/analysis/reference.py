@@ -23,7 +23,7 @@ Means = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceCurves:
     """Accuracies of every task at some epochs of another run, on both splits."""
 
     name: str
@@ -35,7 +35,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Differences:
+class ReferenceDifferences:
     """Mean accuracies over the tasks that a run and a reference share, at the reference's epochs."""
 
     epochs: NDArray[np.int64]  # [epochs]
@@ -61,7 +61,7 @@ class Differences:
         return float(gaps.max()), int(self.epochs[within][gaps.argmax()])
 
 
-def read_reference(path: Path) -> Reference:
+def read_reference(path: Path) -> ReferenceCurves:
     """Read accuracy curves from a CSV file with the columns split, epoch and one for each modulus.
 
     The split is `training` or `validation`; both have the same epochs. An epoch that occurs twice counts once.
@@ -97,10 +97,12 @@ def read_reference(path: Path) -> Reference:
     epochs = sorted(read["training"])
     accuracy = {split: np.asarray([read[split][epoch] for epoch in epochs]) for split in SPLITS}
     floor = float(min(values.min() for values in accuracy.values()))
-    return Reference(path.stem, tuple(map(int, header[2:])), np.asarray(epochs), accuracy, floor)
+    return ReferenceCurves(path.stem, tuple(map(int, header[2:])), np.asarray(epochs), accuracy, floor)
 
 
-def differences(experiment: Experiment, record: Record, reference: Reference) -> Differences:
+def differences_from_reference(
+    experiment: Experiment, record: Record, reference: ReferenceCurves
+) -> ReferenceDifferences:
     """Compare a run's accuracies with a reference's, at those of its epochs that the run has come to.
 
     Both are clipped below at the reference's floor. Tasks that only one of them has are left out.
@@ -120,7 +122,7 @@ def differences(experiment: Experiment, record: Record, reference: Reference) ->
         )
     epochs = reference.epochs[reached]
     curves = {"training": record.train_accuracy, "validation": record.validation_accuracy}
-    return Differences(
+    return ReferenceDifferences(
         epochs,
         {split: reference.accuracy[split][reached][:, theirs].mean(axis=1) for split in SPLITS},
         {
@@ -130,7 +132,7 @@ def differences(experiment: Experiment, record: Record, reference: Reference) ->
     )
 
 
-def staying_epochs(epochs: NDArray[np.int64], accuracy: Means, threshold: float) -> list[int | None]:
+def last_crossing_epochs(epochs: NDArray[np.int64], accuracy: Means, threshold: float) -> list[int | None]:
     """Return, for each task, the first epoch from which its accuracy stays at a threshold; None if it does not."""
     result: list[int | None] = []
     for column in accuracy.T:

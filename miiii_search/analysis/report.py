@@ -11,7 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from miiii_search.analysis.figures.style import save, styled
+from miiii_search.analysis.figures.style import figure_bytes, figure_style
 from miiii_search.errors import reason
 from miiii_search.files import write_file
 
@@ -22,7 +22,7 @@ MADE_BY = "Made by miiii-search"
 
 
 @dataclass(frozen=True)
-class Picture:
+class FigureSpec:
     """A figure that is to be drawn."""
 
     name: str
@@ -37,19 +37,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedFigure:
     """A figure as files hold it."""
 
-    picture: Picture
+    picture: FigureSpec
     png: bytes
     svg: bytes
 
 
 def draw(
-    pictures: Iterable[Picture],
+    pictures: Iterable[FigureSpec],
     on_step: Callable[[str], None] = lambda what: None,
     on_failure: Callable[[str], None] | None = None,
-) -> list[Drawn]:
+) -> list[RenderedFigure]:
     """Draws those of the pictures that have what they need.
 
     One that fails is left out, and `on_failure` is given a line about it; without `on_failure` the error is raised.
@@ -58,10 +58,10 @@ def draw(
     for picture in pictures:
         on_step(picture.title)
         try:
-            with styled():
+            with figure_style():
                 figure = picture.draw()
                 if figure is not None:
-                    drawn.append(Drawn(picture, save(figure, "png"), save(figure, "svg")))
+                    drawn.append(RenderedFigure(picture, figure_bytes(figure, "png"), figure_bytes(figure, "svg")))
         except Exception as error:
             if on_failure is None:
                 raise
@@ -98,21 +98,23 @@ def is_report(folder: Path) -> bool:
         return False
 
 
-def remove_missing(out: Path, pictures: Iterable[Picture], drawn: Sequence[Drawn]) -> None:
+def remove_missing(out: Path, pictures: Iterable[FigureSpec], drawn: Sequence[RenderedFigure]) -> None:
     """Removes the files of pictures that were not drawn. Raises `OSError`."""
     for missing in {picture.name for picture in pictures} - {one.picture.name for one in drawn}:
         for kind in ("png", "svg"):
             (out / f"{missing}.{kind}").unlink(missing_ok=True)
 
 
-def write(out: Path, page: Page, pictures: Iterable[Picture], drawn: Sequence[Drawn], numbers: object) -> list[Path]:
+def write(
+    out: Path, page: Page, pictures: Iterable[FigureSpec], drawn: Sequence[RenderedFigure], numbers: object
+) -> list[Path]:
     """Writes NAME.png, NAME.svg, numbers.json and report.html. Raises `OSError`.
 
     Of the `pictures` those that could not be drawn are removed, so that none is of an earlier run.
     """
     out.mkdir(parents=True, exist_ok=True)
     remove_missing(out, pictures, drawn)
-    files = {NUMBERS: (json.dumps(numbers, allow_nan=False) + "\n").encode(), PAGE: to_html(page, drawn).encode()}
+    files = {NUMBERS: (json.dumps(numbers, allow_nan=False) + "\n").encode(), PAGE: render_html(page, drawn).encode()}
     for one in drawn:
         files[f"{one.picture.name}.png"] = one.png
         files[f"{one.picture.name}.svg"] = one.svg
@@ -137,7 +139,7 @@ footer { margin-top: 4rem; color: #777; font-size: .85rem; }
 """
 
 
-def to_html(page: Page, drawn: Sequence[Drawn]) -> str:
+def render_html(page: Page, drawn: Sequence[RenderedFigure]) -> str:
     """One file that needs no other, no network and no script."""
     sections = list(dict.fromkeys(one.picture.section for one in drawn))
     links = "".join(f'<a href="#{_id(section)}">{html.escape(section)}</a>' for section in sections)
@@ -172,7 +174,7 @@ def _grid(lines: Sequence[Sequence[str]]) -> str:
     return "".join(row(line, "td" if k else "th") for k, line in enumerate(lines))
 
 
-def _figure(one: Drawn) -> str:
+def _figure(one: RenderedFigure) -> str:
     picture, data = one.picture, base64.b64encode(one.png).decode()
     return (
         f'<figure id="{picture.name}"><h3>{html.escape(picture.title)} '

@@ -30,7 +30,7 @@ def training_mask(experiment: Experiment) -> NDArray[np.bool_]:
     return mask
 
 
-def slices(moduli: Sequence[int]) -> Iterator[slice]:
+def task_slices(moduli: Sequence[int]) -> Iterator[slice]:
     """The rows of the logits that belong to each task."""
     start = 0
     for q in moduli:
@@ -44,7 +44,7 @@ def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.f
     Logits are `[Σq, n]`, labels `[tasks, n]`.
     """
     found = []
-    for rows, of_task in zip(slices(moduli), y, strict=True):
+    for rows, of_task in zip(task_slices(moduli), y, strict=True):
         own = np.take_along_axis(logits[rows], of_task[None], axis=0)[0]
         found.append(np.mean((logits[rows] < own).sum(axis=0) == rows.stop - rows.start - 1))
     return np.asarray(found, np.float64)
@@ -53,7 +53,7 @@ def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.f
 def losses(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float64]:
     """The mean cross-entropy of each task in nats `[tasks]`, summed in float64."""
     found = []
-    for rows, of_task in zip(slices(moduli), y, strict=True):
+    for rows, of_task in zip(task_slices(moduli), y, strict=True):
         z = logits[rows].astype(np.float64)
         z -= z.max(axis=0)
         own = np.take_along_axis(z, of_task[None], axis=0)[0]

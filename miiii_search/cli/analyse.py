@@ -98,10 +98,10 @@ def simulate(
     Example: miiii-search simulate --study demo --out rules.png
     """
     from miiii_search.cli.views.simulate import compare_rules, read_study_curves, show
-    from miiii_search.runs.output_files import prepare_file
+    from miiii_search.runs.output_files import prepare_output_file
 
     opened = open_study(study, storage)
     path = out or Path(file_name(opened.name, "-rules.png"))
-    prepare_file(path)
+    prepare_output_file(path)
     curves = read_study_curves(opened)
     show(curves, compare_rules(curves, lanes, replays), path, lanes)

@@ -15,7 +15,7 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import write_file
 
 if TYPE_CHECKING:
-    from miiii_search.analysis.run import TrainedRun
+    from miiii_search.analysis.trained_run import TrainedRun
 
 STOPPED_CODE = 130
 """As a shell has it for what Ctrl-C ended: what was to follow a whole run does not follow a part of one."""
@@ -90,14 +90,14 @@ def chosen_run(
     if (folder is None) == (trial is None):
         raise MiiiiSearchError(ONE_OF_TWO)
     if folder is not None:
-        from miiii_search.runs.folder import read_run
+        from miiii_search.runs.run_folder import read_run
 
         return read_run(folder)
-    from miiii_search.runs.trial_runs import find_ended, read_trial
+    from miiii_search.runs.trial_runs import find_finished_trial, read_trial_run
 
     assert trial is not None
     opened = open_study(study, storage)
-    return read_trial(opened, find_ended(opened, trial), snapshots)
+    return read_trial_run(opened, find_finished_trial(opened, trial), snapshots)
 
 
 def train(

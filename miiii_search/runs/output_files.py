@@ -12,7 +12,7 @@ from miiii_search.files import check_writable
 WrittenT = TypeVar("WrittenT")
 
 
-def prepare_file(out: Path) -> None:
+def prepare_output_file(out: Path) -> None:
     """Makes the folder of a file and tries to write there, before anything that takes long.
 
     Raises `MiiiiSearchError`.

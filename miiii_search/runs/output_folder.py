@@ -27,7 +27,7 @@ UNFINISHED, READY = ".miiii-search.unfinished", ".miiii-search.ready"
 REPLACED = ".replaced"
 
 
-def current(folder: Path, name: str) -> Path:
+def newest_path(folder: Path, name: str) -> Path:
     """Returns where the newest whole version of a file or a folder of results lies."""
     ready = folder / READY / name
     return ready if ready.exists() else folder / name

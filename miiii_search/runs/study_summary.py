@@ -7,7 +7,13 @@ from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.analysis.survey import Dimension, Spread, Survey, TrialRow, survey
+from miiii_search.analysis.study_summary import (
+    SearchDimension,
+    SeedSpread,
+    StudySummary,
+    TrialSummary,
+    summarize_trials,
+)
 from miiii_search.config.study_spec import Range
 from miiii_search.experiment.spec import Hyperparameters
 from miiii_search.study.finished_trials import finished_trials
@@ -27,35 +33,35 @@ OUTCOMES = {
 }
 
 
-def read_survey(study: Study) -> Survey:
+def read_study_summary(study: Study) -> StudySummary:
     """All numbers of the study as it is now."""
     study.refresh()
     dimensions = [_dimension(name, dimension) for name, dimension in study.spec.space.items()]
     trials, seeds = study.trials(), study.spec.replicates.count
-    spreads = (
+    seed_spreads = (
         [_spread(standing) for standing in rank_configurations(finished_trials(trials), seeds)] if seeds > 1 else []
     )
-    found = survey(study.name, study.spec.experiment.epochs, dimensions, [_row(trial) for trial in trials])
-    return replace(found, spreads=tuple(spreads))
+    found = summarize_trials(study.name, study.spec.experiment.epochs, dimensions, [_row(trial) for trial in trials])
+    return replace(found, seed_spreads=tuple(seed_spreads))
 
 
-def _dimension(name: str, dimension: object) -> Dimension:
+def _dimension(name: str, dimension: object) -> SearchDimension:
     if not isinstance(dimension, Range):
         assert isinstance(dimension, tuple)
-        return Dimension.of_list(name, dimension)
+        return SearchDimension.from_values(name, dimension)
     field = Hyperparameters.model_fields.get(name)
     if field is not None and field.annotation is int and dimension.high - dimension.low < FEW:
-        return Dimension.of_list(name, range(int(dimension.low), int(dimension.high) + 1))
-    return Dimension(name, low=float(dimension.low), high=float(dimension.high), log=dimension.log)
+        return SearchDimension.from_values(name, range(int(dimension.low), int(dimension.high) + 1))
+    return SearchDimension(name, low=float(dimension.low), high=float(dimension.high), log=dimension.log)
 
 
-def _spread(standing: SeedStats) -> Spread:
+def _spread(standing: SeedStats) -> SeedSpread:
     epochs = [trial.solved_at for trial in standing.trials]
     solved = tuple(epoch for epoch in epochs if epoch is not None)
-    return Spread(standing.params, standing.seeds, len(epochs), solved, standing.median, standing.worst)
+    return SeedSpread(standing.params, standing.seeds, len(epochs), solved, standing.median, standing.worst)
 
 
-def _row(trial: FrozenTrial) -> TrialRow:
+def _row(trial: FrozenTrial) -> TrialSummary:
     attributes = trial.user_attrs
     solved, trained = attributes.get("epochs_to_solve"), attributes.get("epochs_trained")
     outcome = OUTCOMES[trial.state]
@@ -65,7 +71,7 @@ def _row(trial: FrozenTrial) -> TrialRow:
     if METRICS_KEY in attributes and trained is not None:
         curve[trained] = attributes[METRICS_KEY]["validation_accuracy_mean"]
     has_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    return TrialRow(
+    return TrialSummary(
         trial.number,
         outcome,
         dict(trial.params),

@@ -12,9 +12,9 @@ from pathlib import Path
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.runs.folder import assemble
+from miiii_search.runs.run_folder import assemble_run
 from miiii_search.storage import study_attrs
 from miiii_search.storage.artifact_stores import (
     ArtifactStoreUnavailableError,
@@ -39,7 +39,7 @@ from miiii_search.study.study import Study
 from miiii_search.study.trials import METRICS_KEY
 
 
-def find_ended(study: Study, number: int) -> FrozenTrial:
+def find_finished_trial(study: Study, number: int) -> FrozenTrial:
     """The trial of this number. Raises `MiiiiSearchError` if there is none, or if it has not ended."""
     trial = study.read_trial(number)
     if trial is None:
@@ -54,14 +54,14 @@ def find_ended(study: Study, number: int) -> FrozenTrial:
     return trial
 
 
-def configuration_of(study: Study, trial: FrozenTrial) -> Configuration:
+def trial_configuration(study: Study, trial: FrozenTrial) -> Configuration:
     """What the trial trained; with its metrics unless it failed."""
     if METRICS_KEY in trial.user_attrs:
         return export_trial(study, trial)
     return Configuration(*study.trial_settings(trial), metrics=None, provenance={})
 
 
-def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) -> tuple[TrainedRun, list[str]]:
+def read_trial_run(study: Study, trial: FrozenTrial, snapshots: Path | None = None) -> tuple[TrainedRun, list[str]]:
     """What is kept of a trial that has ended, and a line about each file that cannot be read.
 
     `snapshots` is the folder of `work --snapshots`, if this machine has it.
@@ -86,11 +86,11 @@ def read_trial(study: Study, trial: FrozenTrial, snapshots: Path | None = None) 
             raise MiiiiSearchError(f"cannot read {filename} of trial {trial.number}: {error}") from None
 
     found, lines = read_snapshots(snapshots, study, trial) if snapshots else ({}, [])
-    run, problems = assemble(f"{study.name} {trial.number}", configuration_of(study, trial), fetch, found)
+    run, problems = assemble_run(f"{study.name} {trial.number}", trial_configuration(study, trial), fetch, found)
     return run, [*problems, *lines]
 
 
-def attach(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
+def attach_artifacts(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
     """Puts files onto the page of a trial that has ended, in place of those that an earlier call put there.
 
     Optuna lets nobody add to an ended trial; the dashboard also looks for a trial's artifacts in an attribute of the

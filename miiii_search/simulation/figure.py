@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from miiii_search.analysis.figures.style import OKABE_ITO, PAGE, new_figure, plain
+from miiii_search.analysis.figures.style import OKABE_ITO, PAGE_WIDTH, escape_text, new_figure
 from miiii_search.pruners.history import history_of
 from miiii_search.simulation.pruner_variants import PrunerVariant
 from miiii_search.simulation.replay import ReplayedRun
@@ -41,7 +41,7 @@ def draw_pruners(panels: Mapping[str, Compared]) -> Figure:
     """
     n = len(panels)
     rows = math.ceil(n / 2) if n > 1 else 1
-    figure = new_figure(PAGE if n > 1 else PAGE * 0.7, 2.6 * rows + 0.5)
+    figure = new_figure(PAGE_WIDTH if n > 1 else PAGE_WIDTH * 0.7, 2.6 * rows + 0.5)
     axes = figure.subplots(rows, 2 if n > 1 else 1, squeeze=False, sharex=True, sharey=True)
     for one, (title, compared) in zip(axes.flat, panels.items(), strict=False):
         _draw_panel(one, title, compared)
@@ -90,7 +90,7 @@ def _draw_panel(axes: Axes, title: str, compared: Compared) -> None:
             lines.setdefault(rule, []).append((x, y))
     for points in lines.values():
         axes.plot(*zip(*sorted(points), strict=True), color=OURS, linewidth=0.8, alpha=0.6)
-    axes.set(title=plain(title), xlim=(0, 1), ylim=(-0.04, 1.04))
+    axes.set(title=escape_text(title), xlim=(0, 1), ylim=(-0.04, 1.04))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25, linewidth=0.5)
@@ -133,7 +133,7 @@ def draw_curves(panels: Mapping[str, Sequence[ReplayedRun]]) -> Figure:
     """
     n = len(panels)
     rows = math.ceil(n / 2) if n > 1 else 1
-    figure = new_figure(PAGE, 2.5 * rows + 0.4)
+    figure = new_figure(PAGE_WIDTH, 2.5 * rows + 0.4)
     axes = figure.subplots(rows, 2 if n > 1 else 1, squeeze=False)
     for one, (title, runs) in zip(axes.flat, panels.items(), strict=False):
         for run in runs:
@@ -146,7 +146,7 @@ def draw_curves(panels: Mapping[str, Sequence[ReplayedRun]]) -> Figure:
             if run.ending == "pruned":
                 one.plot(run.epochs, loss[seen][-1], "x", color=color, markersize=4)
         lowest = min((run.curve.record.validation_loss.min() for run in runs), default=0.0)
-        one.set(title=plain(title), yscale="log", ylim=(max(3e-3, 0.2 * lowest), None), xlabel="epoch")
+        one.set(title=escape_text(title), yscale="log", ylim=(max(3e-3, 0.2 * lowest), None), xlabel="epoch")
         one.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:,.0f}"))
     for one in list(axes.flat)[n:]:
         one.set_visible(False)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from optuna.trial import TrialState
 
-from miiii_search.runs.trial_runs import read_trial
+from miiii_search.runs.trial_runs import read_trial_run
 from miiii_search.simulation.curves import Curve, CurveSet, make_curve
 from miiii_search.study.study import Study
 from miiii_search.study.trials import REPLICATE_KEY
@@ -24,7 +24,7 @@ def curves_from_study(
     for trial in study.trials():
         if not trial.state.is_finished():
             continue
-        run, lines = read_trial(study, trial)
+        run, lines = read_trial_run(study, trial)
         problems += lines
         on_trial(trial.number)
         if run.record is None or not len(run.record):

@@ -22,7 +22,7 @@ from miiii_search.errors import StorageUnavailableError, reason
 from miiii_search.experiment.metrics import Metrics, format_accuracy, summarize
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
-from miiii_search.runs.folder import RECORD, WEIGHTS
+from miiii_search.runs.run_folder import RECORD, WEIGHTS
 from miiii_search.storage import schema
 from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_store
 from miiii_search.storage.artifacts import LEARNING_CURVES, Artifact, artifact_link

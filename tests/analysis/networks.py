@@ -58,8 +58,8 @@ def adder(p: int, used: int, idle: int, seed: int = 0) -> Weights:
         "feed_forward_out": np.zeros((4 * d, d)),
         "unembedding": np.zeros((d, p)),
     }
-    waves = [wave(angles(k)) for k in (used, idle) for wave in (np.cos, np.sin)]
-    weights["token_embedding"][:p, :4] = np.stack(waves, axis=1)
+    cosine_and_sine = [wave(angles(k)) for k in (used, idle) for wave in (np.cos, np.sin)]
+    weights["token_embedding"][:p, :4] = np.stack(cosine_and_sine, axis=1)
     weights["token_embedding"][:p, 4:8] = random.normal(size=(p, 4))
     weights["position_embedding"][[0, 1, 2], [8, 9, 10]] = 1
     for head in (0, 1):

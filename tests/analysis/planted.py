@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miiii_search.analysis.activity import Activity
+from miiii_search.analysis.activity import FrequencyActivity
 from miiii_search.analysis.circuits import Ablations
 from miiii_search.analysis.embeddings import analyze_embeddings
-from miiii_search.analysis.findings import Findings, OfWeights
+from miiii_search.analysis.findings import Findings, NetworkFindings
 from miiii_search.analysis.milestones import find_milestones
 from miiii_search.analysis.network import forward, grid
 from miiii_search.analysis.neurons import analyze_neurons
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 
@@ -34,7 +34,7 @@ def digits_table(p: int, d_model: int, amplitudes: Mapping[int, float], noise: f
 
 def make_network(
     experiment: Experiment, d_model: int = 16, n_heads: int = 4, amplitudes: Mapping[int, float] | None = None
-) -> OfWeights:
+) -> NetworkFindings:
     """What is found of random weights, with these frequencies in their token embedding."""
     random, d_head = np.random.default_rng(1), d_model // n_heads
     shapes = {
@@ -53,7 +53,7 @@ def make_network(
         weights["token_embedding"][:-1] = digits_table(experiment.p, d_model, amplitudes)
     activations = forward(weights, grid(experiment.p))
     neurons = analyze_neurons(activations.neurons, experiment.p)
-    return OfWeights(weights, activations, analyze_embeddings(weights), neurons)
+    return NetworkFindings(weights, activations, analyze_embeddings(weights), neurons)
 
 
 def make_record(experiment: Experiment, memorised: Sequence[int], generalised: Sequence[int | None]) -> Record:
@@ -82,7 +82,7 @@ def make_ablations(
     return Ablations(epoch, np.full(tasks, 0.75), frequencies, heads, frequencies / 2, sizes)
 
 
-def make_activity(p: int, active: Mapping[int, tuple[int, int]]) -> Activity:
+def make_activity(p: int, active: Mapping[int, tuple[int, int]]) -> FrequencyActivity:
     """By epoch: how many frequencies of x0 and of x1 stand far out of the rest."""
     m = (p - 1) // 2
     activation = np.empty((len(active), 2, m))
@@ -90,7 +90,7 @@ def make_activity(p: int, active: Mapping[int, tuple[int, int]]) -> Activity:
         for digit, count in enumerate(counts):
             activation[look, digit] = (1 - 0.2 * count) / (m - count)
             activation[look, digit, :count] = 0.2
-    return Activity(np.asarray(list(active)), activation)
+    return FrequencyActivity(np.asarray(list(active)), activation)
 
 
 def make_findings(experiment: Experiment, name: str = "planted", d_model: int = 16, n_heads: int = 4) -> Findings:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from miiii_search.analysis.activity import Activity, analyze_activity
+from miiii_search.analysis.activity import FrequencyActivity, analyze_activity
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
@@ -83,7 +83,7 @@ def test_of_a_real_spectrum(p: int) -> None:
     np.testing.assert_allclose(found.activation[0], expected, rtol=1e-3)
 
 
-class Counted(Activity):
+class Counted(FrequencyActivity):
     """Activity of which only the counts are known, as of the paper's Table 3."""
 
     def counts(self, sigmas: float = 2.0) -> NDArray[np.intp]:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from miiii_search.analysis.circuits import (
-    NEEDED,
-    SAMPLES,
+    ABLATION_SAMPLES,
+    NEEDED_DROP,
     Ablations,
     ablate,
+    accuracy_lost,
     harmonic_offsets,
-    needs,
     transient_frequencies,
     without_frequency,
 )
@@ -37,7 +37,7 @@ def test_what_is_needed_is_found_and_nothing_else(p: int, used: int, idle: int) 
     assert (found.groups[np.array(others) - 1] == 0).all()
     sizes = {used: 64, idle: 64}
     assert found.group_sizes.tolist() == [sizes.get(k, 0) for k in range(1, (p - 1) // 2 + 1)]
-    assert needs(found, [True]).argmax() == used - 1
+    assert accuracy_lost(found, [True]).argmax() == used - 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -45,12 +45,12 @@ def test_without_frequency(dtype: type[np.floating]) -> None:
     """Equal to a least-squares fit of the two waves taken off; the other weights are the same."""
     weights = random_weights(11, 16, 2, 11, dtype=dtype)
     angle = 2 * np.pi * 4 * np.arange(11) / 11
-    waves = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    cosine_and_sine = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     digits = weights["token_embedding"][:11].astype(np.float64)
-    fit = np.linalg.lstsq(waves, digits)[0]
+    fit = np.linalg.lstsq(cosine_and_sine, digits)[0]
     found = without_frequency(weights, 4)
     assert found["token_embedding"].dtype == dtype
-    np.testing.assert_allclose(found["token_embedding"][:11], digits - waves @ fit, atol=1e-6)
+    np.testing.assert_allclose(found["token_embedding"][:11], digits - cosine_and_sine @ fit, atol=1e-6)
     np.testing.assert_array_equal(found["token_embedding"][11], weights["token_embedding"][11])
     assert all(found[name] is weights[name] for name in weights if name != "token_embedding")
 
@@ -89,7 +89,7 @@ def test_parts_equal_full_passes_with_them_replaced() -> None:
 
 def test_samples_are_held_out_and_always_the_same() -> None:
     experiment = Experiment(p=53, task="nanda", train_fraction=0.2)
-    assert 53**2 - experiment.n_train > SAMPLES
+    assert 53**2 - experiment.n_train > ABLATION_SAMPLES
     weights = random_weights(53, 16, 2, 53)
     few, again = ablate(experiment, weights, 0, samples=100), ablate(experiment, weights, 0, samples=100)
     assert few.accuracy == again.accuracy and (few.accuracy * 100 % 1 < 1e-9).all()
@@ -126,7 +126,7 @@ def test_harmonic_offsets() -> None:
     assert found.keys() == {2, 7}  # 11 needs nothing, and to 109 every frequency is near
     assert found[2] == pytest.approx(0.5 / 56.5)
     near, far = 48.428571 - 48, 49 - 48.428571
-    weights = (0.5 - NEEDED, 0.27 - NEEDED)
+    weights = (0.5 - NEEDED_DROP, 0.27 - NEEDED_DROP)
     assert found[7] == pytest.approx((near * weights[0] + far * weights[1]) / sum(weights) * 7 / 113, abs=1e-6)
 
 

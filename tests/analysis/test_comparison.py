@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from miiii_search.analysis.comparison import NOT_REACHED, Cell, Comparison, compare
+from miiii_search.analysis.comparison import NOT_REACHED, ComparisonCell, ComparisonTable, compare_runs
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.milestones import find_milestones
 from miiii_search.analysis.neurons import analyze_neurons
 from miiii_search.analysis.quantities import QUANTITIES
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.tasks import labels, make_splits
@@ -30,18 +30,18 @@ MIIII = Experiment(p=23)
 MASKED = Experiment(p=23, task="masked")
 
 
-def cells(comparison: Comparison, key: str) -> tuple[Cell, ...]:
+def cells(comparison: ComparisonTable, key: str) -> tuple[ComparisonCell, ...]:
     [row] = [row for row in comparison.rows if row.key == key]
     return row.cells
 
 
 def value(findings: Findings, key: str) -> tuple[float, ...]:
-    [cell] = cells(compare([findings]), key)
+    [cell] = cells(compare_runs([findings]), key)
     return cell.values
 
 
 def text(findings: Findings, key: str) -> str:
-    [cell] = cells(compare([findings]), key)
+    [cell] = cells(compare_runs([findings]), key)
     return cell.text
 
 
@@ -173,8 +173,8 @@ def test_frequencies_needed_and_gone() -> None:
 def test_missing_parts_leave_their_cells_empty() -> None:
     whole = make_findings(MIIII, "whole")
     nothing = Findings(TrainedRun("nothing", NANDA, Hyperparameters()))
-    comparison = compare([whole, without_weights(whole), nothing])
-    of_record = {row.key for row in comparison.rows if row.cells[1] != Cell()}
+    comparison = compare_runs([whole, without_weights(whole), nothing])
+    of_record = {row.key for row in comparison.rows if row.cells[1] != ComparisonCell()}
     assert of_record == {
         "active_at_end",
         "active_at_peak",
@@ -186,18 +186,18 @@ def test_missing_parts_leave_their_cells_empty() -> None:
     }
     for row in comparison.rows:
         assert row.cells[0].text
-        assert row.cells[2] == Cell()
+        assert row.cells[2] == ComparisonCell()
 
 
 def test_29_tasks_beside_one() -> None:
-    comparison = compare([make_findings(Experiment(), "big", n_heads=8), make_findings(NANDA, "small")])
+    comparison = compare_runs([make_findings(Experiment(), "big", n_heads=8), make_findings(NANDA, "small")])
     assert all(cell.text for row in comparison.rows if row.key != "harmonic_offset" for cell in row.cells)
     assert len(cells(comparison, "attention_preference_by_head")[0].values) == 8
     assert cells(comparison, "tasks_generalised")[0].text == "1 / 29"
 
 
 def test_the_table_as_text() -> None:
-    comparison = compare([make_findings(NANDA, "nanda-1"), make_findings(MIIII, "a | b")])
+    comparison = compare_runs([make_findings(NANDA, "nanda-1"), make_findings(MIIII, "a | b")])
     assert comparison.header == ["", "unit", "nanda-1", "a | b (miiii)", "in the paper", "see"]
     assert len(comparison.lines()) == len(QUANTITIES)
     assert all(len(line) == len(comparison.header) for line in comparison.lines())
@@ -211,7 +211,7 @@ def test_the_table_as_text() -> None:
 
 
 def test_it_fits_into_a_file() -> None:
-    comparison = compare([make_findings(NANDA), Findings(TrainedRun("nothing", NANDA, Hyperparameters()))])
+    comparison = compare_runs([make_findings(NANDA), Findings(TrainedRun("nothing", NANDA, Hyperparameters()))])
     read = json.loads(json.dumps(asdict(comparison), allow_nan=False))
     assert [row["cells"][0]["values"] for row in read["rows"]] == [list(row.cells[0].values) for row in comparison.rows]
 

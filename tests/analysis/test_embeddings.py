@@ -36,16 +36,16 @@ def test_marks_of_tables_of_known_rank() -> None:
     random = np.random.default_rng(0)
     left, right = np.linalg.qr(random.normal(size=(31, 31)))[0], np.linalg.qr(random.normal(size=(16, 16)))[0]
 
-    def marks(*values: float) -> dict[float, int]:
+    def rank_by_share(*values: float) -> dict[float, int]:
         n = len(values)
-        return singular_values(left[:, :n] @ np.diag(values) @ right[:, :n].T).marks
+        return singular_values(left[:, :n] @ np.diag(values) @ right[:, :n].T).rank_by_share
 
-    assert marks(1) == {0.5: 1, 0.9: 1}
-    assert marks(1, 1, 1) == {0.5: 2, 0.9: 3}
-    assert marks(*[1.0] * 15) == {0.5: 8, 0.9: 14}
-    assert marks(10, 1, 1, 1) == {0.5: 1, 0.9: 1}  # 100 of 103
-    assert marks(2, 1, 1, 1) == {0.5: 1, 0.9: 4}  # 4, 5, 6, 7 of 7
-    assert singular_values(np.zeros((5, 3))).marks == {0.5: 1, 0.9: 1}
+    assert rank_by_share(1) == {0.5: 1, 0.9: 1}
+    assert rank_by_share(1, 1, 1) == {0.5: 2, 0.9: 3}
+    assert rank_by_share(*[1.0] * 15) == {0.5: 8, 0.9: 14}
+    assert rank_by_share(10, 1, 1, 1) == {0.5: 1, 0.9: 1}  # 100 of 103
+    assert rank_by_share(2, 1, 1, 1) == {0.5: 1, 0.9: 4}  # 4, 5, 6, 7 of 7
+    assert singular_values(np.zeros((5, 3))).rank_by_share == {0.5: 1, 0.9: 1}
 
 
 def test_the_answers_token_is_not_among_the_digits() -> None:

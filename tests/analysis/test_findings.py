@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from miiii_search.analysis.findings import analyze
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.record import Record, WeightSnapshot, find_snapshots, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
 from tests.analysis.networks import random_weights

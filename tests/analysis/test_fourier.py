@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from miiii_search.analysis.fourier import (
     FAMILYWISE_ERROR,
+    cosine_and_sine,
+    detect_frequencies,
     dft_matrix,
-    find_frequencies,
     fourier_basis,
     frequency_energies,
     grid_power,
     n_frequencies,
-    waves,
     without_frequencies,
 )
 
@@ -41,7 +41,7 @@ def test_the_basis_is_orthonormal(p: int) -> None:
     np.testing.assert_allclose(basis[0], 1 / np.sqrt(p))
     # Row 2k − 1 is cos of k and row 2k its sin.
     for k in (1, n_frequencies(p)):
-        np.testing.assert_allclose(basis[2 * k - 1 : 2 * k + 1], waves(p, k))
+        np.testing.assert_allclose(basis[2 * k - 1 : 2 * k + 1], cosine_and_sine(p, k))
         expected = [[f(2 * np.pi * k * x / p) * np.sqrt(2 / p) for x in range(p)] for f in (np.cos, np.sin)]
         np.testing.assert_allclose(basis[2 * k - 1 : 2 * k + 1], expected, atol=1e-12)
 
@@ -67,7 +67,7 @@ def test_the_dft_matrix() -> None:
 def test_planted_frequencies_are_found_and_no_others(p: int, noise: float) -> None:
     for seed in range(5):
         chosen = np.random.default_rng(seed).permutation(n_frequencies(p))[:4] + 1
-        found = find_frequencies(planted(p, 32, dict.fromkeys(chosen.tolist(), 2.0), noise, seed))
+        found = detect_frequencies(planted(p, 32, dict.fromkeys(chosen.tolist(), 2.0), noise, seed))
         assert found.active.tolist() == sorted(chosen)
         assert found.share(4) > 0.7
         assert 3 < found.participation < 10
@@ -76,13 +76,13 @@ def test_planted_frequencies_are_found_and_no_others(p: int, noise: float) -> No
 @pytest.mark.parametrize("p", [23, 113])
 def test_three_quarters_of_the_frequencies(p: int) -> None:
     chosen = range(1, 3 * n_frequencies(p) // 4 + 1)
-    assert find_frequencies(planted(p, 64, dict.fromkeys(chosen, 1.0), 0.5, 1)).active.tolist() == list(chosen)
+    assert detect_frequencies(planted(p, 64, dict.fromkeys(chosen, 1.0), 0.5, 1)).active.tolist() == list(chosen)
 
 
 @pytest.mark.parametrize("p", [23, 113])
 def test_a_weak_frequency_beside_a_strong_one(p: int) -> None:
     """A thousandth of the strong one's energy, and four times that of the noise at a frequency."""
-    found = find_frequencies(planted(p, 64, {3: 20.0, 7: 1.0}, np.sqrt(p / 8), 0))
+    found = detect_frequencies(planted(p, 64, {3: 20.0, 7: 1.0}, np.sqrt(p / 8), 0))
     assert found.active.tolist() == [3, 7]
     assert found.energies[6] < 0.01 * found.energies[2]
 
@@ -90,10 +90,10 @@ def test_a_weak_frequency_beside_a_strong_one(p: int) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_where_there_is_no_noise(dtype: type[np.floating]) -> None:
     for amplitudes in ({3: 1.0}, {2: 1.0, 5: 0.01, 9: 5.0}, dict.fromkeys(range(1, 9), 1.0)):
-        found = find_frequencies(planted(23, 16, amplitudes, 0, 0).astype(dtype))
+        found = detect_frequencies(planted(23, 16, amplitudes, 0, 0).astype(dtype))
         assert found.active.tolist() == sorted(amplitudes)
     for constant in (0.0, 0.1):
-        nothing = find_frequencies(np.full((23, 16), constant, dtype))
+        nothing = detect_frequencies(np.full((23, 16), constant, dtype))
         assert nothing.active.size == 0
         assert nothing.participation >= 0 and 0 <= nothing.share(1) <= 1
 
@@ -104,13 +104,13 @@ def test_noise_shows_a_frequency_as_seldom_as_promised(p: int, d: int, correlate
     """At most so many of 200 tables as has a probability above 1 in 10,000 where the error is `FAMILYWISE_ERROR`."""
     random, tables = np.random.default_rng(p), 200
     mix = random.normal(size=(d, 4)) @ random.normal(size=(4, d)) if correlated else np.eye(d)
-    alarms = sum(find_frequencies(random.normal(size=(p, d)) @ mix).active.size > 0 for _ in range(tables))
+    alarms = sum(detect_frequencies(random.normal(size=(p, d)) @ mix).active.size > 0 for _ in range(tables))
     assert alarms <= scipy.stats.binom.isf(1e-4, tables, FAMILYWISE_ERROR)
 
 
 def test_five_digits_are_too_few() -> None:
     for seed in range(50):
-        assert find_frequencies(planted(5, 16, {1: 1.0}, 0.01 * (seed % 2), seed)).active.size == 0
+        assert detect_frequencies(planted(5, 16, {1: 1.0}, 0.01 * (seed % 2), seed)).active.size == 0
 
 
 def test_without_frequencies() -> None:

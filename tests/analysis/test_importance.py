@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from miiii_search.analysis.importance import Importance, decompose
+from miiii_search.analysis.importance import Importance, functional_anova
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int_]]
@@ -22,7 +22,7 @@ def full_grid(sizes: tuple[int, ...], replicates: int = 1) -> Indices:
 
 
 def divide(points: Indices, values: Floats, is_grid: bool = True, sizes: tuple[int, ...] = SIZES) -> Importance:
-    return decompose([*"abcdefg"[: len(sizes)]], sizes, points, values, is_grid)
+    return functional_anova([*"abcdefg"[: len(sizes)]], sizes, points, values, is_grid)
 
 
 def shares_of(importance: Importance) -> dict[str, float]:
@@ -97,7 +97,7 @@ def test_both_methods_agree_on_a_balanced_grid(replicates: int) -> None:
     exact = divide(points, values)
     assert shares_of(fitted) == pytest.approx(shares_of(exact), abs=1e-9)
     assert fitted.shared == pytest.approx(0, abs=1e-9)
-    assert [term.luck for term in fitted.terms] == pytest.approx([term.luck for term in exact.terms])
+    assert [term.chance_level for term in fitted.terms] == pytest.approx([term.chance_level for term in exact.terms])
 
 
 def test_an_incomplete_grid_against_lstsq() -> None:
@@ -128,7 +128,7 @@ def test_an_additive_effect_is_found_and_nothing_else(is_complete: bool) -> None
     found = divide(points, values)
     shares = shares_of(found)
     assert found.method == ("exact" if is_complete else "least squares")
-    assert found.decides == "a"
+    assert found.most_important == "a"
     assert {name for name, share in shares.items() if share} == {"a", "b"}
     assert shares["a"] + shares["b"] + (found.shared or 0.0) == pytest.approx(1)
     if is_complete:
@@ -140,8 +140,8 @@ def test_an_interaction_is_found_and_no_dimension_decides() -> None:
     values = ((points[:, 0] + points[:, 1]) % 2).astype(float)
     found = divide(points, values, sizes=(2, 2, 3))
     assert shares_of(found) == pytest.approx({"a": 0, "b": 0, "c": 0, "ab": 1, "ac": 0, "bc": 0}, abs=1e-12)
-    assert found.decides is None
-    assert [term.names for term in found.terms if term.stands_out] == [("a", "b")]
+    assert found.most_important is None
+    assert [term.names for term in found.terms if term.is_significant] == [("a", "b")]
     three = (points.sum(axis=1) % 2).astype(float)
     assert (divide(points[:12], three[:12], sizes=(2, 2, 3)).higher or 0) > 0.8
 
@@ -151,7 +151,7 @@ def test_two_dimensions_that_cannot_be_told_apart() -> None:
     values = np.asarray(np.random.default_rng(6).normal(points[:, 0], 0.1), np.float64)
     found = divide(points, values, sizes=(2, 2, 2))
     shares = shares_of(found)
-    assert shares["a"] == shares["b"] == 0 and found.decides is None
+    assert shares["a"] == shares["b"] == 0 and found.most_important is None
     assert found.shared is not None and found.shared > 0.9
 
 
@@ -164,7 +164,7 @@ def test_noise_stands_out_once_in_twenty(is_complete: bool) -> None:
     above: dict[tuple[str, ...], int] = {}
     for _ in range(studies):
         for term in divide(points, generator.normal(size=len(points))).terms:
-            above[term.names] = above.get(term.names, 0) + term.stands_out
+            above[term.names] = above.get(term.names, 0) + term.is_significant
     assert len(above) == 6
     for count in above.values():  # 20 of 400; a binomial has 6 standard deviations of 26 around it
         assert stats.binomtest(count, studies, 0.05).pvalue > 1e-6
@@ -179,7 +179,7 @@ def test_what_stands_out_is_what_an_f_test_says(scale: float) -> None:
     term = next(t for t in divide(points, values).terms if t.names == ("a",))
     whole, without = explained(points, values, (0, 1, 2)), explained(points, values, (1, 2))
     f = ((whole - without) / 3) / ((1 - whole) / (len(values) - 1 - 6))
-    assert term.stands_out == (stats.f.sf(f, 3, len(values) - 7) < 0.05)
+    assert term.is_significant == (stats.f.sf(f, 3, len(values) - 7) < 0.05)
 
 
 def test_in_words() -> None:
@@ -197,7 +197,7 @@ def test_in_words() -> None:
 def test_one_level_only() -> None:
     points = full_grid((1, 3, 1), replicates=2)
     found = divide(points, points[:, 1].astype(np.float64), sizes=(1, 3, 1))
-    assert shares_of(found) == {"b": pytest.approx(1)} and found.decides == "b"
+    assert shares_of(found) == {"b": pytest.approx(1)} and found.most_important == "b"
     found = divide(points[:1].repeat(5, 0), np.arange(5.0), sizes=(1, 3, 1))
     assert (found.method, found.terms) == ("none", ())
     assert found.notes == ("every dimension has been tried at one value only, so nothing can be compared",)
@@ -216,13 +216,13 @@ def test_nothing_to_compare() -> None:
 def test_too_few_trials() -> None:
     points = full_grid(SIZES)[[0, 5, 11, 17, 20]]
     found = divide(points, np.arange(5.0))
-    assert found.terms == () and found.decides is None
+    assert found.terms == () and found.most_important is None
     assert "5 trials with an objective are too few" in found.notes[0]
 
 
 def test_a_grid_of_noise_says_so() -> None:
     # A complete grid of four trials has no degree of freedom left for a pair.
     found = divide(full_grid((2, 2)), np.array([0.0, 1.0, 1.0, 0.1]), sizes=(2, 2))
-    assert found.method == "exact" and found.decides is None
+    assert found.method == "exact" and found.most_important is None
     assert "nothing stands out from chance with 4 trials" in found.notes
-    assert {term.names: term.luck for term in found.terms}[("a", "b")] == 1.0
+    assert {term.names: term.chance_level for term in found.terms}[("a", "b")] == 1.0

@@ -69,12 +69,12 @@ def test_an_activation_in_its_own_place_changes_nothing(name: str) -> None:
         seen.append(activation)
         return activation
 
-    plain = forward(weights, grid(7))
+    escape_text = forward(weights, grid(7))
     hooked = forward(weights, grid(7), {name: keep})
     assert len(seen) == 1
-    np.testing.assert_array_equal(seen[0], getattr(plain, name))
+    np.testing.assert_array_equal(seen[0], getattr(escape_text, name))
     for of in ("head_output", *NAMES):
-        np.testing.assert_array_equal(getattr(hooked, of), getattr(plain, of))
+        np.testing.assert_array_equal(getattr(hooked, of), getattr(escape_text, of))
 
 
 def test_attention_that_was_replaced() -> None:
@@ -95,12 +95,12 @@ def test_attention_that_was_replaced() -> None:
 
 def test_hooks_on_heads_and_neurons() -> None:
     weights = random_weights(7, 16, 2, 7, dtype=np.float64)
-    plain = forward(weights, grid(7))
+    escape_text = forward(weights, grid(7))
     silent = forward(weights, grid(7), {"head_output": np.zeros_like, "neurons": np.zeros_like})
     answer = weights["token_embedding"][7] + weights["position_embedding"][2]
     np.testing.assert_allclose(silent.logits, np.tile((answer @ weights["unembedding"])[:, None], 49), rtol=1e-10)
     without = forward(weights, grid(7), {"neurons": np.zeros_like})
-    np.testing.assert_allclose(without.logits, weights["unembedding"].T @ plain.residual_middle, rtol=1e-10)
+    np.testing.assert_allclose(without.logits, weights["unembedding"].T @ escape_text.residual_middle, rtol=1e-10)
 
 
 def test_an_unknown_hook_is_refused() -> None:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from miiii_search.analysis.findings import Findings, OfWeights, analyze
+from miiii_search.analysis.findings import Findings, NetworkFindings, analyze
 from miiii_search.analysis.network import forward, grid
 from miiii_search.analysis.neurons import analyze_neurons
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.record import WeightSnapshot, find_snapshots, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
 from miiii_search.training.run import train
@@ -48,7 +48,7 @@ def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Analyzed:
     return of
 
 
-def network(findings: Findings) -> OfWeights:
+def network(findings: Findings) -> NetworkFindings:
     assert findings.network is not None
     return findings.network
 
@@ -68,7 +68,7 @@ def test_nanda_computes_with_a_few_frequencies(analyzed: Analyzed) -> None:
     assert of.neurons.median(of.neurons.single_explained) > 0.65
     assert 1 <= len(findings.key_frequencies) <= 7
     assert set(findings.key_frequencies[:1]) <= set(frequencies.active.tolist())
-    assert of.embeddings.singular.marks[0.9] < 20
+    assert of.embeddings.singular.rank_by_share[0.9] < 20
 
 
 def test_nanda_needs_its_key_frequencies_alone(analyzed: Analyzed) -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from miiii_search.analysis.figures.reference import compare_with_reference
 from miiii_search.analysis.reference import (
-    Reference,
-    differences,
+    ReferenceCurves,
+    differences_from_reference,
+    last_crossing_epochs,
     read_reference,
-    staying_epochs,
 )
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
@@ -20,7 +20,7 @@ EXPERIMENT = Experiment(p=13, validation_samples=40, epochs=4096)
 HEADER = "split,epoch,2,3,5,7,11\n"
 
 
-def write_csv(path: Path, reference: Reference) -> Path:
+def write_csv(path: Path, reference: ReferenceCurves) -> Path:
     lines = [",".join(["split", "epoch", *map(str, reference.moduli)])]
     for split, values in reference.accuracy.items():
         lines += [
@@ -30,11 +30,13 @@ def write_csv(path: Path, reference: Reference) -> Path:
     return path
 
 
-def make_reference(moduli: tuple[int, ...] = (2, 3, 5, 7, 11)) -> Reference:
+def make_reference(moduli: tuple[int, ...] = (2, 3, 5, 7, 11)) -> ReferenceCurves:
     rng = np.random.default_rng(0)
     epochs = np.asarray([3, 90, 101, 333, 500, 900, 100_000])
     accuracy = {split: 0.05 + 0.95 * rng.uniform(size=(7, len(moduli))) for split in ("training", "validation")}
-    return Reference("made-up", moduli, epochs, accuracy, min(float(values.min()) for values in accuracy.values()))
+    return ReferenceCurves(
+        "made-up", moduli, epochs, accuracy, min(float(values.min()) for values in accuracy.values())
+    )
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_differences_against_a_loop() -> None:
     record = make_findings(EXPERIMENT).run.record
     assert record is not None
     reference = make_reference((11, 2, 7, 5, 97))
-    compared = differences(EXPERIMENT, record, reference)
+    compared = differences_from_reference(EXPERIMENT, record, reference)
     last = int(record.epoch[-1])
     expected_epochs = [epoch for epoch in reference.epochs.tolist() if record.epoch[0] <= epoch <= last]
     assert compared.epochs.tolist() == expected_epochs and len(expected_epochs) >= 3
@@ -84,7 +86,7 @@ def test_a_run_beside_itself_does_not_differ(tmp_path: Path) -> None:
     record = make_findings(EXPERIMENT).run.record
     assert record is not None
     rows = [0, 3, 9]  # early enough that no other evaluation lies within five per cent
-    itself = Reference(
+    itself = ReferenceCurves(
         "itself",
         EXPERIMENT.moduli,
         record.epoch[rows].astype(np.int64),
@@ -94,25 +96,27 @@ def test_a_run_beside_itself_does_not_differ(tmp_path: Path) -> None:
         },
         0.0,
     )
-    compared = differences(EXPERIMENT, record, read_reference(write_csv(tmp_path / "itself.csv", itself)))
+    compared = differences_from_reference(
+        EXPERIMENT, record, read_reference(write_csv(tmp_path / "itself.csv", itself))
+    )
     assert compared.largest("training")[0] < 1e-7 and compared.largest("validation")[0] < 1e-7
 
 
 def test_the_epoch_from_which_accuracy_stays() -> None:
     epochs = np.asarray([1, 2, 4, 8])
     columns = np.asarray([[0, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 1, 1, 0.8]]).T
-    assert staying_epochs(epochs, columns, 0.9) == [2, 8, 1, None]
+    assert last_crossing_epochs(epochs, columns, 0.9) == [2, 8, 1, None]
 
 
 def test_nothing_in_common_is_said() -> None:
     record = make_findings(EXPERIMENT).run.record
     assert record is not None
     with pytest.raises(MiiiiSearchError, match="no modulus in common"):
-        differences(EXPERIMENT, record, make_reference((89, 97)))
+        differences_from_reference(EXPERIMENT, record, make_reference((89, 97)))
     late = make_reference()
-    late = Reference(late.name, late.moduli, late.epochs + 10**7, late.accuracy, 0.0)
+    late = ReferenceCurves(late.name, late.moduli, late.epochs + 10**7, late.accuracy, 0.0)
     with pytest.raises(MiiiiSearchError, match="has no epoch between"):
-        differences(EXPERIMENT, record, late)
+        differences_from_reference(EXPERIMENT, record, late)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from miiii_search.analysis.catalogue import page_of, page_of_several, pictures, pictures_of_several
-from miiii_search.analysis.comparison import compare
+from miiii_search.analysis.catalogue import comparison_figures, comparison_page, pictures, run_page
+from miiii_search.analysis.comparison import compare_runs
 from miiii_search.analysis.figures.style import new_figure
 from miiii_search.analysis.findings import Findings, analyze
-from miiii_search.analysis.numbers import to_numbers
-from miiii_search.analysis.report import Drawn, Page, Picture, draw, to_html, write
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.numbers import findings_to_json
+from miiii_search.analysis.report import FigureSpec, Page, RenderedFigure, draw, render_html, write
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from tests.analysis.test_findings import make_run
@@ -53,7 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Findings:
 
 
 @pytest.fixture(scope="module")
-def drawn(whole: Findings) -> list[Drawn]:
+def drawn(whole: Findings) -> list[RenderedFigure]:
     steps: list[str] = []
     drawn = draw(pictures(whole), steps.append)
     assert steps == [picture.title for picture in pictures(whole)]
@@ -70,7 +70,7 @@ def strict(tree: object) -> Any:
 
 
 def test_numbers_of_a_whole_run(whole: Findings) -> None:
-    read, run = strict(to_numbers(whole)), whole.run
+    read, run = strict(findings_to_json(whole)), whole.run
     assert read["kind"] == "miiii-search analysis" and read["format"] == 1 and read["run"] == HOSTILE
     assert read["experiment"]["p"] == 7 and read["hyperparameters"]["d_model"] == 16
     assert (read["epochs_trained"], read["epochs_to_solve"], read["missing"]) == (600, 480, [])
@@ -106,13 +106,13 @@ PARTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("parts", PARTS)
 def test_numbers_of_a_run_that_lacks_things(parts: str, task: Any, tmp_path: Path) -> None:
     found = analyze(make_run(Experiment(p=5, task=task), tmp_path, **PARTS[parts]))
-    read = strict(to_numbers(found))
+    read = strict(findings_to_json(found))
     assert read["missing"] == found.missing != []
     assert ("milestones" in read) == ("gradient_norm_at_end" in read) == (parts == "record alone")
     assert ("embeddings" in read) == ("circuits" in read) == (parts == "weights alone")
     assert ("activity" in read) == (parts == "spectra alone")
     assert "accuracy" not in read
-    to_html(page_of(found, ["a remark"], ""), [])
+    render_html(run_page(found, ["a remark"], ""), [])
 
 
 def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
     still = {256: np.zeros((7, 4), np.float32)}
     zeros = {name: np.zeros_like(array) for name, array in run.weights.items()}
     found = analyze(replace(run, record=record, weights=zeros, snapshots={}, spectra=still))
-    read = strict(to_numbers(found))
+    read = strict(findings_to_json(found))
     assert set(read["gradient_norm_at_end"].values()) == {None} and read["neurons"]["alive"] == 0
     assert read["embeddings"]["position_correlation"] == 0
     assert draw(pictures(found))
@@ -149,8 +149,8 @@ class Parts(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_the_page_needs_nothing_else(whole: Findings, drawn: list[Drawn]) -> None:
-    page = to_html(page_of(whole, [], "Made by a test."), drawn)
+def test_the_page_needs_nothing_else(whole: Findings, drawn: list[RenderedFigure]) -> None:
+    page = render_html(run_page(whole, [], "Made by a test."), drawn)
     read = Parts(page)
     assert not re.search(r"https?:|//[a-z]|url\(|@import|javascript:", re.sub(r"base64,[^\"]*", "", page))
     assert {tag for tag, _ in read.tags}.isdisjoint({"script", "link", "iframe", "object", "embed", "form", "base"})
@@ -169,7 +169,7 @@ def test_the_page_needs_nothing_else(whole: Findings, drawn: list[Drawn]) -> Non
     assert len({attributes["id"] for _, attributes in read.tags if "id" in attributes}) == len(links) + len(drawn)
 
 
-def test_every_figure_of_a_whole_run_is_drawn(whole: Findings, drawn: list[Drawn]) -> None:
+def test_every_figure_of_a_whole_run_is_drawn(whole: Findings, drawn: list[RenderedFigure]) -> None:
     assert [one.picture.name for one in drawn] == [picture.name for picture in pictures(whole)]
     assert len({one.picture.name for one in drawn}) == len(drawn)
     for one in drawn:
@@ -177,31 +177,31 @@ def test_every_figure_of_a_whole_run_is_drawn(whole: Findings, drawn: list[Drawn
         assert max(len(one.png), len(one.svg)) < 500_000
 
 
-def test_text_is_text(whole: Findings, drawn: list[Drawn]) -> None:
+def test_text_is_text(whole: Findings, drawn: list[RenderedFigure]) -> None:
     """Whatever a folder, a study or a file is called."""
     picture = replace(drawn[0].picture, title=HOSTILE, caption=HOSTILE, source=HOSTILE, section=HOSTILE)
     page = Page(HOSTILE, HOSTILE, [(HOSTILE, HOSTILE)], [HOSTILE], HOSTILE, [[HOSTILE], [HOSTILE]])
-    html = to_html(page, [replace(drawn[0], picture=picture)])
+    html = render_html(page, [replace(drawn[0], picture=picture)])
     read = Parts(html)
     assert read.all("b") == [] and HOSTILE not in html
     # Title twice, summary, link; two in the table and two in the grid, remark; section; title, source and caption of
     # the figure; made by.
     assert read.text.count(HOSTILE) == 14
     assert read.all("img")[0]["alt"] == HOSTILE
-    assert to_html(page_of(whole, [], ""), []).count("&lt;b&gt;") == 2
+    assert render_html(run_page(whole, [], ""), []).count("&lt;b&gt;") == 2
 
 
 def test_names_in_figures_are_no_mathematics(whole: Findings) -> None:
     """They may hold what matplotlib would take for it, and fail at."""
     named = replace(whole, run=replace(whole.run, name=r"$\frac$"))
-    assert len(draw(pictures_of_several([whole, named]))) == len(pictures_of_several([whole, named]))
-    table = compare([whole, named])
-    assert HOSTILE not in to_html(page_of_several(table, [], ""), [])
+    assert len(draw(comparison_figures([whole, named]))) == len(comparison_figures([whole, named]))
+    table = compare_runs([whole, named])
+    assert HOSTILE not in render_html(comparison_page(table, [], ""), [])
     strict(table.to_json())
 
 
-def picture_of(name: str, figure: Figure | None) -> Picture:
-    return Picture(name, "Section", name, "", "", lambda: figure)
+def picture_of(name: str, figure: Figure | None) -> FigureSpec:
+    return FigureSpec(name, "Section", name, "", "", lambda: figure)
 
 
 def test_the_files(whole: Findings, tmp_path: Path) -> None:
@@ -209,20 +209,20 @@ def test_the_files(whole: Findings, tmp_path: Path) -> None:
     out = tmp_path / "new" / "analysis"
     both = [picture_of("one", new_figure(1, 1)), picture_of("two", new_figure(1, 1))]
     numbers = {"value": 1.5}
-    paths = write(out, page_of(whole, [], ""), both, draw(both), numbers)
+    paths = write(out, run_page(whole, [], ""), both, draw(both), numbers)
     names = {"one.png", "one.svg", "two.png", "two.svg", "numbers.json", "report.html"}
     assert {path.name for path in paths} == names == {path.name for path in out.iterdir()}
     assert json.loads((out / "numbers.json").read_text()) == numbers
     (out / "mine.png").touch()
     less = [both[0], picture_of("two", None)]
-    write(out, page_of(whole, [], ""), less, draw(less), numbers)
+    write(out, run_page(whole, [], ""), less, draw(less), numbers)
     assert {path.name for path in out.iterdir()} == names - {"two.png", "two.svg"} | {"mine.png"}
     with pytest.raises(ValueError, match="JSON"):
-        write(out, page_of(whole, [], ""), [], [], {"value": float("nan")})
+        write(out, run_page(whole, [], ""), [], [], {"value": float("nan")})
 
 
 def test_hyperparameters_stand_on_the_page(whole: Findings) -> None:
-    page = page_of(whole, ["a remark"], "Made by a test.")
+    page = run_page(whole, ["a remark"], "Made by a test.")
     assert page.summary == (
         "Task nanda at p = 7, d = 16, 2 heads, trained for 600 epochs: solved at epoch 480, validation accuracy 0.250 "
         "in the mean."
@@ -236,6 +236,6 @@ def test_what_was_not_reached_is_in_no_unit(tmp_path: Path) -> None:
     run = make_run(P7, tmp_path, weights=None, snapshots={}, spectra={})
     assert run.record is not None
     record = replace(run.record, validation_accuracy=np.zeros((60, 1), np.float32))
-    table = dict(page_of(analyze(replace(run, record=record)), [], "").table)
+    table = dict(run_page(analyze(replace(run, record=record)), [], "").table)
     assert table["all scored tasks generalised"].startswith("not reached (Fig.")
     assert " epoch (Fig." in table["all scored tasks memorised"]

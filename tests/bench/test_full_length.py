@@ -12,7 +12,7 @@ from full_length_runs import Run, last_epoch, read_state, runs, train
 
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.runs.folder import RECORD, read_run
+from miiii_search.runs.run_folder import RECORD, read_run
 
 TINY = Run(
     "a claim",

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load, load_file
 
-from miiii_search.analysis.catalogue import OF_RUN, OF_SEVERAL, OF_STUDY
+from miiii_search.analysis.catalogue import COMPARISON_FIGURES, RUN_FIGURES, STUDY_FIGURES
 from miiii_search.cli import main
 from miiii_search.cli.views.retrain import choose, retrain
 from miiii_search.config.study_spec import Pruning
 from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import find_snapshots
-from miiii_search.runs.folder import read_run
-from miiii_search.runs.trial_runs import read_trial
+from miiii_search.runs.run_folder import read_run
+from miiii_search.runs.trial_runs import read_trial_run
 from miiii_search.storage.artifacts import find_attachments
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
@@ -85,7 +85,7 @@ def type(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 def assert_whole(folder: Path, without: frozenset[str] = frozenset()) -> None:
     """All figures of a run are there, and in the page."""
-    expected = {name for _, name, *_ in OF_RUN} - without
+    expected = {name for _, name, *_ in RUN_FIGURES} - without
     assert {path.stem for path in folder.glob("*.png")} == {path.stem for path in folder.glob("*.svg")} == expected
     page = (folder / "report.html").read_text()
     assert set(re.findall(r'<figure id="([\w-]+)">', page)) == expected
@@ -108,7 +108,7 @@ def test_a_folder(type: Type, home: Path) -> None:
     said = type("analyze", "run")
     figures = home / "run" / "analysis"
     assert_whole(figures, without=frozenset({"task-order"}))  # its one task has not generalised
-    assert f"{len(OF_RUN) - 1} figures, numbers.json and the page run/analysis/report.html in " in said
+    assert f"{len(RUN_FIGURES) - 1} figures, numbers.json and the page run/analysis/report.html in " in said
     assert "note:" not in said
     numbers = json.loads((figures / "numbers.json").read_text())
     assert numbers["run"] == "run" and numbers["missing"] == [] and numbers["epochs_trained"] == 320
@@ -146,7 +146,7 @@ def test_a_pruned_trial(type: Type, home: Path) -> None:
     assert 0 < numbers["epochs_trained"] < 10**6 and "embeddings" in numbers
     database = open_database(f"sqlite:///{home}/miiii-search.db")
     study = open_study(database, "pruned")
-    run, _ = read_trial(study, study.trials()[0])
+    run, _ = read_trial_run(study, study.trials()[0])
     database.close()
     assert run.last_epoch == numbers["epochs_trained"]
 
@@ -156,7 +156,7 @@ def test_a_study(type: Type, home: Path) -> None:
     assert "2 trials of up to 320 epochs" in said
     figures = home / "analysis" / "kept"
     drawn = {path.stem for path in figures.glob("*.png")}
-    assert drawn and drawn <= OF_STUDY.keys()
+    assert drawn and drawn <= STUDY_FIGURES.keys()
     json.loads((figures / "numbers.json").read_text(), parse_constant=pytest.fail)
     assert "Study kept" in (figures / "report.html").read_text()
 
@@ -173,7 +173,7 @@ def test_runs_side_by_side(type: Type, home: Path) -> None:
     said = type("compare", "run", "other/run")
     assert "other/run" in said.split("\n")[0]
     figures = home / "comparison"
-    assert {path.stem for path in figures.glob("*.png")} == {name for name, *_ in OF_SEVERAL}
+    assert {path.stem for path in figures.glob("*.png")} == {name for name, *_ in COMPARISON_FIGURES}
     numbers = json.loads((figures / "numbers.json").read_text())
     assert [one["run"] for one in numbers["runs"]] == ["run", "other/run"] == numbers["table"]["runs"]
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.runs.folder import read_run
+from miiii_search.runs.run_folder import read_run
 from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 
 GRID = ("--set", "space.dropout=[0.0, 0.1]", "--set", "space.weight_decay=[0.0, 0.5, 1.0]")

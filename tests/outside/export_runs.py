@@ -12,7 +12,7 @@ import numpy as np
 from miiii_search.cli.views.export_weights import export_weights
 from miiii_search.cli.views.retrain import choose, retrain
 from miiii_search.experiment.tasks import digits
-from miiii_search.runs.folder import read_run
+from miiii_search.runs.run_folder import read_run
 from miiii_search.training.model import transformer_from_weights
 
 RUNS = {

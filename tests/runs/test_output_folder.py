@@ -12,7 +12,7 @@ import pytest
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs import output_folder
-from miiii_search.runs.output_folder import READY, current, open_output
+from miiii_search.runs.output_folder import READY, newest_path, open_output
 
 HOLD = """
 import sys
@@ -109,7 +109,7 @@ def test_a_process_that_is_killed_while_it_publishes(
             write(tmp_path, "new", (256,))
         except Killed:
             assert (tmp_path / READY).is_dir()
-    assert {current(tmp_path, name).read_text() for name in ("a", "b", "snapshots/epoch-256.npz")} == {"new"}
+    assert {newest_path(tmp_path, name).read_text() for name in ("a", "b", "snapshots/epoch-256.npz")} == {"new"}
     with open_output(tmp_path):
         pass
     mine = {"snapshots/notes.txt": "mine"}

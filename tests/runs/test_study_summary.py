@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from miiii_search.cli.views.analyze import analyze_study
 from miiii_search.config.study_spec import Budget, Pruning, Range
-from miiii_search.runs.study_summary import read_survey
+from miiii_search.runs.study_summary import read_study_summary
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat
@@ -30,7 +30,7 @@ def test_a_trained_study(database: Database, tmp_path: Path) -> None:
     study = create_study(database, "trained", spec)
     Worker(study, 4).run(threading.Event())
     before = everything(database)
-    found = read_survey(study)
+    found = read_study_summary(study)
     assert found.study == "trained" and found.epochs == 48
     assert [d.values for d in found.dimensions] == [(1e-5, 1e-3)]
     for row, trial in zip(found.trials, read_back(study).trials, strict=True):
@@ -45,11 +45,11 @@ def test_a_trained_study(database: Database, tmp_path: Path) -> None:
         assert list(row.curve) == sorted(row.curve)
     assert sorted(row.replicate for row in found.trials) == [0, 0, 1, 1]
     assert found.counts["solved"] + found.counts["not solved"] == 4
-    for spread in found.spreads:
+    for spread in found.seed_spreads:
         epochs = [row.epochs_to_solve for row in found.trials if row.point == spread.point]
         assert list(spread.epochs_to_solve) == sorted(epoch for epoch in epochs if epoch)
         assert (spread.ended, spread.seeds) == (2, 2) and spread.median == spread.worst  # of two the later one
-    assert len(found.spreads) == 2
+    assert len(found.seed_spreads) == 2
     assert (found.importance.cells, found.importance.cells_tried) == (2, 2)
 
     analyze_study(study, tmp_path / "out")
@@ -88,7 +88,7 @@ def test_every_outcome(database: Database, tmp_path: Path) -> None:
         reason="not finite",
         metrics={"validation_accuracy_mean": 0.0},
     )
-    found = read_survey(study)
+    found = read_study_summary(study)
     rows = {row.number: row for row in found.trials}
     assert found.counts == {"solved": 1, "not solved": 1, "pruned": 1, "failed": 1, "running": 1, "waiting": 19}
     assert (rows[solved.number].outcome, rows[solved.number].epochs_to_solve) == ("solved", 24)
@@ -121,7 +121,7 @@ def test_ranges_and_points_outside_of_the_lists(database: Database) -> None:
         database, "ranges", make_spec(space=space, sampler="random", budget=Budget(trials=4), first=(first,))
     )
     end(study, claim(study), value=0.5, epochs_trained=48)
-    found = read_survey(study)
+    found = read_study_summary(study)
     rate, heads, width, dropout = found.dimensions
     assert rate.is_range and (rate.low, rate.high, rate.log) == (1e-4, 1e-2, True)
     assert heads.values == (1, 2) and not heads.is_range  # few enough to be told apart

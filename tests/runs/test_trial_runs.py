@@ -20,7 +20,7 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import Record, WeightSnapshot
 from miiii_search.runs import trial_runs
-from miiii_search.runs.trial_runs import attach, find_ended, read_trial
+from miiii_search.runs.trial_runs import attach_artifacts, find_finished_trial, read_trial_run
 from miiii_search.storage import artifact_stores, schema
 from miiii_search.storage.artifact_stores import (
     MARKER,
@@ -91,7 +91,7 @@ def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Pa
         database, "study", make_spec(experiment=LONGER, space={"dropout": (0.1,)}, pruning=Pruning(rule="none"))
     )
     Worker(study, 1, snapshots=tmp_path).run(threading.Event())
-    read, problems = read_trial(study, find_ended(study, 0), tmp_path)
+    read, problems = read_trial_run(study, find_finished_trial(study, 0), tmp_path)
     assert problems == [] and read.name == "study 0"
     looks: list[WeightSnapshot] = []
     alone = run.train(*study.trial_settings(trial_of(study, 0)), on_snapshot=looks.append)
@@ -105,8 +105,8 @@ def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Pa
     assert hash_weights(read.weights) == hash_weights(alone.weights)
     assert analyze(read).missing == []
     # Without the folder of snapshots, or where it is another's, it is said.
-    assert read_trial(study, trial_of(study, 0))[0].snapshots == {}
-    assert read_trial(study, trial_of(study, 0), tmp_path / "nowhere")[0].snapshots == {}
+    assert read_trial_run(study, trial_of(study, 0))[0].snapshots == {}
+    assert read_trial_run(study, trial_of(study, 0), tmp_path / "nowhere")[0].snapshots == {}
 
 
 def test_a_pruned_trial_is_repeated_to_where_it_was_pruned(database: Database) -> None:
@@ -116,9 +116,9 @@ def test_a_pruned_trial_is_repeated_to_where_it_was_pruned(database: Database) -
         database, "study", make_spec(experiment=experiment, space={"dropout": (0.1,)}, pruning=pruning)
     )
     Worker(study, 1).run(threading.Event())
-    trial = find_ended(study, 0)
+    trial = find_finished_trial(study, 0)
     assert trial.state == TrialState.PRUNED
-    read, problems = read_trial(study, trial)
+    read, problems = read_trial_run(study, trial)
     assert problems == [] and read.weights is None and read.record is not None and read.metrics is not None
     assert read.last_epoch == read.record.epoch[-1] < 10**6
     again = run.train(read.experiment, read.hyperparameters, until=read.last_epoch)
@@ -131,22 +131,22 @@ def test_trials_that_have_not_ended(database: Database) -> None:
     with pytest.raises(
         MiiiiSearchError, match=r"^trial 0 of study `study` is running; only trials that have ended .* status"
     ):
-        find_ended(study, 0)
+        find_finished_trial(study, 0)
     with pytest.raises(MiiiiSearchError, match=r"^trial 23 of study `study` is waiting"):
-        find_ended(study, 23)
+        find_finished_trial(study, 23)
     with pytest.raises(MiiiiSearchError, match=r"^study `study` has no trial 24; its trials are 0 to 23$"):
-        find_ended(study, 24)
+        find_finished_trial(study, 24)
     sampled = make_spec(sampler="tpe", budget={"trials": 3})
     with pytest.raises(MiiiiSearchError, match=r"has no trial 0; it has none yet"):
-        find_ended(create_study(database, "empty", sampled), 0)
+        find_finished_trial(create_study(database, "empty", sampled), 0)
 
 
 def test_a_failed_trial(database: Database) -> None:
     study = create_study(database, "study", make_spec())
     end(study, claim(study), TrialState.FAIL, None, metrics=None)
-    trial = find_ended(study, 0)
+    trial = find_finished_trial(study, 0)
     trial.user_attrs.pop("metrics")
-    read, problems = read_trial(study, trial)
+    read, problems = read_trial_run(study, trial)
     assert problems == [] and (read.metrics, read.record, read.weights) == (None, None, None)
     assert len(analyze(read).missing) == 3
 
@@ -158,7 +158,7 @@ def test_what_a_visitor_removed_is_not_there(database: Database) -> None:
         key = "artifacts:00000000-0000-4000-8000-000000000000"
         row = {"trial_id": trial_of(study, 0)._trial_id, "key": key, "value_json": '"null"'}
         connection.execute(schema.trial_system_attributes.insert(), [row])
-    assert read_trial(study, find_ended(study, 0))[1] == []
+    assert read_trial_run(study, find_finished_trial(study, 0))[1] == []
 
 
 @pytest.fixture(params=["database", "folder"])
@@ -185,8 +185,8 @@ def kept(study: Study) -> int:
 
 def test_files_are_attached_to_an_ended_trial(study: Study, start: Serve) -> None:  # noqa: F811
     before = trial_of(study, 0)
-    attach(study, before, FILES)
-    attach(study, trial_of(study, 1), OTHERS)
+    attach_artifacts(study, before, FILES)
+    attach_artifacts(study, trial_of(study, 1), OTHERS)
     assert on_page(study, 0) == as_dict(FILES) and on_page(study, 1) == as_dict(OTHERS)
     assert trial_of(study, 0) == before  # nothing of the trial itself has changed
     call = start(study.database.optuna, CombinedArtifactStore(study.database))
@@ -201,10 +201,10 @@ def test_files_are_attached_to_an_ended_trial(study: Study, start: Serve) -> Non
 
 
 def test_attaching_again_replaces(study: Study) -> None:
-    attach(study, trial_of(study, 0), FILES)
-    attach(study, trial_of(study, 1), OTHERS)
+    attach_artifacts(study, trial_of(study, 0), FILES)
+    attach_artifacts(study, trial_of(study, 1), OTHERS)
     for files in (OTHERS, FILES, OTHERS):
-        attach(study, trial_of(study, 0), files)
+        attach_artifacts(study, trial_of(study, 0), files)
         assert on_page(study, 0) == as_dict(files)
         assert kept(study) == len(files) + 1
     assert on_page(study, 1) == as_dict(OTHERS)
@@ -214,17 +214,17 @@ def test_what_a_trial_brought_along_stays(database: Database) -> None:
     study = create_study(database, "study", make_spec())
     with_own_files(study)
     for files in (FILES, OTHERS):
-        attach(study, trial_of(study, 0), files)
+        attach_artifacts(study, trial_of(study, 0), files)
         assert on_page(study, 0).keys() == {"record.npz", "curves.png"} | as_dict(files).keys()
-    assert read_trial(study, trial_of(study, 0))[0].record is not None
+    assert read_trial_run(study, trial_of(study, 0))[0].record is not None
 
 
 def test_tidying_takes_along_what_was_attached(study: Study) -> None:
     """From trials that have nothing else, too; not from those that are kept."""
     other = ended(study.database, "other")
     for of in (study, other):
-        attach(of, trial_of(of, 0), OTHERS)
-        attach(of, trial_of(of, 1), FILES)
+        attach_artifacts(of, trial_of(of, 0), OTHERS)
+        attach_artifacts(of, trial_of(of, 1), FILES)
     size = sum(len(file.data) for file in FILES) if study.artifact_store_url is None else 0
     before = everything(study.database)
     assert cleanup(study, 1, dry_run=True) == CleanupResult(trials=1, artifacts=2, size=size)
@@ -237,7 +237,7 @@ def test_tidying_takes_along_what_was_attached(study: Study) -> None:
 
 
 def test_deleting_takes_along_what_was_attached(study: Study) -> None:
-    attach(study, trial_of(study, 0), FILES)
+    attach_artifacts(study, trial_of(study, 0), FILES)
     assert read_contents(study).artifacts == (2 if study.artifact_store_url is None else 0)
     delete(study)
     assert kept(study) == 0
@@ -245,15 +245,15 @@ def test_deleting_takes_along_what_was_attached(study: Study) -> None:
 
 def test_an_archive_takes_along_what_was_attached(study: Study, tmp_path: Path) -> None:
     """To other ids of trials and, beside the first one, of artifacts."""
-    attach(study, trial_of(study, 0), OTHERS)
-    attach(study, trial_of(study, 1), FILES)
+    attach_artifacts(study, trial_of(study, 0), OTHERS)
+    attach_artifacts(study, trial_of(study, 1), FILES)
     export_study(study, tmp_path / "study.zip")
     copy = import_study(study.database, tmp_path / "study.zip", "copy")
     assert trial_of(copy, 0)._trial_id != trial_of(study, 0)._trial_id
     for of in (study, copy):
         assert on_page(of, 0) == as_dict(OTHERS) and on_page(of, 1) == as_dict(FILES)
     # They are two: what is attached to one, and removed from it, is nothing to the other.
-    attach(copy, trial_of(copy, 0), FILES)
+    attach_artifacts(copy, trial_of(copy, 0), FILES)
     cleanup(copy, 0)
     assert on_page(copy, 0) == {} and on_page(study, 0) == as_dict(OTHERS)
     assert on_page(study, 1) == as_dict(FILES)
@@ -270,12 +270,12 @@ def test_a_study_that_is_deleted_meanwhile(study: Study, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(trial_runs, "_upload", upload_and_lose)
     with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
-        attach(study, trial, FILES)
+        attach_artifacts(study, trial, FILES)
     assert kept(study) == 0
     monkeypatch.setattr(trial_runs, "_upload", upload)
     ended(study.database, place=study.artifact_store_url)
     with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
-        attach(study, trial, FILES)
+        attach_artifacts(study, trial, FILES)
     assert kept(study) == 0
 
 
@@ -284,7 +284,7 @@ def test_a_place_that_is_down(database: Database, tmp_path: Path) -> None:
     study = ended(database, place=(tmp_path / "shared").as_uri())
     (tmp_path / "shared").rename(tmp_path / "away")
     with pytest.raises(MiiiiSearchError, match=r"^cannot keep figures in file:///.*: No such file or directory$"):
-        attach(study, trial_of(study, 0), FILES)
+        attach_artifacts(study, trial_of(study, 0), FILES)
     (tmp_path / "away").rename(tmp_path / "shared")
     assert on_page(study, 0) == {} and kept(study) == 0
 
@@ -302,7 +302,7 @@ def test_a_place_that_goes_down_halfway(database: Database, tmp_path: Path, monk
 
     monkeypatch.setattr(artifact_stores.RemoteArtifactStore, "_attempt", full)
     with pytest.raises(MiiiiSearchError, match="No space left on device"):
-        attach(study, trial_of(study, 0), FILES)
+        attach_artifacts(study, trial_of(study, 0), FILES)
     assert written[0] > 2 and kept(study) == 0
 
 
@@ -310,7 +310,7 @@ def test_a_file_that_is_too_large_for_a_database(database: Database, monkeypatch
     study = ended(database)
     monkeypatch.setattr(trial_runs, "MAX_ARTIFACT_BYTES", 2**20)
     with pytest.raises(MiiiiSearchError, match=r"^report.html has 2 MiB, an artifact in a database 1 MiB at most$"):
-        attach(study, trial_of(study, 0), [FILES[1], Artifact("report.html", bytes(2**21))])
+        attach_artifacts(study, trial_of(study, 0), [FILES[1], Artifact("report.html", bytes(2**21))])
     assert on_page(study, 0) == {} and kept(study) == 0
 
 
@@ -318,12 +318,12 @@ def test_artifacts_that_are_gone(database: Database) -> None:
     """The record of a trial that was tidied is missing, and nothing else happens."""
     study = create_study(database, "study", make_spec())
     with_own_files(study)
-    assert read_trial(study, trial_of(study, 0))[0].record is not None
+    assert read_trial_run(study, trial_of(study, 0))[0].record is not None
     for meta in get_all_artifact_meta(read_back(study).trials[0], storage=database.optuna):
         CombinedArtifactStore(database).remove(meta.artifact_id)
         with pytest.raises(ArtifactNotFound):
             CombinedArtifactStore(database).open_reader(meta.artifact_id)
-    read, problems = read_trial(study, trial_of(study, 0))
+    read, problems = read_trial_run(study, trial_of(study, 0))
     assert problems == [] and read.record is None and read.metrics is not None
     cleanup(study, 0)
-    assert read_trial(study, trial_of(study, 0))[1] == []
+    assert read_trial_run(study, trial_of(study, 0))[1] == []

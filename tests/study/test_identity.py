@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.record import find_snapshots
-from miiii_search.runs.trial_runs import find_ended, read_trial
+from miiii_search.runs.trial_runs import find_finished_trial, read_trial_run
 from miiii_search.storage import study_attrs
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import CREATED_KEY, ID_KEY
@@ -205,7 +205,7 @@ def test_weights_of_a_copied_database_are_not_the_original_s(tmp_path: Path) -> 
     copy = open_study(database, "study")
     with pytest.raises(MiiiiSearchError, match="are of another database"):
         claim_folder(tmp_path, copy)
-    run, lines = read_trial(copy, find_ended(copy, 0), tmp_path)
+    run, lines = read_trial_run(copy, find_finished_trial(copy, 0), tmp_path)
     assert run.snapshots == {} and "are of another database" in lines[0]
     with pytest.raises(MiiiiSearchError, match="are of another database"):
         old_snapshots(copy, tmp_path, 0)
@@ -219,7 +219,7 @@ def test_weights_of_several_studies_in_one_folder(database: Database, tmp_path: 
         with_all(study)
         leave_weights(tmp_path, study, 0, content)
     for study, content in ((one, b"1"), (two, b"2")):
-        read, _ = read_trial(study, find_ended(study, 0), tmp_path)
+        read, _ = read_trial_run(study, find_finished_trial(study, 0), tmp_path)
         assert [path.read_bytes() for path in read.snapshots.values()] == [content]
         assert [path.read_bytes() for path in old_snapshots(study, tmp_path, 0)] == [content]
 
@@ -235,9 +235,9 @@ def test_an_imported_study_finds_its_weights(database: Database, tmp_path: Path)
     [later] = [t.number for t in copy.trials() if t.state.is_finished() and t.number > 2]
     for number in (0, later):
         leave_weights(tmp_path, study, number, b"origin's")
-    read, _ = read_trial(copy, find_ended(copy, 0), tmp_path)
+    read, _ = read_trial_run(copy, find_finished_trial(copy, 0), tmp_path)
     assert [path.read_bytes() for path in read.snapshots.values()] == [b"origin's"]
-    assert read_trial(copy, find_ended(copy, later), tmp_path)[0].snapshots == {}
+    assert read_trial_run(copy, find_finished_trial(copy, later), tmp_path)[0].snapshots == {}
     assert old_snapshots(copy, tmp_path, 0) == []
 
 
@@ -247,14 +247,14 @@ def test_weights_that_an_older_version_left(database: Database, tmp_path: Path) 
     with_all(study)
     (tmp_path / "trial-0").mkdir()
     (tmp_path / "trial-0" / "epoch-256.npz").write_bytes(b"whose?")
-    read, problems = read_trial(study, find_ended(study, 0), tmp_path)
+    read, problems = read_trial_run(study, find_finished_trial(study, 0), tmp_path)
     assert read.snapshots == {}
     [line] = [line for line in problems if "older version" in line]
     place = trial_folder(tmp_path, study, 0)
     assert line.endswith(f"if it is of `study` alone, move it to {place}")
     place.parent.mkdir()
     (tmp_path / "trial-0").rename(place)
-    assert list(read_trial(study, find_ended(study, 0), tmp_path)[0].snapshots) == [256]
+    assert list(read_trial_run(study, find_finished_trial(study, 0), tmp_path)[0].snapshots) == [256]
     assert old_snapshots(study, tmp_path, 0) == list(find_snapshots(place).values())
 
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from miiii_search.config.study_spec import Budget, Replicates
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.runs.trial_runs import find_ended
+from miiii_search.runs.trial_runs import find_finished_trial
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.study.best_trials import read_best, read_best_trials
@@ -112,7 +112,7 @@ def test_what_is_shown_is_what_optuna_reads(database: Database, seed: int) -> No
         assert study.read_trial(trial.number) == trial
     assert study.read_trial(len(trials)) is None
     with pytest.raises(MiiiiSearchError, match=f"no trial {len(trials)}; its trials are 0 to {len(trials) - 1}"):
-        find_ended(study, len(trials))
+        find_finished_trial(study, len(trials))
 
 
 def test_a_reader_sees_what_ended_since(database: Database) -> None:
@@ -165,7 +165,7 @@ def test_no_more_trials_are_read_than_are_shown(database: Database, monkeypatch:
     export_best(study)
     assert len(built) == 1
     built.clear()
-    find_ended(study, 3)
+    find_finished_trial(study, 3)
     assert built == [3]
 
 

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from miiii_search.analysis.activity import SIGMAS
-from miiii_search.analysis.figures.heatmaps import through_training
-from miiii_search.analysis.figures.style import COLUMN, OKABE_ITO, log_epochs, new_figure
+from miiii_search.analysis.figures.heatmaps import draw_over_epochs
+from miiii_search.analysis.figures.style import COLUMN_WIDTH, OKABE_ITO, new_figure, set_log_epoch_axis
 from miiii_search.analysis.findings import Findings
 
 DIGITS = ("$x_0$", "$x_1$")
@@ -19,11 +19,11 @@ def frequencies_through_training(findings: Findings) -> Figure | None:
     activity = findings.activity
     if activity is None:
         return None
-    figure = new_figure(COLUMN, 4.2)
+    figure = new_figure(COLUMN_WIDTH, 4.2)
     *heat_maps, lines = figure.subplots(3, 1, sharex=True, height_ratios=[1.3, 1.3, 1])
     scale = Normalize(0, float(activity.activation.max()))
     for axes, of_digit, digit in zip(heat_maps, activity.activation.swapaxes(0, 1), DIGITS, strict=True):
-        image = through_training(axes, activity.epochs, of_digit, scale, first=1)
+        image = draw_over_epochs(axes, activity.epochs, of_digit, scale, first=1)
         axes.set_ylabel(f"frequency $k$ of {digit}")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.colorbar(image, ax=heat_maps, location="top", label="mean frequency activation", aspect=40)
@@ -33,7 +33,7 @@ def frequencies_through_training(findings: Findings) -> Figure | None:
         activity.counts().T, DIGITS, (OKABE_ITO[5], OKABE_ITO[1]), looks, strict=True
     ):
         lines.plot(activity.epochs, counts, color=colour, label=f"of {digit}", **look)
-    log_epochs(lines)
+    set_log_epoch_axis(lines)
     lines.set_ylabel(f"active\n($\\omega > \\mu + {SIGMAS:.0f}\\sigma$)")
     most = max(int(activity.counts().max()), 1)
     lines.set_ylim(-0.08 * most, 1.1 * most)

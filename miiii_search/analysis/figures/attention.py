@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from miiii_search.analysis.figures.heatmaps import over_grid
-from miiii_search.analysis.figures.style import COLUMN, new_figure
+from miiii_search.analysis.figures.heatmaps import draw_grid
+from miiii_search.analysis.figures.style import COLUMN_WIDTH, new_figure
 from miiii_search.analysis.findings import Findings
 
 HEADS_IN_A_ROW = 4
@@ -21,7 +21,7 @@ def attention_grids(findings: Findings) -> Figure | None:
     n_heads = len(attention)
     across = min(n_heads, HEADS_IN_A_ROW)
     down = -(-n_heads // HEADS_IN_A_ROW)
-    figure = new_figure(COLUMN, 0.7 + 2 * down * (0.3 + 2.6 / max(across, 3)))
+    figure = new_figure(COLUMN_WIDTH, 0.7 + 2 * down * (0.3 + 2.6 / max(across, 3)))
     panels = figure.subplots(2 * down, across, squeeze=False, sharex=True, sharey=True)
     for axes in panels.ravel():
         axes.set_axis_off()
@@ -30,7 +30,7 @@ def attention_grids(findings: Findings) -> Figure | None:
         for digit in (0, 1):
             axes = panels[2 * block + digit, column]
             axes.set_axis_on()
-            image = over_grid(axes, to[digit].reshape(p, p), norm=Normalize(0, 1))
+            image = draw_grid(axes, to[digit].reshape(p, p), norm=Normalize(0, 1))
             axes.set_title(f"head {head} to $x_{digit}$", fontsize=7)
             axes.label_outer()
     figure.colorbar(image, ax=panels, location="bottom", label="attention from ŷ", aspect=40)

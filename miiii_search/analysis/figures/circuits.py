@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from miiii_search.analysis.circuits import NEEDED, Ablations, needs, transient_frequencies, transient_heads
+from miiii_search.analysis.circuits import NEEDED_DROP, Ablations, accuracy_lost, transient_frequencies, transient_heads
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.findings import Findings
 
 EMPTY = "#d9d9d9"
 """Where there is nothing that could be taken out."""
 
-LEAST_RANGE = NEEDED
+LEAST_RANGE = NEEDED_DROP
 """Colours and axes span at least so much, so that the luck of the samples does not look like an effect."""
 
 MOST_LABELS = 32
@@ -51,11 +51,11 @@ def circuits_through_training(findings: Findings) -> Figure | None:
         return None
     scored = findings.run.experiment.scored
     epochs = [ablations.epoch for ablations in findings.ablations]
-    frequencies = np.stack([-needs(ablations, scored) for ablations in findings.ablations], axis=1)
+    frequencies = np.stack([-accuracy_lost(ablations, scored) for ablations in findings.ablations], axis=1)
     heads = np.stack([a.heads[:, np.asarray(scored)].mean(axis=1) for a in findings.ablations], axis=1)
     normalize = _symmetric(frequencies, heads)
     above_inches, below_inches = _inches(len(frequencies)), _inches(len(heads))
-    figure = style.new_figure(style.COLUMN, above_inches + below_inches + 1)
+    figure = style.new_figure(style.COLUMN_WIDTH, above_inches + below_inches + 1)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[above_inches, below_inches])
     _matrix(above, frequencies, normalize, "frequency $k$\nof the embedding")
     _matrix(below, heads, normalize, "head", first=0)
@@ -76,7 +76,7 @@ def _matrices(ablations: Ablations, moduli: Sequence[int]) -> Figure:
     groups = np.where(ablations.group_sizes[:, None] > 0, ablations.groups, np.nan)
     normalize = _symmetric(ablations.frequencies, ablations.groups, ablations.heads)
     inches = [_inches(len(groups)), _inches(len(ablations.heads))]
-    figure = style.new_figure(style.PAGE, sum(inches) + 1)
+    figure = style.new_figure(style.PAGE_WIDTH, sum(inches) + 1)
     panels = figure.subplots(2, 2, sharex=True, height_ratios=inches)
     (by_frequency, by_group), (by_head, whole) = panels
     _matrix(by_frequency, ablations.frequencies, normalize, "frequency $k$\nof the embedding")
@@ -96,7 +96,7 @@ def _matrices(ablations: Ablations, moduli: Sequence[int]) -> Figure:
 
 def _bars(ablations: Ablations) -> Figure:
     """Of one task: as a length what a matrix of a single column would show as a colour."""
-    figure = style.new_figure(style.PAGE, 2)
+    figure = style.new_figure(style.PAGE_WIDTH, 2)
     parts = [
         (ablations.frequencies[:, 0], "frequency $k$ of the embedding", 1),
         (ablations.groups[:, 0], "neurons whose frequency of $x_0$ is $k$", 1),

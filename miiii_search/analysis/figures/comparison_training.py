@@ -13,9 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from miiii_search.analysis.activity import Activity
+from miiii_search.analysis.activity import FrequencyActivity
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.panels import IN_A_ROW, fit, label_all, legend_columns, panels_in_rows
+from miiii_search.analysis.figures.panels import (
+    PANELS_PER_ROW,
+    create_panels,
+    label_shared_axes,
+    legend_columns,
+    wrap_name,
+)
 from miiii_search.analysis.findings import Findings
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
@@ -29,7 +35,7 @@ def compare_activity(findings: Sequence[Findings]) -> Figure | None:
     runs = [(found.run.name, found.activity) for found in findings if found.activity is not None]
     if not runs:
         return None
-    figure = style.new_figure(style.PAGE, 4.6)
+    figure = style.new_figure(style.PAGE_WIDTH, 4.6)
     panels = figure.subplots(3, len(runs), sharex=True, sharey="row", squeeze=False, height_ratios=[1.2, 1.2, 1])
     strongest = max(activity.activation.max() * activity.activation.shape[2] for _, activity in runs)
     normalize = Normalize(0, float(np.clip(strongest, *FULL_SCALE)))
@@ -37,8 +43,8 @@ def compare_activity(findings: Sequence[Findings]) -> Figure | None:
         for digit, axes in enumerate(column[:2]):
             _activation(axes, activity, digit, normalize)
         _counts(column[2], activity)
-        column[2].tick_params(axis="x", labelrotation=0 if len(runs) <= IN_A_ROW else 90)
-        column[0].set_title(fit(name, max(len(runs), 3)))
+        column[2].tick_params(axis="x", labelrotation=0 if len(runs) <= PANELS_PER_ROW else 90)
+        column[0].set_title(wrap_name(name, max(len(runs), 3)))
     for digit, axes in enumerate(panels[:2, 0]):
         axes.set_ylabel(f"frequency $k$ of $x_{digit}$")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -59,15 +65,15 @@ def compare_accuracy(findings: Sequence[Findings]) -> Figure | None:
     runs = [(found, found.run.record) for found in findings if found.run.record is not None and len(found.run.record)]
     if not runs:
         return None
-    figure, panels = panels_in_rows(len(runs), 1.7, sharex=True)
+    figure, panels = create_panels(len(runs), 1.7, sharex=True)
     moduli = sorted(
         {q for found, _ in runs for q in found.run.experiment.moduli if found.run.experiment.task != "nanda"}
     )
     colours, scale = style.task_colours(moduli or [2])
     for axes, (found, record) in zip(panels, runs, strict=True):
         _accuracies(axes, found.run.experiment, record, dict(zip(moduli, colours, strict=False)))
-        axes.set_title(fit(found.run.name, min(len(runs), IN_A_ROW)))
-    label_all(figure, "epoch", "accuracy")
+        axes.set_title(wrap_name(found.run.name, min(len(runs), PANELS_PER_ROW)))
+    label_shared_axes(figure, "epoch", "accuracy")
     labelled = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -79,7 +85,7 @@ def compare_accuracy(findings: Sequence[Findings]) -> Figure | None:
     return figure
 
 
-def _activation(axes: Axes, activity: Activity, digit: int, normalize: Normalize) -> None:
+def _activation(axes: Axes, activity: FrequencyActivity, digit: int, normalize: Normalize) -> None:
     m = activity.activation.shape[2]
     axes.pcolormesh(
         _edges(activity.epochs),
@@ -91,7 +97,7 @@ def _activation(axes: Axes, activity: Activity, digit: int, normalize: Normalize
     )
 
 
-def _counts(axes: Axes, activity: Activity) -> None:
+def _counts(axes: Axes, activity: FrequencyActivity) -> None:
     """Drawn so that both digits are seen where they are alike."""
     counts = activity.counts()
     axes.plot(activity.epochs, counts[:, 0], color=style.OKABE_ITO[0], marker="o", markersize=4.5, label="of $x_0$")
@@ -118,7 +124,7 @@ def _accuracies(axes: Axes, experiment: Experiment, record: Record, colours: Map
 
 def _few_epochs(axes: Axes) -> None:
     """An axis for a narrow panel."""
-    style.log_epochs(axes)
+    style.set_log_epoch_axis(axes)
     axes.xaxis.set_major_locator(LogLocator(base=4, numticks=4))
 
 

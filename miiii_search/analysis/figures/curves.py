@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from miiii_search.analysis.figures.heatmaps import through_training
-from miiii_search.analysis.figures.style import COLUMN, OKABE_ITO, SEQUENTIAL, log_epochs, new_figure
+from miiii_search.analysis.figures.heatmaps import draw_over_epochs
+from miiii_search.analysis.figures.style import COLUMN_WIDTH, OKABE_ITO, SEQUENTIAL, new_figure, set_log_epoch_axis
 from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.milestones import REACHED
+from miiii_search.analysis.milestones import LEARNED_ACCURACY
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 
@@ -96,7 +96,7 @@ def task_order(findings: Findings) -> Figure | None:
     if not any(epoch is not None for epoch in [*memorised.values(), *generalised.values()]):
         return None
     rows = [*milestones.order, *(q for q in experiment.moduli if generalised[q] is None)]
-    figure = new_figure(COLUMN, max(LEAST_HEIGHT, LABELLED_ROW * len(rows)) + 0.75)
+    figure = new_figure(COLUMN_WIDTH, max(LEAST_HEIGHT, LABELLED_ROW * len(rows)) + 0.75)
     axes = figure.subplots()
     for row, q in enumerate(rows):
         begin, end = memorised[q], generalised[q]
@@ -106,7 +106,7 @@ def task_order(findings: Findings) -> Figure | None:
             axes.plot(begin, row, "o", color=TRAINING, markerfacecolor="white", markersize=3.5)
         if end is not None:
             axes.plot(end, row, "o", color=VALIDATION, markersize=3.5)
-    log_epochs(axes)
+    set_log_epoch_axis(axes)
     axes.set_xlim(record.epoch[0] / 1.1, record.epoch[-1] * 1.1)
     _name_rows(axes, experiment, rows, LABELLED_ROW)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -115,7 +115,7 @@ def task_order(findings: Findings) -> Figure | None:
         Line2D([], [], marker="o", linestyle="", color=TRAINING, markerfacecolor="white", markersize=3.5),
         Line2D([], [], marker="o", linestyle="", color=VALIDATION, markersize=3.5),
     ]
-    names = [f"training at {REACHED:.0%}", f"validation at {REACHED:.0%}"]
+    names = [f"training at {LEARNED_ACCURACY:.0%}", f"validation at {LEARNED_ACCURACY:.0%}"]
     if len(milestones.order) < len(rows):
         handles.append(Line2D([], [], linestyle=":", color="0.6", linewidth=0.8))
         names.append("not by the end")
@@ -133,10 +133,10 @@ def gradient_norms(findings: Findings) -> Figure | None:
     drawable = norms[np.isfinite(norms) & (norms > 0)]
     if not len(drawable):
         return None
-    figure = new_figure(COLUMN, 2.1)
+    figure = new_figure(COLUMN_WIDTH, 2.1)
     axes = figure.subplots()
     norm = LogNorm(float(drawable.min()), max(float(drawable.max()), 1.01 * float(drawable.min())))
-    image = through_training(axes, record.epoch, norms, norm)
+    image = draw_over_epochs(axes, record.epoch, norms, norm)
     axes.set_yticks(range(len(DEPTH)), list(DEPTH.values()))
     axes.invert_yaxis()
     figure.colorbar(image, ax=axes, location="top", label="L2 norm of the gradient", aspect=30)
@@ -144,11 +144,11 @@ def gradient_norms(findings: Findings) -> Figure | None:
 
 
 def _lines(epochs: NDArray[np.int32], train: Floats, validation: Floats) -> tuple[Figure, Axes]:
-    figure = new_figure(COLUMN, 2.0)
+    figure = new_figure(COLUMN_WIDTH, 2.0)
     axes = figure.subplots()
     axes.plot(epochs, train[:, 0], ":", color=TRAINING, label="training")
     axes.plot(epochs, validation[:, 0], color=VALIDATION, label="validation")
-    log_epochs(axes)
+    set_log_epoch_axis(axes)
     return figure, axes
 
 
@@ -164,10 +164,10 @@ def _heat_maps(
 ) -> Figure:
     tasks = len(experiment.moduli)
     height = max(LEAST_HEIGHT, ROW * tasks, min(LABELLED_ROW * tasks, FEW_ROWS))
-    figure = new_figure(COLUMN, 2 * height + 1.2)
+    figure = new_figure(COLUMN_WIDTH, 2 * height + 1.2)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, values, title in zip(panels, (train, validation), ("training", "validation"), strict=True):
-        image = through_training(axes, record.epoch, values, norm, cmap=cmap)
+        image = draw_over_epochs(axes, record.epoch, values, norm, cmap=cmap)
         _name_rows(axes, experiment, experiment.moduli, height / tasks)
         axes.invert_yaxis()
         axes.set_title(title)

@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from miiii_search.analysis import fourier
-from miiii_search.analysis.figures.heatmaps import corner, over_grid
-from miiii_search.analysis.figures.style import COLUMN, DIVERGING, OKABE_ITO, new_figure
+from miiii_search.analysis.figures.heatmaps import crop, draw_grid
+from miiii_search.analysis.figures.style import COLUMN_WIDTH, DIVERGING, OKABE_ITO, new_figure
 from miiii_search.analysis.scores import grid_labels
 from miiii_search.experiment.spec import Experiment, primes_below
 
@@ -32,7 +32,7 @@ def number_spirals(p: int) -> Figure:
         (f"multiples\nof {one}", [n[n % one == 0]]),
         ("primes\n", [primes]),
     ]
-    figure = new_figure(COLUMN, 1.5)
+    figure = new_figure(COLUMN_WIDTH, 1.5)
     for column, (title, numbers) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, 3, column, projection="polar")
         for of, colour in zip(numbers, OKABE_ITO, strict=False):
@@ -54,10 +54,10 @@ def spiral_primes(p: int) -> tuple[int, int]:
 def input_grid(p: int) -> Figure:
     """Both digits of every sample, and the number n = x0 + x1·p that they make (Fig. 3)."""
     x0, x1 = np.meshgrid(np.arange(p), np.arange(p), indexing="ij")
-    figure = new_figure(COLUMN, 1.75)
+    figure = new_figure(COLUMN_WIDTH, 1.75)
     panels = [("first digit $x_0$", x0), ("second digit $x_1$", x1), ("number $n$", x0 + x1 * p)]
     for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
-        image = over_grid(axes, values)
+        image = draw_grid(axes, values)
         axes.set_title(title)
         axes.label_outer()
         figure.colorbar(image, ax=axes, orientation="horizontal", ticks=[0, int(values.max())])
@@ -67,11 +67,11 @@ def input_grid(p: int) -> Figure:
 def label_grids(experiment: Experiment) -> Figure:
     """The labels of a few tasks over the first of both digits (Fig. 4)."""
     chosen = shown_tasks(experiment)
-    grids = corner(grid_labels(experiment))
-    figure = new_figure(COLUMN, 1.75) if len(chosen) > 1 else new_figure(COLUMN * 0.6, 2.2)
+    grids = crop(grid_labels(experiment))
+    figure = new_figure(COLUMN_WIDTH, 1.75) if len(chosen) > 1 else new_figure(COLUMN_WIDTH * 0.6, 2.2)
     for axes, task in zip(figure.subplots(1, len(chosen), squeeze=False, sharey=True)[0], chosen, strict=True):
         q = experiment.moduli[task]
-        image = over_grid(axes, grids[task], norm=Normalize(0, q - 1))
+        image = draw_grid(axes, grids[task], norm=Normalize(0, q - 1))
         axes.set_title(f"q = {q}")
         axes.label_outer()
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", ticks=[0, q - 1])
@@ -91,7 +91,7 @@ def shown_tasks(experiment: Experiment) -> list[int]:
 def dft_matrix(p: int) -> Figure:
     """The discrete Fourier transform as a matrix, real and imaginary part (Fig. 22)."""
     matrix = fourier.dft_matrix(p)
-    figure = new_figure(COLUMN, 1.85)
+    figure = new_figure(COLUMN_WIDTH, 1.85)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, title, part in zip(panels, ("real part", "imaginary part"), (matrix.real, matrix.imag), strict=True):
         image = axes.imshow(part, cmap=DIVERGING, norm=Normalize(-1, 1), interpolation="nearest")

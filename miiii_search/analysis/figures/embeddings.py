@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from miiii_search.analysis.figures.style import COLUMN, DIVERGING, OKABE_ITO, new_figure
+from miiii_search.analysis.figures.style import COLUMN_WIDTH, DIVERGING, OKABE_ITO, new_figure
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.fourier import in_fourier_basis
 
@@ -28,7 +28,7 @@ def positions(findings: Findings) -> Figure | None:
         return None
     table = findings.network.weights["position_embedding"][:2].astype(np.float64)
     limit = float(np.abs(table).max()) or 1.0
-    figure = new_figure(COLUMN, 1.9)
+    figure = new_figure(COLUMN_WIDTH, 1.9)
     strips, scatter = figure.subplots(1, 2)
     image = strips.imshow(table, cmap=DIVERGING, norm=Normalize(-limit, limit), aspect="auto", interpolation="nearest")
     strips.set_yticks([0, 1], ["$x_0$", "$x_1$"])
@@ -50,10 +50,10 @@ def singular_values(findings: Findings) -> Figure | None:
     if findings.network is None:
         return None
     singular = findings.network.embeddings.singular
-    figure = new_figure(COLUMN, 1.9)
+    figure = new_figure(COLUMN_WIDTH, 1.9)
     axes = figure.subplots()
     axes.plot(np.arange(1, len(singular.values) + 1), singular.values, ".-", markersize=3.5, linewidth=0.8)
-    for (mark, count), colour in zip(singular.marks.items(), OKABE_ITO[1:], strict=False):
+    for (mark, count), colour in zip(singular.rank_by_share.items(), OKABE_ITO[1:], strict=False):
         axes.axvline(count, color=colour, linestyle="--", label=f"{mark:.0%} of the variance: {count}")
     axes.set(xlabel="index", ylabel="singular value", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
@@ -66,10 +66,10 @@ def singular_vectors(findings: Findings) -> Figure | None:
     if findings.network is None:
         return None
     singular = findings.network.embeddings.singular
-    half = singular.marks[0.5]
+    half = singular.rank_by_share[0.5]
     shown = min(half, MOST_VECTORS)
     limit = 1.1 * float(np.abs(singular.vectors[:, :shown]).max())
-    figure = new_figure(COLUMN, 0.75 + 0.5 * shown)
+    figure = new_figure(COLUMN_WIDTH, 0.75 + 0.5 * shown)
     panels = figure.subplots(shown, 1, sharex=True, squeeze=False)[:, 0]
     for index, axes in enumerate(panels):
         frequency, share = singular.frequency(index)
@@ -91,7 +91,7 @@ def fourier_embedding(findings: Findings) -> Figure | None:
     coefficients = in_fourier_basis(findings.network.weights["token_embedding"][:-1])
     limit = float(np.abs(coefficients).max()) or 1.0
     p, d = coefficients.shape
-    figure = new_figure(COLUMN, 2.7)
+    figure = new_figure(COLUMN_WIDTH, 2.7)
     axes = figure.subplots()
     # Rows 2k − 1 and 2k are cos and sin of frequency k: centred on k, each is half a unit high.
     image = axes.imshow(
@@ -116,7 +116,7 @@ def frequency_norms(findings: Findings) -> Figure | None:
     found = findings.network.embeddings.frequencies
     norms, active = np.sqrt(found.energies), found.active
     frequencies = np.arange(1, len(norms) + 1)
-    figure = new_figure(COLUMN, 1.9)
+    figure = new_figure(COLUMN_WIDTH, 1.9)
     axes = figure.subplots()
     colours = [OKABE_ITO[1] if k in active else "0.6" for k in frequencies]
     axes.bar(frequencies, norms, width=0.8, color=colours)

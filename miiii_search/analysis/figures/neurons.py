@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from miiii_search.analysis.figures.heatmaps import corner, name_axes, over_grid
-from miiii_search.analysis.figures.style import COLUMN, OKABE_ITO, new_figure
+from miiii_search.analysis.figures.heatmaps import crop, draw_grid, label_grid_axes
+from miiii_search.analysis.figures.style import COLUMN_WIDTH, OKABE_ITO, new_figure
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.fourier import grid_power, n_frequencies
 
@@ -42,12 +42,12 @@ def neuron_grids(findings: Findings) -> Figure | None:
     grids = findings.network.activations.neurons[chosen].reshape(-1, p, p).astype(np.float64)
     power = grid_power(grids - grids.mean(axis=(1, 2), keepdims=True))
     power /= power.sum(axis=(1, 2), keepdims=True)
-    figure = new_figure(COLUMN, 3.4)
+    figure = new_figure(COLUMN_WIDTH, 3.4)
     panels = figure.subplots(2, len(chosen), squeeze=False, gridspec_kw={"hspace": 0.08})
     scale = Normalize(0, float(grids.max()))
     for column, neuron in enumerate(chosen):
         above, below = panels[:, column]
-        image = over_grid(above, corner(grids[column]), norm=scale)
+        image = draw_grid(above, crop(grids[column]), norm=scale)
         above.set_title(f"neuron {neuron}")
         _dots(below, power[column])
         k0, k1 = neurons.frequency[neuron]
@@ -71,7 +71,7 @@ def _dots(axes: Axes, power: NDArray[np.float64]) -> None:
     axes.scatter(columns, rows, AREA * power[rows, columns], DOTS, linewidths=0, clip_on=False, rasterized=True)
     last = len(power) - 1
     axes.set(xlim=(-0.5, last + 0.5), ylim=(last + 0.5, -0.5), aspect="equal", xticks=[0, last], yticks=[0, last])
-    name_axes(axes, "$k$ of $x_1$", "$k$ of $x_0$")
+    label_grid_axes(axes, "$k$ of $x_1$", "$k$ of $x_0$")
 
 
 def neuron_frequencies(findings: Findings) -> Figure | None:
@@ -84,7 +84,7 @@ def neuron_frequencies(findings: Findings) -> Figure | None:
         return None
     last = n_frequencies(findings.run.experiment.p)
     pairs, counts = np.unique(neurons.frequency[alive], axis=0, return_counts=True)
-    figure = new_figure(COLUMN, 2.0)
+    figure = new_figure(COLUMN_WIDTH, 2.0)
     scatter, histogram = figure.subplots(1, 2)
     area = LARGEST * counts / counts.max()
     scatter.scatter(pairs[:, 1], pairs[:, 0], area, DOTS, linewidths=0, alpha=0.7, rasterized=True)

@@ -12,37 +12,37 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.outcomes import (
+from miiii_search.analysis.figures.study_style import (
     COLOURS,
     MANY_CURVES,
-    draw_order,
+    add_outcome_legend,
     first_epoch,
-    layout_dimensions,
+    in_drawing_order,
     level_title,
-    marker_of,
-    outcome_legend,
+    outcome_marker,
+    panel_dimensions,
 )
-from miiii_search.analysis.survey import Dimension, Survey, TrialRow
+from miiii_search.analysis.study_summary import SearchDimension, StudySummary, TrialSummary
 
 FEW_IN_A_PANEL = 8
 """Curves with a mark at each end; more of them have smaller ones."""
 
 
-def curves_by_level(survey: Survey) -> Figure | None:
+def curves_by_level(summary: StudySummary) -> Figure | None:
     """All curves, in panels by the two dimensions that decide most; None before the first report."""
-    if not any(trial.curve for trial in survey.trials):
+    if not any(trial.curve for trial in summary.trials):
         return None
-    chosen = layout_dimensions(survey, 2)
+    chosen = panel_dimensions(summary, 2)
     # The one of more levels goes across, where there is more room.
     across, down = ([*sorted(chosen, key=lambda d: -len(d.labels)), None, None])[:2]
     columns, rows = (len(d.labels) if d else 1 for d in (across, down))
-    figure = style.new_figure(style.PAGE, min(0.75 + rows * max(1.05, 2.2 - 0.5 * rows), 9.0))
+    figure = style.new_figure(style.PAGE_WIDTH, min(0.75 + rows * max(1.05, 2.2 - 0.5 * rows), 9.0))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     shown = 0
     for (i, j), axes in np.ndenumerate(grid):
-        here = [t for t in survey.trials if _is_at(t, down, i) and _is_at(t, across, j)]
+        here = [t for t in summary.trials if _is_at(t, down, i) and _is_at(t, across, j)]
         shown += len(here)
-        _draw_curves(axes, here, is_raster=len(survey.trials) > MANY_CURVES)
+        _draw_curves(axes, here, is_raster=len(summary.trials) > MANY_CURVES)
         ended = [t for t in here if t.has_ended]
         solved = sum(t.outcome == "solved" for t in ended)
         axes.text(0.04, 0.95, f"{solved} of {len(ended)} solved", transform=axes.transAxes, va="top", fontsize=6)
@@ -52,19 +52,19 @@ def curves_by_level(survey: Survey) -> Figure | None:
             words = level_title(down, i, on_two_lines=True)
             where = {"xycoords": "axes fraction", "va": "center", "ha": "left"}
             axes.annotate(words, (1.03, 0.5), rotation=270, multialignment="center", **where)
-    _set_axes(grid[0, 0], survey, columns)
-    others = len(survey.trials) - shown
+    _set_axes(grid[0, 0], summary, columns)
+    others = len(summary.trials) - shown
     figure.supxlabel(
         "epoch" + f" ({others} trials at values outside of the lists are not shown)" * bool(others), fontsize=8
     )
     figure.supylabel("validation accuracy", fontsize=8)
-    outcome_legend(figure, survey)
+    add_outcome_legend(figure, summary)
     return figure
 
 
-def _set_axes(axes: Axes, survey: Survey, columns: int) -> None:
+def _set_axes(axes: Axes, summary: StudySummary, columns: int) -> None:
     """Shared by all panels."""
-    axes.set(xlim=(first_epoch(survey), survey.epochs * 1.2), ylim=(-0.03, 1.06), yticks=[0, 0.5, 1])
+    axes.set(xlim=(first_epoch(summary), summary.epochs * 1.2), ylim=(-0.03, 1.06), yticks=[0, 0.5, 1])
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(LogLocator(base=2, numticks=6 if columns < 3 else 4 if columns < 5 else 3))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:,.0f}"))
@@ -74,19 +74,19 @@ def _set_axes(axes: Axes, survey: Survey, columns: int) -> None:
         axes.tick_params(axis="x", labelsize=6)
 
 
-def _is_at(trial: TrialRow, dimension: Dimension | None, level: int) -> bool:
+def _is_at(trial: TrialSummary, dimension: SearchDimension | None, level: int) -> bool:
     return dimension is None or dimension.level(trial.point.get(dimension.name)) == level
 
 
-def _draw_curves(axes: Axes, trials: Sequence[TrialRow], is_raster: bool) -> None:
+def _draw_curves(axes: Axes, trials: Sequence[TrialSummary], is_raster: bool) -> None:
     """In one collection, since a line each takes ten times as long; marks at the ends, an outcome at a time."""
-    ordered = draw_order(trials)
+    ordered = in_drawing_order(trials)
     lines = [np.column_stack([list(t.curve), list(t.curve.values())]) for t in ordered]
     colours = [COLOURS[trial.outcome] for trial in ordered]
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=0.8, zorder=2, rasterized=is_raster))
     size = 3.0 if len(trials) <= FEW_IN_A_PANEL else 2.0
     for outcome, colour in COLOURS.items():
         ends = [line[-1] for line, trial in zip(lines, ordered, strict=True) if trial.outcome == outcome]
-        if ends and (marker := marker_of(outcome)):
+        if ends and (marker := outcome_marker(outcome)):
             marks: dict[str, Any] = {"markersize": size, "linestyle": "none", "rasterized": is_raster}
             axes.plot(*np.transpose(ends), color=colour, marker=marker, **marks)

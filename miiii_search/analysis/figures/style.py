@@ -18,7 +18,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-COLUMN, PAGE = 3.4, 7.0
+COLUMN_WIDTH, PAGE_WIDTH = 3.4, 7.0
 """Inches: a column and a page of a paper. Type is 8 points and stays readable when printed at this size."""
 
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -61,13 +61,13 @@ def default_style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def styled() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """Draws in the style of all figures. Everything that draws or saves one happens within it."""
     with default_style(SETTINGS):
         yield
 
 
-def plain(text: str) -> str:
+def escape_text(text: str) -> str:
     """Returns text, such as a study's name, so that matplotlib shows it as it is.
 
     Otherwise it takes what stands between dollar signs for mathematics, fails at some characters that nobody sees,
@@ -84,11 +84,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, kind: str) -> bytes:
+def figure_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as `png` (220 dots an inch) or `svg`; the same bytes for the same figure."""
     file = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with styled():
+    with figure_style():
         figure.savefig(file, format=kind, dpi=220, metadata=metadata)
     return file.getvalue()
 
@@ -99,7 +99,7 @@ def task_colours(moduli: Sequence[int]) -> tuple[list[Any], ScalarMappable]:
     return [colormaps[SEQUENTIAL](normalize(q)) for q in moduli], ScalarMappable(normalize, colormaps[SEQUENTIAL])
 
 
-def log_epochs(axes: Axes) -> None:
+def set_log_epoch_axis(axes: Axes) -> None:
     """A logarithmic axis of epochs, with whole numbers at powers of two."""
     axes.set_xscale("log", base=2)
     # Seven, since more numbers of five digits would touch in a column.

@@ -13,28 +13,33 @@ from optuna.trial import TrialState
 from rich.text import Text
 
 from miiii_search.analysis.catalogue import (
-    BESIDE_REFERENCE,
-    OF_SEVERAL,
-    OF_STUDY,
-    page_of,
-    page_of_several,
-    page_of_study,
+    COMPARISON_FIGURES,
+    REFERENCE_FIGURE,
+    STUDY_FIGURES,
+    comparison_figures,
+    comparison_page,
     pictures,
-    pictures_of_several,
-    pictures_of_study,
+    run_page,
+    study_figures,
+    study_page,
 )
-from miiii_search.analysis.comparison import Comparison
-from miiii_search.analysis.comparison import compare as compare_findings
+from miiii_search.analysis.comparison import ComparisonTable, compare_runs
 from miiii_search.analysis.findings import Findings, analyze
-from miiii_search.analysis.numbers import to_numbers
-from miiii_search.analysis.reference import SPLITS, Differences, Reference, differences, read_reference
+from miiii_search.analysis.numbers import findings_to_json
+from miiii_search.analysis.reference import (
+    SPLITS,
+    ReferenceCurves,
+    ReferenceDifferences,
+    differences_from_reference,
+    read_reference,
+)
 from miiii_search.analysis.report import (
     NUMBERS,
     PAGE,
-    Drawn,
+    RenderedFigure,
     draw,
 )
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.cli.views.display import console, duration
 from miiii_search.cli.views.retrain import train_visibly
 from miiii_search.cli.views.tables import Column, Fitted
@@ -42,12 +47,11 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import compare_metrics
 from miiii_search.experiment.record import find_snapshots
 from miiii_search.files import file_name
-from miiii_search.runs.folder import CONFIG, SNAPSHOTS, read_run
-from miiii_search.runs.output_folder import OutputFolder, current
-from miiii_search.runs.report import MADE_BY, RUN_NAMES, open_report, publish
-from miiii_search.runs.study_summary import read_survey
-from miiii_search.runs.trial_runs import attach as attach_files
-from miiii_search.runs.trial_runs import find_ended, read_trial
+from miiii_search.runs.output_folder import OutputFolder, newest_path
+from miiii_search.runs.report_folder import MADE_BY, RUN_FIGURE_NAMES, open_report, publish
+from miiii_search.runs.run_folder import CONFIG, SNAPSHOTS, read_run
+from miiii_search.runs.study_summary import read_study_summary
+from miiii_search.runs.trial_runs import attach_artifacts, find_finished_trial, read_trial_run
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.study.study import Study
 
@@ -55,11 +59,11 @@ from miiii_search.study.study import Study
 def analyze_folder(folder: Path, out: Path | None) -> None:
     """Analyzes what `train` wrote. Raises `MiiiiSearchError`."""
     run, problems = read_run(folder)
-    with open_report(out or folder / "analysis", RUN_NAMES) as output:
+    with open_report(out or folder / "analysis", RUN_FIGURE_NAMES) as output:
         analyze_run(run, problems, output)
 
 
-def analyze_run(run: TrainedRun, problems: Sequence[str], output: OutputFolder) -> list[Drawn]:
+def analyze_run(run: TrainedRun, problems: Sequence[str], output: OutputFolder) -> list[RenderedFigure]:
     """Computes, draws and writes all that the run allows; returns what was drawn.
 
     Raises `MiiiiSearchError` if the folder cannot be written.
@@ -72,8 +76,8 @@ def analyze_run(run: TrainedRun, problems: Sequence[str], output: OutputFolder) 
     problems = [*problems, *failures]
     for line in [*problems, *findings.missing]:
         _say(f"note: {line}")
-    page = page_of(findings, problems, MADE_BY)
-    publish(output, page, figures, drawn, to_numbers(findings))
+    page = run_page(findings, problems, MADE_BY)
+    publish(output, page, figures, drawn, findings_to_json(findings))
     seconds = duration(time.monotonic() - started)
     _say(f"{len(drawn)} figures, numbers.json and the page {output.path / PAGE} in {seconds}")
     return drawn
@@ -86,13 +90,13 @@ def analyze_trial(
 
     Where its weights were not kept it is trained again, to the same epoch, if `retrain`. Raises `MiiiiSearchError`.
     """
-    trial = find_ended(study, number)
-    run, problems = read_trial(study, trial, snapshots)
+    trial = find_finished_trial(study, number)
+    run, problems = read_trial_run(study, trial, snapshots)
     folder = out or Path("analysis") / file_name(study.name, f"-{number}")
-    if current(folder, CONFIG).exists():
+    if newest_path(folder, CONFIG).exists():
         raise MiiiiSearchError(f"{folder} holds a run that train wrote; choose another --out")
     trains = retrain and run.weights is None and trial.state != TrialState.FAIL
-    with open_report(folder, [*RUN_NAMES, SNAPSHOTS] if trains else RUN_NAMES) as output:
+    with open_report(folder, [*RUN_FIGURE_NAMES, SNAPSHOTS] if trains else RUN_FIGURE_NAMES) as output:
         if trains:
             run, verdict = _trained_again(run, output)
             problems += verdict
@@ -105,7 +109,7 @@ def analyze_trial(
         drawn = analyze_run(run, problems, output)
     if attach:
         pages = [Artifact(name, (folder / name).read_bytes()) for name in (PAGE, NUMBERS)]
-        attach_files(study, trial, [*pages, *(Artifact(f"{one.picture.name}.png", one.png) for one in drawn)])
+        attach_artifacts(study, trial, [*pages, *(Artifact(f"{one.picture.name}.png", one.png) for one in drawn)])
         _say(f"they are on the page of trial {number} in the dashboard, too")
 
 
@@ -135,16 +139,16 @@ def _trained_again(run: TrainedRun, output: OutputFolder) -> tuple[TrainedRun, l
 def analyze_study(study: Study, out: Path | None) -> None:
     """Draws a whole study, as it is now. Raises `MiiiiSearchError` if `out` cannot be written."""
     folder, failures = out or Path("analysis") / file_name(study.name), list[str]()
-    with open_report(folder, OF_STUDY) as output:
-        survey = read_survey(study)
-        figures = pictures_of_study(survey)
+    with open_report(folder, STUDY_FIGURES) as output:
+        summary = read_study_summary(study)
+        figures = study_figures(summary)
         with _steps() as step:
             drawn = draw(figures, step, failures.append)
-        page = page_of_study(survey, MADE_BY)
+        page = study_page(summary, MADE_BY)
         page = replace(page, remarks=[*failures, *page.remarks])
         for line in failures:
             _say(f"note: {line}")
-        publish(output, page, figures, drawn, survey.to_json())
+        publish(output, page, figures, drawn, summary.to_json())
     _say(page.summary)
     _say(f"{len(drawn)} figures, numbers.json and the page {folder / PAGE}")
 
@@ -163,39 +167,39 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
         runs.append(run)
         problems += lines
     compared = {} if reference is None else _compare_with_reference(runs, folders, reference)
-    names = [name for name, *_ in OF_SEVERAL] + ([BESIDE_REFERENCE] if reference else [])
+    names = [name for name, *_ in COMPARISON_FIGURES] + ([REFERENCE_FIGURE] if reference else [])
     with open_report(out, names) as output:
         with _steps() as step:
             findings = [_analyze_as(run, step) for run in _told_apart(runs, folders)]
-            figures = pictures_of_several(findings, reference)
+            figures = comparison_figures(findings, reference)
             drawn = draw(figures, step, problems.append)
         problems += [f"{one.run.name}: {line}" for one in findings for line in one.missing]
-        table = compare_findings(findings)
+        table = compare_runs(findings)
         for line in problems:
             _say(f"note: {line}")
         console.print(comparison_table(table))
-        numbers: dict[str, Any] = {"runs": [to_numbers(one) for one in findings], "table": table.to_json()}
+        numbers: dict[str, Any] = {"runs": [findings_to_json(one) for one in findings], "table": table.to_json()}
         if reference is not None:
             for name, gaps in compared.items():
                 _print_differences(name, reference, gaps)
             numbers["reference"] = {name: gaps.to_json() for name, gaps in compared.items()}
-        publish(output, page_of_several(table, problems, MADE_BY), figures, drawn, numbers)
+        publish(output, comparison_page(table, problems, MADE_BY), figures, drawn, numbers)
     _say(f"{len(drawn)} figures, numbers.json and the page {out / PAGE}")
 
 
 def _compare_with_reference(
-    runs: Sequence[TrainedRun], folders: Sequence[Path], reference: Reference
-) -> dict[str, Differences]:
+    runs: Sequence[TrainedRun], folders: Sequence[Path], reference: ReferenceCurves
+) -> dict[str, ReferenceDifferences]:
     """Return the differences of each run from the reference, by the run's name. Raises `MiiiiSearchError`."""
     compared = {}
     for run in _told_apart(runs, folders):
         if run.record is None:
             raise MiiiiSearchError(f"{run.name} has no record to compare with {reference.name}")
-        compared[run.name] = differences(run.experiment, run.record, reference)
+        compared[run.name] = differences_from_reference(run.experiment, run.record, reference)
     return compared
 
 
-def _print_differences(name: str, reference: Reference, compared: Differences) -> None:
+def _print_differences(name: str, reference: ReferenceCurves, compared: ReferenceDifferences) -> None:
     """Print mean accuracies at the reference's epochs, and the largest differences."""
     columns = [Column("epoch", [f"{epoch:,}" for epoch in compared.epochs])]
     for split in SPLITS:
@@ -226,7 +230,7 @@ def _analyze_as(run: TrainedRun, step: Callable[[str], None]) -> Findings:
     return analyze(run, lambda what: step(f"{run.name}: {what}"))
 
 
-def comparison_table(comparison: Comparison) -> Fitted:
+def comparison_table(comparison: ComparisonTable) -> Fitted:
     """What fits into a terminal: the page has the rest, such as a number for each head.
 
     In a narrow terminal names go on in the next line; runs for which there is no room are left to the page.

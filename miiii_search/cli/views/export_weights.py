@@ -9,12 +9,12 @@ from typing import Any
 
 from safetensors.numpy import save
 
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.config.overrides import to_tree
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import write_file
-from miiii_search.runs.folder import WEIGHTS
+from miiii_search.runs.run_folder import WEIGHTS
 
 FORMATS = ("transformer-lens", "safetensors")
 

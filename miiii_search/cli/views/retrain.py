@@ -32,7 +32,8 @@ from miiii_search.experiment.metrics import compare_metrics, format_accuracy
 from miiii_search.experiment.record import Floats, Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 from miiii_search.files import write_file
-from miiii_search.runs.folder import (
+from miiii_search.runs.output_folder import OutputFolder, open_output
+from miiii_search.runs.run_folder import (
     CONFIG,
     CURVES,
     METRICS,
@@ -40,9 +41,8 @@ from miiii_search.runs.folder import (
     SNAPSHOTS,
     WEIGHTS,
     check_run_folder,
-    has_run,
+    contains_run,
 )
-from miiii_search.runs.output_folder import OutputFolder, open_output
 from miiii_search.study.export import Configuration, read_configuration
 from miiii_search.worker.provenance import source_commit
 
@@ -120,7 +120,7 @@ def _retrain(
     if not whole:
         provenance[STOPPED] = epoch
         stopped = f"stopped at epoch {epoch:,} of {experiment.epochs:,}"
-        if has_run(output.path):
+        if contains_run(output.path):
             _say(f"{stopped}; nothing was written: {output.path} holds another run")
             return False
     trained = replace(chosen, metrics=result.metrics, provenance=provenance)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from miiii_search.analysis.figures.style import save, styled
+from miiii_search.analysis.figures.style import figure_bytes, figure_style
 from miiii_search.cli.views.display import console
 from miiii_search.cli.views.tables import Column, Fitted
 from miiii_search.errors import MiiiiSearchError, reason
@@ -71,8 +71,8 @@ def show(curves: CurveSet, compared: Sequence[tuple[PrunerVariant, Summary]], ou
         )
     console.print(table(compared))
     try:
-        with styled():
-            picture = save(draw_pruners({curves.name: compared}), "svg" if out.suffix == ".svg" else "png")
+        with figure_style():
+            picture = figure_bytes(draw_pruners({curves.name: compared}), "svg" if out.suffix == ".svg" else "png")
     except Exception as error:
         raise MiiiiSearchError(f"the picture could not be drawn: {reason(error)}") from error
     writing(out, lambda: write_file(out, picture))

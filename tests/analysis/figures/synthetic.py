@@ -7,11 +7,11 @@ import numpy as np
 
 from miiii_search.analysis.activity import analyze_activity
 from miiii_search.analysis.embeddings import analyze_embeddings
-from miiii_search.analysis.findings import Findings, OfWeights
+from miiii_search.analysis.findings import Findings, NetworkFindings
 from miiii_search.analysis.milestones import find_milestones
 from miiii_search.analysis.network import Weights, forward, grid
 from miiii_search.analysis.neurons import analyze_neurons
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 
@@ -48,11 +48,11 @@ def make_record(experiment: Experiment, evaluations: int = 60) -> Record:
     return Record(epoch, losses[0], train, losses[1], validation, norms, norms)
 
 
-def of_weights(experiment: Experiment, weights: Weights) -> OfWeights:
+def of_weights(experiment: Experiment, weights: Weights) -> NetworkFindings:
     """What `analyze` finds of weights, without the ablations, which take long and which no figure here shows."""
     activations = forward(weights, grid(experiment.p))
     neurons = analyze_neurons(activations.neurons, experiment.p)
-    return OfWeights(weights, activations, analyze_embeddings(weights), neurons)
+    return NetworkFindings(weights, activations, analyze_embeddings(weights), neurons)
 
 
 def make_findings(experiment: Experiment, evaluations: int = 60, d_model: int = 16, n_heads: int = 4) -> Findings:

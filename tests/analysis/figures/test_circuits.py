@@ -11,7 +11,7 @@ from miiii_search.analysis.circuits import Ablations
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.figures.circuits import circuits_by_task, circuits_through_training
 from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from tests.analysis.artists import bars, dots, image
 from tests.analysis.planted import make_ablations
@@ -36,7 +36,7 @@ def through_training(experiment: Experiment) -> Findings:
 
 def drawn(figure: Figure | None) -> list[Axes]:
     assert figure is not None
-    assert style.save(figure, "png") and style.save(figure, "svg")
+    assert style.figure_bytes(figure, "png") and style.figure_bytes(figure, "svg")
     return figure.axes
 
 
@@ -50,7 +50,7 @@ def test_a_matrix_of_parts_by_tasks() -> None:
         heads=random.normal(size=(4, 8)),
         accuracy=random.random(8),
     )
-    with style.styled():
+    with style.figure_style():
         by_frequency, by_group, by_head, whole, _ = drawn(circuits_by_task(make_findings(experiment, ablations)))
     for axes, values in zip((by_frequency, by_head), (ablations.frequencies, ablations.heads), strict=True):
         np.testing.assert_array_equal(image(axes), values)
@@ -66,7 +66,7 @@ def test_a_matrix_of_parts_by_tasks() -> None:
 
 def test_a_single_task_is_drawn_as_bars() -> None:
     findings = through_training(NANDA)
-    with style.styled():
+    with style.figure_style():
         panels = drawn(circuits_by_task(findings))
     last = findings.ablations[-1]
     for axes, values in zip(panels, (last.frequencies, last.groups, last.heads), strict=True):
@@ -80,23 +80,23 @@ def test_small_and_large(p: int, task: str) -> None:
     findings = make_findings(
         experiment, *(make_ablations(experiment, 256 * 2**look, {1: 0.2}, [0.1] * 8) for look in range(10))
     )
-    with style.styled():
+    with style.figure_style():
         figures = [circuits_by_task(findings), circuits_through_training(findings)]
     for figure in figures:
         drawn(figure)
-        assert figure is not None and figure.get_figwidth() <= style.PAGE and figure.get_figheight() < 9
-        assert len(style.save(figure, "svg")) < 500_000
+        assert figure is not None and figure.get_figwidth() <= style.PAGE_WIDTH and figure.get_figheight() < 9
+        assert len(style.figure_bytes(figure, "svg")) < 500_000
 
 
 def test_the_luck_of_samples_does_not_look_like_an_effect() -> None:
     experiment = Experiment(p=23)
-    with style.styled():
+    with style.figure_style():
         axes = drawn(circuits_by_task(make_findings(experiment, make_ablations(experiment, 1, {3: 0.001}))))
     assert axes[0].images[0].get_clim() == pytest.approx((-0.02, 0.02))
 
 
 def test_circuits_that_are_gone_at_the_end_are_marked() -> None:
-    with style.styled():
+    with style.figure_style():
         above, below, _ = drawn(circuits_through_training(through_training(MASKED)))
     expected = np.zeros((11, 3))
     expected[1], expected[6] = [-0.1, -0.3, -0.4], [0, -0.2, 0]
@@ -110,7 +110,7 @@ def test_circuits_that_are_gone_at_the_end_are_marked() -> None:
 def test_nothing_gone_nothing_marked() -> None:
     findings = through_training(MASKED)
     findings.ablations = [findings.ablations[0], findings.ablations[2]]
-    with style.styled():
+    with style.figure_style():
         figure = circuits_through_training(findings)
     above, below, _ = drawn(figure)
     assert figure is not None and not figure.legends
@@ -122,5 +122,5 @@ def test_without_weights_or_snapshots() -> None:
     assert circuits_through_training(make_findings(NANDA)) is None
     alone = make_findings(NANDA, make_ablations(NANDA, 1024, {1: 0.2}))
     assert circuits_through_training(alone) is None
-    with style.styled():
+    with style.figure_style():
         assert circuits_by_task(alone) is not None

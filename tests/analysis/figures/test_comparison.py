@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.comparison import (
+from miiii_search.analysis.figures.comparison_training import compare_accuracy, compare_activity
+from miiii_search.analysis.figures.comparison_weights import (
     compare_attention,
     compare_embeddings,
     compare_neurons,
     compare_positions,
     compare_singular_values,
 )
-from miiii_search.analysis.figures.comparison_training import compare_accuracy, compare_activity
 from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from tests.analysis.artists import bars, dots, image, mesh, points
 from tests.analysis.planted import make_findings, make_network, without_weights
@@ -46,12 +46,12 @@ def runs() -> list[Findings]:
 
 
 def drawn(draw: Draw, findings: Sequence[Findings]) -> list[Axes]:
-    with style.styled():
+    with style.figure_style():
         figure = draw(findings)
     assert figure is not None
     for kind in ("png", "svg"):
-        assert len(style.save(figure, kind)) < 500_000
-    assert figure.get_figwidth() <= style.PAGE
+        assert len(style.figure_bytes(figure, kind)) < 500_000
+    assert figure.get_figwidth() <= style.PAGE_WIDTH
     return figure.axes
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from miiii_search.analysis.figures.curves import DEPTH, accuracy, gradient_norms, loss, task_order
-from miiii_search.analysis.figures.heatmaps import COLUMNS, columns
+from miiii_search.analysis.figures.heatmaps import MAX_COLUMNS, merge_into_columns
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.milestones import find_milestones
 from miiii_search.experiment.record import Record
@@ -118,8 +118,8 @@ def test_tasks_outside_of_the_loss_are_grey() -> None:
 @pytest.mark.parametrize("evaluations", [1, 2, 100, 4096])
 def test_columns_hold_each_evaluation_once(evaluations: int) -> None:
     epochs = 16 * np.arange(1, evaluations + 1)
-    starts, edges = columns(epochs)
-    assert len(edges) == len(starts) + 1 <= COLUMNS + 2
+    starts, edges = merge_into_columns(epochs)
+    assert len(edges) == len(starts) + 1 <= MAX_COLUMNS + 2
     assert (np.diff(edges) > 0).all()
     # Each evaluation lies within the edges of its own column.
     assert (
@@ -134,7 +134,7 @@ def test_evaluations_of_one_column_are_averaged() -> None:
     record = record_of(findings)
     noisy = np.random.default_rng(0).random(record.validation_accuracy.shape).astype(np.float32)
     _, validation, _ = drawn(accuracy(with_record(findings, validation_accuracy=noisy))).axes
-    starts, _ = columns(record.epoch)
+    starts, _ = merge_into_columns(record.epoch)
     assert len(starts) < 1000
     wanted = [part.mean(axis=0) for part in np.split(noisy.astype(float), starts[1:])]
     np.testing.assert_allclose(values(validation), np.stack(wanted, axis=1))

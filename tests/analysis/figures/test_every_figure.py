@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from miiii_search.analysis.figures import activity, attention, curves, data, embeddings, neurons
-from miiii_search.analysis.figures.style import COLUMN, save, styled
+from miiii_search.analysis.figures.style import COLUMN_WIDTH, figure_bytes, figure_style
 from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from tests.analysis.figures.synthetic import make_findings, make_record, with_weights
 
@@ -49,7 +49,7 @@ def findings(request: pytest.FixtureRequest) -> Findings:
 
 
 def drawn(name: str, findings: Findings) -> Figure:
-    with styled():
+    with figure_style():
         figure = OF_DATA[name](findings.run.experiment) if name in OF_DATA else OF_FINDINGS[name](findings)
     assert figure is not None
     return figure
@@ -58,8 +58,8 @@ def drawn(name: str, findings: Findings) -> Figure:
 @pytest.mark.parametrize("name", [*OF_DATA, *OF_FINDINGS])
 def test_a_figure_for_a_column(name: str, findings: Findings) -> None:
     figure = drawn(name, findings)
-    assert figure.get_figwidth() <= COLUMN and figure.get_figheight() <= 9
-    assert max(len(save(figure, "svg")), len(save(figure, "png"))) < 500_000
+    assert figure.get_figwidth() <= COLUMN_WIDTH and figure.get_figheight() <= 9
+    assert max(len(figure_bytes(figure, "svg")), len(figure_bytes(figure, "png"))) < 500_000
     assert_nothing_is_cut_off(figure)
     for axes in figure.axes:
         assert_numbers_do_not_touch(axes)
@@ -68,7 +68,7 @@ def test_a_figure_for_a_column(name: str, findings: Findings) -> None:
 @pytest.mark.parametrize("name", [*OF_DATA, *OF_FINDINGS])
 def test_the_same_bytes_each_time(name: str) -> None:
     findings = RUNS["masked, p = 13"]
-    assert save(drawn(name, findings), "png") == save(drawn(name, findings), "png")
+    assert figure_bytes(drawn(name, findings), "png") == figure_bytes(drawn(name, findings), "png")
 
 
 def assert_nothing_is_cut_off(figure: Figure) -> None:
@@ -104,7 +104,7 @@ def test_the_rest_is_drawn(missing: str) -> None:
         "spectra": (replace(whole, activity=None), OF_SPECTRA),
         "weights": (replace(whole, network=None), OF_WEIGHTS),
     }[missing]
-    with styled():
+    with figure_style():
         assert {name for name, draw in OF_FINDINGS.items() if draw(part) is None} == {draw.__name__ for draw in lost}
 
 
@@ -113,11 +113,11 @@ def test_a_run_that_ended_early(evaluations: int) -> None:
     findings = make_findings(Experiment(p=13))
     record = make_record(findings.run.experiment, 60).rows(slice(0, evaluations))
     early = replace(findings, run=replace(findings.run, record=record), milestones=None)
-    with styled():
+    with figure_style():
         figures = [draw(early) for draw in OF_RECORD if draw is not curves.task_order]
     assert all((figure is not None) == bool(evaluations) for figure in figures)
     for figure in figures:
-        assert figure is None or save(figure, "png")
+        assert figure is None or figure_bytes(figure, "png")
 
 
 def test_a_network_of_zeros() -> None:
@@ -125,8 +125,8 @@ def test_a_network_of_zeros() -> None:
     whole = make_findings(Experiment(p=13))
     assert whole.run.weights is not None
     zeros = with_weights(whole, **{name: 0 * array for name, array in whole.run.weights.items()})
-    with styled():
+    with figure_style():
         figures = {draw.__name__: draw(zeros) for draw in OF_WEIGHTS}
     assert {name for name, figure in figures.items() if figure is None} == {"neuron_grids", "neuron_frequencies"}
     for figure in figures.values():
-        assert figure is None or save(figure, "png")
+        assert figure is None or figure_bytes(figure, "png")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
-from miiii_search.analysis.activity import Activity
+from miiii_search.analysis.activity import FrequencyActivity
 from miiii_search.analysis.figures.activity import frequencies_through_training
 from miiii_search.analysis.figures.attention import attention_grids
 from miiii_search.analysis.figures.neurons import neuron_frequencies, neuron_grids
@@ -154,7 +154,7 @@ def test_frequencies_through_training() -> None:
     values = 0.01 * rng.random((5, 2, 20))
     values[3, 0, [4, 9]] = values[4, 1, 6] = 1  # frequencies 5 and 10 of x0 at 4,096, 7 of x1 at 8,192
     epochs = np.asarray([256, 512, 1024, 4096, 8192])
-    figure = drawn(frequencies_through_training(replace(BASE, activity=Activity(epochs, values))))
+    figure = drawn(frequencies_through_training(replace(BASE, activity=FrequencyActivity(epochs, values))))
     of_x0, of_x1, lines, _ = figure.axes
     for digit, axes in enumerate((of_x0, of_x1)):
         (mesh,) = [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
@@ -171,5 +171,5 @@ def test_frequencies_through_training() -> None:
 
 
 def test_one_look_is_enough() -> None:
-    activity = Activity(np.asarray([256]), np.full((1, 2, 20), 0.05))
+    activity = FrequencyActivity(np.asarray([256]), np.full((1, 2, 20), 0.05))
     assert frequencies_through_training(replace(BASE, activity=activity)) is not None

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from miiii_search.analysis.reading import weight_shapes
+from miiii_search.analysis.file_checks import weight_shapes
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.cli.views.export_weights import export_weights as export_run
 from miiii_search.cli.views.retrain import choose, retrain
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
-from miiii_search.runs.folder import read_run
+from miiii_search.runs.run_folder import read_run
 from miiii_search.training.model import initial_weights
 
 SETTINGS = ["experiment.p=7", "experiment.epochs=16", "experiment.validation_samples=10", "hyperparameters.d_model=16"]

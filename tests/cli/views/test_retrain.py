@@ -16,8 +16,8 @@ import pytest
 from miiii_search.cli.views import retrain as retraining
 from miiii_search.cli.views.retrain import choose, retrain
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.runs.folder import read_run
 from miiii_search.runs.output_folder import open_output
+from miiii_search.runs.run_folder import read_run
 from miiii_search.study.export import read_configuration
 
 SETTINGS = [

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from miiii_search.analysis.comparison import Cell, Comparison, Row
+from miiii_search.analysis.comparison import ComparisonCell, ComparisonRow, ComparisonTable
 from miiii_search.cli.views.analyze import comparison_table
 from miiii_search.cli.views.display import FILE_WIDTH, pruned_view, ranking, standings_table, status_view
 from miiii_search.cli.views.retrain import training_bar
@@ -103,9 +103,9 @@ def test_the_list_at_any_width() -> None:
 
 def test_runs_side_by_side_at_any_width() -> None:
     names = tuple(f"runs/of-a-folder-with-a-long-name-{k}" for k in range(8))
-    cells = tuple(Cell((1.0,), "1,234") for _ in names)
-    rows = tuple(Row(f"k{k}", f"quantity {k} with a long name", "epochs", "", cells) for k in range(3))
-    comparison = Comparison(names, ("nanda",) * len(names), rows)
+    cells = tuple(ComparisonCell((1.0,), "1,234") for _ in names)
+    rows = tuple(ComparisonRow(f"k{k}", f"quantity {k} with a long name", "epochs", "", cells) for k in range(3))
+    comparison = ComparisonTable(names, ("nanda",) * len(names), rows)
     for width in (60, 80):
         lines = shown(comparison_table(comparison), width)
         assert sum(line.count("1,234") for line in lines) >= 6

@@ -32,18 +32,18 @@ class ProgressMeasures:
     """On the training samples, of logits without the key frequencies: what was memorised."""
 
 
-def sum_waves(p: int) -> NDArray[np.float64]:
+def digit_sum_waves(p: int) -> NDArray[np.float64]:
     """cos and sin of each frequency of x0 + x1 over the grid, orthonormal `[(p − 1) / 2, 2, p²]`."""
     x = grid(p).sum(axis=1)
     angle = 2 * np.pi * np.arange(1, n_frequencies(p) + 1)[:, None] * x / p
-    waves: NDArray[np.float64] = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.sqrt(2) / p
-    return waves
+    cosine_and_sine: NDArray[np.float64] = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.sqrt(2) / p
+    return cosine_and_sine
 
 
-def wave_energies(logits: Floats) -> NDArray[np.float64]:
+def digit_sum_energies(logits: Floats) -> NDArray[np.float64]:
     """How much of the logits `[p, p²]` lies at each frequency of x0 + x1 `[(p − 1) / 2]`."""
     p = len(logits)
-    components = np.einsum("kwn,cn->kwc", sum_waves(p), logits.astype(np.float64), optimize=True)
+    components = np.einsum("kwn,cn->kwc", digit_sum_waves(p), logits.astype(np.float64), optimize=True)
     energies: NDArray[np.float64] = (components**2).sum(axis=(1, 2))
     return energies
 
@@ -51,13 +51,15 @@ def wave_energies(logits: Floats) -> NDArray[np.float64]:
 def key_frequencies(weights: Weights) -> list[int]:
     """The frequencies that a trained network computes with, strongest first."""
     p = len(weights["token_embedding"]) - 1
-    energies = wave_energies(forward(weights, grid(p)).logits)
+    energies = digit_sum_energies(forward(weights, grid(p)).logits)
     order = np.argsort(energies)[::-1]
     enough = np.searchsorted(np.cumsum(energies[order]), KEY_SHARE * energies.sum()) + 1
     return [int(k) + 1 for k in order[:enough]]
 
 
-def measure_progress(experiment: Experiment, weights: Weights, keys: Sequence[int], epoch: int) -> ProgressMeasures:
+def compute_progress_measures(
+    experiment: Experiment, weights: Weights, keys: Sequence[int], epoch: int
+) -> ProgressMeasures:
     """The measures at one epoch, by the key frequencies of the run's end.
 
     Raises `ValueError` for another task than `nanda`.
@@ -67,8 +69,8 @@ def measure_progress(experiment: Experiment, weights: Weights, keys: Sequence[in
     p = experiment.p
     y, trained = grid_labels(experiment).reshape(1, -1), training_mask(experiment).ravel()
     logits = forward(weights, grid(p)).logits.astype(np.float64)
-    waves = sum_waves(p)[np.asarray(keys) - 1].reshape(-1, p * p)
-    of_keys = (logits @ waves.T) @ waves
+    cosine_and_sine = digit_sum_waves(p)[np.asarray(keys) - 1].reshape(-1, p * p)
+    of_keys = (logits @ cosine_and_sine.T) @ cosine_and_sine
     constant = logits.mean(axis=1, keepdims=True)
 
     def loss(of: NDArray[np.float64], samples: NDArray[np.bool_]) -> float:

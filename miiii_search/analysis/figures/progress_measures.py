@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.progress import ProgressMeasures
+from miiii_search.analysis.progress_measures import ProgressMeasures
 
 CURVES = (
     ("train", "train", "o", "-"),
@@ -26,14 +26,14 @@ def progress_measures(findings: Findings) -> Figure | None:
     """
     if len(findings.progress) < 2:
         return None
-    figure = style.new_figure(style.COLUMN, 2.5)
+    figure = style.new_figure(style.COLUMN_WIDTH, 2.5)
     axes = figure.subplots()
     epochs = [measures.epoch for measures in findings.progress]
     for (name, label, marker, line), colour in zip(CURVES, style.OKABE_ITO, strict=False):
         loss = np.asarray([_drawable(measures, name) for measures in findings.progress])
         axes.plot(epochs, loss, color=colour, marker=marker, markersize=3.5, linestyle=line, label=label)
     axes.set_yscale("log")
-    style.log_epochs(axes)
+    style.set_log_epoch_axis(axes)
     axes.set_ylabel("loss (nats)")
     figure.legend(loc="outside upper center", ncols=4, handlelength=2.2, columnspacing=1.2)
     return figure

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from miiii_search.analysis.file_checks import check_weights, read_arrays
 from miiii_search.analysis.network import Floats, Weights
-from miiii_search.analysis.reading import check_weights, read_arrays
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters

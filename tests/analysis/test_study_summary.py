@@ -18,15 +18,22 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from miiii_search.analysis.catalogue import OF_STUDY, page_of_study
+from miiii_search.analysis.catalogue import STUDY_FIGURES, study_page
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.outcomes import COLOURS
-from miiii_search.analysis.figures.study import FIGURES, importance_bars, marginal_figure
+from miiii_search.analysis.figures.study_configurations import curves_by_configuration
 from miiii_search.analysis.figures.study_curves import curves_by_level
-from miiii_search.analysis.figures.study_map import UNSOLVED, solved_map
-from miiii_search.analysis.figures.study_sheet import curves_by_configuration
-from miiii_search.analysis.figures.study_spread import seeds_spread
-from miiii_search.analysis.survey import Dimension, Spread, Survey, TrialRow, Value, survey
+from miiii_search.analysis.figures.study_importance import FIGURES, importance_bars, solved_share_bars
+from miiii_search.analysis.figures.study_seeds import epochs_to_solve_by_seed
+from miiii_search.analysis.figures.study_solved import UNSOLVED_COLOUR, epochs_to_solve_heatmap
+from miiii_search.analysis.figures.study_style import COLOURS
+from miiii_search.analysis.study_summary import (
+    SearchDimension,
+    SeedSpread,
+    StudySummary,
+    TrialSummary,
+    Value,
+    summarize_trials,
+)
 
 EPOCHS = 1024
 GRID: dict[str, Sequence[Value]] = {
@@ -44,19 +51,21 @@ TABLE_1: dict[str, Sequence[Value]] = {
 }
 
 
-def solved(number: int, point: Mapping[str, Value], epoch: int) -> TrialRow:
+def solved(number: int, point: Mapping[str, Value], epoch: int) -> TrialSummary:
     value = 2 - epoch / EPOCHS
-    return TrialRow(number, "solved", point, value, epoch, epoch + 8, {1: 0.1, 64: 0.3, epoch + 8: 1.0})
+    return TrialSummary(number, "solved", point, value, epoch, epoch + 8, {1: 0.1, 64: 0.3, epoch + 8: 1.0})
 
 
-def unsolved(number: int, point: Mapping[str, Value], accuracy: float, outcome: str = "not solved") -> TrialRow:
+def unsolved(number: int, point: Mapping[str, Value], accuracy: float, outcome: str = "not solved") -> TrialSummary:
     epochs = EPOCHS if outcome == "not solved" else 512
     value = None if outcome == "failed" else accuracy
-    return TrialRow(number, outcome, point, value, None, epochs, {1: 0.1, 64: 0.2, epochs: accuracy}, reason="why")
+    return TrialSummary(number, outcome, point, value, None, epochs, {1: 0.1, 64: 0.2, epochs: accuracy}, reason="why")
 
 
-def make_survey(rows: Sequence[TrialRow], grid: Mapping[str, Sequence[Value]] = GRID) -> Survey:
-    return survey("study", EPOCHS, [Dimension.of_list(name, values) for name, values in grid.items()], rows)
+def make_survey(rows: Sequence[TrialSummary], grid: Mapping[str, Sequence[Value]] = GRID) -> StudySummary:
+    return summarize_trials(
+        "study", EPOCHS, [SearchDimension.from_values(name, values) for name, values in grid.items()], rows
+    )
 
 
 def points_of(grid: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
@@ -64,7 +73,7 @@ def points_of(grid: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
 
 
 @pytest.fixture(scope="module")
-def mixed() -> Survey:
+def mixed() -> StudySummary:
     """Two replicates: those with dropout are solved, later with less weight decay; the others are not."""
     rows = []
     for number, point in enumerate(points_of(GRID) * 2):
@@ -79,12 +88,12 @@ def mixed() -> Survey:
 
 def drawn(figure: Figure) -> Figure:
     """With everything placed."""
-    with style.styled():
-        assert len(style.save(figure, "png")) > 1000
+    with style.figure_style():
+        assert len(style.figure_bytes(figure, "png")) > 1000
     return figure
 
 
-def test_counts_and_marginals(mixed: Survey) -> None:
+def test_counts_and_marginals(mixed: StudySummary) -> None:
     assert mixed.counts == {"solved": 12, "not solved": 8, "pruned": 4, "failed": 0, "running": 0, "waiting": 0}
     without, with_dropout = mixed.marginals["dropout"]
     assert (without.level, without.ended, without.solved, without.solved_share) == ("0", 12, 0, 0.0)
@@ -98,7 +107,7 @@ def test_counts_and_marginals(mixed: Survey) -> None:
     assert without.value_median == pytest.approx(np.median(values))
     # Levels ascend, whatever the order of the list.
     assert [m.level for m in mixed.marginals["weight_decay"]] == ["0.1", "1"]
-    assert mixed.importance.decides == "dropout" and mixed.by_importance()[0].name == "dropout"
+    assert mixed.importance.most_important == "dropout" and mixed.dimensions_by_importance()[0].name == "dropout"
     assert "pruned trials count with the accuracy at which they were given up (4)" in mixed.importance.notes
 
 
@@ -107,12 +116,12 @@ def test_trials_without_an_objective() -> None:
     rows = [unsolved(k, point, 0.1, "failed") for k, point in enumerate(points)]
     failed = make_survey(rows)
     assert failed.counts["failed"] == 12
-    assert failed.importance.terms == () and failed.importance.decides is None
+    assert failed.importance.terms == () and failed.importance.most_important is None
     assert failed.importance.notes[0] == "no trial has an objective, so nothing can be said about what decides"
     assert all((m.solved_share, m.value_mean) == (0.0, None) for m in failed.marginals["dropout"])
-    waiting = make_survey([TrialRow(k, "waiting", point) for k, point in enumerate(points)])
+    waiting = make_survey([TrialSummary(k, "waiting", point) for k, point in enumerate(points)])
     assert all((m.ended, m.solved_share) == (0, None) for m in waiting.marginals["dropout"])
-    running = TrialRow(0, "running", points[0], 0.5, curve={1: 0.5})
+    running = TrialSummary(0, "running", points[0], 0.5, curve={1: 0.5})
     assert make_survey([running]).importance.trials == 0
 
 
@@ -128,15 +137,15 @@ def test_values_outside_of_the_lists() -> None:
 
 
 def test_levels_of_a_range() -> None:
-    rate = Dimension("learning_rate", low=1e-4, high=1.0, log=True)
+    rate = SearchDimension("learning_rate", low=1e-4, high=1.0, log=True)
     assert rate.edges == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1])
     assert [rate.level(v) for v in (1e-4, 9e-4, 2e-3, 0.05, 0.5, 1.0, 7)] == [0, 0, 1, 2, 3, 3, 3]
     assert rate.labels[1] == "0.001 to 0.01" and rate.level(None) is None
-    masks = Dimension.of_list("dropout_mask", ("sample", "batch"))
+    masks = SearchDimension.from_values("dropout_mask", ("sample", "batch"))
     assert masks.labels == ("sample", "batch") and masks.level("batch") == 1 and masks.level("other") is None
 
 
-def test_numbers_as_json(mixed: Survey) -> None:
+def test_numbers_as_json(mixed: StudySummary) -> None:
     tree = json.loads(json.dumps(mixed.to_json(), allow_nan=False))
     assert tree["counts"] == mixed.counts and len(tree["trials"]) == 24
     assert tree["importance"]["decides"] == "dropout"
@@ -144,12 +153,12 @@ def test_numbers_as_json(mixed: Survey) -> None:
     assert tree["trials"][1]["epochs_to_solve"] == mixed.trials[1].epochs_to_solve
 
 
-def test_every_curve_is_in_its_panel(mixed: Survey) -> None:
+def test_every_curve_is_in_its_panel(mixed: StudySummary) -> None:
     figure = curves_by_level(mixed)
     assert figure is not None
     drawn(figure)
     by_title = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
-    first, second = (d.name for d in mixed.by_importance()[:2])
+    first, second = (d.name for d in mixed.dimensions_by_importance()[:2])
     assert first == "dropout" and second == "weight_decay"
     panels = figure.axes
     assert len(panels) == 4 and set(by_title) == {"dropout = 0", "dropout = 0.1"}
@@ -169,7 +178,7 @@ def test_every_curve_is_in_its_panel(mixed: Survey) -> None:
 def test_a_panel_for_each_configuration_of_table_1() -> None:
     points = points_of(TABLE_1)
     rows = [
-        solved(k, p, 100 + k) if k % 3 else unsolved(k, p, 0.4) if k % 2 else TrialRow(k, "waiting", p)
+        solved(k, p, 100 + k) if k % 3 else unsolved(k, p, 0.4) if k % 2 else TrialSummary(k, "waiting", p)
         for k, p in enumerate(points)
     ]
     found = make_survey(rows, TABLE_1)
@@ -177,7 +186,7 @@ def test_a_panel_for_each_configuration_of_table_1() -> None:
     assert figure is not None and len(points) == 384
     [axes] = drawn(figure).axes
     width, height = figure.get_size_inches()
-    assert width == style.PAGE and height < 10
+    assert width == style.PAGE_WIDTH and height < 10
     frames = [patches for patches in axes.collections if not isinstance(patches, LineCollection)]
     assert sum(len(patches.get_paths()) for patches in frames) == 384
     [curves] = [c for c in axes.collections if isinstance(c, LineCollection)]
@@ -190,7 +199,7 @@ def test_a_panel_for_each_configuration_of_table_1() -> None:
     # Every label of every dimension is there as often as it has groups.
     texts = [text.get_text() for text in axes.texts]
     assert {"dropout", "λ", "weight decay", "width d", "learning rate", "heads"} <= set(texts)
-    assert len(style.save(figure, "svg")) < 500_000
+    assert len(style.figure_bytes(figure, "svg")) < 500_000
 
 
 def test_where_a_trial_stands_in_the_sheet() -> None:
@@ -215,15 +224,15 @@ def test_where_a_trial_stands_in_the_sheet() -> None:
     assert sorted(label for _, label in nearest.values()) == sorted(f"{v:.4g}" for v in map(float, points[7].values()))
 
 
-def test_cells_of_the_map(mixed: Survey) -> None:
-    figure = solved_map(mixed)
+def test_cells_of_the_map(mixed: StudySummary) -> None:
+    figure = epochs_to_solve_heatmap(mixed)
     assert figure is not None
     drawn(figure)
     without, with_dropout = figure.axes[:2]
     assert (without.get_title(), with_dropout.get_title()) == ("dropout = 0", "dropout = 0.1")
     assert [t.get_text() for t in with_dropout.get_xticklabels()] == ["0.1", "1"]
     assert [t.get_text() for t in without.get_yticklabels()] == ["0", "0.5", "2"]
-    assert {to_hex(cell.get_facecolor()) for cell in without.patches} == {to_hex(UNSOLVED)}
+    assert {to_hex(cell.get_facecolor()) for cell in without.patches} == {to_hex(UNSOLVED_COLOUR)}
     assert {t.get_text() for t in without.texts} == {"0/2"}
     words = {tuple(map(float, t.get_position())): t.get_text() for t in with_dropout.texts}
     colours = {}
@@ -241,19 +250,19 @@ def test_cells_of_the_map(mixed: Survey) -> None:
 def test_dots_over_ranges() -> None:
     generator = np.random.default_rng(0)
     dimensions = [
-        Dimension("grokfast_lambda", low=0, high=2),
-        Dimension("weight_decay", low=0.01, high=1, log=True),
-        Dimension.of_list("dropout", (0.0, 0.1)),
+        SearchDimension("grokfast_lambda", low=0, high=2),
+        SearchDimension("weight_decay", low=0.01, high=1, log=True),
+        SearchDimension.from_values("dropout", (0.0, 0.1)),
     ]
     rows = []
     for k in range(30):
         point = {"grokfast_lambda": generator.uniform(0, 2), "weight_decay": 10 ** generator.uniform(-2, 0)}
         where: dict[str, Value] = {**point, "dropout": 0.1 * (k % 2)}
         rows.append(solved(k, where, 100 + 10 * k) if k % 4 == 1 else unsolved(k, where, 0.3 + k / 100))
-    found = survey("ranges", EPOCHS, dimensions, rows)
+    found = summarize_trials("ranges", EPOCHS, dimensions, rows)
     assert found.importance.method == "least squares" and found.importance.cells == 0
     assert "cut into bins" in " ".join(found.importance.notes)
-    figure = solved_map(found)
+    figure = epochs_to_solve_heatmap(found)
     assert figure is not None
     axes = drawn(figure).axes[1]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
@@ -267,7 +276,7 @@ def test_dots_over_ranges() -> None:
     assert numbers == [t.number for t in sorted(rows, key=lambda t: -(t.value or 0))]
 
 
-def test_bars_of_importance(mixed: Survey) -> None:
+def test_bars_of_importance(mixed: StudySummary) -> None:
     figure = importance_bars(mixed)
     assert figure is not None
     [axes] = drawn(figure).axes
@@ -279,13 +288,13 @@ def test_bars_of_importance(mixed: Survey) -> None:
     )
     assert sum(bars) == pytest.approx(100)
     ticks = [float(np.asarray(line.get_xdata())[0]) for line in axes.lines]
-    assert ticks == pytest.approx([100 * term.luck for term in terms])
+    assert ticks == pytest.approx([100 * term.chance_level for term in terms])
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels[0] == "dropout" and len(labels) == 8 and labels[-2:] == ["three or more", "seed"]
 
 
-def test_bars_of_marginals(mixed: Survey) -> None:
-    figure = marginal_figure(mixed)
+def test_bars_of_marginals(mixed: StudySummary) -> None:
+    figure = solved_share_bars(mixed)
     assert figure is not None
     dropout = drawn(figure).axes[0]
     assert dropout.get_xlabel() == "dropout"
@@ -297,10 +306,10 @@ def test_bars_of_marginals(mixed: Survey) -> None:
     "rows",
     [
         [],
-        [TrialRow(0, "waiting", points_of(GRID)[0])],
+        [TrialSummary(0, "waiting", points_of(GRID)[0])],
         [unsolved(k, p, 0.1, "failed") for k, p in enumerate(points_of(GRID))],
-        [TrialRow(0, "failed", points_of(GRID)[0], curve={1: 0.5})],
-        [TrialRow(0, "running", points_of(GRID)[0], curve={16: 0.5})],
+        [TrialSummary(0, "failed", points_of(GRID)[0], curve={1: 0.5})],
+        [TrialSummary(0, "running", points_of(GRID)[0], curve={16: 0.5})],
         [solved(0, points_of(GRID)[0], 16)],
     ],
     ids=["empty", "waiting", "failed", "one failed", "running", "one solved"],
@@ -308,14 +317,14 @@ def test_bars_of_marginals(mixed: Survey) -> None:
 @pytest.mark.parametrize(
     "grid", [GRID, {"dropout": (0.0,)}, {}, {"dropout": (0.0, 0.1)}], ids=["three", "one level", "none", "one"]
 )
-def test_what_can_be_drawn_is_drawn(rows: list[TrialRow], grid: dict[str, Sequence[Value]]) -> None:
+def test_what_can_be_drawn_is_drawn(rows: list[TrialSummary], grid: dict[str, Sequence[Value]]) -> None:
     found = make_survey(rows, grid)
     json.dumps(found.to_json(), allow_nan=False)
-    with style.styled():
+    with style.figure_style():
         figures = {name: draw(found) for name, draw in FIGURES.items()}
         for figure in figures.values():
             if figure is not None:
-                style.save(figure, "svg")
+                style.figure_bytes(figure, "svg")
     has_curves = any(row.curve for row in rows)
     assert all((figures[name] is not None) == has_curves for name in ("study-curves", "study-configurations"))
 
@@ -328,10 +337,10 @@ def test_more_trials_than_fit_on_a_page() -> None:
     assert figure is not None and "(the best 384 of 500)" in figure.get_supxlabel()
 
 
-def make_spread(point: Mapping[str, Value], epochs: Sequence[int], ended: int, seeds: int = 3) -> Spread:
+def make_spread(point: Mapping[str, Value], epochs: Sequence[int], ended: int, seeds: int = 3) -> SeedSpread:
     padded = [*epochs, *[math.inf] * (seeds - len(epochs))]
     median, worst = (None if math.isinf(x) else int(x) for x in (statistics.median_high(padded), max(padded)))
-    return Spread(point, seeds, ended, tuple(epochs), median, worst)
+    return SeedSpread(point, seeds, ended, tuple(epochs), median, worst)
 
 
 def line(axes: Axes, label: str) -> list[tuple[float, float]]:
@@ -339,18 +348,18 @@ def line(axes: Axes, label: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in np.asarray(found.get_xydata())]
 
 
-def test_seeds_of_a_configuration(mixed: Survey) -> None:
+def test_seeds_of_a_configuration(mixed: StudySummary) -> None:
     points = points_of({"weight_decay": (0.1, 1.0), "dropout": (0.0, 0.1)})
-    spreads = [
+    seed_spreads = [
         make_spread(points[0], [100, 200, 300], 3),
         make_spread(points[1], [50, 400], 3),
         make_spread(points[2], [60], 3),
         make_spread(points[3], [40], 1),  # one seed has no spread
     ]
-    assert seeds_spread(mixed) is None
-    assert seeds_spread(replace(mixed, spreads=tuple(spreads[3:]))) is None
-    found = replace(mixed, spreads=tuple(spreads))
-    figure = drawn(seeds_spread(found) or Figure())
+    assert epochs_to_solve_by_seed(mixed) is None
+    assert epochs_to_solve_by_seed(replace(mixed, seed_spreads=tuple(seed_spreads[3:]))) is None
+    found = replace(mixed, seed_spreads=tuple(seed_spreads))
+    figure = drawn(epochs_to_solve_by_seed(found) or Figure())
     [axes] = figure.axes
     assert line(axes, "a seed, solved") == [(100, 0), (200, 0), (300, 0), (50, 1), (400, 1), (60, 2)]
     assert line(axes, "median") == [(200, 0), (400, 1)]
@@ -366,7 +375,7 @@ def test_seeds_of_a_configuration(mixed: Survey) -> None:
     assert [text.get_text() for text in axes.texts] == ["3/3", "2/3", "1/3"]
     top, bottom = axes.get_ylim()
     assert top > bottom  # the best is above
-    rows = dict(page_of_study(found, "").table)
+    rows = dict(study_page(found, "").table)
     words = "weight_decay 0.1, dropout 0: 3 of 3 solved, median 200 epochs, worst 300 epochs"
     assert rows["best configuration over its seeds"] == words
     tree = json.loads(json.dumps(found.to_json()))
@@ -382,10 +391,10 @@ def test_seeds_of_a_configuration(mixed: Survey) -> None:
 
 def test_only_the_best_configurations_are_drawn_and_seeds_of_which_none_is_solved() -> None:
     points = [{"weight_decay": k / 100} for k in range(100)]
-    many = replace(make_survey([]), spreads=tuple(make_spread(point, [10, 20], 3) for point in points))
-    [axes] = drawn(seeds_spread(many) or Figure()).axes
-    assert len(axes.get_yticks()) == 30 and "30" in OF_STUDY["study-seeds"][1]
-    hopeless = replace(many, spreads=(make_spread(points[0], [], 12, 12),))
-    [axes] = drawn(seeds_spread(hopeless) or Figure()).axes
+    many = replace(make_survey([]), seed_spreads=tuple(make_spread(point, [10, 20], 3) for point in points))
+    [axes] = drawn(epochs_to_solve_by_seed(many) or Figure()).axes
+    assert len(axes.get_yticks()) == 30 and "30" in STUDY_FIGURES["study-seeds"][1]
+    hopeless = replace(many, seed_spreads=(make_spread(points[0], [], 12, 12),))
+    [axes] = drawn(epochs_to_solve_by_seed(hopeless) or Figure()).axes
     assert len(line(axes, "a seed, not solved")) == 12 and line(axes, "median") == []
     assert [text.get_text() for text in axes.get_yticklabels()] == ["weight decay 0"]

@@ -6,7 +6,13 @@ import scipy.special
 from numpy.typing import NDArray
 
 from miiii_search.analysis.network import Floats, Weights, forward, grid
-from miiii_search.analysis.progress import ProgressMeasures, key_frequencies, measure_progress, sum_waves, wave_energies
+from miiii_search.analysis.progress_measures import (
+    ProgressMeasures,
+    compute_progress_measures,
+    digit_sum_energies,
+    digit_sum_waves,
+    key_frequencies,
+)
 from miiii_search.analysis.scores import training_mask
 from miiii_search.experiment.spec import Experiment
 from tests.analysis.networks import adder, random_weights
@@ -18,9 +24,9 @@ def sums(p: int) -> NDArray[np.intp]:
 
 @pytest.mark.parametrize("p", [5, 7, 31])
 def test_waves_of_the_sum_are_orthonormal(p: int) -> None:
-    flat = sum_waves(p).reshape(p - 1, -1)
+    flat = digit_sum_waves(p).reshape(p - 1, -1)
     np.testing.assert_allclose(flat @ flat.T, np.eye(p - 1), atol=1e-12)
-    np.testing.assert_allclose(sum_waves(p)[1, 0] * p / np.sqrt(2), np.cos(4 * np.pi * sums(p) / p), atol=1e-12)
+    np.testing.assert_allclose(digit_sum_waves(p)[1, 0] * p / np.sqrt(2), np.cos(4 * np.pi * sums(p) / p), atol=1e-12)
 
 
 def test_energies_of_planted_waves() -> None:
@@ -29,7 +35,7 @@ def test_energies_of_planted_waves() -> None:
     logits[3] = 2 * np.cos(4 * angle) + 5
     logits[7] = np.sin(4 * angle) + 3 * np.sin(6 * angle + 1)
     logits[9] = np.cos(2 * np.pi * (grid(13)[:, 0] - grid(13)[:, 1]) / 13)  # of the difference
-    np.testing.assert_allclose(wave_energies(logits) / (p * p / 2), [0, 0, 0, 5, 0, 9], atol=1e-12)
+    np.testing.assert_allclose(digit_sum_energies(logits) / (p * p / 2), [0, 0, 0, 5, 0, 9], atol=1e-12)
 
 
 def measure_directly(experiment: Experiment, weights: Weights, keys: list[int]) -> ProgressMeasures:
@@ -37,9 +43,9 @@ def measure_directly(experiment: Experiment, weights: Weights, keys: list[int]) 
     p, trained = experiment.p, training_mask(experiment).ravel()
     logits = forward({name: a.astype(np.float64) for name, a in weights.items()}, grid(p)).logits
     angle = 2 * np.pi * np.outer(sums(p), keys) / p
-    waves = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    cosine_and_sine = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
     centred = logits - logits.mean(axis=1, keepdims=True)
-    of_keys = (waves @ np.linalg.lstsq(waves, centred.T)[0]).T
+    of_keys = (cosine_and_sine @ np.linalg.lstsq(cosine_and_sine, centred.T)[0]).T
 
     def loss(of: Floats, samples: NDArray[np.bool_]) -> float:
         log_probabilities = scipy.special.log_softmax(of, axis=0)
@@ -56,7 +62,10 @@ def measure_directly(experiment: Experiment, weights: Weights, keys: list[int]) 
 def test_measures_equal_direct_computation(keys: list[int]) -> None:
     experiment = Experiment(p=11, task="nanda")
     for weights in (random_weights(11, 16, 2, 11), adder(11, used=2, idle=4)):
-        found, expected = measure_progress(experiment, weights, keys, 5), measure_directly(experiment, weights, keys)
+        found, expected = (
+            compute_progress_measures(experiment, weights, keys, 5),
+            measure_directly(experiment, weights, keys),
+        )
         for name in ("train", "held_out", "restricted", "excluded"):
             assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-3), name
 
@@ -65,11 +74,11 @@ def test_the_one_frequency_of_a_network_by_construction() -> None:
     experiment, weights = Experiment(p=11, task="nanda"), adder(11, used=2, idle=4)
     weights = {**weights, "unembedding": 20 * weights["unembedding"]}
     assert key_frequencies(weights) == [2]
-    found = measure_progress(experiment, weights, [2], 0)
+    found = compute_progress_measures(experiment, weights, [2], 0)
     assert max(found.restricted, found.train, found.held_out) < 1e-3
     assert found.excluded > 1  # what is left besides is no memory of the samples
     # By another frequency than its own the network is a guess.
-    assert measure_progress(experiment, weights, [4], 0).restricted == pytest.approx(np.log(11), rel=0.01)
+    assert compute_progress_measures(experiment, weights, [4], 0).restricted == pytest.approx(np.log(11), rel=0.01)
 
 
 def test_key_frequencies_are_the_fewest_strongest_first() -> None:
@@ -90,11 +99,11 @@ def test_key_frequencies_are_the_fewest_strongest_first() -> None:
 def test_a_fresh_network_guesses() -> None:
     weights = {**random_weights(31, 32, 4, 31)}
     weights["unembedding"] = 0.05 * weights["unembedding"]
-    found = measure_progress(Experiment(p=31, task="nanda"), weights, key_frequencies(weights), 0)
+    found = compute_progress_measures(Experiment(p=31, task="nanda"), weights, key_frequencies(weights), 0)
     for loss in (found.train, found.held_out, found.restricted, found.excluded):
         assert loss == pytest.approx(np.log(31), rel=0.02)
 
 
 def test_another_task_is_refused() -> None:
     with pytest.raises(ValueError, match="for the task nanda, not for miiii"):
-        measure_progress(Experiment(p=7), random_weights(7, 16, 2, 10), [1], 0)
+        compute_progress_measures(Experiment(p=7), random_weights(7, 16, 2, 10), [1], 0)

@@ -13,10 +13,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from miiii_search.analysis.attention import digit_preference
-from miiii_search.analysis.embeddings import MARKS, SingularValues
+from miiii_search.analysis.embeddings import VARIANCE_SHARES, SingularValues
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.panels import IN_A_ROW, fit, label_all, legend_columns, panels_in_rows
-from miiii_search.analysis.findings import Findings, OfWeights
+from miiii_search.analysis.figures.panels import (
+    PANELS_PER_ROW,
+    create_panels,
+    label_shared_axes,
+    legend_columns,
+    wrap_name,
+)
+from miiii_search.analysis.findings import Findings, NetworkFindings
 
 LINES = ("-", "--", ":", "-.")
 """Through which runs go when the colours are used up."""
@@ -37,14 +43,14 @@ def compare_positions(findings: Sequence[Findings]) -> Figure | None:
         return None
     tables = [network.weights["position_embedding"][:2].astype(np.float64) for _, network in runs]
     limit = 1.05 * max(np.abs(table).max() for table in tables)
-    figure, panels = panels_in_rows(len(runs), 1.75, sharex=True)
+    figure, panels = create_panels(len(runs), 1.75, sharex=True)
     for axes, (name, network), (first, second) in zip(panels, runs, tables, strict=True):
         axes.axline((0, 0), slope=1, color="0.8", linewidth=0.6)
         axes.scatter(first, second, s=5, color=style.OKABE_ITO[0], linewidths=0, alpha=0.6, rasterized=True)
         correlation = f"{network.embeddings.position_correlation:z.2f}".replace("-", "−")
-        axes.set_title(f"{fit(name, min(len(runs), IN_A_ROW))}\nr = {correlation}")
+        axes.set_title(f"{wrap_name(name, min(len(runs), PANELS_PER_ROW))}\nr = {correlation}")
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    label_all(figure, "value at the position of $x_0$", "value at that of $x_1$")
+    label_shared_axes(figure, "value at the position of $x_0$", "value at that of $x_1$")
     return figure
 
 
@@ -53,11 +59,11 @@ def compare_singular_values(findings: Sequence[Findings]) -> Figure | None:
     runs = _with_weights(findings)
     if not runs:
         return None
-    figure = style.new_figure(style.COLUMN, 2.4)
+    figure = style.new_figure(style.COLUMN_WIDTH, 2.4)
     axes = figure.subplots()
     for (name, network), (colour, line) in zip(runs, _looks(), strict=False):
         _singular_values(axes, network.embeddings.singular, name, colour, line)
-    for marker, mark in zip(MARKERS, MARKS, strict=True):
+    for marker, mark in zip(MARKERS, VARIANCE_SHARES, strict=True):
         axes.plot(
             [], [], marker=marker, linestyle="", color="0.4", markersize=4, label=f"{100 * mark:.0f} % of variance"
         )
@@ -73,7 +79,7 @@ def compare_embeddings(findings: Sequence[Findings]) -> Figure | None:
     runs = _with_weights(findings)
     if not runs:
         return None
-    figure, panels = panels_in_rows(len(runs), 1.6)
+    figure, panels = create_panels(len(runs), 1.6)
     for axes, (name, network) in zip(panels, runs, strict=True):
         found = network.embeddings.frequencies
         total = found.energies.sum() or 1.0
@@ -87,8 +93,8 @@ def compare_embeddings(findings: Sequence[Findings]) -> Figure | None:
             axes.axhline(threshold, color=style.OKABE_ITO[1], linewidth=width, linestyle="--", label=NOISE)
         axes.set_xlim(0.3, len(k) + 0.7)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axes.set_title(f"{fit(name, min(len(runs), IN_A_ROW))}\n{active.sum()} of {len(k)} above noise")
-    label_all(figure, "frequency $k$", "share of energy (%)")
+        axes.set_title(f"{wrap_name(name, min(len(runs), PANELS_PER_ROW))}\n{active.sum()} of {len(k)} above noise")
+    label_shared_axes(figure, "frequency $k$", "share of energy (%)")
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center")
@@ -100,7 +106,7 @@ def compare_neurons(findings: Sequence[Findings]) -> Figure | None:
     runs = _with_weights(findings)
     if not runs:
         return None
-    figure = style.new_figure(style.PAGE, 2.4)
+    figure = style.new_figure(style.PAGE_WIDTH, 2.4)
     panels = figure.subplots(1, 2, sharey=True)
     for (name, network), (colour, line) in zip(runs, _looks(), strict=False):
         neurons = network.neurons
@@ -129,7 +135,7 @@ def compare_attention(findings: Sequence[Findings]) -> Figure | None:
     if not runs:
         return None
     heads = max(len(network.activations.attention) for _, network in runs)
-    width = style.PAGE if heads > 2 else style.COLUMN
+    width = style.PAGE_WIDTH if heads > 2 else style.COLUMN_WIDTH
     side = min(1.3, (width - 1.4) / heads)
     figure = style.new_figure(width, len(runs) * (side + 0.22) + 0.4)
     panels = figure.subplots(len(runs), heads, squeeze=False)
@@ -158,11 +164,11 @@ def compare_attention(findings: Sequence[Findings]) -> Figure | None:
 def _singular_values(axes: Axes, found: SingularValues, name: str, colour: str, line: str) -> None:
     height = found.values / (found.values[0] or 1.0)
     axes.plot(1 + np.arange(len(height)), height, color=colour, linestyle=line, label=name)
-    for marker, at in zip(MARKERS, found.marks.values(), strict=True):
+    for marker, at in zip(MARKERS, found.rank_by_share.values(), strict=True):
         axes.plot(at, height[at - 1], marker=marker, color=colour, markersize=4)
 
 
-def _with_weights(findings: Sequence[Findings]) -> list[tuple[str, OfWeights]]:
+def _with_weights(findings: Sequence[Findings]) -> list[tuple[str, NetworkFindings]]:
     return [(found.run.name, found.network) for found in findings if found.network is not None]
 
 

@@ -15,16 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.outcomes import (
+from miiii_search.analysis.figures.study_style import (
     COLOURS,
     MANY_CURVES,
-    draw_order,
+    add_outcome_legend,
+    display_name,
     first_epoch,
-    marker_of,
-    name_of,
-    outcome_legend,
+    in_drawing_order,
+    outcome_marker,
 )
-from miiii_search.analysis.survey import Dimension, Survey, TrialRow
+from miiii_search.analysis.study_summary import SearchDimension, StudySummary, TrialSummary
 
 MOST_PANELS = 384
 """Table 1; on a page, a panel of it is a quarter of an inch wide."""
@@ -36,30 +36,30 @@ POINTS_A_LETTER = 3.5
 """Of type of 6 points, about."""
 
 
-def curves_by_configuration(survey: Survey) -> Figure | None:
+def curves_by_configuration(summary: StudySummary) -> Figure | None:
     """A small panel for every point of the grid, replicates together; of other spaces one for every trial, best first.
 
     None before the first report.
     """
-    if not any(trial.curve for trial in survey.trials):
+    if not any(trial.curve for trial in summary.trials):
         return None
-    sheet = _grid_sheet(survey) or _ranked_sheet(survey)
+    sheet = _grid_sheet(summary) or _ranked_sheet(summary)
     width = sheet.columns[-1] + 1
-    height_of_panel = float(np.clip(0.8 * (style.PAGE - 0.8) / width, 0.36, 0.8))
+    height_of_panel = float(np.clip(0.8 * (style.PAGE_WIDTH - 0.8) / width, 0.36, 0.8))
     height = height_of_panel * (sheet.rows[-1] + 1) + 0.55 + 0.14 * len(sheet.column_dimensions)
-    figure = style.new_figure(style.PAGE, min(height, 9.5))
+    figure = style.new_figure(style.PAGE_WIDTH, min(height, 9.5))
     axes = figure.subplots()
-    _draw_sheet(axes, survey, sheet)
+    _draw_sheet(axes, summary, sheet)
     axes.set(xlim=(0, width), ylim=(sheet.rows[-1] + 1, 0))
     axes.set_axis_off()
     _nested_labels(axes, sheet.column_dimensions, sheet.columns, is_column=True)
     _nested_labels(axes, sheet.row_dimensions, sheet.rows, is_column=False)
     figure.supxlabel(
-        f"each panel: epoch {first_epoch(survey):,} to {survey.epochs:,} (logarithmic) across, "
+        f"each panel: epoch {first_epoch(summary):,} to {summary.epochs:,} (logarithmic) across, "
         f"validation accuracy 0 to 1 upwards{sheet.words}",
         fontsize=7,
     )
-    outcome_legend(figure, survey)
+    add_outcome_legend(figure, summary)
     return figure
 
 
@@ -69,18 +69,18 @@ class _Sheet:
 
     columns: tuple[float, ...]
     rows: tuple[float, ...]
-    panels: dict[tuple[int, int], list[TrialRow]]
-    column_dimensions: tuple[Dimension, ...] = ()
+    panels: dict[tuple[int, int], list[TrialSummary]]
+    column_dimensions: tuple[SearchDimension, ...] = ()
     """The outer first."""
-    row_dimensions: tuple[Dimension, ...] = ()
+    row_dimensions: tuple[SearchDimension, ...] = ()
     words: str = ""
     has_numbers: bool = False
 
 
-def _grid_sheet(survey: Survey) -> _Sheet | None:
+def _grid_sheet(summary: StudySummary) -> _Sheet | None:
     """Dimensions nested across and down, those that decide most outermost; None where that is no grid, or too large."""
-    order = survey.by_importance()
-    if any(d.is_range for d in survey.dimensions) or math.prod(len(d.labels) for d in order) > MOST_PANELS:
+    order = summary.dimensions_by_importance()
+    if any(d.is_range for d in summary.dimensions) or math.prod(len(d.labels) for d in order) > MOST_PANELS:
         return None
     sides = [
         (tuple(d for d in order if d in chosen), tuple(d for d in order if d not in chosen))
@@ -88,25 +88,25 @@ def _grid_sheet(survey: Survey) -> _Sheet | None:
         for chosen in itertools.combinations(order, size)
     ]
 
-    def misfit(side: tuple[tuple[Dimension, ...], tuple[Dimension, ...]]) -> tuple[float, bool]:
+    def misfit(side: tuple[tuple[SearchDimension, ...], tuple[SearchDimension, ...]]) -> tuple[float, bool]:
         across, down = (math.prod(len(d.labels) for d in dimensions) for dimensions in side)
         return round(abs(math.log(across / down / 1.4)), 9), bool(order) and order[0] not in side[0]
 
     across, down = min(sides, key=misfit)
-    panels: dict[tuple[int, int], list[TrialRow]] = {}
+    panels: dict[tuple[int, int], list[TrialSummary]] = {}
     for row, column in itertools.product(*(range(len(_positions(side))) for side in (down, across))):
         panels[row, column] = []
-    for trial in survey.trials:
+    for trial in summary.trials:
         cell = _index(down, trial), _index(across, trial)
         if cell[0] is not None and cell[1] is not None:
             panels[cell[0], cell[1]].append(trial)
-    others = len(survey.trials) - sum(map(len, panels.values()))
+    others = len(summary.trials) - sum(map(len, panels.values()))
     words = f"; {others} trials at values outside of the lists are not shown" * bool(others)
     return _Sheet(_positions(across), _positions(down), panels, across, down, words)
 
 
-def _ranked_sheet(survey: Survey) -> _Sheet:
-    with_curve = [t for t in survey.trials if t.curve]
+def _ranked_sheet(summary: StudySummary) -> _Sheet:
+    with_curve = [t for t in summary.trials if t.curve]
     ranked = sorted(with_curve, key=lambda t: (t.value is None, -(t.value or 0.0), t.number))
     shown = ranked[:MOST_PANELS]
     across = min(max(math.ceil(math.sqrt(1.4 * len(shown))), 4), 24)
@@ -116,7 +116,7 @@ def _ranked_sheet(survey: Survey) -> _Sheet:
     return _Sheet(*positions, panels, words=words, has_numbers=True)
 
 
-def _positions(dimensions: Sequence[Dimension]) -> tuple[float, ...]:
+def _positions(dimensions: Sequence[SearchDimension]) -> tuple[float, ...]:
     """Of the levels of nested dimensions; wider gaps between the groups of outer ones."""
     positions, at = list[float](), 0.0
     sizes = [len(d.labels) for d in dimensions]
@@ -131,7 +131,7 @@ def _positions(dimensions: Sequence[Dimension]) -> tuple[float, ...]:
     return tuple(positions)
 
 
-def _index(dimensions: Sequence[Dimension], trial: TrialRow) -> int | None:
+def _index(dimensions: Sequence[SearchDimension], trial: TrialSummary) -> int | None:
     index = 0
     for dimension in dimensions:
         level = dimension.level(trial.point.get(dimension.name))
@@ -141,12 +141,12 @@ def _index(dimensions: Sequence[Dimension], trial: TrialRow) -> int | None:
     return index
 
 
-def _draw_sheet(axes: Axes, survey: Survey, sheet: _Sheet) -> None:
+def _draw_sheet(axes: Axes, summary: StudySummary, sheet: _Sheet) -> None:
     """One axes for all panels: hundreds of them would take minutes to lay out."""
-    margin, first, is_small = 0.07, first_epoch(survey), len(sheet.panels) > SMALL_PANELS
-    doublings = max(math.log2(survey.epochs / first), 1.0)
+    margin, first, is_small = 0.07, first_epoch(summary), len(sheet.panels) > SMALL_PANELS
+    doublings = max(math.log2(summary.epochs / first), 1.0)
     frames: dict[str, list[Rectangle]] = {"0.95": [], "white": []}
-    drawn: list[tuple[TrialRow, float, float]] = []
+    drawn: list[tuple[TrialSummary, float, float]] = []
     for (row, column), trials in sheet.panels.items():
         x, y = sheet.columns[column], sheet.rows[row]
         frame = Rectangle((x + margin / 2, y + margin / 2), 1 - margin, 1 - margin)
@@ -158,7 +158,7 @@ def _draw_sheet(axes: Axes, survey: Survey, sheet: _Sheet) -> None:
         axes.add_collection(PatchCollection(rectangles, facecolor=colour, edgecolor="0.85", linewidth=0.4, zorder=0))
     place = {trial.number: (x, y) for trial, x, y in drawn}
     lines, colours, ends = [], [], dict[str, list[tuple[float, float]]]()
-    for trial in draw_order([trial for trial, _, _ in drawn]):
+    for trial in in_drawing_order([trial for trial, _, _ in drawn]):
         x, y = place[trial.number]
         epochs = np.array(list(trial.curve), float)
         across = x + margin + (1 - 2 * margin) * np.log2(epochs / first) / doublings
@@ -168,13 +168,15 @@ def _draw_sheet(axes: Axes, survey: Survey, sheet: _Sheet) -> None:
         ends.setdefault(trial.outcome, []).append((across[-1], up[-1]))
     for outcome, at in ends.items():
         mark: dict[str, Any] = {"color": COLOURS[outcome], "markersize": 2 if is_small else 3, "linestyle": "none"}
-        axes.plot(*np.transpose(at), marker=marker_of(outcome), zorder=3, **mark)
+        axes.plot(*np.transpose(at), marker=outcome_marker(outcome), zorder=3, **mark)
     curves = LineCollection(lines, colors=colours, linewidths=0.8 if is_small else 1.0, zorder=2)
     curves.set_rasterized(len(lines) > MANY_CURVES)
     axes.add_collection(curves)
 
 
-def _nested_labels(axes: Axes, dimensions: Sequence[Dimension], positions: Sequence[float], is_column: bool) -> None:
+def _nested_labels(
+    axes: Axes, dimensions: Sequence[SearchDimension], positions: Sequence[float], is_column: bool
+) -> None:
     """Values below the panels or left of them, the innermost dimension nearest, each with its dimension's name."""
     offset = 4.0
     for depth in reversed(range(len(dimensions))):
@@ -186,7 +188,7 @@ def _nested_labels(axes: Axes, dimensions: Sequence[Dimension], positions: Seque
         is_turned = longest > 430 / len(centres) if is_column else depth < len(dimensions) - 1
         thickness = longest if is_turned == is_column else 7.0
         turned: dict[str, Any] = {"rotation": 90 if is_turned else 0}
-        name, line = name_of(dimensions[depth].name), len(dimensions) - 1 - depth
+        name, line = display_name(dimensions[depth].name), len(dimensions) - 1 - depth
         if is_column:
             for centre, label in zip(centres, labels, strict=False):
                 _note(

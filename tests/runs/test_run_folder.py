@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from miiii_search.analysis.catalogue import page_of, pictures
+from miiii_search.analysis.catalogue import pictures, run_page
 from miiii_search.analysis.findings import Findings, analyze
-from miiii_search.analysis.numbers import to_numbers
-from miiii_search.analysis.report import draw, to_html
+from miiii_search.analysis.numbers import findings_to_json
+from miiii_search.analysis.report import draw, render_html
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics, hash_weights
 from miiii_search.experiment.record import Record, WeightSnapshot, write_snapshot
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.runs.folder import read_run
+from miiii_search.runs.run_folder import read_run
 from miiii_search.study.export import Configuration
 from tests.analysis.figures.synthetic import make_record, make_weights
 from tests.support import PER_TASK
@@ -67,8 +67,8 @@ def analyzed(folder: Path) -> tuple[Findings, list[str]]:
     """All that `analyze` does with a folder, but for the figures' pixels; and what it says."""
     run, problems = read_run(folder)
     found = analyze(run)
-    json.dumps(to_numbers(found), allow_nan=False)
-    to_html(page_of(found, problems, "made here"), [])
+    json.dumps(findings_to_json(found), allow_nan=False)
+    render_html(run_page(found, problems, "made here"), [])
     lines = [*problems, *found.missing]
     assert all(line and "\n" not in line for line in lines)
     return found, lines

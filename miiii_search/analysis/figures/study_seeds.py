@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.outcomes import COLOURS, name_of
-from miiii_search.analysis.survey import Spread, Survey
+from miiii_search.analysis.figures.study_style import COLOURS, display_name
+from miiii_search.analysis.study_summary import SeedSpread, StudySummary
 from miiii_search.experiment.text import format_value
 
 MOST_ROWS = 30
@@ -22,18 +22,20 @@ EDGE = 1.5
 """The strip of what was not solved goes from the last epoch to so many times that, on the logarithmic axis."""
 
 
-def seeds_spread(survey: Survey) -> Figure | None:
+def epochs_to_solve_by_seed(summary: StudySummary) -> Figure | None:
     """Epochs to solve of every seed of the best configurations; None where no configuration has two that ended."""
-    rows = [spread for spread in survey.spreads if spread.ended > 1][:MOST_ROWS]
+    rows = [spread for spread in summary.seed_spreads if spread.ended > 1][:MOST_ROWS]
     if not rows:
         return None
-    figure = style.new_figure(style.PAGE, 0.9 + 0.2 * len(rows))
+    figure = style.new_figure(style.PAGE_WIDTH, 0.9 + 0.2 * len(rows))
     axes = figure.subplots()
     solved = [(epoch, k) for k, spread in enumerate(rows) for epoch in spread.epochs_to_solve]
     dots: dict[str, Any] = {"marker": "o", "markersize": 4, "linestyle": "none", "alpha": 0.8, "zorder": 3}
     axes.plot(*_columns(solved), color=COLOURS["solved"], label="a seed, solved", **dots)
     crosses: dict[str, Any] = {"marker": "x", "markersize": 4, "linestyle": "none", "clip_on": False}
-    axes.plot(*_columns(_unsolved(rows, survey.epochs)), color=COLOURS["failed"], label="a seed, not solved", **crosses)
+    axes.plot(
+        *_columns(_unsolved(rows, summary.epochs)), color=COLOURS["failed"], label="a seed, not solved", **crosses
+    )
     medians = [(spread.median, k) for k, spread in enumerate(rows) if spread.median is not None]
     bars: dict[str, Any] = {"marker": "|", "markersize": 11, "markeredgewidth": 1.5, "linestyle": "none", "zorder": 4}
     axes.plot(*_columns(medians), color="black", label="median", **bars)
@@ -42,34 +44,34 @@ def seeds_spread(survey: Survey) -> Figure | None:
             axes.plot([spread.epochs_to_solve[0], spread.epochs_to_solve[-1]], [k, k], color="0.8", zorder=1)
         share = f"{len(spread.epochs_to_solve)}/{spread.seeds}"
         axes.text(1.01, k, share, va="center", fontsize=6, transform=axes.get_yaxis_transform())
-    _set_axes(axes, survey, rows)
+    _set_axes(axes, summary, rows)
     figure.legend(loc="outside upper right", ncols=3)
     return figure
 
 
-def _unsolved(rows: Sequence[Spread], epochs: int) -> list[tuple[float, float]]:
+def _unsolved(rows: Sequence[SeedSpread], epochs: int) -> list[tuple[float, float]]:
     """Side by side in the strip at the right edge, so that they can be counted."""
     counts = [spread.ended - len(spread.epochs_to_solve) for spread in rows]
     step = EDGE ** (1 / (max(counts) + 1)) if max(counts) else 1.0
     return [(epochs * step ** (i + 1), k) for k, count in enumerate(counts) for i in range(count)]
 
 
-def _set_axes(axes: Axes, survey: Survey, rows: Sequence[Spread]) -> None:
-    style.log_epochs(axes)
-    first = min((spread.epochs_to_solve[0] for spread in rows if spread.epochs_to_solve), default=survey.epochs // 2)
-    axes.set(xlim=(max(first, 1) / 1.15, survey.epochs * EDGE), xlabel="epochs to solve")
+def _set_axes(axes: Axes, summary: StudySummary, rows: Sequence[SeedSpread]) -> None:
+    style.set_log_epoch_axis(axes)
+    first = min((spread.epochs_to_solve[0] for spread in rows if spread.epochs_to_solve), default=summary.epochs // 2)
+    axes.set(xlim=(max(first, 1) / 1.15, summary.epochs * EDGE), xlabel="epochs to solve")
     low, _ = axes.get_xlim()
-    axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= survey.epochs])
-    axes.spines["bottom"].set_bounds(low, survey.epochs)
-    axes.axvline(survey.epochs, color="0.8", linewidth=0.8, zorder=0)
+    axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= summary.epochs])
+    axes.spines["bottom"].set_bounds(low, summary.epochs)
+    axes.axvline(summary.epochs, color="0.8", linewidth=0.8, zorder=0)
     axes.set(yticks=range(len(rows)), yticklabels=_labels(rows), ylim=(len(rows) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0, labelsize=6)
 
 
-def _labels(rows: Sequence[Spread]) -> list[str]:
+def _labels(rows: Sequence[SeedSpread]) -> list[str]:
     """The values in which the configurations shown differ; of one by itself, all."""
     names = [name for name in rows[0].point if len({spread.point[name] for spread in rows}) > 1] or list(rows[0].point)
-    return [", ".join(f"{name_of(name)} {format_value(spread.point[name])}" for name in names) for spread in rows]
+    return [", ".join(f"{display_name(name)} {format_value(spread.point[name])}" for name in names) for spread in rows]
 
 
 def _columns(places: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

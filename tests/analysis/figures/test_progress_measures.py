@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.progress import progress_measures
+from miiii_search.analysis.figures.progress_measures import progress_measures
 from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.progress import ProgressMeasures
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.progress_measures import ProgressMeasures
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 
 MEASURES = [
@@ -23,9 +23,9 @@ def make_findings(*measures: ProgressMeasures) -> Findings:
 
 
 def test_four_losses_over_the_epochs() -> None:
-    with style.styled():
+    with style.figure_style():
         figure = progress_measures(make_findings(*MEASURES))
-    assert figure is not None and style.save(figure, "png")
+    assert figure is not None and style.figure_bytes(figure, "png")
     [axes] = figure.axes
     lines = {str(line.get_label()): line for line in axes.lines}
     for label, field in [("train", "train"), ("held out", "held_out"), ("restricted",) * 2, ("excluded",) * 2]:
@@ -36,9 +36,9 @@ def test_four_losses_over_the_epochs() -> None:
 
 @pytest.mark.parametrize("loss", [0.0, np.inf, np.nan])
 def test_a_loss_without_a_place_on_the_axis_leaves_a_gap(loss: float) -> None:
-    with style.styled():
+    with style.figure_style():
         figure = progress_measures(make_findings(MEASURES[0], ProgressMeasures(512, loss, loss, loss, loss)))
-    assert figure is not None and style.save(figure, "svg")
+    assert figure is not None and style.figure_bytes(figure, "svg")
     assert all(np.isnan(np.asarray(line.get_ydata())[1]) for line in figure.axes[0].lines)
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from safetensors.numpy import load
 
-from miiii_search.analysis.reading import (
+from miiii_search.analysis.file_checks import (
     InvalidRunError,
     attempt,
     check_metrics,
@@ -19,12 +19,12 @@ from miiii_search.analysis.reading import (
     check_spectra,
     check_weights,
 )
-from miiii_search.analysis.run import TrainedRun
+from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.config.overrides import read_config_file
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics, hash_weights
 from miiii_search.experiment.record import Floats, Record, find_snapshots, spectra_from_npz
-from miiii_search.runs.output_folder import current
+from miiii_search.runs.output_folder import newest_path
 from miiii_search.study.export import KIND, Configuration, read_configuration
 from miiii_search.study.hints import file_argument, hint
 
@@ -40,9 +40,9 @@ CONFIG, RECORD, WEIGHTS, METRICS, SNAPSHOTS, CURVES = (
 ReadT = TypeVar("ReadT")
 
 
-def has_run(folder: Path) -> bool:
+def contains_run(folder: Path) -> bool:
     """Whether `train` has written a run into a folder."""
-    path = current(folder, CONFIG)
+    path = newest_path(folder, CONFIG)
     if not path.is_file():
         return False
     try:
@@ -64,7 +64,7 @@ def check_run_folder(folder: Path) -> None:
     for name in (CONFIG, METRICS, RECORD, WEIGHTS, CURVES):
         if (folder / name).is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
-    if has_run(folder):
+    if contains_run(folder):
         foreign = [METRICS] if (folder / METRICS).exists() and not _are_metrics(folder / METRICS) else []
     else:
         names = (CONFIG, METRICS, SNAPSHOTS, RECORD, WEIGHTS, CURVES)
@@ -91,20 +91,20 @@ def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
     if not folder.is_dir():
         train = hint("train", "--preset", "demo", "--out", file_argument(folder))
         raise MiiiiSearchError(f"there is no folder {folder}; make one, for example with {train}")
-    if not current(folder, CONFIG).is_file():
+    if not newest_path(folder, CONFIG).is_file():
         raise MiiiiSearchError(
             f"{folder} is not a run's folder: it has no {CONFIG}; name one that miiii-search train --out wrote"
         )
-    return assemble(
+    return assemble_run(
         folder.resolve().name,
-        read_configuration(current(folder, CONFIG)),
-        lambda name: path.read_bytes() if (path := current(folder, name)).is_file() else None,
-        find_snapshots(current(folder, SNAPSHOTS)),
+        read_configuration(newest_path(folder, CONFIG)),
+        lambda name: path.read_bytes() if (path := newest_path(folder, name)).is_file() else None,
+        find_snapshots(newest_path(folder, SNAPSHOTS)),
         folder,
     )
 
 
-def assemble(
+def assemble_run(
     name: str,
     configuration: Configuration,
     fetch: Callable[[str], bytes | None],

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from miiii_search.analysis.importance import Importance, decompose
+from miiii_search.analysis.importance import Importance, functional_anova
 from miiii_search.experiment.text import format_params, format_value
 
 Value = float | int | str
@@ -26,7 +26,7 @@ BINS = 4
 
 
 @dataclass(frozen=True)
-class Dimension:
+class SearchDimension:
     """A hyperparameter that is searched over. Its levels are the values of its list, or the bins of its range."""
 
     name: str
@@ -38,7 +38,7 @@ class Dimension:
     """Bins are equal in the logarithm."""
 
     @classmethod
-    def of_list(cls, name: str, values: Sequence[Value]) -> Dimension:
+    def from_values(cls, name: str, values: Sequence[Value]) -> SearchDimension:
         """A dimension of listed values."""
         words = any(isinstance(value, str) for value in values)
         return cls(name, tuple(values) if words else tuple(sorted(values)))
@@ -71,7 +71,7 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class TrialRow:
+class TrialSummary:
     """What is known of one trial."""
 
     number: int
@@ -114,7 +114,7 @@ class Marginal:
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """One configuration over its seeds."""
 
     point: Mapping[str, Value]
@@ -138,22 +138,22 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Survey:
+class StudySummary:
     """A study's trials and what they show together."""
 
     study: str
     epochs: int
     """That a trial may train for."""
-    dimensions: tuple[Dimension, ...]
-    trials: tuple[TrialRow, ...]
+    dimensions: tuple[SearchDimension, ...]
+    trials: tuple[TrialSummary, ...]
     counts: dict[str, int]
     marginals: dict[str, tuple[Marginal, ...]]
     """By the name of the dimension."""
     importance: Importance
-    spreads: tuple[Spread, ...] = ()
+    seed_spreads: tuple[SeedSpread, ...] = ()
     """The configurations over their seeds, best median first; none where each has one seed."""
 
-    def by_importance(self) -> list[Dimension]:
+    def dimensions_by_importance(self) -> list[SearchDimension]:
         """The dimensions of several levels, those that decide most first; if that is unknown, in the study's order."""
         shares = {term.names[0]: term.share for term in self.importance.terms if len(term.names) == 1}
         varied = [dimension for dimension in self.dimensions if len(dimension.labels) > 1]
@@ -167,15 +167,17 @@ class Survey:
             "counts": self.counts,
             "importance": self.importance.to_json(),
             "marginals": {name: [asdict(m) for m in marginals] for name, marginals in self.marginals.items()},
-            "configurations": [asdict(spread) for spread in self.spreads],
+            "configurations": [asdict(spread) for spread in self.seed_spreads],
             "trials": [asdict(trial) for trial in self.trials],
         }
 
 
-def survey(study: str, epochs: int, dimensions: Sequence[Dimension], trials: Sequence[TrialRow]) -> Survey:
+def summarize_trials(
+    study: str, epochs: int, dimensions: Sequence[SearchDimension], trials: Sequence[TrialSummary]
+) -> StudySummary:
     """All numbers of a study's trials."""
     counts = Counter(trial.outcome for trial in trials)
-    return Survey(
+    return StudySummary(
         study,
         epochs,
         tuple(dimensions),
@@ -186,7 +188,7 @@ def survey(study: str, epochs: int, dimensions: Sequence[Dimension], trials: Seq
     )
 
 
-def _marginals(dimension: Dimension, trials: Sequence[TrialRow]) -> tuple[Marginal, ...]:
+def _marginals(dimension: SearchDimension, trials: Sequence[TrialSummary]) -> tuple[Marginal, ...]:
     found = []
     for level, label in enumerate(dimension.labels):
         ended = [t for t in trials if t.has_ended and dimension.level(t.point.get(dimension.name)) == level]
@@ -208,7 +210,7 @@ def _marginals(dimension: Dimension, trials: Sequence[TrialRow]) -> tuple[Margin
     return tuple(found)
 
 
-def _importance(dimensions: Sequence[Dimension], trials: Sequence[TrialRow]) -> Importance:
+def _importance(dimensions: Sequence[SearchDimension], trials: Sequence[TrialSummary]) -> Importance:
     """Of the trials with an objective, as indices of levels."""
     points, values, outside = list[list[int]](), list[float](), 0
     for trial in trials:
@@ -220,7 +222,7 @@ def _importance(dimensions: Sequence[Dimension], trials: Sequence[TrialRow]) -> 
             continue
         points.append([level for level in levels if level is not None])
         values.append(trial.value)
-    result = decompose(
+    result = functional_anova(
         [dimension.name for dimension in dimensions],
         [len(dimension.labels) for dimension in dimensions],
         np.array(points, int).reshape(len(points), len(dimensions)),

@@ -9,22 +9,31 @@ from importlib.metadata import version
 from pathlib import Path
 
 from miiii_search.analysis import report
-from miiii_search.analysis.catalogue import OF_RUN, page_of, pictures
+from miiii_search.analysis.catalogue import RUN_FIGURES, pictures, run_page
 from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.numbers import to_numbers
-from miiii_search.analysis.report import Drawn, Page, Picture, draw, file_names, is_report, remove_missing, write
+from miiii_search.analysis.numbers import findings_to_json
+from miiii_search.analysis.report import (
+    FigureSpec,
+    Page,
+    RenderedFigure,
+    draw,
+    file_names,
+    is_report,
+    remove_missing,
+    write,
+)
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.runs.folder import SNAPSHOTS
 from miiii_search.runs.output_files import writing
 from miiii_search.runs.output_folder import OutputFolder, open_output
+from miiii_search.runs.run_folder import SNAPSHOTS
 
 MADE_BY = f"{report.MADE_BY} {version('miiii-search')}."
 
-RUN_NAMES = [name for _, name, *_ in OF_RUN]
+RUN_FIGURE_NAMES = [name for _, name, *_ in RUN_FIGURES]
 """Names of a run's pictures."""
 
 
-def write_report(findings: Findings, out: Path) -> list[Drawn]:
+def write_report(findings: Findings, out: Path) -> list[RenderedFigure]:
     """Draws the findings of a run and writes the page, the figures and the numbers; returns what was drawn.
 
     A report that is there is replaced, whole or not at all.
@@ -33,10 +42,10 @@ def write_report(findings: Findings, out: Path) -> list[Drawn]:
         MiiiiSearchError: The folder cannot be written, or holds files that are not of a report.
     """
     failures = list[str]()
-    with open_report(out, RUN_NAMES) as output:
+    with open_report(out, RUN_FIGURE_NAMES) as output:
         figures = pictures(findings)
         drawn = draw(figures, on_failure=failures.append)
-        publish(output, page_of(findings, failures, MADE_BY), figures, drawn, to_numbers(findings))
+        publish(output, run_page(findings, failures, MADE_BY), figures, drawn, findings_to_json(findings))
     return drawn
 
 
@@ -59,7 +68,7 @@ def open_report(out: Path, names: Collection[str]) -> AbstractContextManager[Out
 
 
 def publish(
-    output: OutputFolder, page: Page, figures: Sequence[Picture], drawn: Sequence[Drawn], numbers: object
+    output: OutputFolder, page: Page, figures: Sequence[FigureSpec], drawn: Sequence[RenderedFigure], numbers: object
 ) -> None:
     """Writes a report, in place of the one before. Raises `MiiiiSearchError`."""
 

@@ -16,23 +16,23 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.outcomes import MOST_LEVELS, level_title, name_of
-from miiii_search.analysis.survey import Dimension, Survey, TrialRow
+from miiii_search.analysis.figures.study_style import MOST_LEVELS, display_name, level_title
+from miiii_search.analysis.study_summary import SearchDimension, StudySummary, TrialSummary
 
 WANTED = ("grokfast_lambda", "weight_decay", "dropout")
 """Down, across and a panel each, where the study searches over all three."""
 
-UNSOLVED = "0.8"
+UNSOLVED_COLOUR = "0.8"
 
 
-def solved_map(survey: Survey) -> Figure | None:
+def epochs_to_solve_heatmap(summary: StudySummary) -> Figure | None:
     """Epochs to solve over two dimensions, in panels by a third; None where nothing varies or no trial has ended.
 
     A cell of lists has the median over its solved trials, and how many of its trials were solved where several share
     it; over ranges every trial is a dot.
     """
-    down, across, panel = _choose(survey)
-    ended = [trial for trial in survey.trials if trial.has_ended]
+    down, across, panel = _choose(summary)
+    ended = [trial for trial in summary.trials if trial.has_ended]
     if across is None or not ended:
         return None
     panels = len(panel.labels) if panel else 1
@@ -40,7 +40,9 @@ def solved_map(survey: Survey) -> Figure | None:
     rows = -(-panels // columns)
     cells_down = len(down.labels) if down else 1
     height = min(0.9 + rows * max(0.55 + 0.36 * cells_down, 1.3), 9.0)
-    figure = style.new_figure(style.PAGE if panels > 1 else style.COLUMN, height + (0.3 if panels == 1 else 0.0))
+    figure = style.new_figure(
+        style.PAGE_WIDTH if panels > 1 else style.COLUMN_WIDTH, height + (0.3 if panels == 1 else 0.0)
+    )
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     normalize = _normalize(ended)
     is_scatter = across.is_range or (down is not None and down.is_range)
@@ -52,9 +54,9 @@ def solved_map(survey: Survey) -> Figure | None:
         (_draw_dots if is_scatter else _draw_cells)(axes, here, across, down, normalize)
         if panel:
             axes.set_title(level_title(panel, k))
-    figure.supxlabel(name_of(across.name), fontsize=8)
+    figure.supxlabel(display_name(across.name), fontsize=8)
     if down:
-        name = name_of(down.name)
+        name = display_name(down.name)
         figure.supylabel(name, fontsize=8, rotation=90 if len(name) > 1 else 0)
     if any(trial.outcome == "solved" for trial in ended):
         _colour_bar(figure, grid, normalize)
@@ -62,9 +64,9 @@ def solved_map(survey: Survey) -> Figure | None:
     return figure
 
 
-def _choose(survey: Survey) -> tuple[Dimension | None, Dimension | None, Dimension | None]:
+def _choose(summary: StudySummary) -> tuple[SearchDimension | None, SearchDimension | None, SearchDimension | None]:
     """Down, across, panels: those of the paper if the study varies them, else those that decide most."""
-    varied = {d.name: d for d in survey.by_importance()}
+    varied = {d.name: d for d in summary.dimensions_by_importance()}
     wanted = [varied[name] for name in WANTED if name in varied]
     chosen = wanted if len(wanted) == len(WANTED) else list(varied.values())[:3]
     panel = next((d for d in reversed(chosen) if len(d.labels) <= MOST_LEVELS), None) if len(chosen) == 3 else None
@@ -74,13 +76,17 @@ def _choose(survey: Survey) -> tuple[Dimension | None, Dimension | None, Dimensi
     return left[0], left[1], panel
 
 
-def _normalize(ended: Sequence[TrialRow]) -> LogNorm:
+def _normalize(ended: Sequence[TrialSummary]) -> LogNorm:
     epochs = [t.epochs_to_solve for t in ended if t.epochs_to_solve is not None] or [1]
     return LogNorm(max(min(epochs), 1), max(*epochs, min(epochs) * 1.1, 1.1))
 
 
 def _draw_cells(
-    axes: Axes, trials: Sequence[TrialRow], across: Dimension, down: Dimension | None, normalize: LogNorm
+    axes: Axes,
+    trials: Sequence[TrialSummary],
+    across: SearchDimension,
+    down: SearchDimension | None,
+    normalize: LogNorm,
 ) -> None:
     rows, columns = len(down.labels) if down else 1, len(across.labels)
     for i in range(rows):
@@ -97,9 +103,9 @@ def _draw_cells(
         spine.set_visible(False)
 
 
-def _draw_cell(axes: Axes, i: int, j: int, trials: Sequence[TrialRow], normalize: LogNorm) -> None:
+def _draw_cell(axes: Axes, i: int, j: int, trials: Sequence[TrialSummary], normalize: LogNorm) -> None:
     solved = [t.epochs_to_solve for t in trials if t.epochs_to_solve is not None]
-    box: dict[str, Any] = {"facecolor": UNSOLVED}
+    box: dict[str, Any] = {"facecolor": UNSOLVED_COLOUR}
     if solved:
         box = {"facecolor": colormaps[style.SEQUENTIAL](normalize(float(np.median(solved))))}
     elif not trials:
@@ -113,7 +119,11 @@ def _draw_cell(axes: Axes, i: int, j: int, trials: Sequence[TrialRow], normalize
 
 
 def _draw_dots(
-    axes: Axes, trials: Sequence[TrialRow], across: Dimension, down: Dimension | None, normalize: LogNorm
+    axes: Axes,
+    trials: Sequence[TrialSummary],
+    across: SearchDimension,
+    down: SearchDimension | None,
+    normalize: LogNorm,
 ) -> None:
     for solved in (False, True):
         here = [t for t in trials if (t.epochs_to_solve is not None) == solved]
@@ -122,7 +132,7 @@ def _draw_dots(
             epochs = [t.epochs_to_solve for t in here]
             colours: Any = {"c": epochs, "norm": normalize, "cmap": style.SEQUENTIAL, "edgecolor": "black"}
         else:
-            colours = {"color": UNSOLVED}
+            colours = {"color": UNSOLVED_COLOUR}
         axes.scatter(places[:, 0], places[:, 1], 22, linewidth=0.4, **colours)
     for axis, dimension in ((axes.xaxis, across), (axes.yaxis, down)):
         if dimension is None:
@@ -133,7 +143,7 @@ def _draw_dots(
             axis.set_ticks(range(len(dimension.labels)), dimension.labels)
 
 
-def _place(dimension: Dimension | None, trial: TrialRow) -> float:
+def _place(dimension: SearchDimension | None, trial: TrialSummary) -> float:
     """Where a trial stands on an axis: at its value of a range, at the index of its value in a list."""
     if dimension is None:
         return 0.0
@@ -157,9 +167,11 @@ def _colour_bar(figure: Figure, grid: Any, normalize: LogNorm) -> None:
     bar.outline.set_visible(False)
 
 
-def _explain(figure: Figure, grid: Any, ended: Sequence[TrialRow], is_scatter: bool) -> None:
+def _explain(figure: Figure, grid: Any, ended: Sequence[TrialSummary], is_scatter: bool) -> None:
     """What a cell's words and colours mean, as far as they occur."""
-    handles = [Patch(facecolor=UNSOLVED, label="not solved")] if any(t.epochs_to_solve is None for t in ended) else []
+    handles = (
+        [Patch(facecolor=UNSOLVED_COLOUR, label="not solved")] if any(t.epochs_to_solve is None for t in ended) else []
+    )
     texts = [text.get_text() for axes in grid.flat for text in axes.texts]
     if not is_scatter and any(patch.get_hatch() for axes in grid.flat for patch in axes.patches):
         handles.append(Patch(facecolor="white", edgecolor="0.8", hatch="////", label="no trial has ended"))

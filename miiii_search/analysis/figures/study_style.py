@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.survey import Dimension, Survey, TrialRow
+from miiii_search.analysis.study_summary import SearchDimension, StudySummary, TrialSummary
 
 COLOURS = {
     "pruned": "0.62",
@@ -39,48 +39,54 @@ MOST_LEVELS = 6
 """Of a dimension that panels are laid out by."""
 
 
-def name_of(name: str) -> str:
+def display_name(name: str) -> str:
     """A hyperparameter as axes have it."""
     return NAMES.get(name, name)
 
 
-def level_title(dimension: Dimension, level: int, on_two_lines: bool = False) -> str:
+def level_title(dimension: SearchDimension, level: int, on_two_lines: bool = False) -> str:
     """Over a panel, or beside a row of them; a bin of a range always takes two lines."""
-    name, label = name_of(dimension.name), dimension.labels[level]
+    name, label = display_name(dimension.name), dimension.labels[level]
     if dimension.is_range:
         return f"{name}\n{label}"
     return f"{name}\n= {label}" if on_two_lines else f"{name} = {label}"
 
 
-def first_epoch(survey: Survey) -> int:
+def first_epoch(summary: StudySummary) -> int:
     """Of all curves."""
-    return max(min((min(trial.curve) for trial in survey.trials if trial.curve), default=1), 1)
+    return max(min((min(trial.curve) for trial in summary.trials if trial.curve), default=1), 1)
 
 
-def draw_order(trials: Sequence[TrialRow]) -> list[TrialRow]:
+def in_drawing_order(trials: Sequence[TrialSummary]) -> list[TrialSummary]:
     """Trials with a curve, those that matter most last."""
     order = list(COLOURS)
     return sorted((t for t in trials if t.curve), key=lambda t: (order.index(t.outcome), t.number))
 
 
-def outcome_legend(figure: Figure, survey: Survey) -> None:
+def add_outcome_legend(figure: Figure, summary: StudySummary) -> None:
     """Above all panels: the outcomes that occur and how often."""
     handles = [
         Line2D(
-            [], [], color=COLOURS[name], linewidth=2, marker=marker_of(name), markersize=4, label=f"{name} ({count})"
+            [],
+            [],
+            color=COLOURS[name],
+            linewidth=2,
+            marker=outcome_marker(name),
+            markersize=4,
+            label=f"{name} ({count})",
         )
-        for name, count in survey.counts.items()
+        for name, count in summary.counts.items()
         if count and name != "waiting"
     ]
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
-def marker_of(outcome: str) -> str:
+def outcome_marker(outcome: str) -> str:
     """At the end of a curve, so that outcomes are told apart without colours."""
     return {"solved": "o", "failed": "x", "pruned": "|"}.get(outcome, "")
 
 
-def layout_dimensions(survey: Survey, most: int) -> list[Dimension]:
+def panel_dimensions(summary: StudySummary, most: int) -> list[SearchDimension]:
     """The dimensions that decide most, of those with few enough levels for panels."""
-    return [d for d in survey.by_importance() if len(d.labels) <= MOST_LEVELS][:most]
+    return [d for d in summary.dimensions_by_importance() if len(d.labels) <= MOST_LEVELS][:most]
