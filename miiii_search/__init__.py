@@ -73,7 +73,7 @@ _MODULES = {
     "Experiment": "experiment.spec",
     "Hyperparameters": "experiment.spec",
     "StudySpec": "config.study_spec",
-    "TrainedRun": "analysis.run",
+    "TrainedRun": "analysis.trained_run",
 }
 """The module of each name that is neither an error nor in `api`."""
 
