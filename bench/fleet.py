@@ -40,6 +40,7 @@ from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners import peers
 from miiii_search.storage import database as storage
+from miiii_search.storage import engines
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
@@ -190,8 +191,9 @@ def simulate(
     worker.LISTEN_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
     vars(finalizer)["draw_curves"] = lambda *_: PICTURE
     pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 600}
-    arguments = storage._engine_arguments
-    vars(storage)["_engine_arguments"] = lambda url, read_only=False: arguments(url, read_only) | pool
+    arguments = engines.engine_arguments
+    for module in (engines, storage):
+        vars(module)["engine_arguments"] = lambda url, *, read_only=False: arguments(url, read_only=read_only) | pool
     clock, stop = Clock(), threading.Event()
     threads: list[threading.Thread] = []
     clock.start()

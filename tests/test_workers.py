@@ -21,7 +21,8 @@ import yaml
 from optuna.trial import TrialState
 
 from miiii_search.cli import app
-from miiii_search.storage.database import CONNECTION_ADVICE, IDLE_TRANSACTION_SECONDS, RESPONSE_TIMEOUT_SECONDS
+from miiii_search.storage.engines import IDLE_TRANSACTION_SECONDS, RESPONSE_TIMEOUT_SECONDS
+from miiii_search.storage.error_advice import CONNECTION_ADVICE
 from miiii_search.testing.processes import COMMAND, TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.device import use_compilation_cache
 

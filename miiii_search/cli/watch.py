@@ -114,7 +114,7 @@ def dashboard(
     from miiii_search.dashboard.app import application, serve
     from miiii_search.dashboard.auth import check_exposure, read_password
     from miiii_search.dashboard.page import parse_root_path
-    from miiii_search.storage.artifact_stores import CombinedArtifactStore
+    from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
 
     password = read_password()
     check_exposure(host, password, published)

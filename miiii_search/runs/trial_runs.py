@@ -16,13 +16,9 @@ from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.run_folder import assemble_run
 from miiii_search.storage import study_attrs
-from miiii_search.storage.artifact_stores import (
-    ArtifactStoreUnavailableError,
-    CombinedArtifactStore,
-    open_store,
-    remove_artifacts,
-)
+from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_store, remove_artifacts
 from miiii_search.storage.artifacts import (
+    MAX_ARTIFACT_BYTES,
     STUDY_ARTIFACT_PREFIX,
     TRIAL_ARTIFACT_PREFIX,
     Artifact,
@@ -31,7 +27,7 @@ from miiii_search.storage.artifacts import (
     find_attachments,
     write_bytes,
 )
-from miiii_search.storage.database import MAX_ARTIFACT_BYTES
+from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
 from miiii_search.study.export import Configuration, export_trial
 from miiii_search.study.hints import hint
 from miiii_search.study.snapshots import read_snapshots

@@ -1,13 +1,12 @@
-"""Places for artifacts outside of the study's database: a folder that all machines share, or a bucket of S3's kind.
+"""Artifact stores outside of the study's database: a folder that all machines share, or an S3 bucket.
 
-The place is a property of the study, so a worker needs the storage's URL and nothing else. Credentials for S3 come
-from where boto3 looks for them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, a profile, a role); they are stored nowhere.
+The URL of the store is an attribute of the study, so a worker needs nothing but the storage's URL. boto3 finds the
+credentials for S3 by itself (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, a profile, a role). They are stored nowhere.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -16,156 +15,236 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-import sqlalchemy as sa
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.redaction import hide_passwords
-from miiii_search.storage import schema
-from miiii_search.storage.artifacts import DatabaseArtifactStore
-from miiii_search.storage.database import Database
 from miiii_search.storage.retry import driver_message
-from miiii_search.storage.study_attrs import ARTIFACT_STORE_KEY
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
-CONNECT_SECONDS, READ_SECONDS, TRIES = 5, 30, 3
-"""A store that does not answer keeps a trial's end waiting for two minutes at most, and costs artifacts."""
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 30, 3
+"""Time limits and attempts of a request to S3.
 
-ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""What we and Optuna name artifacts. Nothing else is looked for outside of the database: no name leaves its folder."""
+A store that does not answer delays the end of a trial by at most two minutes. The trial then has no artifacts.
+"""
+
+ARTIFACT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Form of the ids that Optuna and this package give to artifacts.
+
+No other id is looked up outside of the database, so that no id can name a file outside of the store's folder.
+"""
 
 MARKER = ".miiii-search"
-"""The file that a place gets when it is first used. Without it, and without artifacts, a folder may be a mount point
-with nothing mounted: what is missing there may be elsewhere."""
+"""Name of the file that is written to a store when it is first used.
+
+A folder with neither this file nor artifacts may be a mount point where nothing is mounted. An artifact that is
+missing there may still exist.
+"""
 
 
-class ArtifactStoreUnavailableError(Exception):
-    """A place of artifacts does not answer, or refuses."""
+class ArtifactStoreUnavailableError(MiiiiSearchError):
+    """An artifact store that does not answer or refuses access."""
 
 
 def parse_store_url(text: str) -> str:
-    """`file:///FOLDER` or `s3://BUCKET/PREFIX`, in one way of writing. Raises `MiiiiSearchError` for anything else."""
+    """Normalize the URL of an artifact store.
+
+    Args:
+        text: An absolute path, `file:///FOLDER` or `s3://BUCKET/PREFIX`.
+
+    Returns:
+        `file:///FOLDER` or `s3://BUCKET/PREFIX`; the same text for every spelling of a URL.
+
+    Raises:
+        MiiiiSearchError: The text is of another form or contains credentials.
+    """
     if text.startswith("/"):
         return Path(os.path.normpath(text)).as_uri()
     try:
         url = urlsplit(text)
     except ValueError:
         url = urlsplit("")
-    plain = not (url.query or url.fragment)
-    if url.scheme == "file" and not url.netloc and url.path.startswith("/") and plain:
+    has_only_path = not (url.query or url.fragment)
+    if url.scheme == "file" and not url.netloc and url.path.startswith("/") and has_only_path:
         return Path(os.path.normpath(unquote(url.path))).as_uri()
     if url.scheme == "s3" and "@" in url.netloc:
         raise MiiiiSearchError(
-            "--artifacts must have no credentials; boto3 finds them in AWS_ACCESS_KEY_ID and the like"
+            "the artifact store's URL must have no credentials; boto3 finds them in AWS_ACCESS_KEY_ID and the like"
         )
-    if url.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", url.netloc) and plain:
+    if url.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", url.netloc) and has_only_path:
         return f"s3://{url.netloc}{url.path.rstrip('/')}"
-    raise MiiiiSearchError("--artifacts must be a folder's whole path, file:///FOLDER or s3://BUCKET/PREFIX")
+    raise MiiiiSearchError("the artifact store must be a folder's absolute path, file:///FOLDER or s3://BUCKET/PREFIX")
 
 
-def prepare_store(place: str) -> None:
-    """Makes a folder if there is none, and tries to write. Raises `MiiiiSearchError` if that fails."""
-    try:
-        if place.startswith("file:"):
-            _folder(place).mkdir(parents=True, exist_ok=True)
-        RemoteArtifactStore(place).mark()
-    except ArtifactStoreUnavailableError as error:
-        raise MiiiiSearchError(f"cannot keep artifacts in {place}: {error}") from None
-    except OSError as error:
-        raise MiiiiSearchError(f"cannot keep artifacts in {place}: {error.strerror}") from None
+def prepare_store(store_url: str) -> None:
+    """Create the folder of a store if it does not exist, and write the marker file to the store.
 
+    Args:
+        store_url: A URL from `parse_store_url`.
 
-def check_store(place: str | None) -> None:
-    """Make sure that artifacts can be looked for where a study keeps them.
-
-    Raises `MiiiiSearchError`; None is the database.
+    Raises:
+        MiiiiSearchError: The store cannot be written.
     """
-    if place is None:
+    try:
+        if store_url.startswith("file:"):
+            _folder(store_url).mkdir(parents=True, exist_ok=True)
+        RemoteArtifactStore(store_url).write_marker()
+    except ArtifactStoreUnavailableError as error:
+        raise MiiiiSearchError(f"cannot keep artifacts in {store_url}: {error}") from None
+    except OSError as error:
+        raise MiiiiSearchError(f"cannot keep artifacts in {store_url}: {error.strerror}") from None
+
+
+def check_store(store_url: str | None) -> None:
+    """Check that a study's artifacts can be read from its store.
+
+    Args:
+        store_url: A URL from `parse_store_url`, or None if the database holds the artifacts.
+
+    Raises:
+        MiiiiSearchError: The store is unavailable.
+    """
+    if store_url is None:
         return
     try:
-        RemoteArtifactStore(place).check()
+        RemoteArtifactStore(store_url).check()
     except ArtifactStoreUnavailableError as error:
-        raise MiiiiSearchError(f"cannot look for the study's artifacts in {place}: {error}") from None
+        raise MiiiiSearchError(f"cannot look for the study's artifacts in {store_url}: {error}") from None
 
 
 @cache
-def open_store(place: str) -> ArtifactStore:
-    """The store at a place, as Optuna's with checked names. Raises `MiiiiSearchError` where boto3 is missing."""
-    return RemoteArtifactStore(place)
+def open_store(store_url: str) -> ArtifactStore:
+    """Return the artifact store of a URL. The same object is returned each time.
+
+    Args:
+        store_url: A URL from `parse_store_url`.
+
+    Raises:
+        MiiiiSearchError: The store is in S3 and boto3 is not installed.
+    """
+    return RemoteArtifactStore(store_url)
+
+
+def remove_artifacts(store_url: str | None, artifact_ids: Iterable[str]) -> None:
+    """Delete artifacts outside of the database, after the links to them were deleted.
+
+    Args:
+        store_url: A URL from `parse_store_url`, or None if the database holds the artifacts; then nothing is done.
+        artifact_ids: Ids of the artifacts. Those that do not exist are skipped.
+
+    Raises:
+        MiiiiSearchError: The store is unavailable. Artifacts may remain there without a link to them.
+    """
+    if store_url is None:
+        return
+    check_store(store_url)
+    store = open_store(store_url)
+    for artifact_id in artifact_ids:
+        try:
+            store.remove(artifact_id)
+        except ArtifactNotFound:
+            continue
+        except ArtifactStoreUnavailableError as error:
+            raise MiiiiSearchError(
+                f"the database no longer links them, but artifacts are left in {store_url}: {error}"
+            ) from None
 
 
 class RemoteArtifactStore:
-    """Optuna's `ArtifactStore` protocol on a folder or a bucket. Whatever goes wrong raises
-    `ArtifactStoreUnavailableError`.
+    """Optuna's `ArtifactStore` protocol for a folder or an S3 bucket, with checked ids.
+
+    Every failure raises `ArtifactStoreUnavailableError`, except for artifacts that do not exist.
+
+    Args:
+        store_url: A URL from `parse_store_url`.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, store_url: str) -> None:
         self._prefix = ""
         self._folder: Path | None = None
         self._store: Any
-        if place.startswith("file:"):
-            self._folder = _folder(place)
+        if store_url.startswith("file:"):
+            self._folder = _folder(store_url)
             self._store = FileSystemArtifactStore(self._folder)
             return
-        url = urlsplit(place)
+        url = urlsplit(store_url)
         self._prefix = f"{url.path.strip('/')}/".lstrip("/")
         self._store = Boto3ArtifactStore(url.netloc, _s3_client(), avoid_buf_copy=True)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes. Raises `ArtifactNotFound`, `ArtifactStoreUnavailableError`."""
+        """Return the bytes of an artifact as a file.
+
+        Raises:
+            ArtifactNotFound: The store has no such artifact.
+            ArtifactStoreUnavailableError: The store does not answer, or nothing is mounted in its folder.
+        """
 
         def read() -> bytes:
             with self._store.open_reader(self._prefix + artifact_id) as reader:
                 return bytes(reader.read())
 
-        return io.BytesIO(self._attempt(artifact_id, read))
+        return io.BytesIO(self._call(artifact_id, read))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Stores the bytes. Raises `ArtifactStoreUnavailableError`, also for a folder where nothing is mounted."""
+        """Store the bytes of an artifact.
+
+        Raises:
+            ArtifactStoreUnavailableError: The store does not answer, or nothing is mounted in its folder.
+        """
 
         def write() -> None:
             if self._folder is not None:
                 self.check()
             self._store.write(self._prefix + artifact_id, content_body)
 
-        self._attempt(artifact_id, write)
+        self._call(artifact_id, write)
 
     def remove(self, artifact_id: str) -> None:
-        """Deletes the bytes. Raises `ArtifactNotFound` (of a folder), `ArtifactStoreUnavailableError`."""
-        self._attempt(artifact_id, lambda: self._store.remove(self._prefix + artifact_id))
+        """Delete the bytes of an artifact.
 
-    def mark(self) -> None:
-        """Leave the file by which the place is known again. Raises `ArtifactStoreUnavailableError`."""
-        self._translated(lambda: self._store.write(self._prefix + MARKER, io.BytesIO(b"")))
+        Raises:
+            ArtifactNotFound: The folder has no such artifact. S3 does not report this.
+            ArtifactStoreUnavailableError: The store does not answer, or nothing is mounted in its folder.
+        """
+        self._call(artifact_id, lambda: self._store.remove(self._prefix + artifact_id))
+
+    def write_marker(self) -> None:
+        """Write the file by which `check` recognizes the store.
+
+        Raises:
+            ArtifactStoreUnavailableError: The store cannot be written.
+        """
+        self._translate_errors(lambda: self._store.write(self._prefix + MARKER, io.BytesIO(b"")))
 
     def check(self) -> None:
-        """Make sure that this is the place, so that what is not in it is nowhere.
+        """Check that this is the store, so that an artifact that is missing here does not exist.
 
-        Raises `ArtifactStoreUnavailableError`.
+        A store that an older version used has no marker file. There, other artifacts are sufficient.
 
-        A place that an older version used has no marker; there, other artifacts are the sign.
+        Raises:
+            ArtifactStoreUnavailableError: The store does not answer, or has neither a marker file nor artifacts.
         """
-        if not self._translated(self._is_known):
+        if not self._translate_errors(self._is_known):
             raise ArtifactStoreUnavailableError(
-                f"it has neither artifacts nor the file {MARKER}: is the right place mounted there?"
+                f"it has neither artifacts nor the file {MARKER}: is the right disk mounted there?"
             )
 
     def _is_known(self) -> bool:
         if self._folder is not None:
             with os.scandir(self._folder) as entries:
-                return any(entry.name == MARKER or ID.fullmatch(entry.name) for entry in entries)
+                return any(entry.name == MARKER or ARTIFACT_ID.fullmatch(entry.name) for entry in entries)
         client, bucket = self._store.client, self._store.bucket
         return bool(client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1).get("KeyCount"))
 
-    def _attempt(self, artifact_id: str, action: Callable[[], Any]) -> Any:
-        if not ID.fullmatch(artifact_id):
+    def _call(self, artifact_id: str, action: Callable[[], Any]) -> Any:
+        if not ARTIFACT_ID.fullmatch(artifact_id):
             raise ArtifactNotFound(f"there is no artifact {artifact_id}")
-        return self._translated(action)
+        return self._translate_errors(action)
 
-    def _translated(self, action: Callable[[], Any]) -> Any:
+    def _translate_errors(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
         except ArtifactNotFound:
@@ -175,82 +254,12 @@ class RemoteArtifactStore:
             raise
         except OSError as error:
             raise ArtifactStoreUnavailableError(error.strerror or hide_passwords(driver_message(error))) from error
-        except Exception as error:  # boto3's exceptions have no common base
+        except Exception as error:  # boto3's exceptions have no common base class
             raise ArtifactStoreUnavailableError(hide_passwords(driver_message(error))) from error
 
 
-def remove_artifacts(place: str | None, artifact_ids: Iterable[str]) -> None:
-    """Deletes the bytes of artifacts whose links are gone, where they do not lie in the database.
-
-    Raises `MiiiiSearchError` if the place is down: what is left there then, nothing points to.
-    """
-    if place is None:
-        return
-    check_store(place)
-    store = open_store(place)
-    for artifact_id in artifact_ids:
-        try:
-            store.remove(artifact_id)
-        except ArtifactNotFound:
-            continue
-        except ArtifactStoreUnavailableError as error:
-            raise MiiiiSearchError(
-                f"the database has forgotten them, but artifacts are left in {place}: {error}"
-            ) from None
-
-
-class CombinedArtifactStore:
-    """For the dashboard: the artifacts of all studies of a database, wherever each study keeps them."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._inside = DatabaseArtifactStore(database)
-
-    def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes.
-
-        Raises `ArtifactNotFound`, or `ArtifactStoreUnavailableError` if it may be in a place that is down.
-        """
-        reader: BinaryIO = self._find(lambda store: store.open_reader(artifact_id), artifact_id)
-        return reader
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Stores what a visitor uploads, in the database: of which study it is to be is not told."""
-        self._inside.write(artifact_id, content_body)
-
-    def remove(self, artifact_id: str) -> None:
-        """Deletes the bytes, where they are. Raises like `open_reader`."""
-
-        def remove(store: ArtifactStore) -> None:
-            store.open_reader(artifact_id).close()  # S3 removes what is not there, and says nothing
-            store.remove(artifact_id)
-
-        self._find(remove, artifact_id)
-
-    def _find(self, use: Callable[[ArtifactStore], Any], artifact_id: str) -> Any:
-        down: Exception | None = None
-        try:
-            return use(self._inside)
-        except ArtifactNotFound:
-            pass
-        for place in self._places():
-            try:
-                return use(open_store(place))
-            except ArtifactNotFound:
-                continue
-            except (ArtifactStoreUnavailableError, MiiiiSearchError) as error:
-                down = ArtifactStoreUnavailableError(f"{place}: {error}")
-        raise down or ArtifactNotFound(f"there is no artifact {artifact_id}")
-
-    def _places(self) -> list[str]:
-        attributes = schema.study_system_attributes
-        query = sa.select(attributes.c.value_json).where(attributes.c.key == ARTIFACT_STORE_KEY).distinct()
-        with self._database.engine.connect() as connection:
-            return sorted(parse_store_url(json.loads(text)) for text in connection.execute(query).scalars())
-
-
-def _folder(place: str) -> Path:
-    return Path(unquote(urlsplit(place).path))
+def _folder(store_url: str) -> Path:
+    return Path(unquote(urlsplit(store_url).path))
 
 
 def _s3_client() -> Any:
@@ -259,7 +268,7 @@ def _s3_client() -> Any:
         from botocore.config import Config
     except ImportError:
         raise MiiiiSearchError("artifacts in S3 need boto3; pip install 'miiii-search[s3]'") from None
-    retries: Any = {"total_max_attempts": TRIES}
+    retries: Any = {"total_max_attempts": ATTEMPTS}
     return boto3.client(
         "s3", config=Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries)
     )

@@ -1,4 +1,4 @@
-"""Artifacts in the study's own database: a worker elsewhere needs one URL and no shared disk."""
+"""Artifacts of trials, stored in the study's own database, so that workers need one URL and no shared disk."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from miiii_search.storage import schema
-from miiii_search.storage.database import MAX_ARTIFACT_BYTES, Database
+from miiii_search.storage.database import Database
+
+MAX_ARTIFACT_BYTES = 64 * 2**20
+"""Size limit of one artifact in the database, in bytes. A trial's record and figures are far below 1 MiB."""
 
 LEARNING_CURVES = "learning-curves.png"
-"""The picture that every trial has."""
+"""File name of the figure that every trial has."""
+
+TRIAL_ARTIFACT_PREFIX = "artifacts:"
+"""Prefix of the attributes with which Optuna links an artifact to a trial or a study: `artifacts:<artifact_id>`."""
+
+STUDY_ARTIFACT_PREFIX = "dashboard:artifacts:"
+"""Prefix of the dashboard's attributes of a study: `dashboard:artifacts:<trial_id>:<artifact_id>`."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file to be kept with a trial."""
+    """A file that is stored with a trial."""
 
     filename: str
     data: bytes
@@ -35,7 +44,11 @@ class DatabaseArtifactStore:
         self._database = database
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The artifact's bytes. Raises `ArtifactNotFound`."""
+        """Return the bytes of an artifact as a file.
+
+        Raises:
+            ArtifactNotFound: The database has no such artifact.
+        """
         with self._database.engine.connect() as connection:
             query = sa.select(schema.artifacts.c.data).where(schema.artifacts.c.artifact_id == artifact_id)
             data = connection.execute(query).scalar_one_or_none()
@@ -44,26 +57,28 @@ class DatabaseArtifactStore:
         return io.BytesIO(data)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Stores the bytes. Raises `ValueError` above `MAX_ARTIFACT_BYTES`."""
+        """Store the bytes of an artifact.
+
+        Raises:
+            ValueError: There are more than `MAX_ARTIFACT_BYTES` bytes.
+        """
         with self._database.transaction() as connection:
             write_bytes(connection, artifact_id, content_body.read(MAX_ARTIFACT_BYTES + 1))
 
     def remove(self, artifact_id: str) -> None:
-        """Deletes the bytes. Raises `ArtifactNotFound`."""
+        """Delete the bytes of an artifact.
+
+        Raises:
+            ArtifactNotFound: The database has no such artifact.
+        """
         with self._database.transaction() as connection:
             found = connection.execute(sa.delete(schema.artifacts).where(schema.artifacts.c.artifact_id == artifact_id))
             if found.rowcount == 0:
                 raise ArtifactNotFound(f"there is no artifact {artifact_id}")
 
 
-TRIAL_ARTIFACT_PREFIX = "artifacts:"
-"""Optuna's attributes of trials and studies that name an artifact."""
-STUDY_ARTIFACT_PREFIX = "dashboard:artifacts:"
-"""The dashboard's attributes of a study, `dashboard:artifacts:<trial_id>:<artifact_id>`."""
-
-
 def linked_artifact_ids(connection: sa.Connection, study_id: int) -> list[str]:
-    """The ids of the artifacts that attributes of a study or of its trials name."""
+    """Return the ids of all artifacts that attributes of the study or of its trials link, sorted."""
     of_study, of_trials, trials = schema.study_system_attributes, schema.trial_system_attributes, schema.trials
     keys = [
         *connection.execute(
@@ -83,7 +98,13 @@ def linked_artifact_ids(connection: sa.Connection, study_id: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Attachment:
-    """An artifact that was added to a trial after its end: an attribute of the study names it."""
+    """An artifact that was added to a trial after its end. An attribute of the study links it.
+
+    Attributes:
+        key: Name of that attribute.
+        trial_id: Optuna's id of the trial.
+        artifact_id: Id of the artifact.
+    """
 
     key: str
     trial_id: int
@@ -91,36 +112,45 @@ class Attachment:
 
 
 def find_attachments(connection: sa.Connection, study_id: int, trial_ids: Collection[int]) -> list[Attachment]:
-    """What was added to these trials after their ends."""
+    """Return the artifacts that were added to these trials after they had ended."""
     table = schema.study_system_attributes
     query = sa.select(table.c.key).where(table.c.study_id == study_id, table.c.key.like(f"{STUDY_ARTIFACT_PREFIX}%"))
-    wanted = {str(trial_id): trial_id for trial_id in trial_ids}
-    parts = [
-        (key, *key.removeprefix(STUDY_ARTIFACT_PREFIX).partition(":")) for key in connection.execute(query).scalars()
-    ]
-    return [Attachment(key, wanted[trial_id], name) for key, trial_id, _, name in sorted(parts) if trial_id in wanted]
+    known = {str(trial_id): trial_id for trial_id in trial_ids}
+    attachments = []
+    for key in sorted(connection.execute(query).scalars()):
+        trial_id, _, artifact_id = key.removeprefix(STUDY_ARTIFACT_PREFIX).partition(":")
+        if trial_id in known:
+            attachments.append(Attachment(key, known[trial_id], artifact_id))
+    return attachments
 
 
-def delete_attachments(connection: sa.Connection, study_id: int, files: Sequence[Attachment]) -> None:
-    """Removes what `find_attachments` returned: attributes, and bytes in the database."""
+def delete_attachments(connection: sa.Connection, study_id: int, attachments: Sequence[Attachment]) -> None:
+    """Delete the attributes that link these artifacts, and their bytes if the database holds them."""
     table, artifacts = schema.study_system_attributes, schema.artifacts
-    keys, ids = [file.key for file in files], [file.artifact_id for file in files]
+    keys, ids = [file.key for file in attachments], [file.artifact_id for file in attachments]
     connection.execute(sa.delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys)))
     connection.execute(sa.delete(artifacts).where(artifacts.c.artifact_id.in_(ids)))
 
 
 def write_bytes(connection: sa.Connection, artifact_id: str, data: bytes) -> None:
-    """Stores an artifact's bytes within a transaction. Raises `ValueError` above `MAX_ARTIFACT_BYTES`."""
+    """Store the bytes of an artifact within a transaction.
+
+    Raises:
+        ValueError: There are more than `MAX_ARTIFACT_BYTES` bytes.
+    """
     if len(data) > MAX_ARTIFACT_BYTES:
         raise ValueError(f"an artifact in the database has at most {MAX_ARTIFACT_BYTES} bytes, this one {len(data)}")
     connection.execute(sa.insert(schema.artifacts), [{"artifact_id": artifact_id, "data": data}])
 
 
 def store_artifact(connection: sa.Connection, artifact: Artifact) -> tuple[str, str]:
-    """Stores an artifact within a transaction; returns the trial attribute that makes Optuna know of it.
+    """Store the bytes of an artifact within a transaction.
 
-    Unlike Optuna's `upload_artifact`, the bytes come first, so that nothing ever points to an artifact that is
-    not there.
+    Optuna's `upload_artifact` writes the link first. Here the bytes come first, so that no link points to an artifact
+    that does not exist.
+
+    Returns:
+        The trial attribute that links the artifact, as for `artifact_link`. The caller writes it.
     """
     artifact_id = str(uuid.uuid4())
     write_bytes(connection, artifact_id, artifact.data)
@@ -128,7 +158,7 @@ def store_artifact(connection: sa.Connection, artifact: Artifact) -> tuple[str, 
 
 
 def artifact_link(artifact_id: str, filename: str) -> tuple[str, str]:
-    """The trial attribute, key and value, that makes Optuna know of an artifact that is stored."""
+    """Return the trial attribute, as key and value, with which Optuna links a stored artifact to a trial."""
     mimetype, encoding = mimetypes.guess_type(filename)
     meta: dict[str, Any] = {
         "artifact_id": artifact_id,

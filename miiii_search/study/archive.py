@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
 
-from miiii_search.storage.database import MAX_ARTIFACT_BYTES
+from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES
 
 FORMAT = 1
 

@@ -18,8 +18,8 @@ import sqlalchemy as sa
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import deleted_studies, schema, study_attrs
-from miiii_search.storage.artifacts import STUDY_ARTIFACT_PREFIX, TRIAL_ARTIFACT_PREFIX
-from miiii_search.storage.database import MAX_ARTIFACT_BYTES, Database
+from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES, STUDY_ARTIFACT_PREFIX, TRIAL_ARTIFACT_PREFIX
+from miiii_search.storage.database import Database
 from miiii_search.storage.revisions import renew_revision
 from miiii_search.storage.study_attrs import (
     ARTIFACT_STORE_KEY,

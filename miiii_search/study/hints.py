@@ -62,7 +62,7 @@ VARIABLE = '--storage "$MIIII_STORAGE"'
 
 
 def _storage_option(url: URL) -> list[str]:
-    from miiii_search.storage.database import redact_url
+    from miiii_search.storage.urls import redact_url
 
     if _named_by_environment(url) or (not _environment() and url == _parsed(DEFAULT_STORAGE)):
         return []
@@ -90,7 +90,7 @@ def _named_by_environment(url: URL) -> bool:
 
 
 def _parsed(text: str) -> URL | None:
-    from miiii_search.storage.database import parse_url
+    from miiii_search.storage.urls import parse_url
 
     try:
         return parse_url(text)

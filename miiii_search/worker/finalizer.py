@@ -25,8 +25,7 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.runs.run_folder import RECORD, WEIGHTS
 from miiii_search.storage import schema
 from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_store
-from miiii_search.storage.artifacts import LEARNING_CURVES, Artifact, artifact_link
-from miiii_search.storage.database import MAX_ARTIFACT_BYTES
+from miiii_search.storage.artifacts import LEARNING_CURVES, MAX_ARTIFACT_BYTES, Artifact, artifact_link
 from miiii_search.storage.retry import DatabaseRetry, driver_message
 from miiii_search.study.objective import objective
 from miiii_search.study.study import Study

@@ -13,7 +13,8 @@ import uuid
 from collections.abc import Collection
 from pathlib import Path
 
-from miiii_search.storage.database import Database, redact_url
+from miiii_search.storage.database import Database
+from miiii_search.storage.urls import redact_url
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
 

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 
 from miiii_search.dashboard.app import application
 from miiii_search.storage import schema
-from miiii_search.storage.artifact_stores import CombinedArtifactStore
 from miiii_search.storage.artifacts import Artifact
+from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
 from miiii_search.storage.database import Database
 from miiii_search.study.archive_export import export_study
 from miiii_search.study.archive_import import import_study

@@ -26,11 +26,11 @@ from miiii_search.storage import artifacts
 from miiii_search.storage.artifact_stores import (
     MARKER,
     ArtifactStoreUnavailableError,
-    CombinedArtifactStore,
     RemoteArtifactStore,
     parse_store_url,
     prepare_store,
 )
+from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
 from miiii_search.storage.database import open_database
 from miiii_search.study.archive_export import export_study
 from miiii_search.study.cleanup import cleanup
@@ -227,7 +227,7 @@ def test_places_are_written_in_one_way(text: str, place: str) -> None:
     ],
 )
 def test_other_places_are_refused(text: str) -> None:
-    with pytest.raises(MiiiiSearchError, match="--artifacts must") as refused:
+    with pytest.raises(MiiiiSearchError, match="the artifact store") as refused:
         parse_store_url(text)
     assert "secret" not in str(refused.value)
 

@@ -22,13 +22,9 @@ from miiii_search.experiment.record import Record, WeightSnapshot
 from miiii_search.runs import trial_runs
 from miiii_search.runs.trial_runs import attach_artifacts, find_finished_trial, read_trial_run
 from miiii_search.storage import artifact_stores, schema
-from miiii_search.storage.artifact_stores import (
-    MARKER,
-    ArtifactStoreUnavailableError,
-    CombinedArtifactStore,
-    prepare_store,
-)
+from miiii_search.storage.artifact_stores import MARKER, ArtifactStoreUnavailableError, prepare_store
 from miiii_search.storage.artifacts import Artifact
+from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
 from miiii_search.storage.database import Database
 from miiii_search.study.archive_export import export_study
 from miiii_search.study.archive_import import import_study
@@ -292,15 +288,15 @@ def test_a_place_that_is_down(database: Database, tmp_path: Path) -> None:
 def test_a_place_that_goes_down_halfway(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_store((tmp_path / "shared").as_uri())
     study = ended(database, place=(tmp_path / "shared").as_uri())
-    attempt, written = artifact_stores.RemoteArtifactStore._attempt, [0]
+    call, written = artifact_stores.RemoteArtifactStore._call, [0]
 
     def full(self: artifact_stores.RemoteArtifactStore, artifact_id: str, action: object) -> object:
         written[0] += 1
         if written[0] == 2:
             raise ArtifactStoreUnavailableError("No space left on device")
-        return attempt(self, artifact_id, action)  # type: ignore[arg-type]
+        return call(self, artifact_id, action)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(artifact_stores.RemoteArtifactStore, "_attempt", full)
+    monkeypatch.setattr(artifact_stores.RemoteArtifactStore, "_call", full)
     with pytest.raises(MiiiiSearchError, match="No space left on device"):
         attach_artifacts(study, trial_of(study, 0), FILES)
     assert written[0] > 2 and kept(study) == 0

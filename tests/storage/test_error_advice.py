@@ -20,7 +20,7 @@ from tests.support import make_spec
     [
         ({"password": "wrong"}, "are role and password right"),
         ({"database": "nothing"}, "are the names of role and database right"),
-        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none.crt"}}, "Ours speaks TLS"),
+        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none.crt"}}, "Ours uses TLS"),
         ({"port": 1}, "is the server there"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

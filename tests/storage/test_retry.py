@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.errors import AccessRefusedError, StorageUnavailableError
-from miiii_search.storage import database as storage
+from miiii_search.storage import engines
 from miiii_search.storage.database import open_database
 from miiii_search.storage.retry import DatabaseRetry, driver_message, is_outage
 from miiii_search.study.create import create_study
@@ -98,7 +98,7 @@ def test_a_server_that_takes_no_writes_is_waited_for() -> None:
 
 def test_a_file_that_stays_locked_is_waited_for(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a process that is stopped in the middle of a transaction."""
-    monkeypatch.setattr(storage, "SQLITE_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(engines, "SQLITE_LOCK_SECONDS", 0.1)
     database, other = (open_database(f"sqlite:///{tmp_path}/a.db", create=True) for _ in range(2))
     with other.transaction(), pytest.raises(sa.exc.DBAPIError) as caught, database.transaction():
         pass

@@ -35,10 +35,9 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import Budget, Range
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import artifacts, schema
-from miiii_search.storage import database as storage
-from miiii_search.storage.artifacts import Artifact, DatabaseArtifactStore
-from miiii_search.storage.database import MAX_ARTIFACT_BYTES, Database, open_database
+from miiii_search.storage import artifacts, engines, schema
+from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES, Artifact, DatabaseArtifactStore
+from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.retry import is_outage
 from miiii_search.study.create import create_study
 from miiii_search.study.names import study_names
@@ -445,7 +444,7 @@ def test_what_stands_still_within_a_transaction_is_taken_back(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a process that is stopped, or a machine that is gone without a word, while it renews its leases."""
-    monkeypatch.setattr(storage, "IDLE_TRANSACTION_SECONDS", 5)
+    monkeypatch.setattr(engines, "IDLE_TRANSACTION_SECONDS", 5)
     database, other = open_database(postgres_url, create=True), open_database(postgres_url)
     study = create_study(database, "study", make_spec())
     lease = claim(study, OVERDUE)

@@ -17,9 +17,11 @@ from miiii_search.capabilities import is_coordinator_install
 from miiii_search.cli.views.display import console
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
-from miiii_search.storage.database import Database, open_database, parse_url, redact_url
-from miiii_search.storage.error_advice import INSUFFICIENT_PRIVILEGE, explain
+from miiii_search.storage.database import Database, open_database
+from miiii_search.storage.error_advice import explain
+from miiii_search.storage.retry import INSUFFICIENT_PRIVILEGE
 from miiii_search.storage.sqlite import NETWORK_ADVICE, network_file_system
+from miiii_search.storage.urls import parse_url, redact_url
 from miiii_search.study.names import study_names
 from miiii_search.study.open import open_study
 
