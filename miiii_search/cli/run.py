@@ -205,9 +205,9 @@ def coordinate(
     stop, beat = signals.stop_on_signals(), Liveness(liveness_file)
     name = study or (spec.stem if spec else wanted_spec(preset, spec, settings, trials).preset) or "study"
     if keys and access:
-        from miiii_search.deployment.roles import let_workers_in
+        from miiii_search.deployment.roles import create_local_worker
 
-        let_workers_in(open_storage(storage, create=True), installation_keys(keys, access))
+        create_local_worker(open_storage(storage, create=True), installation_keys(keys, access))
     supervision = prometheus.Supervision()
 
     def open_it() -> Study:

@@ -1,1 +1,4 @@
-"""What containers and other machines need: passwords, certificates, database roles, invitations and signs of life."""
+"""Passwords, certificates, database roles and invitations of an installation of containers.
+
+`docker compose up` calls this package through the command line; nothing else imports it.
+"""

@@ -1,4 +1,4 @@
-"""What a second machine needs: a role, a certificate that names this host, and what to type there."""
+"""Invitations for other machines: a database role, a server certificate for this host, and instructions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,28 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database
 from miiii_search.study.names import check_name
 
-AUTHORITY_AT = Path("/etc/miiii/ca.crt")
-"""Where the worker's container of another machine has the authority's certificate."""
+AUTHORITY_IN_CONTAINER = Path("/etc/miiii/ca.crt")
+"""Path of the authority's certificate in a worker's container on another machine."""
 
 
 def invite(database: Database, keys: Keys, name: str, host: str, port: int, study: str | None) -> str:
-    """Makes the role and the certificate; returns what to do with them, for a terminal.
+    """Create a role and a certificate for another machine.
 
-    Invited again, a machine has another password, and the old one is void. Raises `MiiiiSearchError` if the database
-    is no PostgreSQL, if this is not where its keys are, or for a name that no study has.
+    Inviting a machine again gives it a new password and invalidates the old one.
+
+    Args:
+        database: PostgreSQL database of this installation.
+        keys: Folders with the installation's keys.
+        name: Name of the machine, see `role_name`.
+        host: Host name or address under which the other machine reaches this one.
+        port: Published port of the database.
+        study: Study that the machine trains, or None for the only one.
+
+    Returns:
+        Instructions for a terminal, with the shell commands to type on the other machine.
+
+    Raises:
+        MiiiiSearchError: The database is SQLite, the keys are not here, or a name is not valid.
     """
     if database.url.drivername == "sqlite":
         raise MiiiiSearchError(
@@ -32,18 +45,19 @@ def invite(database: Database, keys: Keys, name: str, host: str, port: int, stud
         check_name(study)
     if not keys.authority_key.exists():
         raise MiiiiSearchError(
-            f"there are no keys in {keys.keys}; invite is for docker compose exec coordinator miiii-search invite"
+            f"there are no keys in {keys.keys}; run invite in the coordinator's container: "
+            "docker compose exec coordinator miiii-search invite"
         )
     role, password = roles.role_name(name), new_password()
     keys.prepare([check_host(host)])
     roles.grant_workers(database)
-    is_new = roles.set_worker(database, role, password)
-    url = storage_url(role, password, host, AUTHORITY_AT, port)
+    is_new = roles.create_or_update_worker(database, role, password)
+    url = storage_url(role, password, host, AUTHORITY_IN_CONTAINER, port)
     chosen = f"\nMIIII_STUDY={_quoted(study)}" if study else ""
     return f"""\
-# The role {role} {"is there" if is_new else "has a new password"}, and the certificate names {host}.
+# The role {role} {"was created" if is_new else "has a new password"}. The certificate names {host}.
 
-# 1. On this machine, unless it is done: let others reach the database, by TLS and with such a password alone.
+# 1. On this machine, once: publish the database. It accepts only TLS connections with such a password.
 #    Put these lines into .env, type docker compose up --detach, and open port {port} in the firewall:
 #      MIIII_DATABASE=published
 #      MIIII_DATABASE_PORT={port}
@@ -62,17 +76,18 @@ MIIII_WORKER_NAME={_quoted(name)}
 END
 docker compose -f workers/docker-compose.yml up
 
-# A machine without a GPU adds the line MIIII_DEVICE=cpu to workers/.env first. The password stands here and nowhere
-# else; to take it back: docker compose exec coordinator miiii-search invite --revoke --name {name}
+# On a machine without a GPU, first add the line MIIII_DEVICE=cpu to workers/.env.
+# This password is shown once and stored nowhere else.
+# To revoke it: docker compose exec coordinator miiii-search invite --revoke --name {name}
 """
 
 
 def project_name(keys: Keys, name: str) -> str:
-    """A name for the worker's Compose project that no other search's worker on the same machine has."""
+    """Return a Compose project name that is unique among the installations that a machine works for."""
     certificate = x509.load_pem_x509_certificate(keys.authority.read_bytes())
     return f"miiii-search-{name}-{certificate.fingerprint(hashes.SHA256()).hex()[:8]}"
 
 
 def _quoted(value: str) -> str:
-    """A value as Compose takes it from a file: as it is, without variables and comments."""
+    """Quote a value for a Compose .env file, so that it is taken literally."""
     return value if re.fullmatch(r"[\w.:/-]+", value) else "'" + value.replace("'", r"\'") + "'"

@@ -1,8 +1,8 @@
-"""The passwords and certificates of an installation, in two folders: what there is stays, what is missing is made.
+"""Passwords and certificates of an installation of containers, kept in two folders.
 
-`keys` holds what is secret: the authority's key and the server's key. `access` holds what a worker of this machine may
-read: the authority's certificate and the worker's way to the database. The database's owner has no password: it
-connects by a Unix socket that only the coordinator's container shares.
+The folder `keys` holds the secrets: the authority's key and the server's key. The folder `access` holds what a
+worker on this machine may read: the authority's certificate and a storage URL with the worker's password. The owner
+of the database has no password. It connects through a Unix socket that only the coordinator's container shares.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import write_file
 
 OWN_NAMES = ("database", "localhost", "127.0.0.1")
-"""What the server is called by the other containers, and on its own machine."""
+"""Host names of the database server for the other containers and on its own machine."""
 
 LOCAL_WORKER, DATABASE = "worker", "miiii"
 
@@ -33,49 +33,57 @@ AUTHORITY_DAYS, SERVER_DAYS, RENEWAL_DAYS = 3650, 825, 90
 
 @dataclass(frozen=True)
 class Keys:
-    """The two folders. URLs name `access` as this process sees it: all containers mount it at the same place."""
+    """The two folders of keys. All containers mount `access` at the same path, so URLs may name it."""
 
     keys: Path
+    """Folder of the secrets, for the coordinator and the database alone."""
     access: Path
+    """Folder that the workers on this machine may read."""
 
     @property
     def authority(self) -> Path:
-        """The certificate that a client must have."""
+        """Certificate of the authority, which every client needs."""
         return self.access / "ca.crt"
 
     @property
     def authority_key(self) -> Path:
-        """The key that signs the server's certificate."""
+        """Key that signs the server's certificate."""
         return self.keys / "ca.key"
 
     @property
     def worker_url(self) -> Path:
-        """A file with the storage URL of this machine's workers."""
+        """File with the storage URL of the workers on this machine."""
         return self.access / "worker.url"
 
     def prepare(self, names: Iterable[str] = ()) -> bool:
-        """Makes what is missing; True if the server has a new certificate.
+        """Create the keys that are missing, and keep those that exist.
 
-        It names the containers' own names, those that it named before, and `names`. Raises `MiiiiSearchError` if the
-        folders cannot be written.
+        Args:
+            names: Host names and addresses to add to the server's certificate. Names that it had before stay.
+
+        Returns:
+            True if the server's certificate was created anew.
+
+        Raises:
+            MiiiiSearchError: The folders cannot be written.
         """
         try:
             self.keys.mkdir(parents=True, exist_ok=True)
             self.access.mkdir(parents=True, exist_ok=True)
             if not self.authority_key.exists() or not self.authority.exists():
-                self._make_authority()
+                self._create_authority()
             if not self.worker_url.exists():
                 url = storage_url(LOCAL_WORKER, new_password(), "database", self.authority)
                 _write(self.worker_url, url + "\n")
-            for obsolete in ("owner.url", "owner.password"):  # of earlier versions
+            for obsolete in ("owner.url", "owner.password"):  # written by earlier versions
                 (self.keys / obsolete).unlink(missing_ok=True)
-            return self._certify(names)
+            return self._create_certificate(names)
         except OSError as error:
             raise MiiiiSearchError(
                 f"cannot keep keys in {error.filename}: {error.strerror}; may this user write it?"
             ) from None
 
-    def _make_authority(self) -> None:
+    def _create_authority(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("miiii-search authority")
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
@@ -86,13 +94,13 @@ class Keys:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        for old in ("server.crt", "ca.key"):  # what it signed, and what would not belong to the new certificate
+        for old in ("server.crt", "ca.key"):  # signed by, or belonging to, the old certificate
             (self.keys / old).unlink(missing_ok=True)
         _write(self.authority, certificate.public_bytes(serialization.Encoding.PEM).decode())
-        # Last: where there is a key, it is the certificate's.
+        # Written last: a key that exists always belongs to the certificate.
         _write(self.authority_key, _pem(key))
 
-    def _certify(self, names: Iterable[str]) -> bool:
+    def _create_certificate(self, names: Iterable[str]) -> bool:
         path = self.keys / "server.crt"
         known = x509.load_pem_x509_certificate(path.read_bytes()) if path.exists() else None
         before = _names_of(known) if known else []
@@ -113,13 +121,13 @@ class Keys:
             .sign(authority_key, hashes.SHA256())
         )
         _write(self.keys / "server.key", _pem(key))
-        # Last: whoever sees a new certificate finds its key.
+        # Written last: a certificate that exists always has its key.
         _write(path, certificate.public_bytes(serialization.Encoding.PEM).decode())
         return True
 
 
 def storage_url(role: str, password: str, host: str, authority: Path, port: int = 5432) -> str:
-    """How a client reaches the database: only over TLS, only the server that the authority signed for this name."""
+    """Return a URL that connects by TLS only, and only to the server that the authority signed for `host`."""
     return sa.URL.create(
         "postgresql",
         role,
@@ -132,17 +140,21 @@ def storage_url(role: str, password: str, host: str, authority: Path, port: int 
 
 
 def new_password() -> str:
-    """Of letters, digits, - and _ : it means itself in a URL, in a shell and in a file of Compose."""
+    """Return a random password that needs no quoting in URLs, shells and Compose files."""
     return secrets.token_urlsafe(24)
 
 
 def server_names(keys: Keys) -> list[str]:
-    """What the server's certificate names."""
+    """Return the host names and addresses in the server's certificate."""
     return _names_of(x509.load_pem_x509_certificate((keys.keys / "server.crt").read_bytes()))
 
 
 def check_host(host: str) -> str:
-    """A host name or an address as a certificate may name it. Raises `MiiiiSearchError`."""
+    """Return `host` if a certificate can name it.
+
+    Raises:
+        MiiiiSearchError: It is neither a host name nor an IP address.
+    """
     try:
         _general_name(host)
     except ValueError:
@@ -183,7 +195,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))  # clocks of other machines may be behind
+        .not_valid_before(now - timedelta(hours=1))  # clocks of other machines may be slow
         .not_valid_after(now + timedelta(days=days))
     )
 
@@ -199,5 +211,5 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """All of it or nothing, readable to this user alone."""
+    """Write a file atomically, readable by this user only."""
     write_file(path, text, private=True)

@@ -1,4 +1,4 @@
-"""A sign of life: a file whose age a healthcheck looks at."""
+"""Liveness files: a container's healthcheck looks at the age of a file that the process touches."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import contextlib
 import time
 from pathlib import Path
 
-BEAT_SECONDS = 1.0
+INTERVAL_SECONDS = 1.0
 
 
 class Liveness:
-    """Touches a file when called, at most once a second; without a file, does nothing."""
+    """Callable that touches a file, at most once a second. Does nothing without a file."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._next = 0.0
 
     def __call__(self) -> None:
+        """Touch the file if the last time was a second ago."""
         now = time.monotonic()
         if self._file is not None and now >= self._next:
-            self._next = now + BEAT_SECONDS
-            with contextlib.suppress(OSError):  # a full disk is told of elsewhere
+            self._next = now + INTERVAL_SECONDS
+            with contextlib.suppress(OSError):  # a full disk is reported elsewhere
                 self._file.touch()

@@ -1,4 +1,7 @@
-"""Roles of the database: the owner makes tables; a worker reads and writes rows, and can neither drop nor alter."""
+"""Database roles in PostgreSQL.
+
+The owner creates tables. A worker's role reads and writes rows, and can neither drop nor alter anything.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 
 WORKERS = "miiii_workers"
-"""The group that all workers' roles are in."""
+"""Name of the group role of all workers."""
 
 WRITTEN = (
     schema.trials,
@@ -26,14 +29,14 @@ WRITTEN = (
     schema.intermediate_values,
     schema.study_system_attributes,  # notes are among them
 )
-"""Optuna's tables that a worker inserts into and updates."""
+"""Tables of Optuna that a worker inserts into and updates."""
 
 
 def grant_workers(database: Database) -> None:
-    """Makes the group of workers, and lets it do what a worker does. Twice is once.
+    """Create the workers' group role and grant it what a worker needs. May be called again.
 
-    Reads everything; writes trials; does with our own tables' rows what it likes; deletes nothing of Optuna's but
-    attributes of studies.
+    A worker reads everything, writes trials, and changes rows of our own tables freely. Of Optuna's tables it may
+    delete attributes of studies only.
     """
     ours = sql.SQL(", ").join(sql.Identifier(name) for name in schema.METADATA.tables)
     written = sql.SQL(", ").join(sql.Identifier(table.name) for table in WRITTEN)
@@ -43,16 +46,16 @@ def grant_workers(database: Database) -> None:
         "GRANT USAGE ON SCHEMA public TO {group}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {group}",
         "GRANT INSERT, UPDATE ON {written} TO {group}",
-        # To lock a study's row, which takes the right to update something of it.
+        # Locking a study's row takes the right to update a column of it.
         "GRANT UPDATE (study_id) ON {studies} TO {group}",
         "GRANT INSERT, UPDATE, DELETE ON {ours} TO {group}",
-        # `analyze` replaces what it attached to a trial, which attributes of the study name: it could overwrite them.
+        # `analyze` replaces the artifacts of a trial, which are listed in attributes of the study.
         "GRANT DELETE ON {attributes} TO {group}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {group}",
     ]
     with database.transaction() as connection:
-        _take_turns(connection)
-        _make_role(connection, WORKERS)
+        _lock_roles(connection)
+        _create_role(connection, WORKERS)
         for statement in statements:
             _execute(
                 connection,
@@ -67,26 +70,35 @@ def grant_workers(database: Database) -> None:
             )
 
 
-def let_workers_in(database: Database, keys: Keys) -> None:
-    """Makes the group of workers and the role of this machine's workers, with the password of its file."""
+def create_local_worker(database: Database, keys: Keys) -> None:
+    """Create the group role, and the role of this machine's workers with the password in its file.
+
+    Does nothing on SQLite.
+    """
     if database.url.drivername == "sqlite":
         return
     grant_workers(database)
     url = sa.make_url(keys.worker_url.read_text().strip())
-    set_worker(database, str(url.username), str(url.password))
+    create_or_update_worker(database, str(url.username), str(url.password))
 
 
-def set_worker(database: Database, role: str, password: str) -> bool:
-    """Makes a worker's role, or gives it another password; True if it is new.
+def create_or_update_worker(database: Database, role: str, password: str) -> bool:
+    """Create a worker's role, or set its password if it exists.
 
-    Raises `MiiiiSearchError` for a role that is there and is no worker's.
+    Returns:
+        True if the role is new.
+
+    Raises:
+        MiiiiSearchError: A role of this name exists and is not a worker's.
     """
     with database.transaction() as connection:
-        _take_turns(connection)
-        is_new = _make_role(connection, role)
+        _lock_roles(connection)
+        is_new = _create_role(connection, role)
         if not is_new and role not in _workers(connection):
-            raise MiiiiSearchError(f"the database has a role `{role}` that is no worker's; choose another --name")
-        # Encrypted here, so that no log of the server holds it.
+            raise MiiiiSearchError(
+                f"the database already has a role `{role}`, which is not a worker's; choose another --name"
+            )
+        # Hashed here, so that the server's log never contains the password.
         driver: Any = connection.connection.driver_connection
         verifier = encrypt_password(password, role, scope=driver, algorithm="scram-sha-256")
         name = sql.Identifier(role)
@@ -96,17 +108,21 @@ def set_worker(database: Database, role: str, password: str) -> bool:
 
 
 def drop_worker(database: Database, role: str) -> None:
-    """Takes a worker's role away and ends its connections. Raises `MiiiiSearchError` if there is none."""
+    """Drop a worker's role and end its connections.
+
+    Raises:
+        MiiiiSearchError: There is no such role, or the database is SQLite.
+    """
     if database.url.drivername == "sqlite":
         raise MiiiiSearchError(
-            "a SQLite file has no roles to take away; name the PostgreSQL of the invitation with --storage"
+            "a SQLite file has no roles to revoke; name the PostgreSQL database of the invitation with --storage"
         )
     with database.transaction() as connection:
         if role not in _workers(connection):
             known = ", ".join(f"`{name}`" for name in _workers(connection)) or "none"
-            raise MiiiiSearchError(f"there is no worker's role `{role}`; there are: {known}")
+            raise MiiiiSearchError(f"there is no worker's role `{role}`; the workers' roles are: {known}")
         _execute(connection, sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
-    with database.transaction() as connection:  # whoever came before the first had ended is seen now
+    with database.transaction() as connection:  # a new transaction: it sees sessions that began meanwhile
         connection.execute(
             sa.text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = :role"),
             {"role": role},
@@ -115,18 +131,24 @@ def drop_worker(database: Database, role: str) -> None:
 
 
 def role_name(name: str) -> str:
-    """The role of the machine of this name. Raises `MiiiiSearchError`."""
+    """Return the database role of a machine.
+
+    Raises:
+        MiiiiSearchError: The name has other characters than small letters, digits, - and _, or is too long.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
-        raise MiiiiSearchError(f"--name must be of up to 41 small letters, digits, - and _, but is `{name}`")
+        raise MiiiiSearchError(
+            f"--name must be 1 to 41 small letters, digits, - or _, and start with a letter or digit, but is `{name}`"
+        )
     return f"worker_{name.replace('-', '_')}"
 
 
-def _take_turns(connection: sa.Connection) -> None:
-    """Waits for others that make or grant roles; the server refuses two who do so at once."""
+def _lock_roles(connection: sa.Connection) -> None:
+    """Wait for other transactions that create or grant roles. The server refuses two at once."""
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:group))"), {"group": WORKERS})
 
 
-def _make_role(connection: sa.Connection, role: str) -> bool:
+def _create_role(connection: sa.Connection, role: str) -> bool:
     exists = connection.execute(sa.text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}).first()
     if not exists:
         _execute(connection, sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))

@@ -51,7 +51,7 @@ def role(owned: Database) -> str:
     """The storage URL of a worker's role."""
     roles.grant_workers(owned)
     name, password = f"worker_{secrets.token_hex(4)}", secrets.token_hex(8)
-    assert roles.set_worker(owned, name, password)
+    assert roles.create_or_update_worker(owned, name, password)
     return owned.url.set(drivername="postgresql", username=name, password=password).render_as_string(False)
 
 
@@ -142,7 +142,7 @@ def test_what_a_worker_s_role_may_not_do_is_one_line(
 
 def test_another_password_voids_the_first(role: str, owned: Database) -> None:
     url = sa.make_url(role)
-    assert not roles.set_worker(owned, str(url.username), "another")
+    assert not roles.create_or_update_worker(owned, str(url.username), "another")
     with pytest.raises(sa.exc.OperationalError, match="password authentication failed"):
         open_engine(role).connect()
     open_engine(url.set(password="another").render_as_string(False)).connect().close()
@@ -227,9 +227,9 @@ def test_a_refused_worker_of_a_container_waits_without_a_device(
 
 
 def test_roles_that_are_no_worker_s_are_left_alone(role: str, owned: Database) -> None:
-    with pytest.raises(MiiiiSearchError, match="is no worker's"):
-        roles.set_worker(owned, str(owned.url.username), "mine")
-    with pytest.raises(MiiiiSearchError, match="there is no worker's role"):
+    with pytest.raises(MiiiiSearchError, match="is not a worker's"):
+        roles.create_or_update_worker(owned, str(owned.url.username), "mine")
+    with pytest.raises(MiiiiSearchError, match="there is not a worker's role"):
         roles.drop_worker(owned, str(owned.url.username))
 
 
@@ -299,6 +299,6 @@ def test_an_invitation_while_the_coordinator_starts(owned: Database) -> None:
 
     def start() -> bool:
         roles.grant_workers(owned)
-        return roles.set_worker(owned, "worker_x", secrets.token_hex(8))
+        return roles.create_or_update_worker(owned, "worker_x", secrets.token_hex(8))
 
     assert sorted(together(*[start] * 4)) == [False, False, False, True]
