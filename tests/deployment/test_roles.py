@@ -229,7 +229,7 @@ def test_a_refused_worker_of_a_container_waits_without_a_device(
 def test_roles_that_are_no_worker_s_are_left_alone(role: str, owned: Database) -> None:
     with pytest.raises(MiiiiSearchError, match="is not a worker's"):
         roles.create_or_update_worker(owned, str(owned.url.username), "mine")
-    with pytest.raises(MiiiiSearchError, match="there is not a worker's role"):
+    with pytest.raises(MiiiiSearchError, match="there is no worker's role"):
         roles.drop_worker(owned, str(owned.url.username))
 
 
