@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from miiii_search.cli.views.display import status_view
+from miiii_search.cli.views.study_status import status_view
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import open_database
 from miiii_search.study.open import open_study

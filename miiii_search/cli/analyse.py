@@ -77,7 +77,7 @@ def compare(
 
     Example: miiii-search compare runs/authors-code --reference figure-6.csv
     """
-    from miiii_search.cli.views.analyze import compare_folders
+    from miiii_search.cli.views.compare import compare_folders
 
     compare_folders(run_folders, out, reference)
 
@@ -97,11 +97,11 @@ def simulate(
 
     Example: miiii-search simulate --study demo --out rules.png
     """
-    from miiii_search.cli.views.simulate import compare_rules, read_study_curves, show
+    from miiii_search.cli.views.simulate import read_study_curves, replay_pruners, show_replays
     from miiii_search.runs.output_files import prepare_output_file
 
     opened = open_study(study, storage)
     path = out or Path(file_name(opened.name, "-rules.png"))
     prepare_output_file(path)
     curves = read_study_curves(opened)
-    show(curves, compare_rules(curves, lanes, replays), path, lanes)
+    show_replays(curves, replay_pruners(curves, lanes, replays), path, lanes)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from miiii_search.cli import streams
 from miiii_search.cli.options import DEFAULT_STORAGE, AccessOption, KeysOption, StorageOption, StudyOption
 from miiii_search.cli.output import say, write
 from miiii_search.cli.resolve import installation_keys, open_storage
-from miiii_search.cli.views import streams
 from miiii_search.errors import MiiiiSearchError
 
 
@@ -73,8 +73,8 @@ def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) 
 
     Example: miiii-search doctor --storage postgresql://me:secret@db/miiii
     """
-    from miiii_search.cli.views.doctor import examine
+    from miiii_search.cli.views.doctor import check_installation
 
     streams.need_output()
-    if not examine(storage, study):
+    if not check_installation(storage, study):
         raise typer.Exit(1)

@@ -9,12 +9,12 @@ from typing import Any
 
 import typer
 
+from miiii_search.cli import streams
 from miiii_search.cli.commands import app
 from miiii_search.cli.environment_variables import unknown_settings
 from miiii_search.cli.output import say_later
 from miiii_search.cli.resolve import to_close
 from miiii_search.cli.system_errors import explain
-from miiii_search.cli.views import streams
 from miiii_search.environment import clean_variables
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.redaction import hide_passwords

@@ -77,13 +77,13 @@ def delete(
 
     Example: miiii-search delete --study demo
     """
-    from miiii_search.cli.views.studies import describe_holdings
+    from miiii_search.cli.views.studies import describe_contents
     from miiii_search.study.delete import delete, read_contents
 
     if study is None:
         raise MiiiiSearchError("which study? name it with --study; miiii-search list shows those that there are")
     opened = open_study(study, storage)
-    say(f"study `{opened.name}` in {opened.database}: {describe_holdings(read_contents(opened))}")
+    say(f"study `{opened.name}` in {opened.database}: {describe_contents(read_contents(opened))}")
     ask("Delete it for good?", yes)
     delete(opened, force=force)
     say(f"study `{opened.name}` is deleted")
@@ -104,20 +104,21 @@ def cleanup(
 
     Example: miiii-search cleanup --keep-records 20 --study table-1
     """
-    from miiii_search.cli.views.studies import megabytes
+    from miiii_search.cli.views.formatting import format_megabytes
     from miiii_search.study.cleanup import cleanup, old_snapshots, remove_snapshots
 
     opened = open_study(study, storage)
     found = cleanup(opened, keep_records, dry_run=True)
-    say(f"study `{opened.name}`: {found.artifacts:,} artifacts of {found.trials:,} trials, {megabytes(found.size)}")
+    size_found = format_megabytes(found.size)
+    say(f"study `{opened.name}`: {found.artifacts:,} artifacts of {found.trials:,} trials, {size_found}")
     weights = old_snapshots(opened, snapshots, keep_records) if snapshots else []
     size = sum(path.stat().st_size for path in weights)
     if snapshots:
-        say(f"{snapshots}: {len(weights):,} snapshots, {megabytes(size)}")
+        say(f"{snapshots}: {len(weights):,} snapshots, {format_megabytes(size)}")
     if found.artifacts or weights:
         ask("Remove them for good?", yes)
         remove_snapshots(weights)
-        say(f"removed {megabytes(cleanup(opened, keep_records).size + size)}")
+        say(f"removed {format_megabytes(cleanup(opened, keep_records).size + size)}")
 
 
 def export_study(
@@ -129,12 +130,12 @@ def export_study(
 
     Example: miiii-search export-study table-1.zip --study table-1
     """
-    from miiii_search.cli.views.studies import megabytes
+    from miiii_search.cli.views.formatting import format_megabytes
     from miiii_search.study.archive_export import export_study
 
     opened = open_study(study, storage)
     exported = export_study(opened, file)
-    say(f"study `{opened.name}` is in {file}: {megabytes(exported.size)}")
+    say(f"study `{opened.name}` is in {file}: {format_megabytes(exported.size)}")
     if count := len(exported.missing):
         warn(
             f"{count} artifact{'s' * (count != 1)} of its trials {'are' if count != 1 else 'is'} not in "

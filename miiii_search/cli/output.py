@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from miiii_search.cli.views import streams
+from miiii_search.cli import streams
 from miiii_search.errors import MiiiiSearchError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def show(result: RenderableType) -> None:
     """Print what the command was called for. It fails if that cannot be written."""
-    from miiii_search.cli.views.display import console
+    from miiii_search.cli.views.console import console
 
     streams.need_output()
     console.print(result)
@@ -35,7 +35,7 @@ def write(data: str) -> None:
 
 def say(line: str) -> None:
     """Print a line about the work, which goes on if that cannot be written."""
-    from miiii_search.cli.views.display import console
+    from miiii_search.cli.views.console import console
 
     console.print(line, soft_wrap=True, markup=False)
 

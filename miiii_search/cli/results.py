@@ -117,12 +117,12 @@ def train(
 
     Example: miiii-search train --preset paper --config paper-best --out runs/table-2
     """
-    from miiii_search.cli.views.retrain import choose, retrain
+    from miiii_search.cli.views.train import choose_configuration, train_to_folder
     from miiii_search.training.jax_environment import import_jax
 
-    chosen = choose(file, preset, config, settings or [])
+    chosen = choose_configuration(file, preset, config, settings or [])
     say_ignored()
     import_jax()
     stop = signals.stop_on_signals()
-    if not retrain(chosen, out, compare_with_recorded=not settings, stop=stop.is_set):
+    if not train_to_folder(chosen, out, compare_with_recorded=not settings, stop=stop.is_set):
         raise typer.Exit(STOPPED_CODE)

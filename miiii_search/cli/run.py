@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from miiii_search.cli import signals
+from miiii_search.cli import signals, streams
 from miiii_search.cli.options import (
     DEFAULT_STORAGE,
     AccessOption,
@@ -47,7 +47,6 @@ from miiii_search.cli.resolve import (
     wanted_spec,
     when_compatible,
 )
-from miiii_search.cli.views import streams
 from miiii_search.environment import state_folder
 from miiii_search.errors import AccessRefusedError, MiiiiSearchError, StudyDeletedError, WorkerDiedError
 from miiii_search.files import check_writable, file_name, write_file
@@ -86,8 +85,9 @@ def up(
 
     Example: miiii-search up --preset demo --set 'replicates={count=3, top=4}'
     """
-    from miiii_search.cli.views.display import console, ranking, standings_table
-    from miiii_search.cli.views.live import live
+    from miiii_search.cli.views.console import console
+    from miiii_search.cli.views.live import live_view
+    from miiii_search.cli.views.rankings import ranking, seed_stats_table
     from miiii_search.coordinator.local import Child, run_study
     from miiii_search.study.export import export_best
     from miiii_search.study.hints import file_argument, hides_password, hint
@@ -102,7 +102,7 @@ def up(
     arguments = ["dashboard", "--port", str(port)]
     page = Child(storage, arguments, say) if dashboard else nullcontext()
     try:
-        with page, live(opened) as refresh:
+        with page, live_view(opened) as refresh:
             done = run_study(opened, storage, lanes=n_lanes, stop=stop, say=say, on_poll=refresh)
     except WorkerDiedError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -113,7 +113,7 @@ def up(
     console.print(ranking(opened))
     now = read_status(opened, pruned=0)
     if now.configurations:
-        console.print(standings_table(now.configurations))
+        console.print(seed_stats_table(now.configurations))
     if now.best is None:
         raise MiiiiSearchError(f"no trial of study `{opened.name}` was completed, so there is nothing to export")
     try:

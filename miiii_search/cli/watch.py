@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from miiii_search.cli import signals
+from miiii_search.cli import signals, streams
 from miiii_search.cli.options import DEFAULT_STORAGE, PortOption, StorageOption, StudyOption, WithParent
 from miiii_search.cli.output import say, show, write
 from miiii_search.cli.resolve import open_storage, open_study
-from miiii_search.cli.views import streams
 
 
 def status(
@@ -33,10 +32,10 @@ def status(
     if as_json:
         write(json.dumps(now.to_json()) + "\n")
         return
-    from miiii_search.cli.views.display import pruned_view, status_view, waiting_for
+    from miiii_search.cli.views.study_status import pruned_table, status_view, waiting_for
 
     if pruned:
-        show(pruned_view(now))
+        show(pruned_table(now))
         return
     show(status_view(now, advice=False))
     if why := waiting_for(now):
@@ -48,12 +47,12 @@ def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -
 
     Example: miiii-search watch --study demo
     """
-    from miiii_search.cli.views.live import live
+    from miiii_search.cli.views.live import live_view
 
     opened = open_study(study, storage)
     streams.need_output()
     stop = signals.stop_on_signals()
-    with live(opened) as refresh:
+    with live_view(opened) as refresh:
         while not (refresh() or stop.wait(1.0) or streams.is_lost()):
             pass
 

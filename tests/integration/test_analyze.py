@@ -14,7 +14,7 @@ from safetensors.numpy import load, load_file
 
 from miiii_search.analysis.catalogue import COMPARISON_FIGURES, RUN_FIGURES, STUDY_FIGURES
 from miiii_search.cli import main
-from miiii_search.cli.views.retrain import choose, retrain
+from miiii_search.cli.views.train import choose_configuration, train_to_folder
 from miiii_search.config.study_spec import Pruning
 from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import find_snapshots
@@ -57,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name != "empty":
             Worker(study, 1).run(threading.Event())
     database.close()
-    retrain(choose(None, "demo", None, TRAIN), home / "run", compare_with_recorded=False)
+    train_to_folder(choose_configuration(None, "demo", None, TRAIN), home / "run", compare_with_recorded=False)
     return home
 
 

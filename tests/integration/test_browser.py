@@ -130,7 +130,7 @@ def test_an_analyzed_trial_has_its_figures(page: Page, started: Processes, stora
     pictures.first.wait_for(state="attached")
     before = pictures.count()
     said = started.run("analyze", "--study", "demo", "--trial", "0", "--out", "analyzed", storage=storage)
-    assert "they are on the page of trial 0 in the dashboard" in said
+    assert "the figures are on the page of trial 0 in the dashboard" in said
     figures = len(list((started.folder / "analyzed").glob("*.png")))
     assert figures > 10
     page.reload()

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from miiii_search.cli.views.export_weights import export_weights
-from miiii_search.cli.views.retrain import choose, retrain
+from miiii_search.cli.views.train import choose_configuration, train_to_folder
 from miiii_search.experiment.tasks import digits
 from miiii_search.runs.run_folder import read_run
 from miiii_search.training.model import transformer_from_weights
@@ -23,7 +23,9 @@ RUNS = {
 
 def main(folder: Path) -> None:
     for name, settings in RUNS.items():
-        retrain(choose(None, "demo", "demo-best", settings), folder / name, compare_with_recorded=False)
+        train_to_folder(
+            choose_configuration(None, "demo", "demo-best", settings), folder / name, compare_with_recorded=False
+        )
         run, problems = read_run(folder / name)
         export_weights(run, problems, "transformer-lens", folder / name / "network.safetensors")
         x = digits(run.experiment.p)

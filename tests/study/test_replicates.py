@@ -18,7 +18,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from miiii_search.cli.views.display import status_view
+from miiii_search.cli.views.study_status import status_view
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study

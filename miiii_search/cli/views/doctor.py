@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from rich.text import Text
 
 from miiii_search.capabilities import is_coordinator_install
-from miiii_search.cli.views.display import console
+from miiii_search.cli.views.console import console
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
@@ -32,7 +32,7 @@ SMALL_CACHE, TRIED_BYTES = 4, 2**18
 """Pages of SQLite's cache, and bytes that are written: far more than the cache holds."""
 
 
-def examine(storage: str, study: str | None) -> bool:
+def check_installation(storage: str, study: str | None) -> bool:
     """Prints what was found; True if nothing is wrong."""
     healthy = True
     for ok, finding in [*_python(), *_packages(), *_devices(), *_storage(storage, study)]:

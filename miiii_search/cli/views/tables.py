@@ -1,4 +1,4 @@
-"""Tables that fit: in a narrow terminal less is shown, in a file nothing is left out."""
+"""Tables that adapt to the terminal: in a narrow one cells are shortened and columns left out, in a file nothing is."""
 
 from __future__ import annotations
 
@@ -16,86 +16,93 @@ GAP = 2
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, with all its cells.
-
-    A string is shown as it is, without markup.
-    """
+    """A column of a table, with all of its cells."""
 
     name: str
     cells: Sequence[str | Text | RenderableType]
-    left: bool = False
-    """Whether it is flush left."""
-    rank: int = 0
-    """Where there is no room for all columns, those of the highest rank are left out first; those of rank 0 stay."""
-    least: int | None = None
-    """The fewest characters to which cells may be shortened. None: never."""
+    """Cells from top to bottom. Strings are shown literally, without markup."""
+    align_left: bool = False
+    """Whether cells are aligned to the left instead of to the right."""
+    drop_order: int = 0
+    """If a table is too wide, columns with the highest value are left out first; those with 0 are always shown."""
+    shrink_to: int | None = None
+    """Smallest width in characters to which cells may be shortened. None: they are never shortened."""
     fold: bool = False
-    """Whether what is too long goes on in the next line, and is not cut."""
-    width: int | None = None
-    """For cells that are no text: how wide they are."""
+    """Whether a cell that is too long continues on the next line, instead of being cut."""
+    cell_width: int | None = None
+    """Width of cells that are not text."""
 
     @property
-    def natural(self) -> int:
-        """How wide it is where nothing is shortened."""
-        head = max(Text(line).cell_len for line in self.name.split("\n"))
-        if self.width is not None:
-            return max(self.width, head)
+    def full_width(self) -> int:
+        """Width in characters if nothing is shortened."""
+        header = max(Text(line).cell_len for line in self.name.split("\n"))
+        if self.cell_width is not None:
+            return max(self.cell_width, header)
         texts = [cell if isinstance(cell, Text) else Text(str(cell)) for cell in self.cells]
-        return max([head, *(text.cell_len for text in texts)])
+        return max([header, *(text.cell_len for text in texts)])
 
     @property
-    def narrowest(self) -> int:
-        """How wide it has to be."""
-        return self.natural if self.least is None else min(self.natural, self.least)
+    def smallest_width(self) -> int:
+        """Width in characters if the column is shortened as far as possible."""
+        return self.full_width if self.shrink_to is None else min(self.full_width, self.shrink_to)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A table as wide as there is room for.
+class FittedTable:
+    """A table that fits the width of the console.
 
-    With all columns as they are, if that fits; otherwise with those of `narrow` if there are any, of which some may be
-    shortened, folded or left out.
+    It has all `columns` at their full width if they fit. Otherwise it has the `narrow_columns`, or `columns` if there
+    are none, and shortens, folds or leaves out some of them.
     """
 
     columns: Sequence[Column]
-    narrow: Sequence[Column] = ()
-    rule: bool = False
-    """Whether a line is drawn below the names."""
+    narrow_columns: Sequence[Column] = ()
+    header_line: bool = False
+    """Whether a line is drawn below the header."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table for the console's width."""
         yield self.table(options.max_width)
 
     def table(self, width: int) -> Table:
-        """Returns the table for a terminal of this width."""
-        chosen = list(self.columns)
-        if self.narrow and _total([column.natural for column in chosen]) > width:
-            chosen = list(self.narrow)
-        while _total([column.narrowest for column in chosen]) > width and any(column.rank for column in chosen):
-            # The last one of the highest rank.
-            chosen.remove(max(reversed(chosen), key=lambda column: column.rank))
+        """Return the table for a console of this width in characters."""
+        columns = self._columns_for(width)
         table = Table(
-            box=SIMPLE_HEAD if self.rule else None,
+            box=SIMPLE_HEAD if self.header_line else None,
             show_edge=False,
             pad_edge=False,
-            padding=(0, GAP - self.rule, 0, 0),
-            header_style="bold" if self.rule else "dim",
+            padding=(0, GAP - self.header_line, 0, 0),
+            header_style="bold" if self.header_line else "dim",
         )
-        left = width - _total([column.narrowest for column in chosen])
-        for column in chosen:
-            more = min(column.natural - column.narrowest, max(left, 0))
-            left -= more
+        spare = width - _total_width([column.smallest_width for column in columns])
+        for column in columns:
+            extra = min(column.full_width - column.smallest_width, max(spare, 0))
+            spare -= extra
             table.add_column(
                 Text(column.name),
-                justify="left" if column.left else "right",
+                justify="left" if column.align_left else "right",
                 vertical="top",
-                width=column.narrowest + more,
+                width=column.smallest_width + extra,
                 no_wrap=not column.fold,
                 overflow="fold" if column.fold else "ellipsis",
             )
-        for row in zip(*(column.cells for column in chosen), strict=True):
+        for row in zip(*(column.cells for column in columns), strict=True):
             table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
         return table
 
+    def _columns_for(self, width: int) -> list[Column]:
+        """Return the columns that are shown at a width."""
+        columns = list(self.columns)
+        if self.narrow_columns and _total_width([column.full_width for column in columns]) > width:
+            columns = list(self.narrow_columns)
+        while _total_width([column.smallest_width for column in columns]) > width and any(
+            column.drop_order for column in columns
+        ):
+            # The rightmost one of those with the highest drop order.
+            columns.remove(max(reversed(columns), key=lambda column: column.drop_order))
+        return columns
 
-def _total(widths: Sequence[int]) -> int:
+
+def _total_width(widths: Sequence[int]) -> int:
+    """Return the width of a table whose columns have these widths."""
     return sum(widths) + GAP * max(len(widths) - 1, 0)

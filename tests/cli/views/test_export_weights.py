@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from miiii_search.analysis.file_checks import weight_shapes
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.cli.views.export_weights import export_weights as export_run
-from miiii_search.cli.views.retrain import choose, retrain
+from miiii_search.cli.views.train import choose_configuration, train_to_folder
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
 from miiii_search.runs.run_folder import read_run
@@ -31,7 +31,7 @@ def export_weights(folder: Path, format: str, out: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
+    train_to_folder(choose_configuration(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
     return folder
 
 

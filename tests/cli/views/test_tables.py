@@ -12,11 +12,13 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from miiii_search.analysis.comparison import ComparisonCell, ComparisonRow, ComparisonTable
-from miiii_search.cli.views.analyze import comparison_table
-from miiii_search.cli.views.display import FILE_WIDTH, pruned_view, ranking, standings_table, status_view
-from miiii_search.cli.views.retrain import training_bar
+from miiii_search.cli.views.compare import comparison_table
+from miiii_search.cli.views.console import FILE_WIDTH
+from miiii_search.cli.views.rankings import ranking, seed_stats_table
 from miiii_search.cli.views.studies import studies_table
-from miiii_search.cli.views.tables import Column, Fitted
+from miiii_search.cli.views.study_status import pruned_table, status_view
+from miiii_search.cli.views.tables import Column, FittedTable
+from miiii_search.cli.views.training_progress import training_bar
 from miiii_search.config.study_spec import Replicates
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
@@ -70,14 +72,14 @@ def test_a_study_at_any_width(study: Study) -> None:
         assert LONG in joined or LONG.replace(" ", "") in joined.replace(" ", "")
         [running] = [line for line in status if "a-machine" in line]  # in one line
         assert running.split()[:2] == ["4", "8"]
-        assert REASON.replace(" ", "") in "".join(shown(pruned_view(now), width)).replace(" ", "")
+        assert REASON.replace(" ", "") in "".join(shown(pruned_table(now), width)).replace(" ", "")
         best = shown(ranking(study), width)
         assert [line.split()[1:3] for line in best if line.split()[:1] == ["1"]] == [["0", "solved"]]
-        assert shown(standings_table(now.configurations), width)[1].split()[0] == "1/2"
+        assert shown(seed_stats_table(now.configurations), width)[1].split()[0] == "1/2"
     [running] = [line for line in shown(status_view(now), FILE_WIDTH) if WORKER in line]
     assert "dropout" in running and "…" not in running
     assert LONG in shown(status_view(now), FILE_WIDTH)[0]
-    assert any(REASON in line for line in shown(pruned_view(now), FILE_WIDTH))
+    assert any(REASON in line for line in shown(pruned_table(now), FILE_WIDTH))
 
 
 def test_the_list_at_any_width() -> None:
@@ -113,12 +115,12 @@ def test_runs_side_by_side_at_any_width() -> None:
 
 
 def test_what_is_left_out_first() -> None:
-    table = Fitted(
+    table = FittedTable(
         [
             Column("kept", ["[b]x[/b]"]),
-            Column("second", ["22"], rank=1),
-            Column("first", ["333"], rank=2),
-            Column("long", ["0123456789" * 3], least=5),
+            Column("second", ["22"], drop_order=1),
+            Column("first", ["333"], drop_order=2),
+            Column("long", ["0123456789" * 3], shrink_to=5),
         ]
     )
     assert shown(table, 60)[1].split() == ["[b]x[/b]", "22", "333", "0123456789" * 3]

@@ -10,8 +10,10 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from miiii_search.cli.views import live
-from miiii_search.cli.views.display import headline, pruned_view, ranking, sparkline, status_view
+from miiii_search.cli.views.formatting import sparkline
+from miiii_search.cli.views.rankings import ranking
 from miiii_search.cli.views.studies import studies_table
+from miiii_search.cli.views.study_status import headline, pruned_table, status_view
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.overview import list_studies
@@ -75,7 +77,7 @@ def test_why_trials_were_pruned(tmp_path: Path) -> None:
     assert "[b]hopeless[/b] 4 times" in told[-1]
     console = Console(width=160, file=io.StringIO())
     with console.capture() as captured:
-        console.print(pruned_view(now))
+        console.print(pruned_table(now))
     assert sum("hopeless" in line for line in captured.get().splitlines()) == 5
     listed = now.to_json()["pruned"]
     assert [(one["number"], one["epoch"]) for one in listed] == [(k, 16 * (k + 1)) for k in range(5)]
@@ -118,13 +120,14 @@ def test_a_user_s_brackets_are_no_markup(tmp_path: Path, monkeypatch: pytest.Mon
     end(study, claim(study))
     console = Console(width=300, file=io.StringIO())
     monkeypatch.setattr(live, "console", console)
+    monkeypatch.setattr(live, "print_line", lambda line: console.print(line, soft_wrap=True, markup=False))
     monkeypatch.setattr(live, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(live, "headline", lambda status: status.study)
     with console.capture() as captured:
         console.print(ranking(study))
         console.print(studies_table(list_studies(database), "[/x]"))
-        with live.live(study) as look:
-            assert not look()
+        with live.live_view(study) as refresh:
+            assert not refresh()
         console.print(status_view(read_status(study)))
     assert captured.get().count(NAMED_LIKE_MARKUP) == 6  # in two of them also in the command that starts a worker
     assert "[/x]" in captured.get()  # of the storage's folder

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from miiii_search.cli.views import retrain as retraining
-from miiii_search.cli.views.retrain import choose, retrain
+from miiii_search.cli.views import training_progress
+from miiii_search.cli.views.train import choose_configuration, train_to_folder
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.output_folder import open_output
 from miiii_search.runs.run_folder import read_run
@@ -29,7 +29,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    assert retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
+    assert train_to_folder(choose_configuration(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
     return folder
 
 
@@ -48,7 +48,7 @@ def test_a_run_takes_the_place_of_another(
     """With all of its snapshots and none of the other's; what is the user's stays."""
     (folder / "snapshots" / "epoch-512.npz").write_bytes(b"the other's")
     (folder / "snapshots" / "notes.txt").write_text("mine")
-    assert retrain(read_configuration(trained / "config.toml"), folder, compare_with_recorded=True)
+    assert train_to_folder(read_configuration(trained / "config.toml"), folder, compare_with_recorded=True)
     assert "identical: every metric and every weight" in capsys.readouterr().out
     assert files(folder).keys() == files(trained).keys() | {"snapshots/notes.txt"}
     run, problems = read_run(folder)
@@ -58,12 +58,12 @@ def test_a_run_takes_the_place_of_another(
 def test_a_line_now_and_then_where_there_is_no_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = choose(None, "demo", None, SETTINGS)
-    monkeypatch.setattr(retraining, "LINE_SECONDS", 3600.0)
-    assert retrain(chosen, tmp_path / "quiet", compare_with_recorded=False)
+    chosen = choose_configuration(None, "demo", None, SETTINGS)
+    monkeypatch.setattr(training_progress, "LINE_SECONDS", 3600.0)
+    assert train_to_folder(chosen, tmp_path / "quiet", compare_with_recorded=False)
     assert " · training accuracy " not in capsys.readouterr().out
-    monkeypatch.setattr(retraining, "LINE_SECONDS", 0.0)
-    assert retrain(chosen, tmp_path / "run", compare_with_recorded=False)
+    monkeypatch.setattr(training_progress, "LINE_SECONDS", 0.0)
+    assert train_to_folder(chosen, tmp_path / "run", compare_with_recorded=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if " · training accuracy " in line]
     assert lines and all(re.match(r"epoch \d+ of 320 · training accuracy \d\.\d{3}, valid", line) for line in lines)
     assert lines[-1].startswith("epoch 320 ")
@@ -71,23 +71,25 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
 
 def test_a_run_that_is_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its configuration trains the whole run, which is not compared with the part."""
-    chosen = choose(None, "demo", None, SETTINGS)
-    assert not retrain(chosen, tmp_path / "part", compare_with_recorded=True, stop=lambda: True)
+    chosen = choose_configuration(None, "demo", None, SETTINGS)
+    assert not train_to_folder(chosen, tmp_path / "part", compare_with_recorded=True, stop=lambda: True)
     run, problems = read_run(tmp_path / "part")
     assert problems == [] and run.metrics is not None
     epoch = run.metrics.epochs_trained
     assert f"stopped at epoch {epoch} of 320; metrics, weights and curves are in " in capsys.readouterr().out
     config = read_configuration(tmp_path / "part" / "config.toml")
     assert config.provenance["stopped_at_epoch"] == epoch and config.experiment.epochs == 320
-    assert retrain(config, tmp_path / "part", compare_with_recorded=True)
-    assert f"not compared: what the file recorded was stopped at epoch {epoch}" in capsys.readouterr().out
+    assert train_to_folder(config, tmp_path / "part", compare_with_recorded=True)
+    assert f"not compared: the recorded run was stopped at epoch {epoch}" in capsys.readouterr().out
     whole = read_configuration(tmp_path / "part" / "config.toml")
     assert "stopped_at_epoch" not in whole.provenance and whole.metrics and whole.metrics.epochs_trained == 320
 
 
 def test_a_stopped_run_leaves_another_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(folder)
-    assert not retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False, stop=lambda: True)
+    assert not train_to_folder(
+        choose_configuration(None, "demo", None, SETTINGS), folder, compare_with_recorded=False, stop=lambda: True
+    )
     assert f"nothing was written: {folder} holds another run" in capsys.readouterr().out
     assert files(folder) == before
 
@@ -95,21 +97,21 @@ def test_a_stopped_run_leaves_another_alone(folder: Path, capsys: pytest.Capture
 def test_a_loss_that_is_not_finite_leaves_another_alone(folder: Path) -> None:
     before = files(folder)
     with pytest.raises(MiiiiSearchError, match="a lower learning_rate may help"):
-        explosive = choose(None, "demo", None, [*SETTINGS, "hyperparameters.learning_rate=1e30"])
-        retrain(explosive, folder, compare_with_recorded=False)
+        explosive = choose_configuration(None, "demo", None, [*SETTINGS, "hyperparameters.learning_rate=1e30"])
+        train_to_folder(explosive, folder, compare_with_recorded=False)
     assert files(folder) == before
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """It is said before training, as far as it can be known."""
     (tmp_path / "file").touch()
-    chosen = choose(None, "demo", None, SETTINGS)
+    chosen = choose_configuration(None, "demo", None, SETTINGS)
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(MiiiiSearchError, match=r"^cannot write to .*; choose another --out$"):
-            retrain(chosen, out, compare_with_recorded=False, stop=lambda: pytest.fail("it has trained"))
+            train_to_folder(chosen, out, compare_with_recorded=False, stop=lambda: pytest.fail("it has trained"))
     (tmp_path / "run" / "weights.safetensors").mkdir(parents=True)
     with pytest.raises(MiiiiSearchError, match=r"^cannot write to .*: Is a directory; choose another --out$"):
-        retrain(chosen, tmp_path / "run", compare_with_recorded=False)
+        train_to_folder(chosen, tmp_path / "run", compare_with_recorded=False)
 
 
 @pytest.mark.parametrize("name", ["config.toml", "metrics.json", "snapshots/epoch-1.npz", "weights.safetensors"])
@@ -117,11 +119,11 @@ def test_a_folder_with_files_of_somebody_else(name: str, tmp_path: Path) -> None
     """They are not replaced and not removed, and it is said before training."""
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    chosen = choose(None, "demo", None, SETTINGS)
+    chosen = choose_configuration(None, "demo", None, SETTINGS)
     with pytest.raises(
         MiiiiSearchError, match=r"would be replaced, but is not part of a run .*; choose another --out$"
     ):
-        retrain(chosen, tmp_path, compare_with_recorded=False, stop=lambda: pytest.fail("it has trained"))
+        train_to_folder(chosen, tmp_path, compare_with_recorded=False, stop=lambda: pytest.fail("it has trained"))
     assert files(tmp_path) == {name: b"mine"}
 
 
@@ -129,7 +131,7 @@ def test_a_run_with_metrics_of_somebody_else(folder: Path) -> None:
     (folder / "metrics.json").write_text('{"loss": 1}')
     before = files(folder)
     with pytest.raises(MiiiiSearchError, match=r"metrics.json would be replaced"):
-        retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
+        train_to_folder(choose_configuration(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
     assert files(folder) == before
 
 
@@ -138,14 +140,14 @@ def test_a_configuration_that_best_wrote_is_no_run(trained: Path, tmp_path: Path
     (tmp_path / "config.toml").write_text(config.to_toml())
     before = files(tmp_path)
     with pytest.raises(MiiiiSearchError, match=r"config.toml would be replaced"):
-        retrain(config, tmp_path, compare_with_recorded=False)
+        train_to_folder(config, tmp_path, compare_with_recorded=False)
     assert files(tmp_path) == before
 
 
 def test_a_folder_that_another_process_writes(folder: Path) -> None:
     with open_output(folder), pytest.raises(MiiiiSearchError, match=r"is being written by process \d+ on "):
-        retrain(
-            choose(None, "demo", None, SETTINGS),
+        train_to_folder(
+            choose_configuration(None, "demo", None, SETTINGS),
             folder,
             compare_with_recorded=False,
             stop=lambda: pytest.fail("it has trained"),
@@ -179,7 +181,7 @@ def test_a_disk_with_space_for_a_run_but_not_for_its_snapshots(
     names = ("config.toml", "metrics.json", "record.npz", "weights.safetensors")
     needed = sum(-(-(trained / name).stat().st_size // 4096) for name in names)
     folder = full_disk((needed + 3) * 4096)
-    assert retrain(read_configuration(trained / "config.toml"), folder, compare_with_recorded=True)
+    assert train_to_folder(read_configuration(trained / "config.toml"), folder, compare_with_recorded=True)
     said = capsys.readouterr().out
     assert "warning: the snapshots were removed to make space for the run: No space left on device" in said
     assert "warning: the learning curves were not written: No space left on device" in said
@@ -199,7 +201,7 @@ def test_a_disk_without_space_for_a_run(
     with pytest.raises(
         MiiiiSearchError, match=r"No space left on device; the run was written to (.*) instead"
     ) as failure:
-        retrain(read_configuration(trained / "config.toml"), folder, compare_with_recorded=False)
+        train_to_folder(read_configuration(trained / "config.toml"), folder, compare_with_recorded=False)
     assert files(folder) == before
     elsewhere = re.search(r"written to (.*) instead", str(failure.value))
     assert elsewhere is not None and read_run(Path(elsewhere[1]))[1] == []
@@ -210,6 +212,6 @@ def test_a_run_without_its_picture(
 ) -> None:
     """matplotlib may fail at anything; the run is written."""
     monkeypatch.setitem(sys.modules, "miiii_search.analysis.curves", None)
-    assert retrain(choose(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
+    assert train_to_folder(choose_configuration(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
     assert "warning: the learning curves could not be drawn: " in capsys.readouterr().out
     assert read_run(folder)[1] == [] and not (folder / "learning-curves.png").exists()

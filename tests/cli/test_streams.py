@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from miiii_search.cli.views import streams
-from miiii_search.cli.views.streams import GAP, NEAREST_NAME, PENDING_BYTES, Stream
+from miiii_search.cli import streams
+from miiii_search.cli.streams import GAP, NEAREST_NAME, PENDING_BYTES, Stream
 
 LONG = b"x" * 70_000
 """More than a pipe holds."""
