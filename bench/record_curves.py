@@ -12,6 +12,7 @@ Table 1 at p = 113 is the set `table-1`, for a machine with a GPU; it is recorde
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import threading
@@ -119,7 +120,7 @@ def record(folder: Path, names: list[str], minutes: float) -> None:
         for name in names:
             study = create_study(database, name, sets()[name].spec)
             print(f"{name}: {study.spec.n_trials} runs of {study.spec.experiment.epochs:,} epochs", flush=True)
-            run_study(study, storage, lanes=None, stop=stop, say=_say, on_poll=lambda: None)
+            run_study(study, storage, lanes=None, stop=stop, on_poll=lambda: None)
             if stop.is_set():
                 print("stopped; the same command goes on", flush=True)
                 return
@@ -154,11 +155,6 @@ def pack(folder: Path, path: Path) -> None:
     print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB")
 
 
-def _say(line: str) -> None:
-    if " starts" not in line:
-        print(line, flush=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="SET")
@@ -178,6 +174,10 @@ def main() -> int:
         return 0
     if unknown := [name for name in arguments.names if name not in known]:
         parser.error(f"there is no set {', '.join(unknown)}; --list tells them")
+    # The lines of the worker, without those of trials that start.
+    handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(lambda line: " starts" not in line.getMessage())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     record(arguments.folder, arguments.names or [n for n, s in known.items() if s.by_default], arguments.minutes)
     return 0
 

@@ -10,6 +10,7 @@ process and on a study of its own; both share a compilation cache that is empty 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def run_worker(folder: Path, name: str, trials: int, epochs: int) -> dict[str, A
     study = create_study(database, "refill", spec)
     chunks: list[ChunkTiming] = []
     began = time.monotonic()
-    Worker(study, None, lambda line: print(f"  {line}", flush=True), on_chunk=chunks.append).run(threading.Event())
+    logging.basicConfig(level=logging.INFO, format="  %(message)s", stream=sys.stdout)
+    Worker(study, None, on_chunk=chunks.append).run(threading.Event())
     seconds = time.monotonic() - began
     assert study.is_done()
     database.close()

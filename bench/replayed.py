@@ -53,7 +53,7 @@ def main() -> None:
         storage = f"sqlite:///{folder}/study.db"
         database = open_database(storage, create=True)
         study = create_study(database, "trained", spec)
-        run_study(study, storage, lanes=LANES, stop=threading.Event(), say=lambda line: None, on_poll=lambda: None)
+        run_study(study, storage, lanes=LANES, stop=threading.Event(), on_poll=lambda: None)
         trials = study.trials()
         database.close()
     table, same = list[tuple[object, ...]](), 0

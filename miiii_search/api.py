@@ -320,7 +320,6 @@ class Study:
                 storage,
                 lanes=None if lanes == "auto" else lanes,
                 stop=stop,
-                say=lambda line: logger.info(line.strip()),
                 on_poll=look,
             )
             look()

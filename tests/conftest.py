@@ -9,7 +9,7 @@ import pytest
 
 from miiii_search.storage.database import Database, open_database
 from miiii_search.testing.postgres import DatabaseServer, PostgresServer
-from tests.support import all_tables
+from tests.support import all_tables, log_lines
 
 # A busy machine may hold up any example.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -63,3 +63,10 @@ def database(shared_database: Database) -> Iterator[Database]:
     with shared_database.transaction() as connection:
         for table in reversed(all_tables()):
             connection.execute(table.delete())
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Lines that the package logs during the test, from the level INFO on."""
+    with log_lines() as lines:
+        yield lines

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,6 +164,31 @@ def together(*actions: Callable[[], Any]) -> list[Any]:
     if errors:
         raise errors[0]
     return results
+
+
+class _Lines(logging.Handler):
+    def __init__(self, thread: threading.Thread | None) -> None:
+        super().__init__()
+        self.thread = thread
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.thread is None or record.thread == self.thread.ident:
+            self.lines.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def log_lines(thread: threading.Thread | None = None) -> Iterator[list[str]]:
+    """Collects what the package logs, from the level INFO on: all of it, or that of one thread."""
+    logger, handler = logging.getLogger("miiii_search"), _Lines(thread)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield handler.lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:

@@ -12,7 +12,7 @@ import typer
 from miiii_search.cli import streams
 from miiii_search.cli.commands import app
 from miiii_search.cli.environment_variables import unknown_settings
-from miiii_search.cli.output import say_later
+from miiii_search.cli.output import logging_to_console, say_later
 from miiii_search.cli.resolve import to_close
 from miiii_search.cli.system_errors import explain
 from miiii_search.environment import clean_variables
@@ -29,7 +29,7 @@ def main() -> None:
     for unknown in unknown_settings():
         print(f"warning: {unknown}", file=sys.stderr)
     try:
-        with to_close:
+        with logging_to_console(), to_close:
             clean_variables()
             code: Any = app(standalone_mode=False)
     except MiiiiSearchError as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import typer
@@ -38,6 +41,41 @@ def say(line: str) -> None:
     from miiii_search.cli.views.console import console
 
     console.print(line, soft_wrap=True, markup=False)
+
+
+class LineHandler(logging.Handler):
+    """A logging handler that prints each message as a line of the command.
+
+    Messages go to standard output, through Rich, which leaves out colours where there is no terminal. Errors go to
+    standard error. Neither can fail the work.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        try:
+            line = self.format(record)
+            if record.levelno >= logging.ERROR:
+                print(line, file=sys.stderr)
+            else:
+                say(line)
+        except Exception:
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def logging_to_console() -> Iterator[None]:
+    """Print what this package logs, from the level INFO on, as long as the context lasts."""
+    logger, handler = logging.getLogger("miiii_search"), LineHandler()
+    level, propagates = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a handler of the root logger would print it twice
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates
 
 
 def warn(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -100,10 +101,10 @@ def up(
     stop = signals.stop_on_signals()
     opened.check_version(any_version)
     arguments = ["dashboard", "--port", str(port)]
-    page = Child(storage, arguments, say) if dashboard else nullcontext()
+    page = Child(storage, arguments, logging.getLogger("miiii_search.dashboard")) if dashboard else nullcontext()
     try:
         with page, live_view(opened) as refresh:
-            done = run_study(opened, storage, lanes=n_lanes, stop=stop, say=say, on_poll=refresh)
+            done = run_study(opened, storage, lanes=n_lanes, stop=stop, on_poll=refresh)
     except WorkerDiedError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -217,12 +218,12 @@ def coordinate(
         for line in unfinished_others(opened):
             say(line)
         while True:
-            done = supervise(opened, stop, say, beat, observe=supervision.observe)
+            done = supervise(opened, stop, beat, observe=supervision.observe)
             say(f"study `{opened.name}` is done" if done else "stopped; the same command continues")
-            if not (done and keep_running and wait_for_more(opened, stop, say, beat, supervision.observe)):
+            if not (done and keep_running and wait_for_more(opened, stop, beat, supervision.observe)):
                 return
 
-    with prometheus.serve(supervision.metrics, metrics_host, metrics_port, say):
+    with prometheus.serve(supervision.metrics, metrics_host, metrics_port):
         while not stop.is_set():
             try:
                 # It supervises what others train, too, and so only has to be able to read the study.
@@ -235,7 +236,7 @@ def coordinate(
                 record_deletion_if_missing(open_storage(storage), name)
                 if not keep_running:
                     raise
-            wait_for_study(open_storage(storage), name, stop, say, beat)
+            wait_for_study(open_storage(storage), name, stop, beat)
 
 
 def work(
@@ -312,7 +313,6 @@ def work(
             worker = Worker(
                 opened,
                 n_lanes,
-                say,
                 snapshots,
                 checkpoints=policy,
                 any_version=any_version,
@@ -327,10 +327,10 @@ def work(
             begin(opened).run(stop)
             while keep_running and not stop.is_set():
                 say(f"study `{opened.name}` is done; waiting for more")
-                if wait_for_more(opened, stop, say, beat):
+                if wait_for_more(opened, stop, beat):
                     begin(opened).run(stop)
 
-        with prometheus.serve(lambda: worker.metrics() if worker else [], metrics_host, metrics_port, say):
+        with prometheus.serve(lambda: worker.metrics() if worker else [], metrics_host, metrics_port):
             while opened is not None:
                 try:
                     train(opened)
@@ -366,7 +366,7 @@ def _study_finder(
         from miiii_search.coordinator.coordinator import wait_for_study
 
         database = _unless_refused(lambda: open_storage(storage, quiet=quiet), stop, seconds)
-        return wait_for_study(database, study, stop, say, beat)
+        return wait_for_study(database, study, stop, beat)
 
     return find
 

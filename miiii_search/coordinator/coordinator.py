@@ -3,6 +3,7 @@ further seeds, keeps that study's note, and decides that it is done."""
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 import threading
@@ -22,6 +23,8 @@ from miiii_search.study.study import Study, StudyCounts
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import read_exhausted_limit
 
+logger = logging.getLogger(__name__)
+
 POLL_SECONDS = 2.0
 
 NOBODY_SECONDS = 60.0
@@ -31,7 +34,6 @@ NOBODY_SECONDS = 60.0
 def supervise(
     study: Study,
     stop: threading.Event,
-    say: Callable[[str], None] = lambda line: None,
     on_poll: Callable[[], None] = lambda: None,
     observe: Callable[[StudyCounts], None] = lambda glance: None,
 ) -> bool:
@@ -43,8 +45,9 @@ def supervise(
 
     Raises `AccessRefusedError` once the database has refused the login for the period of a lease.
     """
-    poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), DatabaseRetry(say, study.spec.lease_seconds)
-    note, paused, others = StudyNote(study), False, OtherStudies(study.database, study.name, say)
+    poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), DatabaseRetry(study.spec.lease_seconds)
+    note, paused, others = StudyNote(study), False, OtherStudies(study.database, study.name)
+    fields = {"study": study.name}
     mismatch: str | None = None
     patient_until = 0.0
     trained_at: float | None = time.monotonic()  # None once it was said that nobody trains
@@ -53,20 +56,26 @@ def supervise(
         nonlocal paused, mismatch, trained_at
         is_early = time.monotonic() < patient_until
         for number in () if is_early else leases.requeue_overdue(study.database, study.study_id):
-            say(f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s")
+            logger.warning(
+                f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s",
+                extra=fields | {"trial": number},
+            )
         others.requeue_overdue()
         if (queued := queue_further_seeds(study)) is not None:
-            say(queued)
+            logger.info(queued, extra=fields)
         on_poll()
         glance = study.read_counts()
         observe(glance)
         done = study.is_done(glance.counts)
         if study.paused != paused:
             paused = study.paused
-            say(f"study `{study.name}` is paused" if paused else f"study `{study.name}` goes on")
+            logger.info(f"study `{study.name}` {'is paused' if paused else 'goes on'}", extra=fields)
         if study.version_mismatch != mismatch:
             mismatch = study.version_mismatch
-            say(mismatch or f"study `{study.name}` goes on with this version")
+            if mismatch:
+                logger.warning(mismatch, extra=fields)
+            else:
+                logger.info(f"study `{study.name}` goes on with this version", extra=fields)
         note.refresh(done)
         counts = {state.name.lower(): n for state, n in glance.counts.items()}
         missing = find_missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=False)
@@ -74,7 +83,7 @@ def supervise(
             trained_at = time.monotonic()
         elif trained_at is not None and time.monotonic() - trained_at >= NOBODY_SECONDS:
             trained_at = None
-            say(f"no worker trains study `{study.name}`; start one: {_to_work(study)}")
+            logger.warning(f"no worker trains study `{study.name}`; start one: {_to_work(study)}", extra=fields)
         return done
 
     while not stop.is_set():
@@ -95,7 +104,6 @@ def _to_work(study: Study) -> str:
 def wait_for_more(
     study: Study,
     stop: threading.Event,
-    say: Callable[[str], None] = lambda line: None,
     on_poll: Callable[[], None] = lambda: None,
     observe: Callable[[StudyCounts], None] = lambda glance: None,
 ) -> bool:
@@ -104,8 +112,8 @@ def wait_for_more(
     `on_poll` is called at each look, `observe` with what one that succeeded saw. Raises `AccessRefusedError` once the
     database has refused the login for the period of a lease.
     """
-    patience = DatabaseRetry(say, study.spec.lease_seconds)
-    others = OtherStudies(study.database, study.name, say)
+    patience = DatabaseRetry(study.spec.lease_seconds)
+    others = OtherStudies(study.database, study.name)
 
     def has_more() -> bool:
         others.requeue_overdue()
@@ -131,14 +139,13 @@ def wait_for_study(
     database: Database,
     name: str | None,
     stop: threading.Event,
-    say: Callable[[str], None] = lambda line: None,
     on_poll: Callable[[], None] = lambda: None,
 ) -> Study | None:
     """Waits until there is a study of this name, or any where no name is given; returns it, or None once `stop` is set.
 
     `on_poll` is called at each look. Raises `MiiiiSearchError` where no name is given and there are several studies.
     """
-    patience, others = DatabaseRetry(say), OtherStudies(database, name, say)
+    patience, others = DatabaseRetry(), OtherStudies(database, name)
     said = ""
 
     def look() -> Study:
@@ -152,7 +159,7 @@ def wait_for_study(
         except StudyNotFoundError as error:
             if str(error) != said:
                 said = str(error)
-                say(f"waiting: {said}")
+                logger.info(f"waiting: {said}")
         except StorageUnavailableError:
             others.database_was_away()
         stop.wait(POLL_SECONDS)
@@ -175,10 +182,9 @@ class OtherStudies:
     Any number of coordinators may do so at once.
     """
 
-    def __init__(self, database: Database, name: str | None, say: Callable[[str], None]) -> None:
+    def __init__(self, database: Database, name: str | None) -> None:
         self._database = database
         self._name = name
-        self._say = say
         self._away_at = -math.inf
 
     def database_was_away(self) -> None:
@@ -193,4 +199,7 @@ class OtherStudies:
             if name == self._name or time.monotonic() < self._away_at + seconds:
                 continue
             for number in leases.requeue_overdue(self._database, study_id):
-                self._say(f"trial {number} of study `{name}` went back to the queue: its worker was silent")
+                logger.warning(
+                    f"trial {number} of study `{name}` went back to the queue: its worker was silent",
+                    extra={"study": name, "trial": number},
+                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +14,9 @@ from miiii_search.coordinator.coordinator import supervise
 from miiii_search.errors import WorkerDiedError
 from miiii_search.study.study import Study
 
+worker_logger = logging.getLogger("miiii_search.worker")
+"""Passes on the lines of the worker's process."""
+
 DRAIN_SECONDS = 30
 """How long children may take to hand back their trials before they are killed."""
 
@@ -23,14 +26,14 @@ PLAIN = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
 
 
 class Child:
-    """A command of ours in a process of its own, whose lines are passed on.
+    """A command of ours in a process of its own, whose lines go to `logger`.
 
     It gets the storage through its environment, since command lines are visible to everyone on the machine. It
     is a session of its own, so that Ctrl-C reaches it once, from us; and it watches its standard input, so that
     it ends when we are gone.
     """
 
-    def __init__(self, storage: str, arguments: list[str], say: Callable[[str], None]) -> None:
+    def __init__(self, storage: str, arguments: list[str], logger: logging.Logger) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "miiii_search", *arguments, "--with-parent"],
             stdin=subprocess.PIPE,
@@ -43,15 +46,14 @@ class Child:
             env={**os.environ, **PLAIN, "MIIII_STORAGE": storage},
         )
         self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, args=(say,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(logger,), daemon=True)
         self._reader.start()
 
-    def _read(self, say: Callable[[str], None]) -> None:
+    def _read(self, logger: logging.Logger) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.lines = [*self.lines[-50:], line.rstrip()]
-            with contextlib.suppress(OSError):  # the child would wait for ever on a pipe that nobody reads
-                say(line.rstrip())
+            logger.info(line.rstrip())
 
     def exit_code(self) -> int | None:
         """None while it runs."""
@@ -82,7 +84,6 @@ def run_study(
     *,
     lanes: int | None,
     stop: threading.Event,
-    say: Callable[[str], None],
     on_poll: Callable[[], object],
 ) -> bool:
     """Coordinates a study and trains it with one worker; True once it is done, False if stopped.
@@ -90,7 +91,7 @@ def run_study(
     Raises `WorkerDiedError` with its last line.
     """
     arguments = ["work", "--study", study.name, *(["--lanes", str(lanes)] if lanes else [])]
-    with Child(storage, arguments, say) as worker:
+    with Child(storage, arguments, worker_logger) as worker:
 
         def check() -> None:
             # 0 is a worker that found the study done before we did.
@@ -99,4 +100,4 @@ def run_study(
                 raise WorkerDiedError(f"the worker ended with exit code {worker.exit_code()}: {last}")
             on_poll()
 
-        return supervise(study, stop, say, check)
+        return supervise(study, stop, check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from miiii_search.study.study import StudyCounts
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,8 @@ class Supervision:
 
 
 @contextmanager
-def serve(
-    read: Callable[[], Iterable[Metric]], host: str, port: int | None, say: Callable[[str], None]
-) -> Iterator[None]:
-    """Answers GET /metrics in threads of its own while the context lasts, and says where; does nothing without a port.
+def serve(read: Callable[[], Iterable[Metric]], host: str, port: int | None) -> Iterator[None]:
+    """Answers GET /metrics in threads of its own while the context lasts, and logs where; does nothing without a port.
 
     Port 0 is any free one. Raises `MiiiiSearchError` when the address cannot be had.
     """
@@ -97,7 +99,7 @@ def serve(
             f"cannot serve metrics on port {port} of `{host}` ({error.strerror}): choose another port with "
             "--metrics-port (0: any free one) or another address with --metrics-host"
         ) from None
-    say(f"metrics: http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
+    logger.info(f"metrics: http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
     try:
         yield
     finally:

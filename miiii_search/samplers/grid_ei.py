@@ -7,7 +7,8 @@ which order, so that the best comes sooner (docs/pruning.md has how much).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -21,6 +22,8 @@ from miiii_search.study.points import points_of
 from miiii_search.study.study import Study
 from miiii_search.study.trials import REPLICATE_KEY
 from miiii_search.trial_queue.leases import SHAPE_KEY
+
+logger = logging.getLogger(__name__)
 
 MOST_ENDED = 128
 """Results that the model is fitted to: of more, the best half and the latest. With these three numbers an order takes
@@ -65,15 +68,14 @@ class Waiting:
 class GridEISampler:
     """Orders the queue of one study for one worker, as results arrive. For the worker's main thread.
 
-    If the model fails, that is told of once through `say`, and the order is the queue's.
+    If the model fails, that is logged once, and the order is the queue's.
     """
 
-    def __init__(self, study: Study, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, study: Study) -> None:
         self._study = study
-        self._say = say
         self._points: dict[int, Point] = {}
         """Of trials, which do not change."""
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def next_trials(
         self,
@@ -103,9 +105,10 @@ class GridEISampler:
         try:
             return self._order(known, n, compiled)[: n + SPARE]
         except Exception as error:
-            self._say_once(
+            self._log_once(
+                logging.WARNING,
                 f"the model of the results failed ({type(error).__name__}: {driver_message(error)}): "
-                "trials are taken in the order of the queue"
+                "trials are taken in the order of the queue",
             )
             return []
 
@@ -132,13 +135,15 @@ class GridEISampler:
             {ends + runs + k: COMPILED for k, trial in enumerate(ranked) if trial.shape in compiled},
         )
         if places:
-            self._say_once("from here on, what may improve most on the best result so far is trained first")
+            self._log_once(
+                logging.INFO, "from here on, what may improve most on the best result so far is trained first"
+            )
         return [*lead, *(ids[k] for k in places)]
 
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            self._say(line)
+    def _log_once(self, level: int, message: str) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
+            logger.log(level, message, extra={"study": self._study.name})
 
 
 def _read(connection: sa.Connection, study_id: int, unfit: Collection[str]) -> Known:

@@ -102,6 +102,8 @@ class _Pool(sa.QueuePool):
     trials to the queue. A process that continues later finds its connection closed.
     """
 
+    __module__ = "sqlalchemy.pool"  # SQLAlchemy names the pool's logger after it. What that logs is not ours.
+
 
 @sa.event.listens_for(_Pool, "connect")
 def _limit_idle_transactions(connection: Any, _record: Any) -> None:

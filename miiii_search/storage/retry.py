@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import sqlite3
@@ -14,6 +15,8 @@ import optuna
 import sqlalchemy as sa
 
 from miiii_search.errors import AccessRefusedError, StorageUnavailableError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -60,12 +63,13 @@ class DatabaseRetry:
     `refusal_seconds` of refusals, `attempt` raises `AccessRefusedError`.
 
     Args:
-        log: Called with one line when the database becomes unavailable, refuses the login, or is available again.
         refusal_seconds: How long to retry while the login is refused, in seconds. Unlimited by default.
+        is_logged: Log when the database becomes unavailable, refuses the login, or is available again. Of several
+            threads that use one database, one is enough.
     """
 
-    def __init__(self, log: Callable[[str], None] = lambda line: None, refusal_seconds: float = math.inf) -> None:
-        self._log = log
+    def __init__(self, refusal_seconds: float = math.inf, is_logged: bool = True) -> None:
+        self._is_logged = is_logged
         self._refusal_seconds = refusal_seconds
         self._wait = FIRST_WAIT_SECONDS
         self._next_attempt_at = 0.0
@@ -105,7 +109,7 @@ class DatabaseRetry:
             self._record_failure(error)
             raise StorageUnavailableError(f"the database does not answer: {driver_message(error)}") from error
         if self._unavailable_since:
-            self._log(f"the database is back after {time.monotonic() - self._unavailable_since:.0f} s")
+            self._log(logging.INFO, f"the database is back after {time.monotonic() - self._unavailable_since:.0f} s")
             self._wait = FIRST_WAIT_SECONDS
             self._next_attempt_at = self._unavailable_since = self._refused_since = 0.0
         return result
@@ -131,6 +135,10 @@ class DatabaseRetry:
                 if stop.wait(max(self._next_attempt_at - time.monotonic(), 0.0)):
                     raise
 
+    def _log(self, level: int, message: str) -> None:
+        if self._is_logged:
+            logger.log(level, message)
+
     def _record_failure(self, error: Exception) -> None:
         now, reason, is_first = time.monotonic(), driver_message(error), not self._unavailable_since
         self._unavailable_since = self._unavailable_since or now
@@ -138,12 +146,12 @@ class DatabaseRetry:
         if not is_login_refusal(error):
             self._refused_since = 0.0
             if is_first:
-                self._log(f"the database does not answer ({reason}); trying again until it does")
+                self._log(logging.WARNING, f"the database does not answer ({reason}); trying again until it does")
             return
         if not self._refused_since:
             self._refused_since = now
             limit = f" for {self._refusal_seconds:g} s" if math.isfinite(self._refusal_seconds) else ""
-            self._log(f"the database refuses the login ({reason}); trying again{limit}")
+            self._log(logging.WARNING, f"the database refuses the login ({reason}); trying again{limit}")
         if now >= self._refused_since + self._refusal_seconds:
             raise AccessRefusedError(
                 f"the database has refused the login for {now - self._refused_since:.0f} s ({reason}); was the "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import sqlalchemy as sa
@@ -15,14 +15,15 @@ from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.trial_queue.leases import Heartbeat, Lease, find_finished
 from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints, Policy, newest, share
 
+logger = logging.getLogger(__name__)
+
 
 class CheckpointWriter:
-    """Saves and finds the checkpoints of one worker's trials. What fails is said, and costs no more than time."""
+    """Saves and finds the checkpoints of one worker's trials. What fails is logged, and costs no more than time."""
 
-    def __init__(self, study: Study, policy: Policy, say: Callable[[str], None]) -> None:
+    def __init__(self, study: Study, policy: Policy) -> None:
         self._study = study
         self._policy = policy
-        self._say = say
         self._local = LocalCheckpoints(policy.folder, study)
         self._budget = ByteBudget(policy.share_bytes_per_second)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
@@ -42,7 +43,7 @@ class CheckpointWriter:
         """The newest good checkpoint of a trial that this worker can reach; see `checkpoints.newest`."""
         found = newest(self._local, self._study.database, trial_id, experiment, hyperparameters, shared_epoch)
         for problem in found.problems:
-            self._say(f"a checkpoint was passed over: {problem}")
+            logger.warning(f"a checkpoint was passed over: {problem}", extra={"study": self._study.name})
         return found.checkpoint
 
     def save(self, heartbeat: Heartbeat, checkpoint: Checkpoint, last: bool = False) -> Future[int | None]:
@@ -57,14 +58,14 @@ class CheckpointWriter:
         try:
             self._local.remove(trial_id)
         except OSError as error:
-            self._say(f"cannot remove the checkpoints of an ended trial: {error}")
+            logger.warning(f"cannot remove the checkpoints of an ended trial: {error}")
 
     def sweep(self) -> None:
         """Removes what this machine still holds of trials that ended elsewhere, and of deleted studies."""
         try:
             self._local.remove_deleted_studies()
         except OSError as error:
-            self._say(f"cannot remove the checkpoints of a deleted study: {error}")
+            logger.warning(f"cannot remove the checkpoints of a deleted study: {error}")
         for trial_id in find_finished(self._study.database, self._local.trial_ids()):
             self.remove(trial_id)
 
@@ -84,7 +85,10 @@ class CheckpointWriter:
             self._local.save(lease.trial_id, checkpoint.epoch, data)
             saved = checkpoint.epoch
         except OSError as error:
-            self._say(f"cannot save trial {lease.number} in {self._local.folder}: {error.strerror}")
+            logger.warning(
+                f"cannot save trial {lease.number} in {self._local.folder}: {error.strerror}",
+                extra={"study": self._study.name, "trial": lease.number, "epoch": checkpoint.epoch},
+            )
         due = time.monotonic() - self._shared_at.setdefault(lease, time.monotonic()) >= self._policy.share_seconds
         if self.drains:
             self._unshared.append((heartbeat, checkpoint.epoch, data))

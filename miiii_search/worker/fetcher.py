@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -32,6 +33,8 @@ from miiii_search.worker.active_trial import ActiveTrial
 from miiii_search.worker.checkpoint_writer import CheckpointWriter
 from miiii_search.worker.checkpoints import shared_epochs
 
+logger = logging.getLogger(__name__)
+
 IDLE_SECONDS = 1.0
 """Between two looks at an empty queue, while others still train what may come back to it."""
 
@@ -51,7 +54,6 @@ class TrialFetcher:
         trainers: TrainerPool,
         writer: CheckpointWriter | None,
         patience: DatabaseRetry,
-        say: Callable[[str], None],
         seed: int,
     ) -> None:
         self._study = study
@@ -60,9 +62,9 @@ class TrialFetcher:
         self._trainers = trainers
         self._checkpoint_writer = writer
         self._retry = patience
-        self._say = say
+        self._log_fields = {"study": study.name, "worker": worker}
         self._sampled = None if study.spec.is_grid_search else TrialSampler(study, seed)
-        self._ranking = GridEISampler(study, say)
+        self._ranking = GridEISampler(study)
         self._started = 0
         self._empty_until = 0.0
         self._measuring: Future[tuple[int, str]] | None = None
@@ -115,9 +117,10 @@ class TrialFetcher:
             lanes = max(assignment.beside for assignment in hit)
             fewer = max((w for w in LANE_WIDTHS if w < len(hit)), default=0)
             self._lanes = max(1, min(training - len(hit) + fewer, lanes - 1))
-            self._say(
+            logger.warning(
                 f"out of memory with {lanes} lanes ({event.reason}): "
-                f"at most {self._lanes} from now on; {len(hit)} go back to the queue"
+                f"at most {self._lanes} from now on; {len(hit)} go back to the queue",
+                extra=self._log_fields,
             )
 
     @property
@@ -142,7 +145,10 @@ class TrialFetcher:
         shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
         needs = f"needs {bytes_per_lane / 2**20:,.0f} MiB a lane" if bytes_per_lane else "does not fit"
         needs = f"{needs} ({reason})"
-        self._say(f"out of memory with 1 lane: trial {assignment.lease.number} goes back to the queue, {shape} {needs}")
+        logger.warning(
+            f"out of memory with 1 lane: trial {assignment.lease.number} goes back to the queue, {shape} {needs}",
+            extra=self._log_fields | {"trial": assignment.lease.number},
+        )
         # Once may be by chance: the lane before it was still there, or another process took the memory.
         progressed = assignment.progress.epoch > assignment.origin.get("epoch", 0)
         self._failed[shape] = 1 if progressed else self._failed[shape] + 1
@@ -153,7 +159,7 @@ class TrialFetcher:
         self._measuring = None
         try:
             self._lanes, why = measuring.result()
-            self._say(f"{self._lanes} lane{'s'[: self._lanes > 1]}: {why}")
+            logger.info(f"{self._lanes} lane{'s'[: self._lanes > 1]}: {why}", extra=self._log_fields)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -201,7 +207,10 @@ class TrialFetcher:
         if saved is not None:
             assignment.resume(saved)
             at = f" from epoch {saved.epoch:,}"
-        self._say(f"Trial {lease.number} starts{at}: {format_params(trial.params)}")
+        logger.info(
+            f"Trial {lease.number} starts{at}: {format_params(trial.params)}",
+            extra=self._log_fields | {"trial": lease.number, "epoch": saved.epoch if saved else 0},
+        )
         self._started += 1
         return assignment, RunRequest(self._started, experiment, hyperparameters, saved.state if saved else None)
 

@@ -49,7 +49,7 @@ class TrialFinalizer:
         self._attributes = attributes
         self._checkpoint_writer = writer
         self._store = open_store(study.artifact_store_url) if study.artifact_store_url else None
-        self._retry = DatabaseRetry()
+        self._retry = DatabaseRetry(is_logged=False)
         self._given_up = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="finalizer")
         self._pending: list[Future[str | None]] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
@@ -18,16 +19,17 @@ from miiii_search.storage.retry import driver_message
 from miiii_search.study.study import Study
 from miiii_search.worker.active_trial import ActiveTrial
 
+logger = logging.getLogger(__name__)
+
 
 class PruningEvaluator:
     """The rule of one study, and what it compares with. For a worker's main thread.
 
-    A rule that fails is told of through `say`, and gives nothing up; the next trial is asked about as before.
+    A rule that fails is logged, and prunes nothing; the next trial is asked about as before.
     """
 
-    def __init__(self, study: Study, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, study: Study) -> None:
         self._study = study
-        self._say = say
         self._optunas = study.as_optuna()
         self._rule = make_pruner(study.spec, self._optunas)
         self._peers = PeerReader(study.database, study.study_id)
@@ -64,9 +66,10 @@ class PruningEvaluator:
             what = f"{type(error).__name__}: {driver_message(error)}"
             if what not in self._failures:
                 self._failures.add(what)
-                self._say(
+                logger.warning(
                     f"pruning.rule = '{self._study.spec.pruning.rule}' failed on trial {number} at epoch "
-                    f"{context.epoch:,} ({what}): it goes on, and so do others where this happens"
+                    f"{context.epoch:,} ({what}): it goes on, and so do others where this happens",
+                    extra={"study": self._study.name, "trial": number, "epoch": context.epoch},
                 )
             return None
 

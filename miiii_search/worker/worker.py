@@ -8,6 +8,7 @@ While the database is away all of them wait for it but the pool.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import queue
@@ -45,6 +46,8 @@ from miiii_search.worker.provenance import source_commit
 from miiii_search.worker.pruning import PruningEvaluator
 from miiii_search.worker.unreturned_leases import UnreturnedLeases
 
+logger = logging.getLogger(__name__)
+
 LISTEN_SECONDS = 0.1
 """The longest that a worker does not notice that it was told to stop."""
 
@@ -81,7 +84,6 @@ class Worker:
         self,
         study: Study,
         lanes: int | None,
-        say: Callable[[str], None] = lambda line: None,
         snapshots: Path | None = None,
         on_chunk: Callable[[ChunkTiming], None] = lambda chunk: None,
         checkpoints: Policy | None = None,
@@ -94,14 +96,14 @@ class Worker:
     ) -> None:
         self._study = study
         self._database = study.database
-        self._say = say
         self._snapshots = snapshots
         if snapshots is not None:
-            with contextlib.suppress(OSError):  # each snapshot that cannot be written is told of
+            with contextlib.suppress(OSError):  # each snapshot that cannot be written is logged
                 claim_folder(snapshots, study)
         self._grace_seconds = grace_seconds
-        self._pruning = PruningEvaluator(study, say)
+        self._pruning = PruningEvaluator(study)
         self.name = worker_name(name, study.database.url.username)
+        self._log_fields = {"study": study.name, "worker": self.name}
         seed = int.from_bytes(os.urandom(4), "little")
         self._attributes: dict[str, Any] = {
             "worker": self.name,
@@ -113,16 +115,16 @@ class Worker:
         }
         self._on_turn = on_turn
         # Refused for as long as a lease lasts, this worker has lost its trials to others.
-        self._retry = DatabaseRetry(say, refusal_seconds=study.spec.lease_seconds)
+        self._retry = DatabaseRetry(refusal_seconds=study.spec.lease_seconds)
         self._policy = checkpoints
-        self._checkpoint_writer = CheckpointWriter(study, checkpoints, say) if checkpoints else None
+        self._checkpoint_writer = CheckpointWriter(study, checkpoints) if checkpoints else None
         self._unreturned = UnreturnedLeases(checkpoints.folder, study.database) if checkpoints else None
         self._on_chunk = on_chunk
         self._longest_chunk = 0.0
         save_seconds = checkpoints.save_seconds if checkpoints else math.inf
         self._trainers = trainers or TrainerPool(on_chunk=self._time, save_seconds=save_seconds)
         self._fetcher = TrialFetcher(
-            study, self.name, lanes, self._trainers, self._checkpoint_writer, self._retry, say, seed
+            study, self.name, lanes, self._trainers, self._checkpoint_writer, self._retry, seed
         )
         self._reservation = BudgetReservation(study.database, study.study_id, study.spec.budget, self._trainers.devices)
         self._finalizer = TrialFinalizer(study, self._attributes, self._checkpoint_writer)
@@ -137,7 +139,7 @@ class Worker:
         """Works until the study has no trial left to give, or `stop` is set; then saves its trials and hands them
         back. Raises `AccessRefusedError` once the database has refused the login for the time of a lease."""
         if self._unreturned is not None and (numbers := self._unreturned.hand_back()):
-            self._say(f"handed back {_listed(numbers)} for a worker that stopped while the database was away")
+            self._info(f"handed back {_listed(numbers)} for a worker that stopped while the database was away")
         if self._checkpoint_writer is not None:
             self._checkpoint_writer.sweep()
         with HeartbeatThread(self._database, self._study.spec.lease_seconds, self._counters) as heartbeats:
@@ -146,7 +148,7 @@ class Worker:
                     self._on_turn()
                     self._look()
                     if (over := self._over_budget()) is not None:
-                        self._say(over)
+                        self._info(over)
                         return
                     if self._reservation.may_claim:
                         self._runs |= self._fetcher.fill(self._runs.values())
@@ -174,7 +176,7 @@ class Worker:
             self._reservation.set_budget(self._study.spec.budget)
         if self._study.paused != self._was_paused:
             self._was_paused = self._study.paused
-            self._say(PAUSED if self._was_paused else "the study goes on")
+            self._info(PAUSED if self._was_paused else "the study goes on")
         if self._was_paused:
             for number, assignment in self._runs.items():
                 if assignment.trains and not assignment.suspended:
@@ -215,12 +217,12 @@ class Worker:
         try:
             if held:
                 numbers = self._hand_back(held, min(deadline, time.monotonic() + self._grace_seconds / 4))
-                self._say(f"handed back {_listed(numbers)}")
+                self._info(f"handed back {_listed(numbers)}")
             if self._reservation.stop_reason(self._margin) is None:
                 self._retry.attempt(self._reservation.release)
         except (StorageUnavailableError, AccessRefusedError):
             if held:
-                self._say(self._leave(held))
+                logger.warning(self._leave(held), extra=self._log_fields)
 
     def _hand_back(self, held: list[Lease], deadline: float) -> list[int]:
         """Hands trials back, and tries again until the deadline: the database may be starting.
@@ -242,7 +244,9 @@ class Worker:
             try:
                 self._unreturned.save(held)
             except OSError as error:
-                self._say(f"cannot record which trials were not handed back: {error.strerror}")
+                logger.warning(
+                    f"cannot record which trials were not handed back: {error.strerror}", extra=self._log_fields
+                )
             else:
                 return (
                     f"the database does not answer: {_listed([lease.number for lease in held])} will be handed back "
@@ -277,15 +281,15 @@ class Worker:
                 return True
             self._retry.attempt(self._fetcher.check_fit)
             if not self._was_paused:
-                self._say_why_it_waits(*self._retry.attempt(self._find_why_it_waits))
+                self._log_why_it_waits(*self._retry.attempt(self._find_why_it_waits))
         except StorageUnavailableError:
             pass
         return False
 
-    def _say_why_it_waits(self, reason: str, words: str) -> None:
-        """Says why there is nothing to train, unless that was said last and the reason is still the same."""
+    def _log_why_it_waits(self, reason: str, words: str) -> None:
+        """Logs why there is nothing to train, unless that was logged last and the reason is still the same."""
         if words and reason != self._why_it_waits:
-            self._say(words)
+            self._info(words)
         self._why_it_waits = reason
 
     def _find_why_it_waits(self) -> tuple[str, str]:
@@ -359,7 +363,7 @@ class Worker:
             elif assignment.written is not None and assignment.written.done():
                 del self._runs[number]
                 if (note := assignment.written.result()) is not None:
-                    self._say(note)
+                    self._info(note, trial=assignment.lease.number, epoch=assignment.progress.epoch)
 
     def _report(self, told: Mapping[int, ActiveTrial]) -> None:
         """Writes what waits to be written, as soon as the database can be reached."""
@@ -414,14 +418,19 @@ class Worker:
         try:
             write_snapshot(trial_folder(self._snapshots, self._study, assignment.lease.number), look)
         except OSError as error:
-            self._say(
+            logger.warning(
                 f"the snapshot of trial {assignment.lease.number} at epoch {look.epoch:,} was not written: "
-                f"{reason(error)}"
+                f"{reason(error)}",
+                extra=self._log_fields | {"trial": assignment.lease.number, "epoch": look.epoch},
             )
 
     def _lose(self, number: int) -> None:
         self._trainers.drop(number)
-        self._say(f"Trial {self._runs.pop(number).lease.number} was taken from this worker")
+        trial = self._runs.pop(number).lease.number
+        logger.warning(f"Trial {trial} was taken from this worker", extra=self._log_fields | {"trial": trial})
+
+    def _info(self, message: str, **fields: object) -> None:
+        logger.info(message, extra={**self._log_fields, **fields})
 
     def _prune(self) -> None:
         """Has the rule decide about every lane that has passed a rung at or above the floor."""

@@ -79,23 +79,23 @@ def test_who_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> No
     assert told.endswith("and no coordinator has taken them back")
 
 
-def test_a_coordinator_without_workers_says_so_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coordinator_without_workers_says_so_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
     """Again only if a worker came in between; not in a pause."""
     monkeypatch.setattr(coordinator, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(coordinator, "NOBODY_SECONDS", 0.0)
     study = create_study(database, "s", make_spec(budget=Budget(trials=2)))
     pause(study)
-    stop, said, looks = threading.Event(), list[str](), list[int]()
-    watching = threading.Thread(
-        target=lambda: supervise(open_study(database, "s"), stop, said.append, lambda: looks.append(1))
-    )
+    stop, looks = threading.Event(), list[int]()
+    watching = threading.Thread(target=lambda: supervise(open_study(database, "s"), stop, lambda: looks.append(1)))
 
     def look_on() -> None:
         seen = len(looks)
         wait_until(lambda: len(looks) > seen + 2)
 
     def told() -> int:
-        return sum("no worker trains study `s`; start one: " in line for line in said)
+        return sum("no worker trains study `s`; start one: " in line for line in logged)
 
     watching.start()
     try:
@@ -112,4 +112,4 @@ def test_a_coordinator_without_workers_says_so_once(database: Database, monkeypa
     finally:
         stop.set()
         watching.join(60)
-    assert "work --study s" in said[-1]
+    assert "work --study s" in logged[-1]

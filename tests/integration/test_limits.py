@@ -243,7 +243,7 @@ def endless(**budget: float) -> StudySpec:
 
 
 @pytest.mark.parametrize("limit", ["device_hours", "wall_hours"])
-def test_not_a_second_beyond(postgres_url: str, limit: str) -> None:
+def test_not_a_second_beyond(postgres_url: str, limit: str, logged: list[str]) -> None:
     """Two workers, whose every chunk is timed."""
     seconds = 48.0 if limit == "device_hours" else 24.0
     database = open_database(postgres_url, create=True)
@@ -254,10 +254,9 @@ def test_not_a_second_beyond(postgres_url: str, limit: str) -> None:
     Worker(create_study(database, "compiled", spec), 2).run(threading.Event())
     study = create_study(database, "limits", endless(**{limit: seconds / 3600}))
     timelines: list[list[ChunkTiming]] = [[], []]
-    said: list[str] = []
     began = time.monotonic()
     workers = [
-        threading.Thread(target=Worker(study, 2, said.append, on_chunk=timeline.append).run, args=(threading.Event(),))
+        threading.Thread(target=Worker(study, 2, on_chunk=timeline.append).run, args=(threading.Event(),))
         for timeline in timelines
     ]
     for worker in workers:
@@ -268,7 +267,7 @@ def test_not_a_second_beyond(postgres_url: str, limit: str) -> None:
     used = [busy(timeline) for timeline in timelines]
     if limit == "device_hours":
         assert 0 < sum(used) <= seconds  # where much else runs, starting and compiling take most of it
-        assert "device hours is used up" in "".join(said)
+        assert "device hours is used up" in "".join(logged)
     else:
         assert max(chunk.end for timeline in timelines for chunk in timeline) - began <= seconds
         assert sum(used) > 0

@@ -39,27 +39,26 @@ def scrape(url: str) -> dict[str, float]:
     return {s.name + "".join(f"[{state}]" for state in s.labels.values()): s.value for s in samples}
 
 
-def address(said: list[str]) -> str:
-    [line] = said
+def address(lines: list[str]) -> str:
+    [line] = [line for line in lines if line.startswith("metrics: ")]
     return line.removeprefix("metrics: ")
 
 
-def test_a_worker_tells_what_it_does(database: Database) -> None:
+def test_a_worker_tells_what_it_does(database: Database, logged: list[str]) -> None:
     """At the end of a study it has trained all epochs of its trials, and while it trains its lanes are busy."""
     study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 3}))
     seen: list[dict[str, float]] = []
-    said: list[str] = []
     one_at_a_time = threading.Lock()
 
     def look(chunk: ChunkTiming) -> None:
         with one_at_a_time:  # each lane's thread calls
-            seen.append(scrape(address(said)))
+            seen.append(scrape(address(logged)))
 
     worker = Worker(study, 2, on_chunk=look)
-    with prometheus.serve(worker.metrics, "127.0.0.1", 0, said.append):
-        before = scrape(address(said))
+    with prometheus.serve(worker.metrics, "127.0.0.1", 0):
+        before = scrape(address(logged))
         worker.run(threading.Event())
-        after = scrape(address(said))
+        after = scrape(address(logged))
     assert before["miiii_lane_epochs_total"] == before["miiii_lanes_busy"] == 0
     trained = [trial.user_attrs["epochs_trained"] for trial in study.trials()]
     assert after["miiii_lane_epochs_total"] == sum(trained) > 0
@@ -95,15 +94,15 @@ def test_a_coordinator_that_waits_goes_on_looking(database: Database) -> None:
     assert seen[0].counts[TrialState.COMPLETE] == 1
 
 
-def test_a_coordinator_tells_what_it_saw(database: Database) -> None:
+def test_a_coordinator_tells_what_it_saw(database: Database, logged: list[str]) -> None:
     study = create_study(database, "s", make_spec(budget={"trials": 4, "solved": 1}))
     end(study, claim(study), value=1.5, epochs_to_solve=8)
     end(study, claim(study), TrialState.PRUNED)
-    supervision, said = Supervision(), list[str]()
-    with prometheus.serve(supervision.metrics, "127.0.0.1", 0, said.append):
-        assert not [name for name in scrape(address(said)) if name.startswith("miiii_trials")]
+    supervision = Supervision()
+    with prometheus.serve(supervision.metrics, "127.0.0.1", 0):
+        assert not [name for name in scrape(address(logged)) if name.startswith("miiii_trials")]
         assert supervise(study, threading.Event(), observe=supervision.observe)
-        after = scrape(address(said))
+        after = scrape(address(logged))
     counts = {"complete": 1, "pruned": 1, "waiting": 2, "running": 0, "fail": 0}
     assert {name: after[f"miiii_trials[{name}]"] for name in counts} == counts
     assert after["miiii_oldest_lease_seconds"] == 0
@@ -144,19 +143,18 @@ def test_devices_are_counted_while_they_are_held(monkeypatch: pytest.MonkeyPatch
     assert counters.device_seconds == 4 * 7.5 + 1
 
 
-def test_off_by_default_and_a_taken_port() -> None:
-    said: list[str] = []
+def test_off_by_default_and_a_taken_port(logged: list[str]) -> None:
     metrics = [Metric("miiii_one", "One", 1.0), Metric("miiii_two", "Two", 2.0, is_total=True)]
-    with prometheus.serve(lambda: metrics, "127.0.0.1", None, said.append):
-        assert not said
-    with prometheus.serve(lambda: metrics, "::1", 0, said.append):
-        url = address(said)
+    with prometheus.serve(lambda: metrics, "127.0.0.1", None):
+        assert not logged
+    with prometheus.serve(lambda: metrics, "::1", 0):
+        url = address(logged)
         assert scrape(url)["miiii_two_total"] == 2
         port = int(url.rpartition(":")[2].partition("/")[0])
         with (
             pytest.raises(
                 MiiiiSearchError, match=f"port {port} .*Address already in use.*--metrics-port .*--metrics-host$"
             ),
-            prometheus.serve(lambda: metrics, "::1", port, said.append),
+            prometheus.serve(lambda: metrics, "::1", port),
         ):
             pass

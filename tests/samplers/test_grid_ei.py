@@ -82,15 +82,14 @@ def test_the_best_comes_sooner_than_in_the_queue(database: Database) -> None:
     ]
 
 
-def test_too_little_is_known(database: Database) -> None:
+def test_too_little_is_known(database: Database, logged: list[str]) -> None:
     study = with_results(database, 0)
-    said: list[str] = []
     for n in range(5):
-        assert GridEISampler(study, said.append).next_trials(1) == []
+        assert GridEISampler(study).next_trials(1) == []
         end(study, claim(study), value=n / 10)
-    assert said == []
-    assert GridEISampler(study, said.append).next_trials(1) != []
-    assert said == ["from here on, what may improve most on the best result so far is trained first"]
+    assert logged == []
+    assert GridEISampler(study).next_trials(1) != []
+    assert logged == ["from here on, what may improve most on the best result so far is trained first"]
 
 
 def test_no_order_is_needed_for_what_is_claimed_anyway(database: Database) -> None:
@@ -203,14 +202,13 @@ def test_trials_that_fit_nowhere_here_do_not_fill_the_window(
     assert sorted(GridEISampler(study).next_trials(1, unfit=[shape_of(16, 2)])) == fitting[:6]
 
 
-def test_a_space_of_seeds_alone(database: Database) -> None:
+def test_a_space_of_seeds_alone(database: Database, logged: list[str]) -> None:
     study = create_study(database, "seeds", make_spec(space={}, replicates=12))
-    said = list[str]()
     for n in range(12):
-        for trial_id in GridEISampler(study, said.append).next_trials(1):
+        for trial_id in GridEISampler(study).next_trials(1):
             assert trial_id in waiting(study)
         end(study, claim(study), value=n / 10)
-    assert not any("failed" in line for line in said)
+    assert not any("failed" in line for line in logged)
 
 
 def test_the_same_statements_however_many_results(database: Database) -> None:
@@ -234,16 +232,18 @@ def test_the_same_statements_however_many_results(database: Database) -> None:
     assert counts == [2, 2]
 
 
-def test_a_model_that_fails_keeps_the_queue_s_order(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, said = with_results(database), list[str]()
+def test_a_model_that_fails_keeps_the_queue_s_order(
+    database: Database, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    study = with_results(database)
 
     def fail(*_: object) -> list[int]:
         raise ZeroDivisionError("of all things")
 
     monkeypatch.setattr(grid_ei, "rank", fail)
-    order = GridEISampler(study, said.append)
+    order = GridEISampler(study)
     assert order.next_trials(1) == order.next_trials(1) == []
-    assert said == [
+    assert logged == [
         "the model of the results failed (ZeroDivisionError: of all things): trials are taken in the order of the queue"
     ]
     [lease] = claim_first(study, [])
@@ -275,17 +275,16 @@ def test_ids_that_do_not_wait_are_passed_over(database: Database) -> None:
     ]
 
 
-def test_a_worker_trains_in_the_order_of_the_model(database: Database) -> None:
+def test_a_worker_trains_in_the_order_of_the_model(database: Database, logged: list[str]) -> None:
     """For real, and one queue becomes the other while nobody looks."""
     miiii = Experiment(p=11, train_fraction=0.7, epochs=96, evaluate_every=8, validation_samples=30)
     study = create_study(database, "real", make_spec(experiment=miiii, sampler="queue", pruning=Pruning(rule="none")))
-    said: list[str] = []
     assert extend(study, ["sampler=model"]).changed
-    Worker(study, 2, said.append).run(threading.Event())
+    Worker(study, 2).run(threading.Event())
     assert {trial.state for trial in read_back(study).trials} == {TrialState.COMPLETE}
-    starts = [int(line.split()[1]) for line in said if line.startswith("Trial") and "starts" in line]
+    starts = [int(line.split()[1]) for line in logged if line.startswith("Trial") and "starts" in line]
     assert sorted(starts) == list(range(24))
     heads = [trial.params["n_heads"] for trial in read_back(study).trials]
     as_queued = sorted(range(24), key=lambda number: (heads[number] != heads[0], number))
     assert starts[:4] == as_queued[:4] and starts != as_queued
-    assert sum("what may improve most" in line for line in said) == 1
+    assert sum("what may improve most" in line for line in logged) == 1

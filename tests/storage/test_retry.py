@@ -15,10 +15,10 @@ from miiii_search.storage.database import open_database
 from miiii_search.storage.retry import DatabaseRetry, driver_message, is_outage
 from miiii_search.study.create import create_study
 from miiii_search.testing.postgres import PostgresServer, open_engine
-from tests.support import make_spec
+from tests.support import log_lines, make_spec
 
 
-def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
+def test_a_connection_that_is_lost_within_a_read_of_optunas(logged: list[str]) -> None:
     """Optuna 5.0 repeats the query on the lost connection, and reports what comes of that. Found by a soak."""
     with PostgresServer() as server:
         database = open_database(server.create_database(), create=True)
@@ -30,12 +30,11 @@ def test_a_connection_that_is_lost_within_a_read_of_optunas() -> None:
                 server.stop("immediate")
 
         sa.event.listen(database.optuna.engine, "before_cursor_execute", kill)
-        said: list[str] = []
-        retry = DatabaseRetry(said.append)
+        retry = DatabaseRetry()
         with pytest.raises(StorageUnavailableError):
             retry.attempt(lambda: study.read_trials([trial_id]))
         sa.event.remove(database.optuna.engine, "before_cursor_execute", kill)
-        assert len(said) == 1 and "closed the connection" in said[0] and "\n" not in said[0]
+        assert len(logged) == 1 and "closed the connection" in logged[0] and "\n" not in logged[0]
         server.start()
         again = retry.retry_until(lambda: study.read_trials([trial_id]), threading.Event())
         assert again[trial_id].state == TrialState.WAITING and retry.is_unavailable is False
@@ -70,13 +69,13 @@ def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
         )
         execute("ALTER ROLE guest NOLOGIN PASSWORD 'secret'")
         assert ends(0) is AccessRefusedError, "not permitted"
-        said: list[str] = []
-        retry = DatabaseRetry(said.append, refusal_seconds=60)
-        with pytest.raises(StorageUnavailableError):
-            retry.attempt(connect)
-        execute("ALTER ROLE guest LOGIN")
-        retry.retry_until(connect, threading.Event())
-        assert "refuses the login" in said[0] and "for 60 s" in said[0] and "is back" in said[1]
+        retry = DatabaseRetry(refusal_seconds=60)
+        with log_lines() as logged:
+            with pytest.raises(StorageUnavailableError):
+                retry.attempt(connect)
+            execute("ALTER ROLE guest LOGIN")
+            retry.retry_until(connect, threading.Event())
+        assert "refuses the login" in logged[0] and "for 60 s" in logged[0] and "is back" in logged[1]
         execute("ALTER ROLE guest CONNECTION LIMIT 0")
         assert ends(0) is StorageUnavailableError, "too many connections"
         server.stop()

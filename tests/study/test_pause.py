@@ -234,17 +234,17 @@ def test_a_worker_that_starts_in_a_pause_waits(database: Database) -> None:
         wait_until(study.is_done, 240)
 
 
-def test_a_coordinator_stays_with_a_paused_study(database: Database) -> None:
+def test_a_coordinator_stays_with_a_paused_study(database: Database, logged: list[str]) -> None:
     study = create_study(database, "study", make_spec(space=TWO, pruning=NEVER))
     pause(study)
-    stop, said, done = threading.Event(), list[str](), list[bool]()
+    stop, done = threading.Event(), list[bool]()
     watched = open_study(database, "study")
-    thread = threading.Thread(target=lambda: done.append(supervise(watched, stop, said.append)))
+    thread = threading.Thread(target=lambda: done.append(supervise(watched, stop)))
     thread.start()
-    wait_until(lambda: "study `study` is paused" in said)
+    wait_until(lambda: "study `study` is paused" in logged)
     assert thread.is_alive()
     resume(study)
-    wait_until(lambda: "study `study` goes on" in said)
+    wait_until(lambda: "study `study` goes on" in logged)
     work(study)
     thread.join(30)
     assert done == [True]

@@ -33,7 +33,7 @@ from miiii_search.study.pause import pause, resume
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
-from tests.support import TINY, claim, end, everything, make_spec, read_back, together, wait_until
+from tests.support import TINY, claim, end, everything, log_lines, make_spec, read_back, together, wait_until
 from tests.worker.test_worker import working
 
 SPACE = {"dropout": (0.0, 0.1), "weight_decay": (0.0, 0.5, 1.0)}
@@ -213,16 +213,15 @@ def test_supervision_queues_them_and_goes_on_until_they_have_ended(
 ) -> None:
     monkeypatch.setattr(coordinator, "POLL_SECONDS", 0.05)
     study = make_study(database, pruning=Pruning(rule="none"), experiment=TINY)
-    said: list[str] = []
-    with working(open_study(database, "study"), 2) as (_, told):
+    with working(open_study(database, "study"), 2) as (_, told), log_lines(threading.current_thread()) as logged:
         wait_until(lambda: any("the coordinator queues further seeds" in line for line in told), 240)
         assert study.counts()[TrialState.COMPLETE] == 6  # the worker waits, and has not ended
-        assert supervise(study, threading.Event(), said.append)
+        assert supervise(study, threading.Event())
     trials = read_back(study).trials
     best = sorted(trials[:6], key=lambda t: (-(t.value or 0.0), t.number))[:2]
     assert [t.params for t in trials[6:]] == [t.params for t in best] * 2
     assert {t.state for t in trials} == {TrialState.COMPLETE} and len(trials) == 10
-    assert said == [
+    assert logged == [
         f"4 trials with further seeds are queued, of the configurations of trials {best[0].number}, {best[1].number}"
     ]
     # Another seed is another run, and the same seed of another trial would be the same one.

@@ -792,11 +792,11 @@ def test_status_of_a_trial_in_a_lane(study: Study) -> None:
     assert status.seconds_left == pytest.approx((40 + 23 * 48) / 12.5)
 
 
-def test_after_an_outage_workers_have_a_period_to_come_back(database: Database) -> None:
+def test_after_an_outage_workers_have_a_period_to_come_back(database: Database, logged: list[str]) -> None:
     """Whoever was away: the server's own start tells nothing of a recovery, a failover, or a network."""
     study = create_study(database, "study", make_spec(lease_seconds=2.0))
     lease = claim(study, OVERDUE)
-    said, stop, failures = list[str](), threading.Event(), 0
+    stop, failures = threading.Event(), 0
 
     def fail(*_: object) -> None:
         nonlocal failures
@@ -805,23 +805,22 @@ def test_after_an_outage_workers_have_a_period_to_come_back(database: Database) 
             raise sa.exc.OperationalError("SELECT", {}, Exception("server closed the connection unexpectedly"))
 
     sa.event.listen(database.engine, "begin", fail)
-    supervising = threading.Thread(target=supervise, args=(study, stop, said.append))
+    supervising = threading.Thread(target=supervise, args=(study, stop))
     try:
         supervising.start()
-        wait_until(lambda: len(said) == 3)
+        wait_until(lambda: len(logged) == 3)
     finally:
         stop.set()
         supervising.join(60)
         sa.event.remove(database.engine, "begin", fail)
-    assert [line.partition(" (")[0] for line in said[:1]] == ["the database does not answer"]
-    assert said[1].startswith("the database is back")
-    assert said[2] == f"trial {lease.number} went back to the queue: its worker was silent for 2 s"
+    assert [line.partition(" (")[0] for line in logged[:1]] == ["the database does not answer"]
+    assert logged[1].startswith("the database is back")
+    assert logged[2] == f"trial {lease.number} went back to the queue: its worker was silent for 2 s"
 
 
-def test_supervise_ends_with_the_study(database: Database) -> None:
+def test_supervise_ends_with_the_study(database: Database, logged: list[str]) -> None:
     study = create_study(database, "study", make_spec(budget=Budget(trials=1), lease_seconds=1.0))
     lease = claim(study, OVERDUE)
-    said: list[str] = []
     looks: list[int] = []
     stop = threading.Event()
     actions: list[Callable[[], Any]] = [lambda: end(study, claim(study)), lambda: None]
@@ -830,7 +829,7 @@ def test_supervise_ends_with_the_study(database: Database) -> None:
         looks.append(1)
         actions[len(looks) - 1]()
 
-    assert supervise(study, stop, said.append, on_poll)
-    assert [line for line in said if f"trial {lease.number} went back to the queue" in line] == said != []
+    assert supervise(study, stop, on_poll)
+    assert [line for line in logged if f"trial {lease.number} went back to the queue" in line] == logged != []
     stop.set()
     assert not supervise(study, stop)

@@ -19,7 +19,7 @@ from tests.support import make_spec
 
 
 class Failing:
-    """Divides by zero about every second trial, and would give up the others."""
+    """Divides by zero about every second trial, and would prune the others."""
 
     uses_peers = True
 
@@ -31,21 +31,21 @@ class Failing:
         return f"{1 / (context.trial.trial_id % 2)} is enough"
 
 
-def test_a_rule_that_fails_gives_nothing_up_and_is_told_of_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_rule_that_fails_prunes_nothing_and_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    rule, said = Failing(), list[str]()
+    rule = Failing()
     monkeypatch.setattr(judging, "make_pruner", lambda spec, study: rule)
     database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
     experiment = Experiment(p=11, train_fraction=0.5, epochs=200_000, evaluate_every=4, validation_samples=12)
     pruning = Pruning(rule="forecast", min_epochs=16)
     study = create_study(database, "s", make_spec(experiment=experiment, pruning=pruning, budget={"trials": 2}))
-    worker, stop = Worker(study, 2, said.append), threading.Event()
+    worker, stop = Worker(study, 2), threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
     even = next(trial for trial in study.trials() if trial._trial_id % 2 == 0)
     odd = next(trial for trial in study.trials() if trial._trial_id % 2 == 1)
-    while sum(trial_id == even._trial_id for trial_id, _ in rule.asked) < 3 or not said_of(said, "pruned"):
+    while sum(trial_id == even._trial_id for trial_id, _ in rule.asked) < 3 or not lines_with(logged, "pruned"):
         assert thread.is_alive()
         stop.wait(0.05)
     states = {trial.number: trial.state for trial in study.trials()}
@@ -54,9 +54,9 @@ def test_a_rule_that_fails_gives_nothing_up_and_is_told_of_once(
     database.close()
     assert states[even.number] == TrialState.RUNNING
     assert states[odd.number] == TrialState.PRUNED
-    [told] = said_of(said, "failed")
-    assert "forecast" in told and "ZeroDivisionError" in told and f"trial {even.number}" in told
+    [line] = lines_with(logged, "failed")
+    assert "forecast" in line and "ZeroDivisionError" in line and f"trial {even.number}" in line
 
 
-def said_of(said: list[str], what: str) -> list[str]:
-    return [line for line in said if what in line]
+def lines_with(lines: list[str], what: str) -> list[str]:
+    return [line for line in lines if what in line]

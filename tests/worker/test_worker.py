@@ -43,7 +43,7 @@ from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.leases import grant, requeue_overdue
 from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints, Policy
 from miiii_search.worker.worker import Worker
-from tests.support import SECONDS, SMALL, TINY, claim, end, everything, make_spec, read_back, wait_until
+from tests.support import SECONDS, SMALL, TINY, claim, end, everything, log_lines, make_spec, read_back, wait_until
 
 NEVER = Pruning(rule="none")
 ENDLESS = TINY.model_copy(update={"epochs": 10**7})
@@ -66,8 +66,8 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 def work(study: Study, lanes: int = 2) -> list[str]:
     """Trains a study to its end; returns what the worker said."""
-    said: list[str] = []
-    Worker(study, lanes, said.append).run(threading.Event())
+    with log_lines() as said:
+        Worker(study, lanes).run(threading.Event())
     assert study.is_done()
     return said
 
@@ -75,22 +75,23 @@ def work(study: Study, lanes: int = 2) -> list[str]:
 @contextlib.contextmanager
 def working(study: Study, lanes: int = 2, **arguments: Any) -> Iterator[tuple[threading.Event, list[str]]]:
     """A worker in a thread, stopped at the end."""
-    stop, said = threading.Event(), list[str]()
+    stop = threading.Event()
     errors: list[BaseException] = []
 
     def train() -> None:
         try:
-            Worker(study, lanes, said.append, **arguments).run(stop)
+            Worker(study, lanes, **arguments).run(stop)
         except BaseException as error:
             errors.append(error)
 
     thread = threading.Thread(target=train)
-    thread.start()
-    try:
-        yield stop, said
-    finally:
-        stop.set()
-        thread.join(60)
+    with log_lines(thread) as said:
+        thread.start()
+        try:
+            yield stop, said
+        finally:
+            stop.set()
+            thread.join(60)
     assert not thread.is_alive() and errors == []
 
 
@@ -236,7 +237,7 @@ def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_pat
     experiment = TINY.model_copy(update={"epochs": 40_000, "evaluate_every": 50})
     spec = make_spec(experiment=experiment, space={"dropout": (0.1,)}, pruning=NEVER)
     study = create_study(sqlite, f"checkpoints, {damage}", spec)
-    policy, said = Policy(tmp_path, save_seconds=0.1), list[str]()
+    policy = Policy(tmp_path, save_seconds=0.1)
     with working(study, 1, checkpoints=policy):
         wait_until(lambda: len(checkpoints_in(tmp_path)) == 2)
     older, newest = checkpoints_in(tmp_path)
@@ -247,7 +248,8 @@ def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_pat
         middle = len(data) // 2
         flipped = data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
         path.write_bytes(data[:middle] if damage == "truncated" else flipped)
-    Worker(study, 1, said.append, checkpoints=policy).run(threading.Event())
+    with log_lines() as said:
+        Worker(study, 1, checkpoints=policy).run(threading.Event())
     start = next(line for line in said if line.startswith("Trial 0 starts"))
     expected = {"none": newest, "all": None}.get(damage, older)
     epoch = int(expected.stem.split("-")[-1]) if expected else 0
