@@ -1,4 +1,4 @@
-# Two images: coordinator (also the dashboard; no JAX) and worker (JAX for CUDA, or with DEVICE=cpu for the CPU).
+# Two images: coordinator (also runs the dashboard; no JAX) and worker (JAX for CUDA, or for the CPU with DEVICE=cpu).
 #   docker build --target coordinator --tag miiii-search-coordinator .
 #   docker build --target worker --build-arg DEVICE=cpu --tag miiii-search-worker:cpu .
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
@@ -9,7 +9,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 RUN python3 -m venv --without-pip /opt/miiii
 
-# The package as a wheel, made by the locked build tools.
+# Build the package as a wheel with the locked build tools.
 FROM build AS wheel
 COPY requirements/build.lock requirements/build.lock
 RUN python3 -m venv /opt/build && /opt/build/bin/pip install --require-hashes --requirement requirements/build.lock
@@ -25,7 +25,7 @@ COPY --from=wheel /dist /dist
 RUN python3 -m pip --python /opt/miiii install --no-deps --no-index /dist/*.whl && \
     /opt/miiii/bin/python -m compileall -q /opt/miiii
 
-# Where Compose asks for the check, a machine without a GPU is told so before CUDA's packages are fetched.
+# If Compose asks for the check, a machine without a GPU fails here, before CUDA's packages are downloaded.
 FROM ${PYTHON_IMAGE} AS device
 ARG DEVICE
 ARG CHECK_GPU=no
@@ -43,7 +43,7 @@ COPY --from=wheel /dist /dist
 RUN python3 -m pip --python /opt/miiii install --no-deps --no-index /dist/*.whl && \
     /opt/miiii/bin/python -m compileall -q /opt/miiii
 
-# What both images are: an unprivileged user, a state folder for a volume, and a healthcheck by the sign of life.
+# Base of both images: an unprivileged user, a state folder for a volume, and a healthcheck by the liveness file.
 FROM ${PYTHON_IMAGE} AS base
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip && \
     groupadd --gid 10001 miiii && useradd --uid 10001 --gid miiii --home-dir /var/lib/miiii --no-create-home miiii && \
@@ -67,7 +67,7 @@ FROM base AS coordinator
 COPY --from=coordinator-packages /opt/miiii /opt/miiii
 CMD ["coordinate"]
 
-# Compose builds this at each `up`, before it stops anything: a wrong setting ends the build.
+# Compose builds this at each `up`, before it stops anything, so that a wrong setting ends the build.
 FROM coordinator AS check
 ARG MIIII_DEVICE MIIII_STUDY MIIII_PRESET MIIII_TRIALS MIIII_SET MIIII_ARTIFACTS MIIII_LANES MIIII_ANY_VERSION \
     MIIII_METRICS_PORT MIIII_METRICS_HOST MIIII_DASHBOARD MIIII_DASHBOARD_PASSWORD

@@ -1,46 +1,46 @@
-# Needs git, make and Python 3.11 or newer. Another Python than the first that fits: make setup PYTHON=python3.12
+# Needs git, make and Python 3.11 or newer. To choose another Python: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
 
-# The first that runs (a version manager's shim may exist and fail), is new enough and can make a virtual environment.
+# The first Python that runs (a version manager's shim may fail), is new enough and can create a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done)
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 UV ?= uv
 LENS := .venv-transformer-lens
-# On Linux plain torch would be the build for GPUs, gigabytes of it.
+# On Linux, plain torch would be the build for GPUs, with a size of gigabytes.
 TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
 
-help: ## list these targets
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/.ready ## create .venv with the locked packages and miiii-search itself
+setup: .venv/.ready ## create .venv with the locked packages and miiii-search
 
-demo: setup ## run a small search to its end and show the best configuration
+demo: setup ## run a small search and show the best configuration
 	@.venv/bin/miiii-search up --preset demo --no-dashboard
 
 test: setup ## run the tests (some of them: make test ARGS="-k leases")
 	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-compose: setup ## the tests of the images and the compose files alone; they need a container engine
+test-compose: setup ## run only the tests of the images and the compose files (needs a container engine)
 	@docker info >/dev/null || { echo "make test-compose needs a container engine that docker info reaches" >&2; exit 2; }
 	@.venv/bin/pytest tests/integration/test_compose.py $(ARGS)
 
-test-faults: setup ## the tests of faults at length: 50 kills over 60 trials, outages of ten minutes; about an hour
+test-faults: setup ## run the long fault tests: 50 kills over 60 trials, outages of ten minutes; about an hour
 	@MIIII_KILLS=50 MIIII_FAULT_TRIALS=60 MIIII_FAULT_EPOCHS=100000 MIIII_OUTAGE_SECONDS=600 \
 		.venv/bin/pytest -s -m "" tests/integration/test_faults.py $(ARGS)
 
-test-transformer-lens: setup $(LENS)/.ready ## load exported weights in TransformerLens, installed apart (1.6 GB)
+test-transformer-lens: setup $(LENS)/.ready ## load exported weights in TransformerLens, in a separate environment (1.6 GB)
 	@runs=$$(mktemp -d) && trap 'rm -rf "$$runs"' EXIT && .venv/bin/python tests/outside/export_runs.py "$$runs" && \
 		$(LENS)/bin/python -W ignore::DeprecationWarning tests/outside/load_in_transformer_lens.py "$$runs"
 
 $(LENS)/.ready: tests/outside/requirements.txt
-	@echo "Setting up $(LENS) (some minutes) ..."
+	@echo "Setting up $(LENS) (a few minutes) ..."
 	@.venv/bin/python -m venv --clear $(LENS)
 	@$(LENS)/bin/python -m pip --quiet --disable-pip-version-check install '$(TORCH)' --requirement $< || { \
-		echo "if it is $(TORCH) that was not found: add PyTorch's own index of CPU builds to pip's (PIP_EXTRA_INDEX_URL),\
-	 or take another build: make test-transformer-lens TORCH=torch" >&2; exit 2; }
+		echo "if $(TORCH) was not found, add PyTorch's index of CPU builds to pip's (PIP_EXTRA_INDEX_URL),\
+	 or use another build: make test-transformer-lens TORCH=torch" >&2; exit 2; }
 	@touch $@
 
 lint: setup ## check style, formatting, types and imports
@@ -50,14 +50,14 @@ lint: setup ## check style, formatting, types and imports
 	@.venv/bin/lint-imports --no-cache
 
 bench: SHELL := bash
-bench: setup ## measure this machine, about 40 minutes; tables, JSON and pictures go to the folder bench-results
+bench: setup ## run the benchmarks, about 40 minutes; tables, JSON and pictures go to bench-results
 	@mkdir -p $(BENCH_RESULTS)
 	@set -o pipefail; for name in training parts lanes refill telemetry scaling precision storage fleet analysis; do \
 		.venv/bin/python bench/$$name.py --json $(BENCH_RESULTS)/$$name.json $$( \
 			case $$name in lanes|refill) echo --figure $(BENCH_RESULTS)/$$name.png;; esac) $(ARGS) || exit; \
 	done | tee $(BENCH_RESULTS)/tables.txt
 
-bench-pruning: setup ## judge the pruning rules and samplers on the recorded curves, some minutes; figures go to bench-results/pruning
+bench-pruning: setup ## evaluate pruning rules and samplers on the recorded curves, a few minutes; figures go to bench-results/pruning
 	@mkdir -p $(BENCH_RESULTS)/pruning
 	@.venv/bin/python bench/pruning.py --json $(BENCH_RESULTS)/pruning/rules.json --figures $(BENCH_RESULTS)/pruning $(ARGS)
 	@.venv/bin/python bench/pruning.py --sensitivity $(ARGS)
@@ -65,10 +65,10 @@ bench-pruning: setup ## judge the pruning rules and samplers on the recorded cur
 
 BENCH_RESULTS ?= bench-results
 
-# Much of what the tests do is waiting for processes.
+# The tests spend much of their time waiting for processes.
 PROCESSES ?= 3
 
-lock: ## rewrite the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)
+lock: ## update the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or its path: make lock UV=..." >&2; exit 2; }
 	@$(COMPILE) -o requirements/run.lock --extra s3 pyproject.toml
 	@$(COMPILE) -o requirements/dev.lock -c requirements/run.lock --extra dev pyproject.toml
@@ -79,7 +79,7 @@ lock: ## rewrite the locks after a change to pyproject.toml, with uv (newer vers
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
-clean: ## remove .venv, caches and build outputs (databases and results stay)
+clean: ## remove .venv, caches and build outputs (keeps databases and results)
 	@rm -rf .venv $(LENS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Starts PostgreSQL with this installation's settings and keys, and reloads the keys when they change.
+# Start PostgreSQL with this installation's settings and keys, and reload the keys when they change.
 set -eu
 settings=/etc/miiii keys=/run/miiii/keys config=/run/postgresql-config socket=/run/miiii/socket
 
-# Copies, because PostgreSQL's user cannot read the originals: keys belong to the coordinator's user, and a repository
-# that was cloned under umask 077 to the user who cloned it.
+# Copy the files, because PostgreSQL's user cannot read the originals. Keys belong to the coordinator's user, and a
+# repository cloned under umask 077 belongs to the user who cloned it.
 copy_config() {
   install -d -m 700 -o postgres "$config"
   for file in "$keys/server.key" "$keys/server.crt" "$settings/postgresql.conf" "$settings/pg_hba.conf"; do

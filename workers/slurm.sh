@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Workers of miiii-search on a Slurm cluster: each task of the array is one worker on one node. See workers/README.md.
+# Workers of miiii-search on a Slurm cluster. Each task of the array is one worker on one node; see workers/README.md.
 #
 #     sbatch --array=0-7 workers/slurm.sh
 #
@@ -13,18 +13,18 @@
 #SBATCH --time=24:00:00
 #SBATCH --output=miiii-search-%A-%a.log
 #SBATCH --open-mode=append
-# A preempted task goes back to Slurm's queue. A minute before the time limit this shell is told, and has the worker
-# save its trials and hand them back, which takes the 40 seconds of `--grace` below at most.
+# A preempted task returns to Slurm's queue. One minute before the time limit, Slurm signals this shell. The shell has
+# the worker save its trials and return them, which takes at most the 40 seconds of `--grace` below.
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@60
 set -euo pipefail
 
-# Lines NAME=VALUE: MIIII_STORAGE, MIIII_STUDY, and whatever else the worker's environment needs. Only you may read it.
+# Lines NAME=VALUE: MIIII_STORAGE, MIIII_STUDY, and other variables for the worker. Only you may be able to read it.
 settings=${MIIII_SETTINGS:-$HOME/.config/miiii-search/worker.env}
-# How the command is called here: the one of a virtual environment, or a container's, such as
+# The command to call: that of a virtual environment, or that of a container, such as
 #   apptainer exec --nv --bind "$HOME/.config/miiii-search,$SCRATCH" miiii-search-worker.sif miiii-search
 read -ra command <<<"${MIIII_COMMAND:-$HOME/miiii-search/.venv/bin/miiii-search}"
-# Running trials and compiled programs: a scratch file system if there is one, so that they are there after a requeue.
+# Folder for running trials and compiled programs: a scratch file system if there is one, to survive a requeue.
 state=${MIIII_STATE:-${SCRATCH:-${TMPDIR:-/tmp}}/miiii-search-$(id -un)}
 
 fail() {
@@ -34,7 +34,7 @@ fail() {
 
 [ -r "$settings" ] || fail "cannot read $settings; write MIIII_STORAGE=postgresql://... and MIIII_STUDY=... into it"
 [[ $(stat -L -c %a "$settings") == *00 ]] || fail "others may read the password in $settings; chmod 600 $settings"
-# Read, not sourced: a password may hold any character, and no line is executed.
+# The file is read, not sourced: a password may contain any character, and no line is executed.
 while IFS= read -r line || [ -n "$line" ]; do
   [[ $line =~ ^([A-Za-z_][A-Za-z0-9_]*)=(.*)$ ]] && export "${BASH_REMATCH[1]}=${BASH_REMATCH[2]}"
 done <"$settings"
@@ -44,8 +44,8 @@ done <"$settings"
 [ -O "$state" ] || fail "$state belongs to somebody else; name another folder in MIIII_STATE"
 export XDG_STATE_HOME=$state/state JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$state/jax}
 
-# The worker ends when its standard input does. Unlike a signal this can be said twice: Slurm may signal all processes
-# of a job itself, and a worker that is signalled twice stops at once, without saving.
+# The worker ends when its standard input ends. Unlike a signal, this is harmless when repeated. Slurm itself may signal
+# all processes of a job, and a worker that is signalled twice stops at once, without saving.
 exec 9> >(exec "${command[@]}" work --with-parent --grace 40)
 worker=$!
 told=0
@@ -57,8 +57,8 @@ while
 do :; done
 [ "$told" -gt 0 ] && [ "$status" -eq 0 ] || exit "$status"
 
-# Told to stop, and everything is handed back. At the time limit the job goes on later, if there is something left;
-# what was cancelled stays so, and what is preempted is requeued by Slurm itself: both have left the state RUNNING.
+# The worker was told to stop and has returned its trials. At the time limit, the job is requeued if work is left. A
+# cancelled job stays cancelled, and Slurm itself requeues a preempted one: both have left the state RUNNING.
 job=${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:?}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 [ "$(squeue --noheader --jobs="$job" --format=%T 2>/dev/null)" = RUNNING ] || exit 0
 if "${command[@]}" status --json </dev/null | grep -q '"done": true'; then
