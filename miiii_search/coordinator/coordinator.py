@@ -20,8 +20,9 @@ from miiii_search.study.overview import list_studies
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.state import A_WORKER, find_missing_process
 from miiii_search.study.study import Study, StudyCounts
-from miiii_search.trial_queue import leases
+from miiii_search.trial_queue.abandoned import find_studies_with_overdue
 from miiii_search.trial_queue.budget import read_exhausted_limit
+from miiii_search.trial_queue.requeue import requeue_overdue
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def supervise(
     def look() -> bool:
         nonlocal paused, mismatch, trained_at
         is_early = time.monotonic() < patient_until
-        for number in () if is_early else leases.requeue_overdue(study.database, study.study_id):
+        for number in () if is_early else requeue_overdue(study.database, study.study_id):
             logger.warning(
                 f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s",
                 extra=fields | {"trial": number},
@@ -194,11 +195,11 @@ class OtherStudies:
     def requeue_overdue(self) -> None:
         """Puts overdue trials back into the queues of their studies."""
         with self._database.engine.connect() as connection:
-            found = leases.find_studies_with_overdue(connection)
+            found = find_studies_with_overdue(connection)
         for study_id, name, seconds in found:
             if name == self._name or time.monotonic() < self._away_at + seconds:
                 continue
-            for number in leases.requeue_overdue(self._database, study_id):
+            for number in requeue_overdue(self._database, study_id):
                 logger.warning(
                     f"trial {number} of study `{name}` went back to the queue: its worker was silent",
                     extra={"study": name, "trial": number},

@@ -19,8 +19,8 @@ from miiii_search.storage.study_attrs import CREATED_KEY, PAUSED_KEY, PROGRAMS_K
 from miiii_search.study.state import expected_trials, find_missing_process, has_all_trials
 from miiii_search.study.stored_spec import parse_spec
 from miiii_search.training.version import TRAINING_PROGRAM
+from miiii_search.trial_queue.abandoned import find_abandoned
 from miiii_search.trial_queue.budget import exhausted_limit, read_usage
-from miiii_search.trial_queue.leases import find_abandoned
 
 ORDER = ("waiting", "running", "complete", "pruned", "fail")
 

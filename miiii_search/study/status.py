@@ -21,8 +21,8 @@ from miiii_search.study.replicates import MEDIAN, SeedStats, rank_configurations
 from miiii_search.study.running_trials import RunningTrial, read_running_trials
 from miiii_search.study.state import A_WORKER, expected_trials, find_missing_process, has_all_trials
 from miiii_search.study.study import Study
+from miiii_search.trial_queue.abandoned import AbandonedTrial, find_abandoned
 from miiii_search.trial_queue.budget import exhausted_limit, read_usage
-from miiii_search.trial_queue.leases import AbandonedTrial, find_abandoned
 
 CONFIGURATIONS = 20
 """Configurations that `status --json` lists of a study with replicates."""

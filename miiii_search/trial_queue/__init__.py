@@ -1,1 +1,5 @@
-"""Who trains which trial: leases, reports and results, and the budget that all workers share."""
+"""The queue of trials: which worker trains which trial, what it writes about it, and the budget that workers share.
+
+`leases` claims trials and keeps them, `overdue` returns abandoned trials to the queue, `results` writes reports and
+final results, `budget` limits what a study uses, and `counts` counts trials. All of them work on an open database.
+"""

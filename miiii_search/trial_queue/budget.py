@@ -1,8 +1,8 @@
-"""Budgets of a study: solved trials, device time, wall time. Kept to exactly, whatever the number of workers.
+"""Budgets of a study: solved trials, device time and wall time. They are kept exactly, for any number of workers.
 
-Device time is what workers hold devices for, compiling included, as a cloud or a batch system would bill it: seconds
-times devices. A worker reserves it ahead in a ledger, under a lock, and stops before its reservation ends; so what all
-of them use together never exceeds the budget. What a killed worker had reserved counts as used.
+Device time is the number of devices times the seconds for which workers hold them, compilation included, as a cloud
+or a batch system bills it. A worker reserves device time in a ledger, under a lock, and stops before its reservation
+ends. All workers together therefore never exceed the budget. The reservation of a killed worker counts as used.
 """
 
 from __future__ import annotations
@@ -14,76 +14,77 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import Budget
-from miiii_search.storage import schema
-from miiii_search.storage import study_attrs as attributes
+from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.study_attrs import PAUSED_KEY, STARTED_KEY
+from miiii_search.trial_queue.counts import count_solved
 
-ASK_SECONDS = 5.0
-"""Between two looks at what the other workers have used."""
+UPDATE_SECONDS = 5.0
+"""Maximum time between two updates of what the other workers have used, in seconds."""
 
-SHARE = 0.25
-"""A worker reserves at most so much of what is left, that others have a part."""
-SHORTEST_SECONDS = 10.0
-"""A shorter reservation is not worth beginning with: the last seconds of a budget of device time are not used."""
-LONGEST_SECONDS = 900.0
-"""So much device time is lost when a worker is killed; so long it trains on while the database is away."""
+MAX_SHARE = 0.25
+"""Maximum share of the remaining device time that one reservation takes, so that other workers get some as well."""
+
+MIN_RESERVATION_SECONDS = 10.0
+"""Minimum of a reservation, in seconds of device time. Less than this of a budget is left unused."""
+
+MAX_RESERVATION_SECONDS = 900.0
+"""Maximum of a reservation, in seconds per device.
+
+A killed worker loses at most this much. While the database is unavailable, a worker trains at most this long.
+"""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a study has used of its budget."""
+    """The part of its budget that a study has used.
+
+    Attributes:
+        solved: Number of COMPLETE trials whose run was solved.
+        device_seconds: Seconds of device time that workers have used or reserved.
+        wall_seconds: Seconds since the first claim, without pauses; 0 before the first claim.
+    """
 
     solved: int
-    """Trials in the state COMPLETE whose run was solved."""
     device_seconds: float
-    """Used, or reserved by workers."""
     wall_seconds: float
-    """Since the first claim, without pauses; 0 before it."""
 
 
 def read_usage(connection: sa.Connection, study_id: int) -> Usage:
-    """What the study has used so far."""
+    """Return the part of its budget that the study has used so far."""
     ledger = schema.device_time
     device_seconds = connection.execute(
         sa.select(sa.func.coalesce(sa.func.sum(ledger.c.seconds), 0.0)).where(ledger.c.study_id == study_id)
     ).scalar_one()
-    times = attributes.read(connection, study_id, STARTED_KEY, PAUSED_KEY)
+    times = study_attrs.read(connection, study_id, STARTED_KEY, PAUSED_KEY)
     wall_seconds = 0.0
     if STARTED_KEY in times:
-        now = times[PAUSED_KEY] if PAUSED_KEY in times else attributes.now(connection)
+        now = times[PAUSED_KEY] if PAUSED_KEY in times else study_attrs.now(connection)
         wall_seconds = max(now - times[STARTED_KEY], 0.0)
     return Usage(count_solved(connection, study_id), float(device_seconds), wall_seconds)
 
 
-def count_solved(connection: sa.Connection, study_id: int) -> int:
-    """The COMPLETE trials whose run was solved."""
-    trials, attributes = schema.trials, schema.trial_user_attributes
-    query = (
-        sa.select(sa.func.count())
-        .select_from(trials.join(attributes, attributes.c.trial_id == trials.c.trial_id))
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
-        .where(attributes.c.key == "epochs_to_solve", attributes.c.value_json != "null")
-    )
-    return int(connection.execute(query).scalar_one())
-
-
 def exhausted_limit(budget: Budget, usage: Usage) -> str | None:
-    """Which part of the budget is used up, in words, if one is."""
+    """Return a clause that says which limit of the budget is exhausted, or None if there is none."""
     if budget.solved is not None and usage.solved >= budget.solved:
         return f"{usage.solved} trials are solved, as many as the budget asks for"
     if budget.wall_hours is not None and usage.wall_seconds >= 3600 * budget.wall_hours:
         return f"the budget of {budget.wall_hours:g} hours is over"
-    if budget.device_hours is not None and 3600 * budget.device_hours - usage.device_seconds < SHORTEST_SECONDS:
+    if budget.device_hours is not None and 3600 * budget.device_hours - usage.device_seconds < MIN_RESERVATION_SECONDS:
         return f"the budget of {budget.device_hours:g} device hours is used up"
     return None
 
 
 def read_exhausted_limit(database: Database, study_id: int, budget: Budget) -> str | None:
-    """`spent`, as the database knows it now; asks nothing where the budget is of trials alone."""
+    """Return `exhausted_limit` for the current usage of the study.
+
+    A budget that limits only the number of trials does not access the database.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable.
+    """
     if not budget.has_limits:
         return None
     with database.engine.connect() as connection:
@@ -91,7 +92,15 @@ def read_exhausted_limit(database: Database, study_id: int, budget: Budget) -> s
 
 
 class BudgetReservation:
-    """What one worker, which holds so many `devices`, may use of its study's budget. For its main thread."""
+    """The part of a study's budget that one worker may use. For use by one thread.
+
+    Args:
+        database: The database of the study.
+        study_id: Optuna's id of the study.
+        budget: The budget of the study.
+        devices: Number of devices that the worker holds.
+        clock: Monotonic clock, in seconds.
+    """
 
     def __init__(
         self,
@@ -107,106 +116,130 @@ class BudgetReservation:
         self._devices = devices
         self._clock = clock
         self._holder = uuid.uuid4().hex
-        self._since: float | None = None
-        """When devices were begun to be held; None while they are not."""
+        self._held_since: float | None = None
+        """Time at which the worker began to hold its devices; None while it does not."""
         self._used = self._reserved = 0.0
-        """Seconds a device, of all times: held before `_since`, and written down in the ledger."""
+        """Seconds per device since the beginning: held before `_held_since`, and written to the ledger."""
         self._wall_end = math.inf
-        self._ask_at = 0.0
-        self._spent: str | None = None
+        self._next_update_at = 0.0
+        self._exhausted: str | None = None
 
     def stop_reason(self, margin: float) -> str | None:
-        """Why training is to end now, in words, where ending it takes so many seconds; None while it need not."""
-        if self._spent is not None or not self._budget.has_limits or self._since is None or self.seconds_left > margin:
-            return self._spent
+        """Return a clause that says why training must stop now, or None if it may continue.
+
+        Args:
+            margin: Seconds that stopping takes.
+        """
+        may_go_on = not self._budget.has_limits or self._held_since is None or self.seconds_left > margin
+        if self._exhausted is not None or may_go_on:
+            return self._exhausted
         if self._wall_end - self._clock() <= margin:
             return f"the budget of {self._budget.wall_hours:g} hours is over"
         return f"the budget of {self._budget.device_hours:g} device hours is used up, or other workers hold the rest"
 
     @property
     def seconds_left(self) -> float:
-        """How long training may go on before more has been reserved."""
+        """Seconds for which training may continue without a further reservation."""
         now = self._clock()
-        held = self._used + (now - self._since if self._since is not None else 0.0)
+        held = self._used + (now - self._held_since if self._held_since is not None else 0.0)
         reserved = self._reserved - held if self._budget.device_hours is not None else math.inf
         return min(reserved, self._wall_end - now)
 
     @property
     def may_claim(self) -> bool:
-        """Whether trials may be claimed: not before `ask` has been answered."""
-        return not self._budget.has_limits or self._since is not None
+        """Whether the worker may claim trials. With limits, it may not before the first `update` has succeeded."""
+        return not self._budget.has_limits or self._held_since is not None
 
     def set_budget(self, budget: Budget) -> None:
-        """Goes by a larger budget from now on."""
+        """Use a budget that was raised. Called twice with the same budget, it does nothing."""
         if budget != self._budget:
-            self._budget, self._spent, self._ask_at = budget, None, 0.0
+            self._budget, self._exhausted, self._next_update_at = budget, None, 0.0
 
     def needs_update(self, margin: float) -> bool:
-        """Whether the database is to be asked again: from time to time, and before training would be `over`."""
-        if not self._budget.has_limits or self._spent is not None:
+        """Return whether `update` is due: at regular intervals, and before `stop_reason` would stop training.
+
+        Args:
+            margin: Seconds that stopping takes.
+        """
+        if not self._budget.has_limits or self._exhausted is not None:
             return False
-        return self._clock() >= self._ask_at or self.seconds_left <= margin
+        return self._clock() >= self._next_update_at or self.seconds_left <= margin
 
     def update(self, margin: float = 0.0) -> None:
-        """Looks at what all workers have used, and reserves more where that is due.
+        """Read what all workers have used, and reserve more device time if little is left.
 
-        To be called before the first trial is claimed, and then whenever it `is_due`. Called twice, it does no more.
-        Where ending takes longer than a reservation lasts, the rest could never be reserved, and the study would never
-        be done: reservations are of twice the `margin` at least.
+        Call it before the first trial is claimed, and then whenever `needs_update` is true. Called twice, it reserves
+        nothing more. It does nothing if the study was deleted.
+
+        Args:
+            margin: Seconds that stopping takes. A reservation lasts at least twice as long. Otherwise the rest of the
+                budget could never be reserved, and the study would never be done.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: The database is unavailable. The earlier reservation may still be used.
         """
         if not self._budget.has_limits:
             return
         with self._database.transaction() as connection:
             if not schema.lock_study(connection, self._study_id):
-                return  # somebody deleted it
-            if not attributes.read(connection, self._study_id, STARTED_KEY):
-                attributes.write(connection, self._study_id, {STARTED_KEY: attributes.now(connection)})
+                return
+            if not study_attrs.read(connection, self._study_id, STARTED_KEY):
+                study_attrs.write(connection, self._study_id, {STARTED_KEY: study_attrs.now(connection)})
             usage = read_usage(connection, self._study_id)
             reserved = self._reserve(connection, usage, margin) if self._budget.device_hours is not None else 0.0
         now = self._clock()
-        self._since = now if self._since is None else self._since
+        self._held_since = now if self._held_since is None else self._held_since
         self._reserved = max(self._reserved, reserved)
         if self._budget.wall_hours is not None:
             self._wall_end = now + 3600 * self._budget.wall_hours - usage.wall_seconds
-        others = Usage(usage.solved, 0.0, usage.wall_seconds)  # of device time it knows by what it could reserve
-        self._spent = exhausted_limit(self._budget, others)
-        self._ask_at = now + min(ASK_SECONDS, self.seconds_left / 2)
-
-    def _reserve(self, connection: sa.Connection, usage: Usage, margin: float) -> float:
-        """Reserves more where half of a reservation, or the margin, is all that is left; returns what is reserved."""
-        assert self._budget.device_hours is not None
-        left = 3600 * self._budget.device_hours - usage.device_seconds
-        share = min(max(SHARE * left / self._devices, SHORTEST_SECONDS), LONGEST_SECONDS)
-        seconds = min(max(share, 2 * margin), left / self._devices)
-        if seconds * self._devices < SHORTEST_SECONDS or self.seconds_left > max(seconds / 2, margin):
-            return self._reserved
-        # From the ledger, not from memory: an earlier answer may have been lost on its way.
-        written = self._written(connection)
-        if written > self._reserved + 1e-3:
-            return written
-        self._write(connection, written + seconds)
-        return written + seconds
+        # Device time is judged by what this worker could reserve, not by what all have reserved.
+        without_device_time = Usage(usage.solved, 0.0, usage.wall_seconds)
+        self._exhausted = exhausted_limit(self._budget, without_device_time)
+        self._next_update_at = now + min(UPDATE_SECONDS, self.seconds_left / 2)
 
     def release(self) -> None:
-        """Gives back what was reserved and is not needed, since nothing is trained for now. `ask` begins anew.
+        """Return reserved device time that is not used, because the worker trains nothing for now.
 
-        Not to be called when training ended because the budget was `over`: its last seconds would seem to be left.
+        The next `update` starts anew. Called twice, it does nothing. Do not call it after `stop_reason` has stopped
+        training: the last seconds of the budget would seem to be left.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: The database is unavailable. The device time counts as used until a later call.
         """
-        if self._since is None:
+        if self._held_since is None:
             return
         if self._budget.device_hours is not None:
-            used = self._used + self._clock() - self._since
+            used = self._used + self._clock() - self._held_since
             with self._database.transaction() as connection:
                 if schema.lock_study(connection, self._study_id):
-                    self._write(connection, used)
+                    self._write_ledger(connection, used)
             self._used = self._reserved = used
-        self._since, self._ask_at = None, 0.0
+        self._held_since, self._next_update_at = None, 0.0
 
-    def _written(self, connection: sa.Connection) -> float:
+    def _reserve(self, connection: sa.Connection, usage: Usage, margin: float) -> float:
+        """Reserve more once no more than half of a reservation, or the margin, is left.
+
+        Returns:
+            All device time that this worker has reserved since the beginning, in seconds per device.
+        """
+        assert self._budget.device_hours is not None
+        left = 3600 * self._budget.device_hours - usage.device_seconds
+        share = min(max(MAX_SHARE * left / self._devices, MIN_RESERVATION_SECONDS), MAX_RESERVATION_SECONDS)
+        seconds = min(max(share, 2 * margin), left / self._devices)
+        if seconds * self._devices < MIN_RESERVATION_SECONDS or self.seconds_left > max(seconds / 2, margin):
+            return self._reserved
+        # The ledger may hold more than `_reserved`, if the answer to an earlier update was lost.
+        in_ledger = self._read_ledger(connection)
+        if in_ledger > self._reserved + 1e-3:
+            return in_ledger
+        self._write_ledger(connection, in_ledger + seconds)
+        return in_ledger + seconds
+
+    def _read_ledger(self, connection: sa.Connection) -> float:
         ledger = schema.device_time
         query = sa.select(ledger.c.seconds).where(ledger.c.holder == self._holder)
         return (connection.execute(query).scalar_one_or_none() or 0.0) / self._devices
 
-    def _write(self, connection: sa.Connection, seconds: float) -> None:
+    def _write_ledger(self, connection: sa.Connection, seconds: float) -> None:
         row = {"holder": self._holder, "study_id": self._study_id, "seconds": seconds * self._devices}
         schema.upsert(connection, schema.device_time, [row], ("holder",))

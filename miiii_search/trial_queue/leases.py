@@ -1,15 +1,19 @@
-"""Leases: which worker trains which trial, and how trials leave the queue and come back to it.
+"""Leases: which worker trains which trial, and until when no other worker may.
 
-A trial is claimed and leased in one transaction, so there is no moment with a claim and no lease. Whatever a
-worker writes about a trial happens in a transaction that has first renewed the lease by its token (`renew`),
-which locks the lease's row: a worker that lost its lease can overwrite nothing.
+A trial is claimed and leased in one transaction, so no trial is ever claimed without a lease. Every transaction that
+writes about a trial first renews its lease by its token, which locks the row of the lease. A worker that lost its
+lease therefore cannot overwrite anything.
+
+While the database is unavailable, every function raises a subclass of `sqlalchemy.exc.DBAPIError`, for which
+`storage.retry.is_outage` is true. The transaction may have been committed before the connection was lost, so callers
+repeat the call. `storage.retry.DatabaseRetry` does that and raises `StorageUnavailableError` instead.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,18 +27,18 @@ from miiii_search.storage.schema import leases, trial_system_attributes, trials
 from miiii_search.storage.study_attrs import PAUSED_KEY
 
 SHAPE_KEY = "miiii:shape"
-"""The trial attribute that names what its program is compiled for."""
-
-NAMED = 5
-"""Trials and workers that a message names."""
-
-TAKEN_BACK_SECONDS = 10.0
-"""A coordinator that runs takes an overdue trial back sooner than this: it looks every two seconds."""
+"""The trial attribute that names the shape for which the trial's program is compiled."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to train one trial."""
+    """The right of one worker to train one trial.
+
+    Attributes:
+        trial_id: Optuna's id of the trial.
+        number: Number of the trial within its study.
+        token: Random text that identifies the lease. A trial that is claimed again gets another token.
+    """
 
     trial_id: int
     number: int
@@ -43,29 +47,27 @@ class Lease:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a worker tells when it renews."""
+    """The progress of a trial, which a worker sends when it renews the lease.
+
+    Attributes:
+        lease: The lease.
+        epoch: Number of epochs trained.
+        epochs_per_second: Current speed of this trial.
+        saved_epoch: Epoch of the last checkpoint; 0 if there is none.
+    """
 
     lease: Lease
     epoch: int
     epochs_per_second: float
     saved_epoch: int = 0
-    """Of its last checkpoint."""
 
 
-@dataclass(frozen=True)
-class AbandonedTrial:
-    """A running trial whose worker is gone, and that no coordinator has taken back yet."""
-
-    study_id: int
-    number: int
-    worker: str | None
-    """None if it has no lease: a program other than ours began it."""
-    silent_seconds: float
-    """Since its lease was last renewed."""
+PROGRESS_COLUMNS = ("epoch", "epochs_per_second", "saved_epoch")
+"""Columns of the table of leases that a heartbeat sets."""
 
 
 def utc_now() -> datetime:
-    """As Optuna 5 stores times: UTC without a time zone."""
+    """Return the current time as Optuna 5 stores it: UTC without a time zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -82,49 +84,32 @@ def claim(
 ) -> list[Lease]:
     """Claim up to `n` WAITING trials: set them RUNNING and lease them, in one transaction.
 
-    Called twice, it claims further trials. Two workers never get the same trial. If the connection is lost on the
-    way, trials may have been claimed without an answer; they return to the queue when their leases expire.
+    Called twice, it claims further trials. Two workers never get the same trial. If the answer is lost with the
+    connection, the trials that it claimed go back to the queue when their leases run out.
 
     Args:
         database: The database of the study.
         study_id: Optuna's id of the study.
         worker: Name of the worker.
-        lease_seconds: Duration of the leases.
+        lease_seconds: Duration of the leases, in seconds.
         n: Maximum number of trials.
         first_ids: Ids of trials that come before all others, in this order.
         preferred_shapes: Shapes (values of `SHAPE_KEY`) whose trials come before the remaining ones.
         excluded_shapes: Shapes whose trials are not claimed.
 
     Returns:
-        The leases, in the order of the queue. Fewer than `n` if the queue holds fewer; none if the study is paused.
+        The leases; fewer than `n` if the queue holds fewer trials, and none if the study is paused.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: The database is unavailable; see `storage.retry.is_outage`.
+        sqlalchemy.exc.DBAPIError: The database is unavailable.
     """
-    preferred = [json.dumps(shape) for shape in preferred_shapes]
-    excluded = [json.dumps(shape) for shape in excluded_shapes]
-    preference = sa.case((trial_system_attributes.c.value_json.in_(preferred), 0), else_=1)
-    ranks = {trial_id: rank for rank, trial_id in enumerate(first_ids)}
-    rank = [sa.case(ranks, value=trials.c.trial_id, else_=len(ranks))] if ranks else []
-    first_waiting = (
-        sa.select(trials.c.trial_id, trials.c.number)
-        .outerjoin(
-            trial_system_attributes,
-            (trial_system_attributes.c.trial_id == trials.c.trial_id) & (trial_system_attributes.c.key == SHAPE_KEY),
-        )
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
-        # A trial that Optuna's enqueue_trial created has no shape.
-        .where(sa.func.coalesce(trial_system_attributes.c.value_json, "").not_in(excluded))
-        .order_by(*rank, preference, trials.c.number)
-        .limit(n)
-        .with_for_update(skip_locked=True, of=trials)
-    )
+    query = _select_waiting(study_id, n, first_ids, preferred_shapes, excluded_shapes)
     with database.transaction() as connection:
-        # Pausing or deleting the study waits for claims in progress; later claims see the change.
+        # Pausing or deleting the study waits for claims in progress. Later claims see the change.
         schema.lock_study(connection, study_id, shared=True)
         if study_attrs.read(connection, study_id, PAUSED_KEY):
             return []
-        rows = connection.execute(first_waiting).all()
+        rows = connection.execute(query).all()
         if not rows:
             return []
         connection.execute(
@@ -135,107 +120,173 @@ def claim(
         return grant(connection, study_id, [(row.trial_id, row.number) for row in rows], worker, lease_seconds)
 
 
+def _select_waiting(
+    study_id: int,
+    n: int,
+    first_ids: Sequence[int],
+    preferred_shapes: Collection[str],
+    excluded_shapes: Collection[str],
+) -> sa.Select[tuple[int, int]]:
+    """Return the query for the (trial_id, number) of the first `n` WAITING trials, which it locks; see `claim`."""
+    preferred = [json.dumps(shape) for shape in preferred_shapes]
+    excluded = [json.dumps(shape) for shape in excluded_shapes]
+    ranks = {trial_id: rank for rank, trial_id in enumerate(first_ids)}
+    by_rank = [sa.case(ranks, value=trials.c.trial_id, else_=len(ranks))] if ranks else []
+    by_shape = sa.case((trial_system_attributes.c.value_json.in_(preferred), 0), else_=1)
+    return (
+        sa.select(trials.c.trial_id, trials.c.number)
+        .outerjoin(
+            trial_system_attributes,
+            (trial_system_attributes.c.trial_id == trials.c.trial_id) & (trial_system_attributes.c.key == SHAPE_KEY),
+        )
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
+        # A trial that Optuna's own enqueue_trial created has no shape.
+        .where(sa.func.coalesce(trial_system_attributes.c.value_json, "").not_in(excluded))
+        .order_by(*by_rank, by_shape, trials.c.number)
+        .limit(n)
+        .with_for_update(skip_locked=True, of=trials)
+    )
+
+
 def grant(
-    connection: sa.Connection, study_id: int, claimed: Sequence[tuple[int, int]], worker: str, seconds: float
+    connection: sa.Connection, study_id: int, claimed: Sequence[tuple[int, int]], worker: str, lease_seconds: float
 ) -> list[Lease]:
-    """Leases trials (trial id, number) that this transaction has just set RUNNING."""
+    """Lease trials to a worker, in the transaction that has just set them RUNNING.
+
+    It must be called once for each trial: a trial that is leased already raises an error.
+
+    Args:
+        connection: The transaction.
+        study_id: Optuna's id of the study.
+        claimed: (trial id, trial number) of each trial.
+        worker: Name of the worker.
+        lease_seconds: Duration of the leases, in seconds.
+
+    Returns:
+        One new lease per trial, in the same order.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: A trial is leased already.
+        sqlalchemy.exc.DBAPIError: The database is unavailable.
+    """
     granted = [Lease(trial_id, number, uuid.uuid4().hex) for trial_id, number in claimed]
     clock = schema.now(connection)
-    connection.execute(
-        sa.insert(leases).values(
-            [
-                {
-                    "trial_id": lease.trial_id,
-                    "study_id": study_id,
-                    "token": lease.token,
-                    "worker": worker[:256],
-                    "expires_at": clock + seconds,
-                    "renewed_at": clock,
-                    "epoch": 0,
-                    "epochs_per_second": 0.0,
-                }
-                for lease in granted
-            ]
-        )
-    )
+    rows = [
+        {
+            "trial_id": lease.trial_id,
+            "study_id": study_id,
+            "token": lease.token,
+            "worker": worker[:256],
+            "expires_at": clock + lease_seconds,
+            "renewed_at": clock,
+            "epoch": 0,
+            "epochs_per_second": 0.0,
+        }
+        for lease in granted
+    ]
+    connection.execute(sa.insert(leases).values(rows))
     return granted
 
 
-def renew(connection: sa.Connection, heartbeats: Iterable[Heartbeat], seconds: float) -> set[Lease]:
-    """Renews leases and returns those still held; their rows stay locked until the transaction ends.
+def renew(connection: sa.Connection, heartbeats: Iterable[Heartbeat], lease_seconds: float) -> set[Lease]:
+    """Renew leases and store the progress of their trials. The rows stay locked until the transaction ends.
 
-    A lease that is overdue but that nobody has taken back is renewed like any other. One whose trial someone
-    else has ended (by the dashboard) is not held.
+    Called twice, it renews the leases again. A lost lease is not renewed and not returned. A lease that has run out
+    is renewed like any other, as long as no coordinator has returned its trial to the queue. A lease is lost as well
+    if its trial was ended by another program, such as the dashboard.
+
+    Args:
+        connection: A transaction.
+        heartbeats: At most one heartbeat per lease.
+        lease_seconds: Seconds until the leases run out, from now.
+
+    Returns:
+        The leases that are still held.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable.
     """
-    beats = {beat.lease.token: beat for beat in sorted(heartbeats, key=lambda beat: beat.lease.trial_id)}
-    if not beats:
+    by_token = {beat.lease.token: beat for beat in sorted(heartbeats, key=lambda beat: beat.lease.trial_id)}
+    if not by_token:
         return set()
     clock = schema.now(connection)
-    times = {"expires_at": clock + seconds, "renewed_at": clock}
-    still_running = sa.exists().where(trials.c.trial_id == leases.c.trial_id, trials.c.state == TrialState.RUNNING)
-    if connection.dialect.name == "sqlite":  # which has no table of values with names, and where a statement is cheap
-        return {
-            beat.lease
-            for token, beat in beats.items()
-            if connection.execute(
-                sa.update(leases).where(leases.c.token == token, still_running).values(times | _told(beat))
-            ).rowcount
-        }
-    # As one parameter: a table of values would be compiled anew for each number of lanes.
-    columns = (sa.column("token", sa.String), *(sa.column(name, leases.c[name].type) for name in TOLD))
-    rows = json.dumps([{"token": token, **_told(beat)} for token, beat in beats.items()])
-    told = (
+    times = {"expires_at": clock + lease_seconds, "renewed_at": clock}
+    if connection.dialect.name == "sqlite":
+        tokens = _renew_one_by_one(connection, by_token, times)
+    else:
+        tokens = _renew_at_once(connection, by_token, times)
+    return {by_token[token].lease for token in tokens}
+
+
+def _is_running() -> sa.ColumnElement[bool]:
+    return sa.exists().where(trials.c.trial_id == leases.c.trial_id, trials.c.state == TrialState.RUNNING)
+
+
+def _renew_one_by_one(
+    connection: sa.Connection, by_token: Mapping[str, Heartbeat], times: Mapping[str, sa.ColumnElement[float]]
+) -> list[str]:
+    """Renew leases on SQLite, which has no JSON record sets. A statement costs little there."""
+    return [
+        token
+        for token, beat in by_token.items()
+        if connection.execute(
+            sa.update(leases).where(leases.c.token == token, _is_running()).values({**times, **_progress(beat)})
+        ).rowcount
+    ]
+
+
+def _renew_at_once(
+    connection: sa.Connection, by_token: Mapping[str, Heartbeat], times: Mapping[str, sa.ColumnElement[float]]
+) -> list[str]:
+    """Renew leases on PostgreSQL in one statement."""
+    # The progress is a single JSON parameter. SQLAlchemy would compile a VALUES table anew for each number of rows.
+    columns = (sa.column("token", sa.String), *(sa.column(name, leases.c[name].type) for name in PROGRESS_COLUMNS))
+    rows = json.dumps([{"token": token, **_progress(beat)} for token, beat in by_token.items()])
+    progress = (
         sa.func.json_to_recordset(sa.cast(sa.literal(rows, sa.Text), postgresql.JSON))
-        .table_valued(*columns, name="told")
+        .table_valued(*columns, name="progress")
         .render_derived(with_types=True)
     )
-    # All rows are locked in one order, whoever else renews some of them: no deadlock.
+    # All transactions lock the rows in the same order, which prevents deadlocks.
     locked = (
         sa.select(leases.c.token)
-        .where(leases.c.token.in_(list(beats)))
+        .where(leases.c.token.in_(list(by_token)))
         .order_by(leases.c.trial_id)
         .with_for_update()
         .cte("locked")
     )
     renewed = connection.execute(
         sa.update(leases)
-        .where(leases.c.token == locked.c.token, leases.c.token == told.c.token, still_running)
-        .values(times | {name: told.c[name] for name in TOLD})
+        .where(leases.c.token == locked.c.token, leases.c.token == progress.c.token, _is_running())
+        .values({**times, **{name: progress.c[name] for name in PROGRESS_COLUMNS}})
         .returning(leases.c.token)
     )
-    return {beats[token].lease for token in renewed.scalars()}
+    return list(renewed.scalars())
 
 
-TOLD = ("epoch", "epochs_per_second", "saved_epoch")
-
-
-def _told(beat: Heartbeat) -> dict[str, float]:
+def _progress(beat: Heartbeat) -> dict[str, float]:
     return {"epoch": beat.epoch, "epochs_per_second": beat.epochs_per_second, "saved_epoch": beat.saved_epoch}
 
 
-def requeue(connection: sa.Connection, lease: Lease) -> None:
-    """Puts a trial back into the queue and ends its lease, in a transaction that has renewed it."""
-    _requeue(connection, [lease.trial_id])
-    release(connection, lease)
-
-
 def release(connection: sa.Connection, lease: Lease) -> None:
-    """Ends a lease, in the transaction that ends its trial."""
+    """End a lease, in the transaction that ends its trial.
+
+    Called twice, or for a lost lease, it does nothing.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable.
+    """
     connection.execute(sa.delete(leases).where(leases.c.token == lease.token))
 
 
-def requeue_leases(database: Database, held: Collection[Lease]) -> list[int]:
-    """Puts trials back into the queue, as themselves; returns the numbers of those that were still held."""
-    with database.transaction() as connection:
-        # In the order in which the thread beside this one renews them.
-        query = sa.select(leases.c.trial_id).where(leases.c.token.in_([lease.token for lease in held]))
-        trial_ids = list(connection.execute(query.order_by(leases.c.trial_id).with_for_update()).scalars())
-        connection.execute(sa.delete(leases).where(leases.c.trial_id.in_(trial_ids)))
-        return _requeue(connection, trial_ids)
-
-
 def find_finished(database: Database, trial_ids: Collection[int]) -> set[int]:
-    """Those of the trials that have ended, or are gone; asks nothing for none."""
+    """Return those of the trials that have ended or no longer exist.
+
+    It changes nothing. Without trials, it does not access the database.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable.
+    """
     if not trial_ids:
         return set()
     query = sa.select(trials.c.trial_id).where(
@@ -243,99 +294,3 @@ def find_finished(database: Database, trial_ids: Collection[int]) -> set[int]:
     )
     with database.engine.connect() as connection:
         return set(trial_ids) - set(connection.execute(query).scalars())
-
-
-def requeue_overdue(database: Database, study_id: int) -> list[int]:
-    """Puts RUNNING trials whose lease is overdue, or that have none, back into the queue; returns their numbers.
-
-    A trial keeps its number, parameters and reports. Called twice, or by two coordinators, it does no more.
-    """
-    with database.transaction() as connection:
-        # Coordinators take turns: the second would find its list of ownerless trials claimed anew.
-        schema.lock_study(connection, study_id)
-        # A lease whose row is locked is being renewed or ended: waiting for it here could be a deadlock.
-        overdue = (
-            sa.select(leases.c.trial_id)
-            .where(leases.c.study_id == study_id, leases.c.expires_at < schema.now(connection))
-            # While the database was down nobody could renew: workers get a whole period to come back.
-            .where(
-                schema.server_start_time(connection) + (leases.c.expires_at - leases.c.renewed_at)
-                < schema.now(connection)
-            )
-            .with_for_update(skip_locked=True)
-        )
-        expired = list(connection.execute(overdue).scalars())
-        connection.execute(sa.delete(leases).where(leases.c.trial_id.in_(expired)))
-        ownerless = connection.execute(
-            sa.select(trials.c.trial_id).where(
-                trials.c.study_id == study_id,
-                trials.c.state == TrialState.RUNNING,
-                ~sa.exists().where(leases.c.trial_id == trials.c.trial_id),
-            )
-        )
-        return _requeue(connection, [*expired, *ownerless.scalars()])
-
-
-def find_abandoned(connection: sa.Connection, study_id: int | None = None) -> list[AbandonedTrial]:
-    """Returns the trials that a coordinator, if one ran, would have taken back by now; by study and number.
-
-    Of one study, or of all. They are those of `requeue_overdue`, once their leases have been overdue for
-    `TAKEN_BACK_SECONDS`.
-    """
-    clock = schema.now(connection)
-    period = leases.c.expires_at - leases.c.renewed_at
-    is_overdue = sa.and_(
-        leases.c.expires_at + TAKEN_BACK_SECONDS < clock,
-        schema.server_start_time(connection) + period + TAKEN_BACK_SECONDS < clock,
-    )
-    query = (
-        sa.select(trials.c.study_id, trials.c.number, leases.c.worker, (clock - leases.c.renewed_at).label("silent"))
-        .outerjoin(leases, leases.c.trial_id == trials.c.trial_id)
-        .where(trials.c.state == TrialState.RUNNING, sa.or_(leases.c.trial_id.is_(None), is_overdue))
-        .order_by(trials.c.study_id, trials.c.number)
-    )
-    if study_id is not None:
-        query = query.where(trials.c.study_id == study_id)
-    return [
-        AbandonedTrial(row.study_id, row.number, row.worker, row.silent or 0.0) for row in connection.execute(query)
-    ]
-
-
-def describe_abandoned(found: Sequence[AbandonedTrial]) -> str:
-    """Returns which trials wait for a coordinator, and whose they were, as a part of a sentence."""
-    numbers = ", ".join(str(trial.number) for trial in found[:NAMED]) + " and others" * (len(found) > NAMED)
-    silent = max(trial.silent_seconds for trial in found)
-    workers = sorted({trial.worker for trial in found if trial.worker is not None})
-    who = f"worker {', '.join(workers[:NAMED])} has been silent for {silent:.0f} s" if workers else "no worker has it"
-    if len(workers) > 1:
-        who = f"workers {', '.join(workers[:NAMED])} have been silent for up to {silent:.0f} s"
-    many = len(found) > 1
-    return (
-        f"trial{'s' * many} {numbers} {'are' if many else 'is'} overdue ({who}), "
-        f"and no coordinator has taken {'them' if many else 'it'} back"
-    )
-
-
-def find_studies_with_overdue(connection: sa.Connection) -> list[tuple[int, str, float]]:
-    """(id, name, seconds of a lease) of the studies of ours with RUNNING trials whose lease is overdue or missing."""
-    is_held = sa.exists().where(leases.c.trial_id == trials.c.trial_id, leases.c.expires_at >= schema.now(connection))
-    known, studies = schema.study_system_attributes, schema.studies
-    query = (
-        sa.select(studies.c.study_id, studies.c.study_name, known.c.value_json)
-        .join(known, sa.and_(known.c.study_id == studies.c.study_id, known.c.key == study_attrs.SPEC_KEY))
-        .where(
-            sa.exists().where(trials.c.study_id == studies.c.study_id, trials.c.state == TrialState.RUNNING, ~is_held)
-        )
-        .order_by(studies.c.study_id)
-    )
-    return [(row[0], row[1], float(json.loads(row[2]).get("lease_seconds", 60.0))) for row in connection.execute(query)]
-
-
-def _requeue(connection: sa.Connection, trial_ids: list[int]) -> list[int]:
-    changed = connection.execute(
-        sa.update(trials)
-        .where(trials.c.trial_id.in_(trial_ids), trials.c.state == TrialState.RUNNING)
-        .values(state=TrialState.WAITING)
-        .returning(trials.c.number)
-    )
-    return sorted(changed.scalars())

@@ -1,4 +1,9 @@
-"""What a worker writes about its trials: reports at rungs, and everything at a trial's end."""
+"""What a worker writes about its trials: reports at rungs, the final result, and failed runs.
+
+Each function renews the trial's lease in the transaction that writes, so a worker that has lost the lease writes
+nothing. While the database is unavailable, every function raises a subclass of `sqlalchemy.exc.DBAPIError`, for which
+`storage.retry.is_outage` is true. The transaction may have been committed all the same, so callers repeat the call.
+"""
 
 from __future__ import annotations
 
@@ -11,60 +16,79 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.storage import notes, schema
+from miiii_search.storage import notes, schema, study_attrs
 from miiii_search.storage.artifacts import Artifact, store_artifact
 from miiii_search.storage.database import Database
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.budget import count_solved
+from miiii_search.trial_queue.counts import count_solved
 from miiii_search.trial_queue.leases import Heartbeat, Lease
+from miiii_search.trial_queue.requeue import requeue
 
 ENDED_BY_KEY = "miiii:ended_by"
-"""The trial attribute with the token of the lease that ended it."""
+"""The trial attribute that holds the token of the lease that ended the trial."""
 
 RETRIES_KEY = "retries"
-"""The trial attribute that counts how often its run went wrong and was tried again."""
+"""The trial attribute that counts how often the trial's run failed and was repeated."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended."""
+    """The final result of a trial.
+
+    Attributes:
+        state: COMPLETE, PRUNED or FAIL.
+        value: The objective. For a pruned trial, its last report, as in Optuna's `Study.tell`. None if there is none.
+        note: One sentence on how the trial ended, which the dashboard shows on the trial's page.
+        attributes: User attributes of the trial, by name.
+        artifacts: Files that are stored in the database.
+        is_solved: Whether the run was solved.
+        links: Trial attributes that link artifacts which are stored elsewhere already; see `artifacts.artifact_link`.
+    """
 
     state: TrialState
     value: float | None
-    """The objective; for a pruned trial its last report, as `Study.tell` has it."""
     note: str
-    """In a sentence, how it ended; the dashboard shows it on the trial's page."""
     attributes: Mapping[str, Any]
     artifacts: Sequence[Artifact]
-    """To be stored in the database."""
     is_solved: bool = False
     links: Mapping[str, str] = field(default_factory=dict)
-    """Attributes that tell of artifacts that are stored elsewhere already; see `artifacts.artifact_link`."""
 
 
 class FinishStatus(Enum):
-    """What became of writing a trial's end."""
+    """The outcome of `finish`."""
 
     WRITTEN = "written"
+    """The trial has ended with this lease."""
     LEASE_LOST = "lease lost"
-    """Its lease was lost; nothing was written."""
+    """The lease was lost. Nothing was written."""
     OVER_BUDGET = "over budget"
-    """It would have been one more solved trial than the budget asks for: it is in the queue again."""
+    """The study has as many solved trials as its budget allows. The trial is in the queue again."""
 
 
 def report(
     database: Database,
     heartbeats: Sequence[Heartbeat],
     reports: Mapping[Lease, Mapping[int, float]],
-    seconds: float,
+    lease_seconds: float,
 ) -> set[Lease]:
-    """Renews the leases and writes the reports (epoch → accuracy) of those still held, in one transaction.
+    """Renew leases and write the reports of those that are still held, in one transaction.
 
-    Returns the leases still held. Called twice, it overwrites what it wrote. Raises nothing for a lost lease:
-    its reports are dropped, and it is not among those returned.
+    Called twice, it overwrites what it wrote. The reports of a lost lease are dropped, without an error.
+
+    Args:
+        database: The database of the study.
+        heartbeats: One heartbeat per lease.
+        reports: For each lease, the validation accuracy by epoch.
+        lease_seconds: Seconds until the leases run out, from now.
+
+    Returns:
+        The leases that are still held.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable.
     """
     with database.transaction() as connection:
-        held = leases.renew(connection, heartbeats, seconds)
+        held = leases.renew(connection, heartbeats, lease_seconds)
         rows = []
         for lease in held:
             for epoch, value in reports.get(lease, {}).items():
@@ -82,40 +106,41 @@ def report(
 
 
 def finish(
-    database: Database, study_id: int, heartbeat: Heartbeat, outcome: TrialResult, solved_budget: int | None = None
+    database: Database, study_id: int, heartbeat: Heartbeat, result: TrialResult, solved_budget: int | None = None
 ) -> FinishStatus:
-    """Writes all that is known of an ended trial, its artifacts included, and its state, in one transaction.
+    """End a trial: write its result with all artifacts, and its final state, in one transaction.
 
-    `solved_budget` is how many solved trials the study may have at most. Called twice, since the first answer was
-    lost on its way, it does no more, and returns the same for a trial that has ended.
+    Called twice, because the first answer was lost, it writes nothing more. It returns WRITTEN again, or LEASE_LOST if
+    the trial went back to the queue. A worker that has lost the lease writes nothing.
+
+    Args:
+        database: The database of the study.
+        study_id: Optuna's id of the study.
+        heartbeat: The lease and the final progress of the trial.
+        result: The result to be written.
+        solved_budget: Maximum number of solved trials of the study; None for no limit.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable. The trial may have ended already.
+        ValueError: An artifact is larger than `MAX_ARTIFACT_BYTES`. Nothing was written.
     """
     lease = heartbeat.lease
     with database.transaction() as connection:
-        counts = outcome.is_solved and solved_budget is not None
-        # By all: inserting the note locks the study's row, and whoever deletes it locks that first, then the lease.
-        schema.lock_study(connection, study_id, shared=not counts)
-        # For no time at all: the lease ends with this transaction.
+        counts_as_solved = result.is_solved and solved_budget is not None
+        # Writing the note locks the row of the study. Deleting the study locks that row first and the lease second,
+        # so this transaction does the same. Only solved trials, which must be counted, exclude each other.
+        schema.lock_study(connection, study_id, shared=not counts_as_solved)
+        # Renewed for 0 seconds, because the lease ends with this transaction.
         if not leases.renew(connection, [heartbeat], 0.0):
             return FinishStatus.WRITTEN if _was_ended_by(connection, lease) else FinishStatus.LEASE_LOST
-        if counts and count_solved(connection, study_id) >= (solved_budget or 0):
-            leases.requeue(connection, lease)
+        if counts_as_solved and count_solved(connection, study_id) >= (solved_budget or 0):
+            requeue(connection, lease)
             return FinishStatus.OVER_BUDGET
-        ended_by = {ENDED_BY_KEY: lease.token}
-        _write_attributes(connection, schema.trial_system_attributes, lease.trial_id, ended_by)
-        links = {**outcome.links, **dict(store_artifact(connection, artifact) for artifact in outcome.artifacts)}
-        _write_attributes(connection, schema.trial_system_attributes, lease.trial_id, links)
-        _write_attributes(connection, schema.trial_user_attributes, lease.trial_id, outcome.attributes)
-        note = notes.attributes(outcome.note, lease.trial_id)
-        rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(v)} for key, v in note.items()]
-        schema.upsert(connection, schema.study_system_attributes, rows, ("study_id", "key"))
-        if outcome.value is not None:
-            stored, kind = schema.to_stored_value(outcome.value)
-            row = {"trial_id": lease.trial_id, "objective": 0, "value": stored, "value_type": kind}
-            schema.upsert(connection, schema.trial_values, [row], ("trial_id", "objective"))
+        _write_result(connection, study_id, lease, result)
         connection.execute(
             sa.update(schema.trials)
             .where(schema.trials.c.trial_id == lease.trial_id)
-            .values(state=outcome.state, datetime_complete=leases.utc_now())
+            .values(state=result.state, datetime_complete=leases.utc_now())
         )
         connection.execute(sa.delete(schema.checkpoints).where(schema.checkpoints.c.trial_id == lease.trial_id))
         leases.release(connection, lease)
@@ -123,9 +148,22 @@ def finish(
 
 
 def requeue_for_retry(database: Database, heartbeat: Heartbeat, retries: int, note: str) -> bool:
-    """Puts a trial whose run went wrong back into the queue; `retries` is how often that has happened now.
+    """Return a trial whose run failed to the queue, so that it is trained again.
 
-    Returns False, and writes nothing, if the lease was lost.
+    Called twice, it returns False the second time, because the first call ended the lease. A worker that has lost
+    the lease writes nothing.
+
+    Args:
+        database: The database of the study.
+        heartbeat: The lease and the progress of the trial.
+        retries: How often the trial's run has failed, this time included.
+        note: One sentence on the failure.
+
+    Returns:
+        Whether the trial went back to the queue; False if the lease was lost.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable. The trial may have gone back to the queue already.
     """
     lease = heartbeat.lease
     with database.transaction() as connection:
@@ -133,8 +171,21 @@ def requeue_for_retry(database: Database, heartbeat: Heartbeat, retries: int, no
             return False
         attributes = {RETRIES_KEY: retries, "last_failure": note}
         _write_attributes(connection, schema.trial_user_attributes, lease.trial_id, attributes)
-        leases.requeue(connection, lease)
+        requeue(connection, lease)
     return True
+
+
+def _write_result(connection: sa.Connection, study_id: int, lease: Lease, result: TrialResult) -> None:
+    """Write everything of a result except the state of the trial."""
+    links = {**result.links, **dict(store_artifact(connection, artifact) for artifact in result.artifacts)}
+    system_attributes = {ENDED_BY_KEY: lease.token, **links}
+    _write_attributes(connection, schema.trial_system_attributes, lease.trial_id, system_attributes)
+    _write_attributes(connection, schema.trial_user_attributes, lease.trial_id, result.attributes)
+    study_attrs.write(connection, study_id, notes.attributes(result.note, lease.trial_id))
+    if result.value is not None:
+        stored, kind = schema.to_stored_value(result.value)
+        row = {"trial_id": lease.trial_id, "objective": 0, "value": stored, "value_type": kind}
+        schema.upsert(connection, schema.trial_values, [row], ("trial_id", "objective"))
 
 
 def _was_ended_by(connection: sa.Connection, lease: Lease) -> bool:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from miiii_search.storage.database import Database
 from miiii_search.storage.urls import redact_url
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
+from miiii_search.trial_queue.requeue import requeue_leases
 
 
 class UnreturnedLeases:
@@ -49,7 +49,7 @@ class UnreturnedLeases:
             except (OSError, ValueError, KeyError, TypeError):
                 held, place = [], self._place  # damaged: their leases run out
             if place == self._place:
-                numbers += leases.requeue_leases(self._database, held) if held else []
+                numbers += requeue_leases(self._database, held) if held else []
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
         return sorted(numbers)

@@ -31,9 +31,10 @@ from miiii_search.training.device import describe_device, package_versions
 from miiii_search.training.numerics import describe_numerics
 from miiii_search.training.trainer import ChunkTiming, RunSaved, RunsOutOfMemory, RunSuspended, RunUpdate, TrainerEvent
 from miiii_search.training.trainer_pool import TrainerPool
-from miiii_search.trial_queue import leases
+from miiii_search.trial_queue.abandoned import describe_abandoned, find_abandoned
 from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Lease
+from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.trial_queue.results import report
 from miiii_search.worker.active_trial import ActiveTrial
 from miiii_search.worker.checkpoint_writer import CheckpointWriter
@@ -232,7 +233,7 @@ class Worker:
         while True:
             self._retry.skip_wait()  # a pause between two tries may be longer than what is left
             try:
-                return self._retry.attempt(lambda: leases.requeue_leases(self._database, held))
+                return self._retry.attempt(lambda: requeue_leases(self._database, held))
             except StorageUnavailableError:
                 if time.monotonic() >= deadline:
                     raise
@@ -297,9 +298,9 @@ class Worker:
         study = self._study
         coordinate = hint("coordinate", "--study", study.name, database=self._database)
         with self._database.engine.connect() as connection:
-            abandoned = leases.find_abandoned(connection, study.study_id)
+            abandoned = find_abandoned(connection, study.study_id)
         if abandoned:
-            told = f"{NOTHING}: {leases.describe_abandoned(abandoned)}; start one: {coordinate}"
+            told = f"{NOTHING}: {describe_abandoned(abandoned)}; start one: {coordinate}"
             return f"abandoned {[trial.number for trial in abandoned]}", told
         counts = study.counts()
         if counts[TrialState.WAITING]:
@@ -409,7 +410,7 @@ class Worker:
         """Hands one trial back to the queue."""
         with contextlib.suppress(StorageUnavailableError):  # then at another time
             lease = self._runs[number].lease
-            self._retry.attempt(lambda: leases.requeue_leases(self._database, [lease]))
+            self._retry.attempt(lambda: requeue_leases(self._database, [lease]))
             del self._runs[number]
 
     def _keep_weights(self, assignment: ActiveTrial, look: WeightSnapshot | None) -> None:

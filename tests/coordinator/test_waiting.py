@@ -17,7 +17,7 @@ from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.study.pause import pause, resume
 from miiii_search.testing.trainer_pool import FakeTrainerPool
-from miiii_search.trial_queue import leases
+from miiii_search.trial_queue.abandoned import describe_abandoned, find_abandoned
 from miiii_search.worker import worker
 from tests.support import SECONDS, claim, end, make_spec, wait_until
 from tests.worker.test_worker import working
@@ -58,7 +58,7 @@ def test_a_worker_says_nothing_of_leases_that_are_renewed(database: Database) ->
     study = create_study(database, "s", make_spec())
     claim(study, SECONDS)
     with database.engine.connect() as connection:
-        assert leases.find_abandoned(connection) == leases.find_abandoned(connection, study.study_id) == []
+        assert find_abandoned(connection) == find_abandoned(connection, study.study_id) == []
 
 
 def test_who_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,10 +71,10 @@ def test_who_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> No
     with database.transaction() as connection:
         connection.execute(sa.update(schema.leases).values(expires_at=2.0, renewed_at=1.0))
     with database.engine.connect() as connection:
-        found = leases.find_abandoned(connection)
+        found = find_abandoned(connection)
         assert [trial.study_id for trial in found] == [first.study_id] * 7 + [second.study_id]
-        of_first = leases.find_abandoned(connection, first.study_id)
-    told = leases.describe_abandoned(of_first)
+        of_first = find_abandoned(connection, first.study_id)
+    told = describe_abandoned(of_first)
     assert told.startswith("trials 0, 1, 2, 3, 4 and others are overdue (workers w:0, w:1 have been silent for ")
     assert told.endswith("and no coordinator has taken them back")
 

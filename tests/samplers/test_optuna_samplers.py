@@ -20,6 +20,7 @@ from miiii_search.study.create import create_study
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
+from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
 from tests.support import SECONDS, all_tables, end, everything, make_spec, read_back, together
 
 LISTS = {"dropout": (0.0, 0.1), "weight_decay": (0.0, 0.5, 1.0), "n_heads": (2, 4)}
@@ -140,8 +141,8 @@ def test_budget_counts_what_runs(sqlite: Database) -> None:
     held = [queue.create_trial("worker", SECONDS), queue.create_trial("worker", SECONDS)]
     assert None not in held and queue.create_trial("worker", SECONDS) is None
     assert [trial.state for trial in study.trials()] == [TrialState.RUNNING] * 2
-    assert leases.requeue_overdue(sqlite, study.study_id) == []  # leased from the start
-    assert leases.requeue_leases(sqlite, [lease for lease in held if lease]) == [0, 1]
+    assert requeue_overdue(sqlite, study.study_id) == []  # leased from the start
+    assert requeue_leases(sqlite, [lease for lease in held if lease]) == [0, 1]
     assert queue.create_trial("worker", SECONDS) is None  # what waits is claimed, not sampled anew
     assert len(claim_and_end(study, 0)) == 2
 

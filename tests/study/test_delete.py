@@ -31,7 +31,8 @@ from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation
-from miiii_search.trial_queue.leases import Heartbeat, Lease, requeue_leases
+from miiii_search.trial_queue.leases import Heartbeat, Lease
+from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report
 from miiii_search.worker import worker
 from miiii_search.worker.active_trial import ActiveTrial

@@ -14,15 +14,15 @@ from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import (
-    LONGEST_SECONDS,
-    SHORTEST_SECONDS,
+    MAX_RESERVATION_SECONDS,
+    MIN_RESERVATION_SECONDS,
     BudgetReservation,
     read_exhausted_limit,
     read_usage,
 )
 from miiii_search.trial_queue.leases import Heartbeat, Lease
+from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
 from tests.support import SECONDS, claim, end, make_spec, read_back, together
 
@@ -93,7 +93,7 @@ def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours:
         clock.now += 1.0
         if worker.needs_update(margin):
             worker.update(margin)
-    assert 3600 * hours - 2 * margin - SHORTEST_SECONDS - 4 <= 2 * clock.now <= 3600 * hours
+    assert 3600 * hours - 2 * margin - MIN_RESERVATION_SECONDS - 4 <= 2 * clock.now <= 3600 * hours
     assert study.is_done()
     assert read_exhausted_limit(database, study.study_id, study.spec.budget) == (
         f"the budget of {hours:g} device hours is used up"
@@ -104,7 +104,7 @@ def test_what_is_reserved_survives_an_outage_and_a_lost_answer(database: Databas
     study, clock = study_with(database, device_hours=100.0), Clock()
     worker = reservation(study, 1, clock)
     worker.update()
-    assert worker.seconds_left == LONGEST_SECONDS
+    assert worker.seconds_left == MAX_RESERVATION_SECONDS
     clock.now += 600  # the database is away for ten minutes
     assert worker.stop_reason(2.0) is None
     before = ledger(study)
@@ -198,7 +198,7 @@ def test_a_study_over_its_budget_is_done_once_nothing_runs(database: Database) -
     assert not study.is_done()
     status = read_status(study)
     assert not status.done and status.to_json()["budget"] == {"solved": {"used": 1, "limit": 1}}
-    assert leases.requeue_leases(database, [running]) == [running.number]
+    assert requeue_leases(database, [running]) == [running.number]
     assert study.is_done() and read_status(study).done
 
 

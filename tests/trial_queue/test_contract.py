@@ -47,7 +47,8 @@ from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.leases import Heartbeat, Lease, requeue_leases, requeue_overdue
+from miiii_search.trial_queue.leases import Heartbeat, Lease
+from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry
 from miiii_search.worker.checkpoints import share, shared_epochs
 from tests.support import (

@@ -25,6 +25,7 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
+from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry
 from miiii_search.worker.checkpoints import share, shared_epochs
 from tests.support import make_spec
@@ -129,7 +130,7 @@ class LeaseModel(RuleBasedStateMachine):
 
     @rule(lease=granted)
     def requeue(self, lease: Lease) -> None:
-        numbers = leases.requeue_leases(DATABASE[0], [lease])
+        numbers = requeue_leases(DATABASE[0], [lease])
         assert numbers == ([lease.number] if self.held(lease) else [])
         if self.held(lease):
             self.trials[lease.number].state, self.trials[lease.number].holder = TrialState.WAITING, None
@@ -141,7 +142,7 @@ class LeaseModel(RuleBasedStateMachine):
     @rule()
     def take_back(self) -> None:
         overdue = [n for n, trial in self.trials.items() if trial.holder and trial.expires_at < self.time]
-        assert leases.requeue_overdue(DATABASE[0], self.study.study_id) == overdue
+        assert requeue_overdue(DATABASE[0], self.study.study_id) == overdue
         for number in overdue:
             self.trials[number].state, self.trials[number].holder = TrialState.WAITING, None
 

@@ -14,7 +14,8 @@ from miiii_search.study.create import create_study
 from miiii_search.study.delete import delete
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.leases import Heartbeat, requeue_leases, requeue_overdue
+from miiii_search.trial_queue.leases import Heartbeat
+from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
 from miiii_search.worker import heartbeat
 from miiii_search.worker.heartbeat import HeartbeatThread
 from tests.support import OVERDUE, SECONDS, claim, make_spec, wait_until

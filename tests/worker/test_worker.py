@@ -40,7 +40,8 @@ from miiii_search.study.study import Study
 from miiii_search.training import run
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.version import TRAINING_PROGRAM
-from miiii_search.trial_queue.leases import grant, requeue_overdue
+from miiii_search.trial_queue.leases import grant
+from miiii_search.trial_queue.requeue import requeue_overdue
 from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints, Policy
 from miiii_search.worker.worker import Worker
 from tests.support import SECONDS, SMALL, TINY, claim, end, everything, log_lines, make_spec, read_back, wait_until

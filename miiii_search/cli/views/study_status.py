@@ -50,7 +50,7 @@ def status_view(status: Status, rows: int = 16, *, advice: bool = True) -> Rende
 
 def waiting_for(status: Status) -> str:
     """Return what a study waits for, with the command that starts it; nothing if it makes progress."""
-    from miiii_search.trial_queue.leases import describe_abandoned
+    from miiii_search.trial_queue.abandoned import describe_abandoned
 
     if status.done or status.paused:
         return ""
