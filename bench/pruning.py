@@ -25,7 +25,8 @@ import numpy as np
 from measuring import parser, print_table, start, write
 
 from miiii_search.analysis.figures.style import figure_bytes, figure_style
-from miiii_search.config.study_spec import Point, Pruning
+from miiii_search.config.search_space import Point
+from miiii_search.config.study_sections import Pruning
 from miiii_search.pruners import forecast
 from miiii_search.simulation.curves import CurveSet, read_curves
 from miiii_search.simulation.figure import draw_curves, draw_pruners

@@ -20,7 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from miiii_search.config.presets import TABLE_1
-from miiii_search.config.study_spec import Dimension, Pruning, Replicates, StudySpec
+from miiii_search.config.search_space import Dimension
+from miiii_search.config.study_sections import Pruning, Replicates
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.coordinator.local import run_study
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.simulation.curves import CurveSet, read_curves, write_curves

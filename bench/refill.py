@@ -24,7 +24,8 @@ import jax
 from matplotlib.figure import Figure
 from measuring import parser, print_table, start, write
 
-from miiii_search.config.study_spec import Budget, Pruning, StudySpec
+from miiii_search.config.study_sections import Budget, Pruning
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study

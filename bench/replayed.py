@@ -16,7 +16,9 @@ from measuring import parser, print_table, start, write
 from pruning import BANK, FORECAST
 from record_curves import sets
 
-from miiii_search.config.study_spec import Budget, StudySpec, point_key
+from miiii_search.config.search_space import point_key
+from miiii_search.config.study_sections import Budget
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.coordinator.local import run_study
 from miiii_search.experiment.spec import Experiment
 from miiii_search.simulation.curves import read_curves

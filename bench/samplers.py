@@ -25,7 +25,8 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from measuring import parser, print_table, start, write
 
 from miiii_search.analysis.figures.style import OKABE_ITO, PAGE_WIDTH, figure_bytes, figure_style, new_figure
-from miiii_search.config.study_spec import Pruning, StudySpec
+from miiii_search.config.study_sections import Pruning
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.simulation.curves import Curve, CurveSet, read_curves
 from miiii_search.simulation.orders import ORDERS, GridEIOrder
 from miiii_search.simulation.pruner_variants import PrunerVariant

@@ -27,7 +27,8 @@ from optuna.trial import TrialState
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from miiii_search.config.presets import TABLE_1
-from miiii_search.config.study_spec import Budget, Replicates, StudySpec, rungs
+from miiii_search.config.study_sections import Budget, Replicates
+from miiii_search.config.study_spec import StudySpec, rungs
 from miiii_search.experiment.spec import Experiment
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database

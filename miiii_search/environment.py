@@ -1,4 +1,4 @@
-"""What the environment says: the variables `MIIII_*`, files that they name, and the user's folders."""
+"""The environment of a process: the variables `MIIII_*`, the files that they name, and the user's folders."""
 
 from __future__ import annotations
 
@@ -12,49 +12,72 @@ from miiii_search.errors import MiiiiSearchError
 PREFIX = "MIIII_"
 
 LISTS = ("MIIII_SET",)
-"""Variables with several values. Line breaks and tabs separate them, as spaces do."""
+"""Variables that hold several values, separated by spaces, line breaks or tabs."""
 
 PASSWORDS = ("MIIII_DASHBOARD_PASSWORD",)
-"""Variables of which spaces are a part."""
+"""Variables whose leading and trailing spaces belong to the value."""
 
 LINE_ENDS = "\r\n"
 
 
 def clean_variables(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Strip the values of all variables `MIIII_*`. Raises `MiiiiSearchError` for a control character in one of them."""
+    """Strip the values of all variables `MIIII_*`.
+
+    Args:
+        environment: The variables. They are changed in place.
+
+    Raises:
+        MiiiiSearchError: A value contains a control character.
+    """
     for name in [name for name in environment if name.startswith(PREFIX)]:
         value = " ".join(environment[name].split()) if name in LISTS else environment[name]
         environment[name] = clean_value(value, name, LINE_ENDS if name in PASSWORDS else None)
 
 
-def clean_value(value: str, source: str, around: str | None = None) -> str:
-    """Return the value without the characters `around` it, white space by default.
+def clean_value(value: str, source: str, characters: str | None = None) -> str:
+    """Return a value without the given leading and trailing characters, and without a byte order mark.
 
-    Raises `MiiiiSearchError` for a control character, which nobody sees and which names another file or another
-    study. The value is not shown: it may be a password.
+    Args:
+        value: The value.
+        source: The name of its variable, option or file, for the error message.
+        characters: The characters to strip. White space by default.
+
+    Raises:
+        MiiiiSearchError: The value contains a control character. Such a character is invisible, and the value would
+            silently name another file or study. The message does not show the value, since it may be a password.
     """
-    stripped = value.removeprefix("\ufeff").strip(around)
-    for place, character in enumerate(stripped, start=1):
+    stripped = value.removeprefix("\ufeff").strip(characters)
+    for position, character in enumerate(stripped, start=1):
         if unicodedata.category(character) in ("Cc", "Zl", "Zp"):
-            raise MiiiiSearchError(f"{source} has a control character, {character!r}, at position {place}: remove it")
+            raise MiiiiSearchError(
+                f"{source} has a control character, {character!r}, at position {position}: remove it"
+            )
     return stripped
 
 
-def read_value(path: Path, variable: str, around: str | None = None) -> str:
-    """Return the one value in a file that a variable names, as `clean` does.
+def read_value(path: Path, variable: str, characters: str | None = None) -> str:
+    """Return the value in a file that a variable names, cleaned by `clean_value`.
 
-    Raises `OSError` if the file cannot be read, and `MiiiiSearchError` for what is no such value.
+    Args:
+        path: The file.
+        variable: The variable that names it, for the error message.
+        characters: The characters to strip. White space by default.
+
+    Raises:
+        OSError: The file cannot be read.
+        MiiiiSearchError: The file is not UTF-8, or its value contains a control character.
     """
     try:
-        return clean_value(path.read_text(encoding="utf-8"), f"the file {path} of {variable}", around)
+        return clean_value(path.read_text(encoding="utf-8"), f"the file {path} of {variable}", characters)
     except UnicodeDecodeError:
         raise MiiiiSearchError(f"the file {path} of {variable} cannot be read (not UTF-8): write it again") from None
 
 
 def state_folder() -> Path:
-    """Return where data that outlive a process lie on this machine.
+    """Return the folder for data that must outlive a process, such as checkpoints.
 
-    Raises `MiiiiSearchError` for a user without a home folder who names none.
+    Raises:
+        MiiiiSearchError: The user has no home folder, and `XDG_STATE_HOME` names no folder.
     """
     if (folder := _user_folder("XDG_STATE_HOME", ".local/state")) is None:
         raise MiiiiSearchError(
@@ -65,13 +88,17 @@ def state_folder() -> Path:
 
 
 def cache_folder() -> Path | None:
-    """Return where files lie that can be made again, or None for a user without a home folder who names none."""
+    """Return the folder for data that can be computed again.
+
+    Returns:
+        The folder, or None if the user has no home folder and `XDG_CACHE_HOME` names no folder.
+    """
     return _user_folder("XDG_CACHE_HOME", ".cache")
 
 
 def _user_folder(variable: str, default: str) -> Path | None:
-    """Our folder within the one that a variable names; the specification says to ignore a relative one."""
+    """Return our folder below the one that an XDG variable names. Relative paths are ignored, as XDG specifies."""
     if os.path.isabs(named := os.environ.get(variable, "")):
         return Path(named) / "miiii-search"
-    home = os.path.expanduser("~")  # stays as it is for a user whom the system does not know
+    home = os.path.expanduser("~")  # returns "~" for a user who is not in the password database
     return Path(home) / default / "miiii-search" if os.path.isabs(home) else None

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their names."""
+"""Atomic file writes, and valid file names."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 NAME_LIMIT = 255
-"""Bytes of a file's name on all common file systems."""
+"""Maximum length of a file name in bytes, on all common file systems."""
 
 
 @contextmanager
 def replace_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
-    """Opens a new file that takes the place of `path` once the block ends, and vanishes if the block fails.
+    """Open a temporary file that replaces `path` when the block ends, and is deleted if the block raises.
 
-    Until then `path` is as it was. The new file keeps the permissions of the old one; a `private` file can be read by
-    its owner alone. Symbolic links are followed. Pipes and devices such as /dev/stdout are written directly.
+    Until then `path` is unchanged, so that no reader ever sees half a file. Symbolic links are followed. Pipes and
+    devices such as /dev/stdout are written directly.
+
+    Args:
+        path: The file to write.
+        private: Whether only the owner may read the file. Otherwise an existing file keeps its owner and permissions.
+
+    Yields:
+        The temporary file, open for writing.
 
     Raises:
         OSError: The file cannot be written, or the disk is full.
     """
-    found = _stat(path)
+    found = _stat_replaceable(path)
     if (found is not None and not stat.S_ISREG(found.st_mode)) or _is_descriptor(path):
         with path.open("wb") as file:
             yield file
         return
     target = Path(os.path.realpath(path))
-    unfinished = _beside(target)
+    unfinished = _temporary_path(target)
     opener = functools.partial(os.open, mode=0o600 if private else 0o666)
     try:
         with open(unfinished, "xb", opener=opener) as file:
@@ -44,7 +51,7 @@ def replace_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
                     os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode))
             yield file
             file.flush()
-            os.fsync(file.fileno())  # some file systems notice only now that they are full
+            os.fsync(file.fileno())  # some file systems report a full disk only here
         unfinished.replace(target)
     except BaseException:
         with suppress(OSError):
@@ -53,33 +60,42 @@ def replace_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, data: bytes | str, *, private: bool = False) -> None:
-    """Writes a file as `replace_file` does; text as UTF-8."""
+    """Write a file atomically, as `replace_file` does.
+
+    Args:
+        path: The file to write.
+        data: Its content. Text is encoded as UTF-8.
+        private: Whether only the owner may read the file.
+
+    Raises:
+        OSError: The file cannot be written, or the disk is full.
+    """
     with replace_file(path, private=private) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
 def check_writable(path: Path) -> None:
-    """Finds out whether `replace_file` can write `path`, and leaves everything as it is.
+    """Check that `replace_file` could write `path` now. Nothing is left behind.
 
     Raises:
-        OSError: It cannot.
+        OSError: The file could not be written.
     """
-    found = _stat(path)
+    found = _stat_replaceable(path)
     if found is None or stat.S_ISREG(found.st_mode):
-        probe = _beside(Path(os.path.realpath(path)))
+        probe = _temporary_path(Path(os.path.realpath(path)))
         try:
-            probe.write_bytes(b"x")  # a full disk still creates empty files
+            probe.write_bytes(b"x")  # one byte, since even a full disk creates empty files
         finally:
             probe.unlink(missing_ok=True)
 
 
 def file_name(stem: str, suffix: str = "") -> str:
-    """A valid file name that begins with `stem`, such as a study's name, and ends with `suffix`.
+    """Return a valid file name that begins with `stem`, such as a study's name, and ends with `suffix`.
 
-    Slashes become underscores. A name that is too long is cut, and a hash keeps it apart from others.
+    Slashes become underscores. A name that is too long is cut, and a hash of `stem` keeps it distinct.
     """
     name = stem.replace("/", "_") + suffix
-    if name in (".", ".."):  # folders that are there already
+    if name in (".", ".."):  # existing folders
         return name.replace(".", "_")
     if len(name.encode()) <= NAME_LIMIT:
         return name
@@ -87,14 +103,21 @@ def file_name(stem: str, suffix: str = "") -> str:
     return name.encode()[: NAME_LIMIT - len(end.encode())].decode(errors="ignore") + end
 
 
-def _beside(path: Path) -> Path:
-    """A new file that shows, should it be left behind by a killed process, what it was to become."""
+def _temporary_path(path: Path) -> Path:
+    """Return a new name in the folder of `path`. It begins with the name of `path`, so that leftovers are recognized.
+
+    A killed process may leave such a file behind.
+    """
     end = f".{secrets.token_hex(6)}.tmp"
     return path.with_name(path.name.encode(errors="replace")[: NAME_LIMIT - len(end)].decode(errors="ignore") + end)
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    """The file at `path`, or None if there is none. Raises `OSError` if it is one that may not be replaced."""
+def _stat_replaceable(path: Path) -> os.stat_result | None:
+    """Return the status of the file at `path`, or None if there is none.
+
+    Raises:
+        OSError: The path is a folder, or a file that this user may not write.
+    """
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -107,6 +130,6 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _is_descriptor(path: Path) -> bool:
-    """Whether the path names an open file of this process, which nothing may be renamed over."""
+    """Return whether the path names an open file of this process, which must not be replaced by renaming."""
     absolute = os.path.abspath(path)
     return absolute.startswith(("/dev/fd/", "/proc/")) or absolute in ("/dev/stdout", "/dev/stderr")

@@ -65,10 +65,10 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_every_field_of_the_paper_s_choices_exists() -> None:
     """The table in docs/science.md names fields; each must be one."""
-    from miiii_search.config.overrides import _field_names
+    from miiii_search.config.error_messages import field_names
     from miiii_search.config.study_spec import StudySpec
 
-    fields = set(_field_names(StudySpec))
+    fields = set(field_names(StudySpec))
     text = (ROOT / "docs" / "science.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:experiment|hyperparameters|pruning|budget)\.[a-z_]+)`", text))
     assert named

@@ -1,34 +1,35 @@
-"""What one training run is: an experiment, the paper's six hyperparameters, and their validation.
+"""The specification of one training run: an experiment and the paper's six hyperparameters, both validated.
 
-One run is a pure function of (`Experiment`, `Hyperparameters`): its seed is a field of the experiment.
+A run is a pure function of (`Experiment`, `Hyperparameters`). Its seed is a field of the experiment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil, isqrt
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Task = Literal["miiii", "nanda", "basis", "masked"]
 
 MASKED_MODULI = (2, 3, 5, 7)
-"""Left out of the loss and of the score by the task `masked` (appendix A)."""
+"""Moduli that the task `masked` leaves out of the loss and of the score (appendix A)."""
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen, hashable, no conversion between types, no unknown keys."""
+    """Base class of all specifications. They are frozen and hashable, and reject other types and unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 def primes_below(limit: int) -> tuple[int, ...]:
-    """The primes smaller than `limit`, ascending."""
+    """Return the primes smaller than `limit`, in ascending order."""
     return tuple(n for n in range(2, limit) if all(n % k for k in range(2, isqrt(n) + 1)))
 
 
 class Hyperparameters(Spec):
-    """A point of Table 1; the defaults are Table 2, the paper's best."""
+    """The six hyperparameters of Table 1. The defaults are the paper's best configuration (Table 2)."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     grokfast_lambda: Annotated[float, Field(ge=0)] = 0.5
@@ -49,21 +50,34 @@ class Hyperparameters(Spec):
 
 
 class LinearDecay(Spec):
-    """From what it is at `start`, a hyperparameter falls linearly to a `share` of it at epoch `end`, and stays so."""
+    """A schedule that multiplies a hyperparameter by a factor that falls linearly from 1 to `end_factor`.
+
+    The factor is 1 up to epoch `start`, and `end_factor` from epoch `end` on.
+    """
 
     start: Annotated[int, Field(ge=0)] = 0
     end: Annotated[int, Field(gt=0)]
-    share: Annotated[float, Field(ge=0, lt=1)]
+    end_factor: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_earlier_name(cls, value: Any) -> Any:
+        """Read `share`, the name of `end_factor` in stored studies and files of earlier versions."""
+        if not isinstance(value, Mapping) or "share" not in value:
+            return value
+        if "end_factor" in value:
+            raise ValueError("share is the earlier name of end_factor, and both are given: set end_factor only")
+        return {"end_factor" if name == "share" else name: item for name, item in value.items()}
 
     @model_validator(mode="after")
-    def _takes_time(self) -> LinearDecay:
+    def _ends_after_start(self) -> LinearDecay:
         if self.end <= self.start:
             raise ValueError(f"end must be after start, but start = {self.start} and end = {self.end}")
         return self
 
 
 class Annealing(Spec):
-    """What falls in the course of a run; the others stay as they are.
+    """Schedules of hyperparameters that decrease in the course of a run. All others are constant.
 
     Annealed dropout: Rennie, Goel and Thomas (2014), *Annealed dropout training of deep networks*.
     """
@@ -74,52 +88,55 @@ class Annealing(Spec):
 
     @property
     def decays(self) -> dict[str, LinearDecay]:
-        """By the hyperparameter's name."""
-        return {name: fall for name in type(self).model_fields if (fall := getattr(self, name)) is not None}
+        """The schedules that are set, by the hyperparameter's name."""
+        return {name: decay for name in type(self).model_fields if (decay := getattr(self, name)) is not None}
 
     @property
     def end(self) -> int:
-        """The epoch from which on all stays as it is."""
-        return max((fall.end for fall in self.decays.values()), default=0)
+        """The epoch from which on all hyperparameters are constant."""
+        return max((decay.end for decay in self.decays.values()), default=0)
 
 
 class Experiment(Spec):
-    """Everything about a run but its hyperparameters: task, data, length, seeds.
+    """Everything about a run except its hyperparameters: task, data, length and seeds.
 
-    `data_seed` fixes the splits and the permutation of the task `basis`; a study keeps it for all its
-    trials. `seed` fixes the initial weights and the dropout masks.
+    `data_seed` fixes the splits and the permutation of the task `basis`; all trials of a study share it. `seed` fixes
+    the initial weights and the dropout masks.
     """
 
     p: Annotated[int, Field(le=1999)] = 113
     task: Task = "miiii"
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
     validation_samples: Annotated[int, Field(gt=0)] | None = None
-    """Unset: the paper's 1,000, or half of what training leaves where p is small (see `n_validation`)."""
+    """Size of the validation split. Default: the paper's 1,000, or less where p is small (see `n_validation`)."""
     epochs: Annotated[int, Field(gt=0, le=10**8)] = 65536
     evaluate_every: Annotated[int, Field(gt=0)] = 16
-    """At most this many epochs apart; see `evaluation_interval`."""
+    """Maximum number of epochs between two evaluations; see `evaluation_interval`."""
     target_accuracy: Annotated[float, Field(gt=0, le=1)] = 1.0
     solved_evaluations: Annotated[int, Field(gt=0)] = 3
-    """Solved: every scored task at the target for so many evaluations in a row, so that luck does not count."""
+    """Number of consecutive evaluations with every scored task at the target after which a run counts as solved.
+
+    More than one, so that a single lucky evaluation does not count.
+    """
     dropout_mask: Literal["sample", "batch"] = "sample"
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """Of matrix products; sums and the loss are float32 always. A CPU computes all three in float32."""
+    """Precision of matrix products. Sums and the loss are always float32. A CPU computes all three in float32."""
     initialisation: Literal["he", "public-code"] = "he"
-    """How the weights are drawn; see `initial_weights`."""
+    """Distribution of the initial weights; see `initial_weights`."""
     grokfast_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
     grokfast_start: Literal["first-gradient", "zero"] = "first-gradient"
-    """The gradient filter's average before the first step: e_0 = g_0 (Lee et al.), or 0 as in the public code."""
+    """Initial average of the gradient filter: e_0 = g_0 (Lee et al.), or 0 as in the public code."""
     loss_reduction: Literal["sum", "mean"] = "sum"
-    """How the tasks' weighted losses become one: their sum (Eq. 12), or their mean as in the public code.
+    """Reduction of the tasks' weighted losses: their sum (Eq. 12), or their mean as in the public code.
 
-    AdamW ignores a constant factor except for its ε, which a mean makes larger relative to the gradients.
+    AdamW ignores a constant factor, except that its ε is larger relative to the gradients of a mean.
     """
     annealing: Annealing = Annealing()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")
-    def _is_possible(self) -> Experiment:
+    def _splits_are_possible(self) -> Experiment:
         if self.p < 5 or self.p not in primes_below(self.p + 1):
             primes = primes_below(max(2 * self.p, 12))
             nearest = min((q for q in primes if q >= 5), key=lambda q: abs(q - self.p))
@@ -148,39 +165,45 @@ class Experiment(Spec):
 
     @property
     def n_train(self) -> int:
-        """`train_fraction` of the p² samples, rounded down: 3,830 for p = 113 and 0.3 (3.4)."""
-        # Rounded first, since 0.29 * 100 is 28.999999999999996.
+        """Number of training samples: `train_fraction` of p², rounded down. 3,830 for p = 113 and 0.3 (3.4)."""
+        # round() first, since 0.29 * 100 is 28.999999999999996.
         return int(round(self.train_fraction * self.p**2, 6))
 
     @property
     def n_validation(self) -> int:
-        """`validation_samples`, or where unset 1,000 but at most half of what training leaves."""
+        """Number of validation samples: `validation_samples`, or 1,000 but at most half of the other samples."""
         if self.validation_samples is not None:
             return self.validation_samples
         return min(1000, (self.p**2 - self.n_train) // 2)
 
     @property
     def n_test(self) -> int:
-        """What neither trains nor validates."""
+        """Number of test samples: those in neither the training nor the validation split."""
         return self.p**2 - self.n_train - self.n_validation
 
     @property
     def accuracy_threshold(self) -> float:
-        """What an accuracy on the validation split must exceed to be at the target: a quarter of a sample less than
-        the fewest samples that reach it, which is more than rounding takes."""
+        """Validation accuracy that a task must exceed to be at the target.
+
+        It is a quarter of a sample below the smallest number of correct samples that reaches the target. So rounding
+        cannot decide.
+        """
         return (ceil(round(self.target_accuracy * self.n_validation, 6)) - 0.25) / self.n_validation
 
     @property
     def moduli(self) -> tuple[int, ...]:
-        """The number of classes of each task: every prime q < p, or p alone for `nanda`."""
+        """Number of classes of each task: every prime q < p, or only p for `nanda`."""
         return (self.p,) if self.task == "nanda" else primes_below(self.p)
 
     @property
     def scored(self) -> tuple[bool, ...]:
-        """Which tasks enter the loss and the score: all but q in {2, 3, 5, 7} of `masked`."""
+        """Whether each task counts in the loss and the score: all do, except q in {2, 3, 5, 7} of `masked`."""
         return tuple(self.task != "masked" or q not in MASKED_MODULI for q in self.moduli)
 
     @property
     def evaluation_interval(self) -> int:
-        """The largest divisor of `epochs` that is not above `evaluate_every`: the last epoch is evaluated."""
+        """Epochs between two evaluations: the largest divisor of `epochs` up to `evaluate_every`.
+
+        As a divisor it makes the last epoch an evaluation.
+        """
         return max(k for k in range(1, min(self.evaluate_every, self.epochs) + 1) if self.epochs % k == 0)

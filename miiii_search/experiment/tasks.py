@@ -1,4 +1,4 @@
-"""Digits, labels and splits of the p² samples (2, 3.1, 3.2)."""
+"""The data of an experiment: digits, labels and splits of the p² samples (2, 3.1, 3.2)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,29 @@ Ints = NDArray[np.int32]
 
 
 def digits(p: int) -> Ints:
-    """The digits (x0, x1) of every n = x0·p⁰ + x1·p¹, in the order of n (Eq. 2). `[p², 2]`."""
+    """Return the digits (x0, x1) of every n = x0·p⁰ + x1·p¹ (Eq. 2).
+
+    Args:
+        p: The base.
+
+    Returns:
+        The digits in the order of n, `[p², 2]`.
+    """
     n = np.arange(p * p, dtype=np.int32)
     return np.stack([n % p, n // p], axis=1)
 
 
 def labels(experiment: Experiment) -> Ints:
-    """The class of every sample in every task, in the order of n (3.1). `[p², tasks]`.
+    """Return the class of every sample in every task (3.1).
 
-    `basis` permutes the samples of `miiii` by `data_seed` and keeps rows whole, so that the labels keep
-    their joint distribution and lose only their relation to the digits.
+    The task `basis` permutes the rows of `miiii`, seeded with `data_seed`. So its labels keep their joint distribution
+    and lose only their relation to the digits.
+
+    Args:
+        experiment: The experiment; `p`, `task` and `data_seed` decide.
+
+    Returns:
+        The labels in the order of n, `[p², tasks]`.
     """
     p = experiment.p
     n = np.arange(p * p, dtype=np.int32)
@@ -36,16 +49,16 @@ def labels(experiment: Experiment) -> Ints:
 
 @dataclass(frozen=True)
 class Split:
-    """Samples of one split: `n` in the order of the permutation, `x` `[n, 2]`, `y` `[n, tasks]`."""
+    """The samples of one split, in the order of the permutation."""
 
-    n: Ints
-    x: Ints
-    y: Ints
+    n: Ints  # [samples]
+    x: Ints  # [samples, 2], digits
+    y: Ints  # [samples, tasks], labels
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of one experiment: disjoint, together all p² samples."""
+    """The three splits of an experiment. They are disjoint and together hold all p² samples."""
 
     train: Split
     validation: Split
@@ -53,7 +66,7 @@ class Splits:
 
 
 def make_splits(experiment: Experiment) -> Splits:
-    """A permutation of all p² samples by `data_seed`, cut in three (3.4)."""
+    """Permute all p² samples, seeded with `data_seed`, and cut them into three splits (3.4)."""
     x, y = digits(experiment.p), labels(experiment)
     order = _generator(experiment, "splits").permutation(experiment.p**2).astype(np.int32)
     cuts = [experiment.n_train, experiment.n_train + experiment.n_validation]
@@ -62,5 +75,5 @@ def make_splits(experiment: Experiment) -> Splits:
 
 
 def _generator(experiment: Experiment, purpose: str) -> np.random.Generator:
-    # A stream of its own for each purpose: the splits of `basis` must not follow from its permutation.
+    # A separate stream for each purpose: the splits of `basis` must be independent of its permutation.
     return np.random.default_rng([experiment.data_seed, {"splits": 0, "basis": 1}[purpose]])

@@ -14,7 +14,8 @@ from typing import Any
 
 import optuna
 
-from miiii_search.config.study_spec import Pruning, StudySpec
+from miiii_search.config.study_sections import Pruning
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.pruners.base import NopPruner, Pruner, PruningContext, Quantile

@@ -14,7 +14,7 @@ from miiii_search.analysis.study_summary import (
     TrialSummary,
     summarize_trials,
 )
-from miiii_search.config.study_spec import Range
+from miiii_search.config.search_space import Range
 from miiii_search.experiment.spec import Hyperparameters
 from miiii_search.study.finished_trials import finished_trials
 from miiii_search.study.replicates import SeedStats, rank_configurations

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from threadpoolctl import threadpool_limits
 
-from miiii_search.config.study_spec import Point, Value
+from miiii_search.config.search_space import Point, Value
 
 Floats = NDArray[np.float64]
 

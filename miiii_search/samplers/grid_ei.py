@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Point
+from miiii_search.config.search_space import Point
 from miiii_search.samplers.gaussian_process import coordinates, rank
 from miiii_search.storage import schema
 from miiii_search.storage.retry import driver_message

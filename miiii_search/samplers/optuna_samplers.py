@@ -13,11 +13,12 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.config.overrides import to_tree
-from miiii_search.config.study_spec import Point, PointKey, StudySpec, point_key
+from miiii_search.config.search_space import Point, PointKey, point_key
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import PAUSED_KEY, SPEC_KEY
+from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import Study
 from miiii_search.study.trials import count_trials, distributions, insert_trials
 from miiii_search.trial_queue.leases import Lease, grant, utc_now
@@ -127,7 +128,7 @@ class TrialSampler:
             study.lock(connection)
             count = count_trials(connection, study.study_id)
             found = study_attrs.read(connection, study.study_id, SPEC_KEY, PAUSED_KEY)
-            if count != expected or PAUSED_KEY in found or found[SPEC_KEY] != to_tree(study.spec):
+            if count != expected or PAUSED_KEY in found or parse_spec(found[SPEC_KEY]) != study.spec:
                 return None
             [(trial_id, number)] = insert_trials(
                 connection, study.study_id, study.spec, [(point, 0)], TrialState.RUNNING

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miiii_search.config.overrides import to_tree, validate
-from miiii_search.config.study_spec import Point, StudySpec, rungs
+from miiii_search.config.search_space import Point
+from miiii_search.config.study_spec import StudySpec, rungs
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.record import Record

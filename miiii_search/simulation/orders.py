@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from miiii_search.config.study_spec import StudySpec, point_key, rungs
+from miiii_search.config.search_space import point_key
+from miiii_search.config.study_spec import StudySpec, rungs
 from miiii_search.samplers.gaussian_process import coordinates, rank
 from miiii_search.samplers.grid_ei import COMPILED
 from miiii_search.samplers.optuna_samplers import PointSampler

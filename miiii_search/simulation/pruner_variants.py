@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import optuna
 
-from miiii_search.config.study_spec import Pruning, StudySpec
+from miiii_search.config.study_sections import Pruning
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.pruners.factory import OPTUNA_PRUNERS, make_optuna_pruner, make_own_pruner
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.replay import MakePruner, OptunaPrunerStudy, OwnPrunerStudy, SimulatedStudy

@@ -8,7 +8,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
-from miiii_search.config.study_spec import PointKey, StudySpec, point_key
+from miiii_search.config.search_space import PointKey, point_key
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.simulation.curves import Curve, CurveSet
 from miiii_search.simulation.pruner_variants import PrunerVariant
 from miiii_search.simulation.replay import ReplayedRun, replay

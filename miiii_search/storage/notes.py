@@ -6,7 +6,9 @@ import json
 
 import sqlalchemy as sa
 
-from miiii_search.config.study_spec import Dimension, Range, Replicates, StudySpec
+from miiii_search.config.search_space import Dimension, Range
+from miiii_search.config.study_sections import Replicates
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.storage import schema
 
 CHUNK = 2045

@@ -14,7 +14,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, dist
 from optuna.trial import TrialState
 
 from miiii_search.config.overrides import apply_settings, describe_differences, to_tree
-from miiii_search.config.study_spec import Point, Range, Replicates, StudySpec
+from miiii_search.config.search_space import Point, Range
+from miiii_search.config.study_sections import Replicates
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.revisions import renew_revision
@@ -58,7 +60,7 @@ def extend(study: Study, settings: Sequence[str]) -> ExtensionResult:
         if changed:
             missing, trials = list[tuple[Point, int]](), wanted.budget.trials
             if wanted.is_grid_search:
-                missing = without_known(wanted.order(), read_points(connection, study.study_id))
+                missing = without_known(wanted.full_queue(), read_points(connection, study.study_id))
             points = missing if trials is None else missing[: max(trials - n_trials, 0)]
             _rewrite_distributions(connection, study.study_id, stored, wanted)
             if points:

@@ -9,7 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from miiii_search.config.study_spec import StudySpec, suggest
+from miiii_search.config.study_spec import StudySpec
+from miiii_search.config.suggestions import suggest
 from miiii_search.errors import (
     MiiiiSearchError,
     StudyNotFoundError,

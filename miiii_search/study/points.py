@@ -8,7 +8,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
 
-from miiii_search.config.study_spec import Point, Value, point_key
+from miiii_search.config.search_space import Point, Value, point_key
 from miiii_search.storage import schema
 from miiii_search.study.trials import REPLICATE_KEY
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import PointKey, point_key
+from miiii_search.config.search_space import PointKey, point_key
 from miiii_search.study.finished_trials import FinishedTrial
 
 MEDIAN, WORST = "median", "worst"

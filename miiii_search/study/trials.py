@@ -14,7 +14,8 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Point, Range, StudySpec, Value
+from miiii_search.config.search_space import Point, Range, Value
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Hyperparameters
 from miiii_search.storage import schema
 from miiii_search.trial_queue.leases import SHAPE_KEY

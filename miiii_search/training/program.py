@@ -321,7 +321,7 @@ class Program:
     def _anneal(self, knobs: TracedHyperparameters, epoch: Array) -> TracedHyperparameters:
         """The knobs as they are at an epoch."""
         left = {
-            name: optax.linear_schedule(1.0, fall.share, fall.end - fall.start, fall.start)(epoch)
+            name: optax.linear_schedule(1.0, fall.end_factor, fall.end - fall.start, fall.start)(epoch)
             for name, fall in self.key.experiment.annealing.decays.items()
         }
         return replace(knobs, **{name: getattr(knobs, name) * share for name, share in left.items()})

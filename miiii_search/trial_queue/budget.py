@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from miiii_search.config.study_spec import Budget
+from miiii_search.config.study_sections import Budget
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.study_attrs import PAUSED_KEY, STARTED_KEY

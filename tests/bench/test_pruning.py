@@ -10,7 +10,8 @@ from pathlib import Path
 import pruning
 import pytest
 
-from miiii_search.config.study_spec import Point, Pruning
+from miiii_search.config.search_space import Point
+from miiii_search.config.study_sections import Pruning
 from miiii_search.simulation.curves import read_curves
 from miiii_search.simulation.pruner_variants import pruner_variants
 

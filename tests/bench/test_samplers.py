@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from miiii_search.config.study_spec import Point
+from miiii_search.config.search_space import Point
 from miiii_search.simulation.curves import write_curves
 from tests.simulation.landscape import landscape
 

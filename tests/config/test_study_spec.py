@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from miiii_search.config.overrides import apply_settings, describe_differences, read_config_file, to_tree, validate
 from miiii_search.config.presets import PRESETS, get_configuration, get_preset
-from miiii_search.config.study_spec import MAX_GRID, PRUNING_RULES, SAMPLERS, Budget, Pruning, Range, StudySpec, rungs
-from miiii_search.errors import MiiiiSearchError
+from miiii_search.config.search_space import Range
+from miiii_search.config.study_sections import PRUNING_RULES, Budget, Pruning
+from miiii_search.config.study_spec import MAX_GRID, SAMPLERS, StudySpec, rungs
+from miiii_search.errors import InvalidSpecError, MiiiiSearchError
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 from tests.support import SPACE, TINY, make_spec
 
@@ -251,7 +253,7 @@ def test_pruning_floor() -> None:
 
 @pytest.mark.parametrize(("end", "floor"), [(90, 90), (11, 12)])
 def test_nothing_is_pruned_before_the_end_of_an_annealing(end: int, floor: int) -> None:
-    annealing = Annealing(dropout=LinearDecay(end=end, share=0.5), weight_decay=LinearDecay(end=7, share=0.5))
+    annealing = Annealing(dropout=LinearDecay(end=end, end_factor=0.5), weight_decay=LinearDecay(end=7, end_factor=0.5))
     spec = StudySpec(experiment=Experiment(p=11, epochs=100, annealing=annealing), space={})
     assert spec.pruning_floor == floor
 
@@ -387,12 +389,15 @@ def test_settings_make_a_range() -> None:
         ),
         ("space.weight_decay={low = 1}", r"`space\.weight_decay\.high` is missing"),
         ("space.weight_decay={low = 'a', high = 2}", r'space\.weight_decay\.low must be a valid number, but is "a"'),
+        ("space.weight_decay=[0.5, true]", r"space\.weight_decay\.1 must be a valid number, but is true"),
+        ("space.weight_decay=text", r"space\.weight_decay must be a list of values or {low = .*}, but is \"text\""),
+        ("pruning.options.percentile=high", r'pruning\.options\.percentile must be a valid number, but is "high"'),
         (
             "space.weight_decay={low = 2, high = 1}",
             r"space\.weight_decay: low must be below high, but low = 2 and",
         ),
         (
-            "experiment.annealing.dropout={start = 9, end = 9, share = 0.5}",
+            "experiment.annealing.dropout={start = 9, end = 9, end_factor = 0.5}",
             r"experiment\.annealing\.dropout: end must be after start",
         ),
         ("space.weight_decay={low=0, high=1}", r"space\.weight_decay is a range"),
@@ -408,7 +413,7 @@ def test_settings_make_a_range() -> None:
     ],
 )
 def test_settings_that_are_wrong(setting: str, complaint: str) -> None:
-    with pytest.raises(MiiiiSearchError, match=complaint) as error:
+    with pytest.raises(InvalidSpecError, match=complaint) as error:
         demo_with(setting)
     assert "\n" not in str(error.value)
 
@@ -497,6 +502,27 @@ def test_spec_files_that_are_wrong(tmp_path: Path, name: str, text: str | bytes,
     with pytest.raises(MiiiiSearchError, match=complaint) as error:
         validate(StudySpec, read_config_file(path), str(path))
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_earlier_name_of_end_factor_is_read_and_not_written(tmp_path: Path) -> None:
+    """Stored studies, archives and files of earlier versions call it `share`."""
+    spec = validate(StudySpec, read_config_file(Path(__file__).with_name("annealing_with_share.toml")), "file")
+    assert spec.experiment.annealing == Annealing(
+        dropout=LinearDecay(start=2, end=8, end_factor=0.25), learning_rate=LinearDecay(end=9, end_factor=0)
+    )
+    tree = to_tree(spec)
+    assert tree["experiment"]["annealing"] == {
+        "dropout": {"start": 2, "end": 8, "end_factor": 0.25},
+        "learning_rate": {"start": 0, "end": 9, "end_factor": 0},
+    }
+    assert validate(StudySpec, tree, "again") == spec
+    new = apply_settings(StudySpec, tree, ["experiment.annealing.dropout={end=8, share=0.5}"])
+    assert describe_differences(spec, new) == [
+        "experiment.annealing.dropout.end_factor is 0.25, not 0.5",
+        "experiment.annealing.dropout.start is 2, not 0",
+    ]
+    with pytest.raises(InvalidSpecError, match="share is the earlier name of end_factor, and both are given"):
+        apply_settings(StudySpec, tree, ["experiment.annealing.dropout.share=0.5"])
 
 
 def test_spec_files_that_are_not_there(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Budget
+from miiii_search.config.study_sections import Budget
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.storage import notes, schema

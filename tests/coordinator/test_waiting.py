@@ -8,7 +8,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from miiii_search.config.study_spec import Budget
+from miiii_search.config.study_sections import Budget
 from miiii_search.coordinator import coordinator
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.storage import schema

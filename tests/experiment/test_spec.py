@@ -99,14 +99,14 @@ def test_hyperparameters(fields: dict[str, Any], words: str) -> None:
         ({"seed": -1}, "greater than or equal to 0"),
         ({"data_seed": 2**31}, "less than 2147483648"),
         ({"train_share": 0.3}, "Extra inputs are not permitted"),
-        ({"annealing": {"dropout": {"share": 0.5}}}, "Field required"),
+        ({"annealing": {"dropout": {"end_factor": 0.5}}}, "Field required"),
         (
-            {"annealing": {"weight_decay": {"start": 9, "end": 9, "share": 0.5}}},
+            {"annealing": {"weight_decay": {"start": 9, "end": 9, "end_factor": 0.5}}},
             "end must be after start, but start = 9 and end = 9",
         ),
-        ({"annealing": {"dropout": {"end": 9, "share": 1.0}}}, "less than 1"),
-        ({"annealing": {"dropout": {"end": 9, "share": -0.5}}}, "greater than or equal to 0"),
-        ({"annealing": {"d_model": {"end": 9, "share": 0.5}}}, "Extra inputs are not permitted"),
+        ({"annealing": {"dropout": {"end": 9, "end_factor": 1.0}}}, "less than 1"),
+        ({"annealing": {"dropout": {"end": 9, "end_factor": -0.5}}}, "greater than or equal to 0"),
+        ({"annealing": {"d_model": {"end": 9, "end_factor": 0.5}}}, "Extra inputs are not permitted"),
     ],
 )
 def test_experiments(fields: dict[str, Any], words: str) -> None:

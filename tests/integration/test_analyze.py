@@ -15,7 +15,7 @@ from safetensors.numpy import load, load_file
 from miiii_search.analysis.catalogue import COMPARISON_FIGURES, RUN_FIGURES, STUDY_FIGURES
 from miiii_search.cli import main
 from miiii_search.cli.views.train import choose_configuration, train_to_folder
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import find_snapshots
 from miiii_search.runs.run_folder import read_run

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from miiii_search.cli import main
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.simulation.from_study import curves_from_study
 from miiii_search.simulation.pruner_variants import pruner_variants
 from miiii_search.storage.database import open_database

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from miiii_search.config.study_spec import PRUNING_RULES, Pruning
+from miiii_search.config.study_sections import PRUNING_RULES, Pruning
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import NopPruner, Pruner, Quantile

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Pruning, StudySpec, rungs
+from miiii_search.config.study_sections import Pruning
+from miiii_search.config.study_spec import StudySpec, rungs
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import PruningContext
 from miiii_search.pruners.forecast import Forecast

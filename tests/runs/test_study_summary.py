@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from miiii_search.cli.views.analyze import analyze_study
-from miiii_search.config.study_spec import Budget, Pruning, Range
+from miiii_search.config.search_space import Range
+from miiii_search.config.study_sections import Budget, Pruning
 from miiii_search.runs.study_summary import read_study_summary
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard.artifact._backend import list_trial_artifacts
 
 from miiii_search.analysis.findings import analyze
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import Record, WeightSnapshot

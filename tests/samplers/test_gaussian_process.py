@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
 
-from miiii_search.config.study_spec import Point
+from miiii_search.config.search_space import Point
 from miiii_search.samplers.gaussian_process import (
     LENGTHS,
     NOISE,

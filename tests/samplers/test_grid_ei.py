@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Point, Pruning, point_key
+from miiii_search.config.search_space import Point, point_key
+from miiii_search.config.study_sections import Pruning
 from miiii_search.experiment.spec import Experiment
 from miiii_search.samplers import grid_ei
 from miiii_search.samplers.gaussian_process import coordinates, rank

@@ -11,11 +11,17 @@ from dataclasses import replace
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import GRID_SAMPLERS, Budget, Range
+from miiii_search.config.overrides import to_tree
+from miiii_search.config.search_space import Range
+from miiii_search.config.study_sections import Budget
+from miiii_search.config.study_spec import GRID_SAMPLERS
 from miiii_search.config.study_spec import SAMPLERS as NAMES
 from miiii_search.errors import MiiiiSearchError
+from miiii_search.experiment.spec import Annealing, LinearDecay
 from miiii_search.samplers.optuna_samplers import NEEDED, SAMPLERS, TrialSampler
+from miiii_search.storage import study_attrs
 from miiii_search.storage.database import Database, open_database
+from miiii_search.storage.study_attrs import SPEC_KEY
 from miiii_search.study.create import create_study
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
@@ -161,3 +167,18 @@ def test_a_space_that_is_exhausted_says_so(sqlite: Database) -> None:
     study = create_study(sqlite, "exhausted", spec)
     with pytest.raises(MiiiiSearchError, match=r"no point left to try after 2 trials, so the budget of 9.*widen"):
         claim_and_end(study, seed=1)
+
+
+def test_trials_of_a_spec_that_an_earlier_version_stored(sqlite: Database) -> None:
+    """Such a spec lacks newer fields and has an earlier name for another, so it differs from today's form."""
+    annealing = Annealing(dropout=LinearDecay(end=4, end_factor=0.5))
+    experiment = make_spec().experiment.model_copy(update={"annealing": annealing})
+    spec = make_spec(experiment=experiment, space=LISTS, sampler="random", budget=Budget(trials=2))
+    study = create_study(sqlite, "earlier", spec)
+    tree = to_tree(spec)
+    decay = tree["experiment"]["annealing"]["dropout"]
+    decay["share"] = decay.pop("end_factor")
+    del tree["max_retries"]
+    with sqlite.transaction() as connection:
+        study_attrs.write(connection, study.study_id, {SPEC_KEY: tree})
+    assert TrialSampler(study, 0).create_trial("worker", SECONDS) is not None

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from miiii_search.config.study_spec import Dimension, Point, StudySpec
+from miiii_search.config.search_space import Dimension, Point
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.pruners.base import PruningContext
 from miiii_search.simulation.curves import Curve, CurveSet, make_curve
 from tests.simulation.support import EXPERIMENT, epochs_of, make_record

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import PointKey, Pruning, StudySpec, point_key, rungs
+from miiii_search.config.search_space import PointKey, point_key
+from miiii_search.config.study_sections import Pruning
+from miiii_search.config.study_spec import StudySpec, rungs
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.simulation.curves import Curve, make_curve

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Budget, Point, PointKey, point_key, rungs
+from miiii_search.config.search_space import Point, PointKey, point_key
+from miiii_search.config.study_sections import Budget
+from miiii_search.config.study_spec import rungs
 from miiii_search.pruners.base import NopPruner
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.simulation.curves import Curve

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.orders import ORDERS
 from miiii_search.simulation.pruner_variants import PrunerVariant

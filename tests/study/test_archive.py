@@ -14,7 +14,7 @@ import pytest
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import artifacts, study_attrs
 from miiii_search.storage.artifacts import DatabaseArtifactStore

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import MiiiiSearchError, StudyDeletedError
 from miiii_search.samplers.optuna_samplers import TrialSampler

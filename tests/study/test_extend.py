@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Pruning, Range
+from miiii_search.config.search_space import Range
+from miiii_search.config.study_sections import Pruning
 from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.optuna_samplers import TrialSampler

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.cli.views.study_status import headline
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.samplers.optuna_samplers import TrialSampler

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.coordinator import coordinator
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.coordinator.dashboard_note import note

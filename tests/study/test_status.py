@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from miiii_search.config.study_spec import Budget, Replicates
+from miiii_search.config.study_sections import Budget, Replicates
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.trial_runs import find_finished_trial
 from miiii_search.storage import schema

@@ -107,8 +107,8 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
 def test_annealed_epochs_are_the_textbooks() -> None:
     """Rate and decay as they are before they fall, while they do, and after it."""
     annealing = Annealing(
-        learning_rate=LinearDecay(start=3, end=8, share=0.2),
-        weight_decay=LinearDecay(start=2, end=6, share=0.1),
+        learning_rate=LinearDecay(start=3, end=8, end_factor=0.2),
+        weight_decay=LinearDecay(start=2, end=6, end_factor=0.1),
     )
     experiment = SMALL.model_copy(update={"annealing": annealing})
     lanes = Lanes(ProgramKey.of(experiment, PLAIN), batched=False)
@@ -187,7 +187,7 @@ def test_every_epoch_has_masks_of_its_own(looped: Lanes, dropout: float) -> None
 
 def test_dropout_falls_until_it_is_off() -> None:
     experiment = SMALL.model_copy(
-        update={"evaluate_every": 1, "annealing": Annealing(dropout=LinearDecay(start=8, end=12, share=0))}
+        update={"evaluate_every": 1, "annealing": Annealing(dropout=LinearDecay(start=8, end=12, end_factor=0))}
     )
     # At so small a rate the weights stay, and only the masks can change the gradient.
     still = PLAIN.model_copy(update={"dropout": 0.5, "learning_rate": 1e-20})
@@ -208,7 +208,7 @@ def test_dropout_falls_until_it_is_off() -> None:
 def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
     """Not by one bit."""
     run = SMALL, NARROW.model_copy(update={"dropout": 0.5})
-    falls = {name: LinearDecay(start=2 * INTERVAL, end=8 * INTERVAL, share=0.5) for name in Annealing.model_fields}
+    falls = {name: LinearDecay(start=2 * INTERVAL, end=8 * INTERVAL, end_factor=0.5) for name in Annealing.model_fields}
     later = SMALL.model_copy(update={"annealing": Annealing(**falls)}), run[1]
     other = Lanes(ProgramKey.of(*later), batched=False)
     lanes = [(looped, looped.admit(*run)), (other, other.admit(*later))]
@@ -223,9 +223,9 @@ def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
 def test_a_fall_goes_on_from_a_snapshot(batched: bool) -> None:
     """By the lane's own epochs, whatever its neighbours' are."""
     annealing = Annealing(
-        dropout=LinearDecay(start=20, end=90, share=0.1),
-        weight_decay=LinearDecay(end=150, share=0.0),
-        learning_rate=LinearDecay(start=70, end=100, share=0.5),
+        dropout=LinearDecay(start=20, end=90, end_factor=0.1),
+        weight_decay=LinearDecay(end=150, end_factor=0.0),
+        learning_rate=LinearDecay(start=70, end=100, end_factor=0.5),
     )
     run = SMALL.model_copy(update={"annealing": annealing}), NARROW.model_copy(update={"dropout": 0.5})
     lanes = Lanes(ProgramKey.of(*run), batched)

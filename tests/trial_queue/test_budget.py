@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Budget
+from miiii_search.config.study_sections import Budget
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study

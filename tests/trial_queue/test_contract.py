@@ -32,7 +32,8 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Budget, Range
+from miiii_search.config.search_space import Range
+from miiii_search.config.study_sections import Budget
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import artifacts, engines, schema

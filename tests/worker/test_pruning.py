@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.config.study_spec import Pruning
+from miiii_search.config.study_sections import Pruning
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import PruningContext
 from miiii_search.storage.database import open_database

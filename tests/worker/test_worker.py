@@ -23,7 +23,9 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 from safetensors.numpy import load
 
-from miiii_search.config.study_spec import Budget, Pruning, Range, rungs
+from miiii_search.config.search_space import Range
+from miiii_search.config.study_sections import Budget, Pruning
+from miiii_search.config.study_spec import rungs
 from miiii_search.errors import VersionMismatchError
 from miiii_search.experiment.metrics import hash_weights
 from miiii_search.experiment.record import Record

@@ -19,7 +19,7 @@ from miiii_search.cli.views.studies import studies_table
 from miiii_search.cli.views.study_status import pruned_table, status_view
 from miiii_search.cli.views.tables import Column, FittedTable
 from miiii_search.cli.views.training_progress import training_bar
-from miiii_search.config.study_spec import Replicates
+from miiii_search.config.study_sections import Replicates
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.overview import ORDER, StudyOverview

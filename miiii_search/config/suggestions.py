@@ -1,0 +1,12 @@
+"""Suggestions for misspelled names in error messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return `; did you mean …?` with the most similar known name, or a list of all if none is similar."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else f"; one of {', '.join(known)}"
