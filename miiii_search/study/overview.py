@@ -21,6 +21,7 @@ from miiii_search.study.stored_spec import parse_spec
 from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.abandoned import find_abandoned
 from miiii_search.trial_queue.budget import exhausted_limit, read_usage
+from miiii_search.trial_queue.counts import count_trials_by_study
 
 ORDER = ("waiting", "running", "complete", "pruned", "fail")
 
@@ -56,13 +57,13 @@ def list_studies(database: Database) -> list[StudyOverview]:
     """All studies, by name; in as many statements for many trials as for few."""
     with database.engine.connect() as connection:
         studies = connection.execute(sa.select(schema.studies).order_by("study_name")).all()
-        attributes, counts = _attributes(connection), _counts(connection)
+        attributes, counts = _attributes(connection), count_trials_by_study(connection)
         best, started, served = _best(connection), _first_starts(connection), _served(connection)
         abandoned = {trial.study_id for trial in find_abandoned(connection)}
         listed = []
         for row in studies:
             known, of_study = attributes.get(row.study_id, {}), counts.get(row.study_id, {})
-            found = {name: of_study.get(name, 0) for name in ORDER}
+            found = {name: of_study.get(TrialState[name.upper()], 0) for name in ORDER}
             created = started.get(row.study_id)
             if CREATED_KEY in known:
                 created = datetime.fromtimestamp(known[CREATED_KEY], UTC)
@@ -122,17 +123,6 @@ def _attributes(connection: sa.Connection) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for row in connection.execute(query):
         found.setdefault(row.study_id, {})[row.key] = json.loads(row.value_json)
-    return found
-
-
-def _counts(connection: sa.Connection) -> dict[int, dict[str, int]]:
-    trials = schema.trials
-    query = sa.select(trials.c.study_id, trials.c.state, sa.func.count().label("n")).group_by(
-        trials.c.study_id, trials.c.state
-    )
-    found: dict[int, dict[str, int]] = {}
-    for row in connection.execute(query):
-        found.setdefault(row.study_id, {})[row.state.name.lower()] = row.n
     return found
 
 

@@ -16,6 +16,7 @@ from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import Study
 from miiii_search.study.trials import REPLICATE_KEY, insert_trials
 from miiii_search.trial_queue.budget import exhausted_limit, read_usage
+from miiii_search.trial_queue.counts import count_trials
 
 
 def queue_further_seeds(study: Study) -> str | None:
@@ -31,10 +32,10 @@ def queue_further_seeds(study: Study) -> str | None:
     with study.database.transaction() as connection:
         study.lock(connection)
         found = study_attrs.read(connection, study.study_id, SPEC_KEY, SELECTED_KEY)
-        spec, counts = parse_spec(found[SPEC_KEY]), _counts(connection, study.study_id)
+        spec, counts = parse_spec(found[SPEC_KEY]), count_trials(connection, study.study_id)
         if spec.replicates.top is None or SELECTED_KEY in found:
             return None
-        if any(counts.get(state) for state in (TrialState.WAITING, TrialState.RUNNING)):
+        if any(counts[state] for state in (TrialState.WAITING, TrialState.RUNNING)):
             return None
         if spec.budget.has_limits and exhausted_limit(spec.budget, read_usage(connection, study.study_id)) is not None:
             return None
@@ -51,12 +52,6 @@ def queue_further_seeds(study: Study) -> str | None:
         study_attrs.write(connection, study.study_id, {SELECTED_KEY: selection})
     chosen = ", ".join(map(str, numbers)) or "none"
     return f"{len(missing)} trials with further seeds are queued, of the configurations of trials {chosen}"
-
-
-def _counts(connection: sa.Connection, study_id: int) -> dict[TrialState, int]:
-    trials = schema.trials
-    query = sa.select(trials.c.state, sa.func.count().label("n")).where(trials.c.study_id == study_id)
-    return {row.state: row.n for row in connection.execute(query.group_by(trials.c.state))}
 
 
 def _best_firsts(connection: sa.Connection, study_id: int, n: int) -> list[sa.Row[tuple[int, int]]]:
