@@ -186,9 +186,9 @@ def tune(sets: Sequence[CurveSet], n: int) -> None:
 def sensitivity(sets: Sequence[CurveSet], n: int) -> list[tuple[object, ...]]:
     """Our rule with each of its constants changed alone."""
     tried: dict[str, tuple[float, ...]] = {
-        "MEMORISED": (0.5, 0.75, 0.9, 0.95, 0.98),
-        "FEWEST": (2, 8, 12),
-        "SHRINKING": (0.0, 0.8, 0.9, 0.95, 0.98, 2.0),
+        "MEMORISED_ACCURACY": (0.5, 0.75, 0.9, 0.95, 0.98),
+        "MIN_RUNGS": (2, 8, 12),
+        "SHRINKING_RATIO": (0.0, 0.8, 0.9, 0.95, 0.98, 2.0),
     }
     table: list[tuple[object, ...]] = []
 

@@ -1,6 +1,6 @@
-"""What a pruning rule is, and the two plain ones.
+"""The interface of a pruner, and the pruner that prunes nothing.
 
-A rule only decides; the worker asks it at rungs, from the study's pruning floor on, and acts.
+A pruner only decides. The worker asks it at each rung from the study's pruning floor on, and ends the trial.
 """
 
 from __future__ import annotations
@@ -9,102 +9,71 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
+import optuna
 from optuna.trial import TrialState
 
-from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.history import History
 
 
-class Reported(Protocol):
-    """A trial as far as a rule looks at it, a `peers.Peer` or one of Optuna's."""
+class ReportedTrial(Protocol):
+    """The attributes of a trial that pruners read: a `peers.Peer` or an `optuna.trial.FrozenTrial` has them."""
 
     @property
     def state(self) -> TrialState:
-        """Where it is."""
+        """State of the trial."""
         ...
 
     @property
     def intermediate_values(self) -> dict[int, float]:
-        """Its reports: at the rung that is decided on, and if it has ended its last one."""
+        """Reports by epoch. A `Peer` holds those at the rung in question and, once it has finished, its last one."""
         ...
 
 
 @dataclass(frozen=True)
 class PruningContext:
-    """A trial at a rung, as a rule is asked about it."""
+    """A trial at a rung, with everything that a pruner may need to decide on it."""
 
     experiment: Experiment
+    """Settings of the run."""
     epoch: int
-    """The rung."""
+    """Epoch of the rung."""
     history: History
-    """What its run has shown, up to and with the rung."""
+    """The run's measurements at all rungs up to and including this one."""
     trial: Any
-    """`Reported`; for a pruner of Optuna's its own `FrozenTrial`."""
+    """The trial, a `ReportedTrial`. One of Optuna's pruners needs a `FrozenTrial`."""
     trials: Sequence[Any]
-    """All trials of the study, itself included, as they were read once for all lanes."""
+    """All trials of the study, including this one, as of one read of the database."""
 
 
 class Pruner(Protocol):
-    """Decides on one trial. The same trials in another order make no difference."""
+    """A pruner as the worker and the simulation use it. Its decision does not depend on the order of the trials.
+
+    Those in this package are subclasses of `optuna.pruners.BasePruner` as well, or wrap one.
+    """
 
     @property
     def uses_peers(self) -> bool:
-        """Whether it looks at anything but the trial itself."""
+        """Whether the pruner compares the trial with other trials."""
         ...
 
     def should_prune(self, context: PruningContext) -> str | None:
-        """Why the trial should be given up, in words; None to let it go on."""
+        """Decide on a trial at a rung.
+
+        Args:
+            context: The trial, its run's history and the other trials.
+
+        Returns:
+            The reason for pruning the trial, as a sentence for the user; None to continue it.
+        """
         ...
 
 
-class NopPruner:
-    """The rule `none`."""
+class NopPruner(optuna.pruners.NopPruner):
+    """The pruner `none`, which continues every trial."""
 
     uses_peers = False
 
     def should_prune(self, context: PruningContext) -> str | None:
-        """Lets every trial go on."""
+        """Continue the trial."""
         return None
-
-
-@dataclass(frozen=True)
-class Quantile:
-    """The rule `quantile`: below a quantile of all trials at the same rung.
-
-    A trial that ended before the rung takes part with its last report (a solved one with 1): otherwise the
-    best, which stop early, would vanish from the comparison.
-    """
-
-    quantile: float
-    min_trials: int
-    uses_peers = True
-
-    def should_prune(self, context: PruningContext) -> str | None:
-        """Compares the trial's report at the rung with its peers'."""
-        epoch = context.epoch
-        mine = context.trial.intermediate_values.get(epoch)
-        if mine is None:
-            return None
-        values = [value for peer in context.trials if (value := _value_at(peer, epoch)) is not None]
-        if len(values) < self.min_trials:
-            return None
-        threshold = float(np.quantile(values, self.quantile))
-        if mine >= threshold:
-            return None
-        return (
-            f"validation accuracy {format_accuracy(mine)} at epoch {epoch:,} is below {format_accuracy(threshold)}, "
-            f"the {self.quantile:.0%} quantile of {len(values)} trials"
-        )
-
-
-def _value_at(trial: Reported, epoch: int) -> float | None:
-    """The trial's report at the rung; a finished one that ended before it, its last."""
-    if epoch in trial.intermediate_values:
-        return trial.intermediate_values[epoch]
-    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-        earlier = [step for step in trial.intermediate_values if step < epoch]
-        if earlier:
-            return trial.intermediate_values[max(earlier)]
-    return None

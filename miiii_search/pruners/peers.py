@@ -1,7 +1,7 @@
-"""What a pruning rule compares a trial with, read in a few statements however many trials there are.
+"""Reads the trials that a pruner compares a trial with.
 
-Optuna's own reader fetches every trial that has not ended anew at each look, waiting ones and all their reports
-included: with 5,000 trials that takes seconds.
+A read takes a few statements for any number of trials. Optuna's own reader fetches all unfinished trials with all
+their reports at each read, which takes seconds in a study of 5,000 trials.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ from optuna.trial import TrialState
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 
-AT_ONCE = 500
-"""Trials asked for in one statement."""
+BATCH_SIZE = 500
+"""Trials per statement."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A trial as far as a rule looks at it."""
+    """A trial with the reports that a pruner needs."""
 
     trial_id: int
     state: TrialState
     intermediate_values: dict[int, float] = field(default_factory=dict)
-    """The reports that were asked for, and of a trial that has ended its last one."""
+    """Reports by epoch: those at the requested epochs, and the last report of a finished trial."""
 
 
 class PeerReader:
-    """The reader of one worker; remembers what ended trials came to, since that does not change."""
+    """Reads peers for one worker, and caches the last reports of finished trials, which do not change."""
 
     def __init__(self, database: Database, study_id: int) -> None:
         self._database = database
         self._study_id = study_id
-        self._last: dict[int, dict[int, float]] = {}
+        self._last_reports: dict[int, dict[int, float]] = {}
 
     def read(self, epochs: Collection[int]) -> list[Peer]:
-        """The trials that have ended, and those with a report at one of these epochs."""
+        """Return all finished trials, and the running trials that have a report at one of these epochs."""
         trials, values = schema.trials, schema.intermediate_values
         of_study = sa.select(trials.c.trial_id, trials.c.state).where(trials.c.study_id == self._study_id)
         with self._database.engine.connect() as connection:
-            ended = of_study.where(trials.c.state.not_in([TrialState.WAITING, TrialState.RUNNING]))
-            states: dict[int, TrialState] = {row.trial_id: row.state for row in connection.execute(ended)}
-            new = [trial_id for trial_id in states if trial_id not in self._last]
-            for k in range(0, len(new), AT_ONCE):
-                self._read_last(connection, new[k : k + AT_ONCE])
-            reports = {trial_id: dict(self._last[trial_id]) for trial_id in states}
+            finished = of_study.where(trials.c.state.not_in([TrialState.WAITING, TrialState.RUNNING]))
+            states: dict[int, TrialState] = {row.trial_id: row.state for row in connection.execute(finished)}
+            new = [trial_id for trial_id in states if trial_id not in self._last_reports]
+            for k in range(0, len(new), BATCH_SIZE):
+                self._read_last_reports(connection, new[k : k + BATCH_SIZE])
+            reports = {trial_id: dict(self._last_reports[trial_id]) for trial_id in states}
             at_epochs = of_study.add_columns(values).join(values, trials.c.trial_id == values.c.trial_id)
             for row in connection.execute(at_epochs.where(values.c.step.in_(epochs))):
                 states.setdefault(row.trial_id, row.state)
                 reports.setdefault(row.trial_id, {})[row.step] = _decode(row)
         return [Peer(trial_id, states[trial_id], found) for trial_id, found in reports.items()]
 
-    def _read_last(self, connection: sa.Connection, trial_ids: list[int]) -> None:
+    def _read_last_reports(self, connection: sa.Connection, trial_ids: list[int]) -> None:
         values = schema.intermediate_values
         last = (
             sa.select(values.c.trial_id, sa.func.max(values.c.step).label("step"))
@@ -63,9 +63,9 @@ class PeerReader:
             .subquery()
         )
         at_last = (values.c.trial_id == last.c.trial_id) & (values.c.step == last.c.step)
-        self._last |= {trial_id: {} for trial_id in trial_ids}
+        self._last_reports |= {trial_id: {} for trial_id in trial_ids}
         for row in connection.execute(sa.select(values).join(last, at_last)):
-            self._last[row.trial_id] = {row.step: _decode(row)}
+            self._last_reports[row.trial_id] = {row.step: _decode(row)}
 
 
 def _decode(row: sa.Row[tuple[object, ...]]) -> float:

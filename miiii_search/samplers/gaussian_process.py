@@ -1,8 +1,8 @@
-"""A Gaussian process over the points of a grid: what a run that has not been trained may still improve.
+"""A Gaussian process over the points of a grid, and the expected improvement of runs that have not been trained.
 
-Nothing in it is tuned: how far a coordinate carries and how much is noise is averaged over, each setting weighted by
-how well it explains what is known (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sections 2.2
-and 5.2). The points of a study are few, so this takes milliseconds and needs no library.
+Nothing is tuned. Expected improvement is averaged over random kernel settings, each weighted by its marginal
+likelihood. A study has few points, so this takes milliseconds and needs no library. The formulas are in sections 2.2
+and 5.2 of Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from miiii_search.config.search_space import Point, Value
 
 Floats = NDArray[np.float64]
 
-SETTINGS = 32
-"""That are averaged over. With a half of them, or four times as many, orders spend much the same."""
+N_SETTINGS = 32
+"""Number of kernel settings. With half as many, or four times as many, a search spends about the same epochs."""
 
-LENGTHS = (0.3, 10.0)
-"""Of a coordinate, whose range is 1: from neighbours that hardly know of each other to one that makes no difference."""
+LENGTH_SCALE_BOUNDS = (0.3, 10.0)
+"""Bounds of a length scale, in units of a coordinate's range. At 0.3 neighbours are almost independent; at 10 the
+coordinate makes no difference."""
 
-NOISE = (0.01, 1.0)
-"""The variance between seeds, in that of the process."""
+NOISE_BOUNDS = (0.01, 1.0)
+"""Bounds of the variance between seeds, in units of the variance of the process."""
 
 
-def coordinates(points: Sequence[Point]) -> Floats:
-    """Where points lie [point, coordinate], each coordinate from 0 to 1; dimensions by their names.
+def to_coordinates(points: Sequence[Point]) -> Floats:
+    """Return the points as an array [point, coordinate] with coordinates from 0 to 1, dimensions sorted by name.
 
-    A number becomes its rank among the values that its dimension has, since lists are chosen so that neighbours differ
-    about alike, be they 0, 1/10, 1/2 or 3e-4, 1e-3; a word becomes a coordinate for each value.
+    A number becomes its rank among the values of its dimension. The values of a grid are chosen so that neighbours are
+    about equally different, whether they are 0, 1/10, 1/2 or 3e-4, 1e-3. A string becomes one coordinate per value.
     """
     columns: list[list[float]] = []
     for name in sorted(points[0]):
@@ -41,112 +42,134 @@ def coordinates(points: Sequence[Point]) -> Floats:
         if any(isinstance(value, str) for value in values):
             columns += [[float(str(value) == word) for value in values] for word in sorted(set(map(str, values)))]
         else:
-            columns.append(_ranks(values))
+            columns.append(_relative_ranks(values))
     return np.array(columns, np.float64).reshape(len(columns), len(points)).T
 
 
-def _ranks(values: Sequence[Value]) -> list[float]:
+def _relative_ranks(values: Sequence[Value]) -> list[float]:
     ranks = {value: rank for rank, value in enumerate(sorted(set(values), key=float))}
     return [ranks[value] / max(len(ranks) - 1, 1) for value in values]
 
 
-def rank(
+def rank_by_expected_improvement(
     x: Floats,
-    ended: Mapping[int, float | None],
+    finished: Mapping[int, float | None],
     running: Collection[int],
     waiting: Sequence[int],
     n: int = 1,
-    favour: Mapping[int, float] | None = None,
+    factors: Mapping[int, float] | None = None,
 ) -> list[int]:
-    """Those that wait, the `n` that are expected to improve most on the best one first; of equals the first.
+    """Sort waiting runs by their expected improvement on the best result. Ties keep their order.
 
-    Runs are known by their rows of `x` [run, coordinate]. A run that has ended enters with its value, one that failed
-    (None) with the worst value there is, and one that is running with the mean, so that its neighbours are neither
-    sought nor shunned for it. `favour` says by how much a run's expected improvement is to be multiplied, where that is
-    not 1. Returns nothing until there are more values than coordinates, or while all are the same.
+    Runs are identified by their rows of `x`. Each of the first `n` is chosen as if those before it were running.
 
-    Raises `ArithmeticError` if the process cannot be computed.
+    Args:
+        x: Coordinates of all runs, [run, coordinate].
+        finished: Results of finished runs. A failed run has None, and counts with the worst result.
+        running: Runs in training. They count with the mean, so that their neighbours are neither sought nor avoided.
+        waiting: Runs to sort.
+        n: Number of runs that will be started together.
+        factors: Factors for the expected improvement of some waiting runs. Others have 1.
+
+    Returns:
+        The waiting runs. An empty list if there are not more results than coordinates, or if all results are equal.
+
+    Raises:
+        ArithmeticError: If the process cannot be computed.
     """
-    values = [value for value in ended.values() if value is not None]
-    if not np.all(np.isfinite(values)):
+    results = [value for value in finished.values() if value is not None]
+    if not np.all(np.isfinite(results)):
         raise ArithmeticError("a value is not finite")
-    if not waiting or len(values) <= x.shape[1] or len(set(values)) == 1:
+    if not waiting or len(results) <= x.shape[1] or len(set(results)) == 1:
         return []
-    known = np.array([min(values) if value is None else value for value in ended.values()])
+    known = np.array([min(results) if value is None else value for value in finished.values()])
     known = (known - known.mean()) / known.std()
-    seen, values_seen = x[[*ended, *running]], np.concatenate([known, np.zeros(len(running))])
-    factors = np.array([(favour or {}).get(k, 1.0) for k in waiting])
-    # More threads than one would wait for each other by spinning, on cores that train.
+    observed = x[[*finished, *running]]
+    values = np.concatenate([known, np.zeros(len(running))])
+    factor_of = factors or {}
+    waiting_factors = np.array([factor_of.get(k, 1.0) for k in waiting])
+    # Several BLAS threads would busy-wait for each other on cores that train.
     with threadpool_limits(limits=1, user_api="blas"):
-        order = _one_after_the_other(
-            GaussianProcess(seen, values_seen, x[list(waiting)]), float(known.max()), factors, n
-        )
+        process = GaussianProcess(observed, values, x[list(waiting)])
+        order = _choose_in_turn(process, float(known.max()), waiting_factors, n)
     return [waiting[k] for k in order]
 
 
-def _one_after_the_other(process: GaussianProcess, best: float, factors: Floats, n: int) -> list[int]:
-    """The points asked about, the first `n` chosen each with those before it under way."""
-    taken = list[int]()
+def _choose_in_turn(process: GaussianProcess, best: float, factors: Floats, n: int) -> list[int]:
+    """Return all candidates, of which each of the first `n` is chosen as if those before it were running."""
+    chosen = list[int]()
     while True:
         gains = factors * process.expected_improvement(best)
         if not np.all(np.isfinite(gains)):
             raise ArithmeticError("an expected improvement is not finite")
-        gains[taken] = -1
+        gains[chosen] = -1
         order = [int(k) for k in np.argsort(-gains, kind="stable")]
-        taken.append(order[0])
-        if len(taken) >= min(n, len(factors)):
-            return [*taken, *(k for k in order if k not in taken)]
+        chosen.append(order[0])
+        if len(chosen) >= min(n, len(factors)):
+            return [*chosen, *(k for k in order if k not in chosen)]
         process.fantasize(order[0])
 
 
 class GaussianProcess:
-    """The process at points that are asked about, as far as it is known at others, under each of the settings.
+    """A Gaussian process conditioned on observed points, evaluated at candidate points under each kernel setting.
 
-    Points are [point, coordinate]. `values` are those at the points `seen`, in units in which they have a mean near 0
-    and a variance near 1. Raises `ArithmeticError` if the points are too close together for what is left of the noise.
+    Args:
+        observed: Observed points, [observed, coordinate].
+        values: Values at the observed points, scaled to a mean near 0 and a variance near 1.
+        candidates: Points to evaluate, [candidate, coordinate].
+
+    Raises:
+        ArithmeticError: If a covariance matrix is singular, because points are too close for the smallest noise.
     """
 
-    def __init__(self, seen: Floats, values: Floats, asked: Floats) -> None:
-        # The same settings at all times, so that the same results lead to the same order.
+    def __init__(self, observed: Floats, values: Floats, candidates: Floats) -> None:
+        # A fixed seed, so that the same results lead to the same order.
         generator = np.random.default_rng(0)
-        self._lengths = _log_uniform(generator, LENGTHS, (SETTINGS, seen.shape[1]))
-        self._noise = _log_uniform(generator, NOISE, (SETTINGS,))
-        self._asked = asked
-        known = covariance(seen, seen, self._lengths) + self._noise[:, None, None] * np.eye(len(seen))
+        self._lengths = _log_uniform(generator, LENGTH_SCALE_BOUNDS, (N_SETTINGS, observed.shape[1]))
+        self._noise = _log_uniform(generator, NOISE_BOUNDS, (N_SETTINGS,))
+        self._candidates = candidates
+        covariance = rbf_kernel(observed, observed, self._lengths) + self._noise[:, None, None] * np.eye(len(observed))
         try:
-            root = np.linalg.cholesky(known)  # L of Rasmussen and Williams' algorithm 2.1
+            root = np.linalg.cholesky(covariance)  # L of Rasmussen and Williams' algorithm 2.1
         except np.linalg.LinAlgError as error:
             raise ArithmeticError(str(error)) from None
-        both = np.concatenate([covariance(seen, asked, self._lengths), np.tile(values[:, None], (SETTINGS, 1, 1))], 2)
-        solved = np.linalg.solve(root, both)
-        self._across, self._values = solved[:, :, :-1], solved[:, :, -1]  # L⁻¹k [setting, seen, asked], L⁻¹y
-        self._log_root = np.log(np.einsum("sii->si", root)).sum(1)
+        cross = rbf_kernel(observed, candidates, self._lengths)
+        solved = np.linalg.solve(root, np.concatenate([cross, np.tile(values[:, None], (N_SETTINGS, 1, 1))], 2))
+        self._cross = solved[:, :, :-1]  # L⁻¹k [setting, observed, candidate]
+        self._values = solved[:, :, -1]  # L⁻¹y [setting, observed]
+        self._log_root = np.log(np.einsum("sii->si", root)).sum(1)  # log det L [setting]
 
     def expected_improvement(self, best: float) -> Floats:
-        """By how much a run at each point asked about is expected to exceed `best`, its own noise included."""
-        mean = np.einsum("sk,ska->sa", self._values, self._across)
-        deviation = np.sqrt(np.maximum(1 - (self._across**2).sum(1), 0) + self._noise[:, None])
+        """Return the expected improvement of a run at each candidate on `best`, including the run's own noise."""
+        mean = np.einsum("sk,ska->sa", self._values, self._cross)
+        deviation = np.sqrt(np.maximum(1 - (self._cross**2).sum(1), 0) + self._noise[:, None])
         z = (mean - best) / deviation
         improvement = (mean - best) * ndtr(z) + deviation * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-        evidence = -(self._values**2).sum(1) / 2 - self._log_root
-        share = np.exp(evidence - evidence.max())
-        result: Floats = share @ improvement / share.sum()
+        log_likelihood = -(self._values**2).sum(1) / 2 - self._log_root
+        weight = np.exp(log_likelihood - log_likelihood.max())
+        result: Floats = weight @ improvement / weight.sum()
         return result
 
     def fantasize(self, k: int) -> None:
-        """Goes on as if the k-th point asked about had been seen with the mean: one more row of L."""
-        row = self._across[:, :, k]
+        """Condition on candidate `k` with the mean as its value, which appends one row to L."""
+        row = self._cross[:, :, k]
         corner = np.sqrt(np.maximum(1 - (row**2).sum(1), 0) + self._noise)
-        across = covariance(self._asked[k : k + 1], self._asked, self._lengths)[:, 0]
-        across = (across - np.einsum("sk,ska->sa", row, self._across)) / corner[:, None]
+        cross = rbf_kernel(self._candidates[k : k + 1], self._candidates, self._lengths)[:, 0]
+        cross = (cross - np.einsum("sk,ska->sa", row, self._cross)) / corner[:, None]
         value = -(row * self._values).sum(1) / corner
-        self._across = np.concatenate([self._across, across[:, None]], 1)
+        self._cross = np.concatenate([self._cross, cross[:, None]], 1)
         self._values = np.concatenate([self._values, value[:, None]], 1)
         self._log_root = self._log_root + np.log(corner)
 
 
-def covariance(x: Floats, y: Floats, lengths: Floats) -> Floats:
-    """Of the process between points [setting, x, y]; `lengths` are [setting, coordinate]."""
+def rbf_kernel(x: Floats, y: Floats, lengths: Floats) -> Floats:
+    """Return the covariances exp(-d²/2) between points, [setting, x, y].
+
+    Args:
+        x: Points, [x, coordinate].
+        y: Points, [y, coordinate].
+        lengths: Length scales, [setting, coordinate], by which distances d are divided.
+    """
     a, b = x / lengths[:, None, :], y / lengths[:, None, :]
     distance = (a**2).sum(-1)[:, :, None] + (b**2).sum(-1)[:, None, :] - 2 * a @ b.transpose(0, 2, 1)
     result: Floats = np.exp(-np.maximum(distance, 0) / 2)

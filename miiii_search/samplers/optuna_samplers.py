@@ -1,4 +1,4 @@
-"""Samplers other than the queue: Optuna's, by name, with what was tried already refused."""
+"""Optuna's samplers by name. A point that a trial already has is drawn again."""
 
 from __future__ import annotations
 
@@ -23,40 +23,50 @@ from miiii_search.study.study import Study
 from miiii_search.study.trials import count_trials, distributions, insert_trials
 from miiii_search.trial_queue.leases import Lease, grant, utc_now
 
-SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    # constant_liar: a running trial counts as a bad one, so that workers spread out.
+    # constant_liar: a running trial counts as a bad one, so that workers draw different points.
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True, multivariate=True),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
-    # One unscrambled sequence for all workers: what another one has taken is drawn again.
+    # All workers draw from the same unscrambled sequence, and draw again where another worker has the point.
     "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
 }
+"""Constructors of Optuna's samplers by name; each takes a seed."""
 
-NEEDED = {"gp": "torch"}
-"""What a sampler needs that we do not bring."""
+REQUIRED_PACKAGES = {"gp": "torch"}
+"""Packages that a sampler needs and that this package does not install, by the name of the sampler."""
 
-REDRAWS = 20
-"""How often a sampler is asked again before a random point not yet visited is taken instead."""
+MAX_DRAWS = 20
+"""Number of draws from a sampler, after which a random unvisited point is used instead."""
 
-LAST_REDRAWS = 1000
-"""How many random points are drawn before a space of ranges counts as exhausted."""
+MAX_RANDOM_DRAWS = 1000
+"""Number of random draws, after which a space of ranges counts as exhausted."""
 
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of this name. Raises `MiiiiSearchError` if what it needs is not installed."""
-    needed = NEEDED.get(name)
-    if needed is not None and importlib.util.find_spec(needed) is None:
+    """Return a new sampler of Optuna's.
+
+    Raises:
+        MiiiiSearchError: If a package that the sampler needs is not installed.
+    """
+    package = REQUIRED_PACKAGES.get(name)
+    if package is not None and importlib.util.find_spec(package) is None:
         raise MiiiiSearchError(
-            f"sampler = '{name}' needs the package {needed}, which is not there; pip install {needed}"
+            f"sampler = '{name}' needs the package {package}, which is not installed: pip install {package}"
         )
     with warnings.catch_warnings():
-        # That an interface may change is no matter to the user: we say which version of Optuna we take.
+        # pyproject.toml bounds Optuna's version, so a change of an experimental interface does not reach the user.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](seed)
+        return OPTUNA_SAMPLERS[name](seed)
 
 
 class PointSampler:
-    """A sampler of Optuna's that is asked for points no trial has. Not for several threads."""
+    """Draws points that no trial has from one of Optuna's samplers. Not thread-safe.
+
+    Args:
+        name: Name of the sampler.
+        seed: Seed of the sampler.
+    """
 
     def __init__(self, name: str, seed: int) -> None:
         self._sampler = make_sampler(name, seed)
@@ -64,27 +74,34 @@ class PointSampler:
         self._random = random.Random(seed)
 
     def sample(self, spec: StudySpec, trials: Sequence[FrozenTrial], visited: Collection[PointKey]) -> Point:
-        """A point whose `identity` is not among those visited, drawn in the light of the trials.
+        """Return an unvisited point.
 
-        The sampler is asked on a copy of the study in memory, so that a point that is refused leaves no row.
-        Raises `MiiiiSearchError` if the space has no point left.
+        The sampler works on a copy of the study in memory, so a rejected point leaves no row in the database.
+
+        Args:
+            spec: The study's specification, which defines the search space.
+            trials: All trials of the study, from whose results the sampler learns.
+            visited: Identities of the points that must not be drawn.
+
+        Raises:
+            MiiiiSearchError: If the space has no unvisited point.
         """
-        mirror = optuna.create_study(sampler=self._sampler, direction="maximize")
-        mirror.add_trials([_as_known(trial) for trial in trials])
-        storage, mirror_id = mirror._storage, mirror._study_id
+        study_copy = optuna.create_study(sampler=self._sampler, direction="maximize")
+        study_copy.add_trials([_visible_trial(trial) for trial in trials])
+        storage, copy_id = study_copy._storage, study_copy._study_id
         for key, value in self._attributes.items():
-            storage.set_study_system_attr(mirror_id, key, value)
+            storage.set_study_system_attr(copy_id, key, value)
         space = distributions(spec)
-        for _ in range(REDRAWS):
-            point = dict(mirror.ask(space).params)
-            # The sampler `qmc` keeps there how far it has come.
-            self._attributes = storage.get_study_system_attrs(mirror_id)
+        for _ in range(MAX_DRAWS):
+            point = dict(study_copy.ask(space).params)
+            # The sampler `qmc` stores its position in the sequence there.
+            self._attributes = storage.get_study_system_attrs(copy_id)
             if _is_new(spec, point, visited):
                 return point
         if spec.is_finite:
             return self._random.choice([point for point in spec.points() if point_key(point) not in visited])
         fallback = optuna.create_study(sampler=optuna.samplers.RandomSampler(self._random.randrange(2**31)))
-        for _ in range(LAST_REDRAWS):
+        for _ in range(MAX_RANDOM_DRAWS):
             point = dict(fallback.ask(space).params)
             if _is_new(spec, point, visited):
                 return point
@@ -95,19 +112,33 @@ class PointSampler:
 
 
 class TrialSampler:
-    """New trials of a study whose sampler is not the queue. One a worker; not for several threads."""
+    """Creates the trials of a study that uses one of Optuna's samplers. One per worker; not thread-safe.
+
+    Args:
+        study: The study.
+        seed: Seed of the sampler, which should differ between workers.
+    """
 
     def __init__(self, study: Study, seed: int) -> None:
         self._study = study
         self._sampler = PointSampler(study.spec.sampler, seed)
 
     def create_trial(self, worker: str, seconds: float) -> Lease | None:
-        """A new trial at a point that no trial has, RUNNING and leased; None once the budget is spent, or in a pause.
+        """Create a running trial at an unvisited point, leased to a worker.
 
-        Two workers that draw the same point at once: the second draws again. So does one whose space was extended
-        meanwhile. Raises `MiiiiSearchError` if the study was deleted, or its space has no point left.
+        If another worker adds a trial meanwhile, or the study is extended, the point is drawn again.
+
+        Args:
+            worker: Name of the worker.
+            seconds: Duration of the lease.
+
+        Returns:
+            The lease; None if the budget is spent or the study is paused.
+
+        Raises:
+            MiiiiSearchError: If the study was deleted, or its space has no unvisited point.
         """
-        for _ in range(REDRAWS):
+        for _ in range(MAX_DRAWS):
             self._study.refresh()
             trials = self._study.trials()
             if self._study.paused or len(trials) >= self._study.spec.n_trials:
@@ -122,7 +153,7 @@ class TrialSampler:
         return self._sampler.sample(self._study.spec, trials, {point_key(trial.params) for trial in trials})
 
     def _insert(self, point: Point, worker: str, seconds: float, expected: int) -> Lease | None:
-        """Writes the trial if the study still has the spec and as many trials as the sampler saw."""
+        """Insert the trial, unless the specification or the number of trials has changed since they were read."""
         study = self._study
         with study.database.transaction() as connection:
             study.lock(connection)
@@ -141,7 +172,7 @@ class TrialSampler:
 
 
 def _is_new(spec: StudySpec, point: Point, visited: Collection[PointKey]) -> bool:
-    """Whether a point can be trained, as not every one between valid bounds can, and no trial has it."""
+    """Return whether no trial has the point and it can be trained, which valid bounds of a range do not guarantee."""
     if point_key(point) in visited:
         return False
     try:
@@ -151,8 +182,8 @@ def _is_new(spec: StudySpec, point: Point, visited: Collection[PointKey]) -> boo
     return True
 
 
-def _as_known(trial: FrozenTrial) -> FrozenTrial:
-    """A trial as the sampler may see it: without our attributes, a waiting one as running, a FAIL without value."""
+def _visible_trial(trial: FrozenTrial) -> FrozenTrial:
+    """Return a copy of a trial without attributes. A waiting trial counts as running; a failed one has no value."""
     state = TrialState.RUNNING if trial.state == TrialState.WAITING else trial.state
     reports = {step: value for step, value in trial.intermediate_values.items() if math.isfinite(value)}
     return FrozenTrial(

@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from miiii_search.config.search_space import point_key
 from miiii_search.config.study_spec import StudySpec, rungs
-from miiii_search.samplers.gaussian_process import coordinates, rank
-from miiii_search.samplers.grid_ei import COMPILED
+from miiii_search.samplers.gaussian_process import rank_by_expected_improvement, to_coordinates
+from miiii_search.samplers.grid_ei import COMPILED_SHAPE_FACTOR
 from miiii_search.samplers.optuna_samplers import PointSampler
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.replay import QUEUE_ORDER, Order, ReplayedRun
@@ -72,8 +72,10 @@ class GridEIOrder:
     that it has a program for.
     """
 
-    def __init__(self, curves: Sequence[Curve], shape: str | None = None, favour: float = COMPILED) -> None:
-        self._x = coordinates([curve.point for curve in curves]) if curves else None
+    def __init__(
+        self, curves: Sequence[Curve], shape: str | None = None, favour: float = COMPILED_SHAPE_FACTOR
+    ) -> None:
+        self._x = to_coordinates([curve.point for curve in curves]) if curves else None
         self._shapes = [curve.point[shape] if shape else None for curve in curves]
         self._favour = favour
         self._last = 0
@@ -83,7 +85,9 @@ class GridEIOrder:
         assert self._x is not None
         compiled = {self._shapes[k] for k in [*running, self._last]}
         favour = {k: self._favour for k in waiting if self._shapes[k] in compiled}
-        ranked = rank(self._x, {k: run.value for k, run in ended.items()}, running, waiting, favour=favour)
+        ranked = rank_by_expected_improvement(
+            self._x, {k: run.value for k, run in ended.items()}, running, waiting, factors=favour
+        )
         self._last = ranked[0] if ranked else min(waiting, key=lambda k: k not in favour)
         return self._last
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from miiii_search.config.study_sections import PRUNING_RULES, Pruning
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.base import NopPruner, Pruner, Quantile
+from miiii_search.pruners import NopPruner, Pruner, Quantile
 from miiii_search.pruners.factory import check_pruning, make_pruner
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study

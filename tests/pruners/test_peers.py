@@ -7,8 +7,8 @@ import random
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.pruners.base import Quantile
 from miiii_search.pruners.peers import PeerReader
+from miiii_search.pruners.quantile import Quantile
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat

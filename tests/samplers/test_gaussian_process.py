@@ -11,14 +11,14 @@ from scipy.stats import multivariate_normal, norm
 
 from miiii_search.config.search_space import Point
 from miiii_search.samplers.gaussian_process import (
-    LENGTHS,
-    NOISE,
-    SETTINGS,
+    LENGTH_SCALE_BOUNDS,
+    N_SETTINGS,
+    NOISE_BOUNDS,
     Floats,
     GaussianProcess,
-    coordinates,
-    covariance,
-    rank,
+    rank_by_expected_improvement,
+    rbf_kernel,
+    to_coordinates,
 )
 
 
@@ -30,15 +30,17 @@ def test_coordinates_are_ranks() -> None:
     ]
     # d_model, whether the mask is "fixed", whether it is "step", learning_rate, weight_decay
     rows = [[0.0, 0.0, 1.0, 0.5, 1.0], [0.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 0.5]]
-    assert coordinates(points).tolist() == rows
-    assert coordinates([dict(reversed(point.items())) for point in points]).tolist() == rows
+    assert to_coordinates(points).tolist() == rows
+    assert to_coordinates([dict(reversed(point.items())) for point in points]).tolist() == rows
 
 
 def settings(dimensions: int) -> tuple[Floats, Floats]:
     """The lengths and noises that are averaged over, drawn log-uniformly one after the other."""
     generator = np.random.default_rng(0)
-    lengths = np.exp(generator.uniform(math.log(LENGTHS[0]), math.log(LENGTHS[1]), (SETTINGS, dimensions)))
-    return lengths, np.exp(generator.uniform(math.log(NOISE[0]), math.log(NOISE[1]), SETTINGS))
+    lengths = np.exp(
+        generator.uniform(math.log(LENGTH_SCALE_BOUNDS[0]), math.log(LENGTH_SCALE_BOUNDS[1]), (N_SETTINGS, dimensions))
+    )
+    return lengths, np.exp(generator.uniform(math.log(NOISE_BOUNDS[0]), math.log(NOISE_BOUNDS[1]), N_SETTINGS))
 
 
 def expected(x: Floats, seen: list[int], asked: list[int], values: Floats, best: float) -> Floats:
@@ -82,14 +84,14 @@ def test_the_same_point_many_times() -> None:
 
 def test_covariance_falls_with_the_distance() -> None:
     x = np.linspace(0, 1, 5)[:, None]
-    for one in covariance(x, x, settings(1)[0]):
+    for one in rbf_kernel(x, x, settings(1)[0]):
         np.testing.assert_allclose(np.diag(one), 1)
         assert np.all(np.diff(one[0]) < 0)
         assert np.linalg.eigvalsh(one).min() > -1e-9
 
 
 GRID: list[Point] = [{"learning_rate": a, "dropout": b} for a in (1.0, 2.0, 3.0, 4.0) for b in (0.0, 0.1, 0.2, 0.3)]
-X = coordinates(GRID)
+X = to_coordinates(GRID)
 VALUES = {k: float(str(point["learning_rate"])) for k, point in enumerate(GRID)}
 
 
@@ -97,22 +99,24 @@ VALUES = {k: float(str(point["learning_rate"])) for k, point in enumerate(GRID)}
 def test_it_learns_which_dimension_matters(steps: int) -> None:
     """Of points that differ in both dimensions, it prefers those on the better side of the one that matters."""
     asked = [k for k in range(16) if k % 4 == steps]
-    assert rank(X, {k: VALUES[k] for k in VALUES if k not in asked}, [], asked) == asked[::-1]
+    assert rank_by_expected_improvement(X, {k: VALUES[k] for k in VALUES if k not in asked}, [], asked) == asked[::-1]
 
 
 def test_it_knows_too_little_before_there_are_more_different_values_than_coordinates() -> None:
-    assert rank(X, {}, [], [0, 1]) == []
-    assert rank(X, {0: 1.0, 5: 2.0}, [], [1, 2]) == []
-    assert rank(X, {0: 1.0, 5: 2.0, 7: None}, [], [1, 2]) == []
-    assert rank(X, {0: 1.0, 5: 1.0, 10: 1.0, 15: 1.0}, [], [1, 2]) == []
-    assert rank(X, {0: 1.0, 5: 2.0, 10: 3.0}, [], []) == []
-    assert set(rank(X, {0: 1.0, 5: 2.0, 10: 3.0}, [], [1, 2])) == {1, 2}
+    assert rank_by_expected_improvement(X, {}, [], [0, 1]) == []
+    assert rank_by_expected_improvement(X, {0: 1.0, 5: 2.0}, [], [1, 2]) == []
+    assert rank_by_expected_improvement(X, {0: 1.0, 5: 2.0, 7: None}, [], [1, 2]) == []
+    assert rank_by_expected_improvement(X, {0: 1.0, 5: 1.0, 10: 1.0, 15: 1.0}, [], [1, 2]) == []
+    assert rank_by_expected_improvement(X, {0: 1.0, 5: 2.0, 10: 3.0}, [], []) == []
+    assert set(rank_by_expected_improvement(X, {0: 1.0, 5: 2.0, 10: 3.0}, [], [1, 2])) == {1, 2}
 
 
 def test_a_failed_run_counts_as_the_worst() -> None:
     known = {0: 1.0, 5: 2.0, 10: 3.0}
     waiting = [k for k in range(15) if k not in known]
-    assert rank(X, {**known, 15: None}, [], waiting) == rank(X, {**known, 15: 1.0}, [], waiting)
+    assert rank_by_expected_improvement(X, {**known, 15: None}, [], waiting) == rank_by_expected_improvement(
+        X, {**known, 15: 1.0}, [], waiting
+    )
 
 
 def test_several_at_once_are_those_that_come_one_after_the_other() -> None:
@@ -122,30 +126,33 @@ def test_several_at_once_are_those_that_come_one_after_the_other() -> None:
     one_by_one = list[int]()
     for _ in range(8):
         rest = [k for k in waiting if k not in one_by_one]
-        one_by_one.append(rank(X, known, one_by_one, rest)[0])
-    assert rank(X, known, [], waiting, 8)[:8] == one_by_one
-    assert one_by_one != rank(X, known, [], waiting)[:8]
+        one_by_one.append(rank_by_expected_improvement(X, known, one_by_one, rest)[0])
+    assert rank_by_expected_improvement(X, known, [], waiting, 8)[:8] == one_by_one
+    assert one_by_one != rank_by_expected_improvement(X, known, [], waiting)[:8]
     for n in (1, 2, 9, 12, 20):
-        assert sorted(rank(X, known, [], waiting, n)) == waiting
+        assert sorted(rank_by_expected_improvement(X, known, [], waiting, n)) == waiting
 
 
 def test_the_unit_of_the_values_makes_no_difference() -> None:
     """Objectives of a study lie anywhere: accuracies around 0.9 that differ by thousandths, or minus many epochs."""
     known = {0: 1.0, 5: 2.5, 10: 3.0, 15: 2.0}
     waiting = [k for k in range(16) if k not in known]
-    order = rank(X, known, [8], waiting)
+    order = rank_by_expected_improvement(X, known, [8], waiting)
     for scale, offset in ((1000.0, -5000.0), (0.001, 0.9)):
-        assert rank(X, {k: scale * value + offset for k, value in known.items()}, [8], waiting) == order
+        assert (
+            rank_by_expected_improvement(X, {k: scale * value + offset for k, value in known.items()}, [8], waiting)
+            == order
+        )
 
 
 def test_favour() -> None:
     known = {0: 1.0, 5: 2.0, 10: 3.0, 15: 4.0}
     waiting = [k for k in range(16) if k not in known]
-    order = rank(X, known, [], waiting)
-    assert rank(X, known, [], waiting, favour={order[-1]: 1e6})[0] == order[-1]
-    assert rank(X, known, [], waiting, favour=dict.fromkeys(waiting, 2.0)) == order
+    order = rank_by_expected_improvement(X, known, [], waiting)
+    assert rank_by_expected_improvement(X, known, [], waiting, factors={order[-1]: 1e6})[0] == order[-1]
+    assert rank_by_expected_improvement(X, known, [], waiting, factors=dict.fromkeys(waiting, 2.0)) == order
 
 
 def test_what_cannot_be_computed() -> None:
     with pytest.raises(ArithmeticError):
-        rank(X, {0: 1.0, 5: float("inf"), 10: 3.0}, [], [1, 2])
+        rank_by_expected_improvement(X, {0: 1.0, 5: float("inf"), 10: 3.0}, [], [1, 2])

@@ -13,8 +13,8 @@ from miiii_search.config.search_space import Point, point_key
 from miiii_search.config.study_sections import Pruning
 from miiii_search.experiment.spec import Experiment
 from miiii_search.samplers import grid_ei
-from miiii_search.samplers.gaussian_process import coordinates, rank
-from miiii_search.samplers.grid_ei import SPARE, GridEISampler
+from miiii_search.samplers.gaussian_process import rank_by_expected_improvement, to_coordinates
+from miiii_search.samplers.grid_ei import N_SPARE, GridEISampler
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.extend import extend
@@ -65,9 +65,9 @@ def test_it_is_the_model_s_order(database: Database) -> None:
     claim(study)
     ids = [trial._trial_id for trial in read_back(study).trials]
     values = {k: None if t.state == TrialState.FAIL else t.value for k, t in enumerate(read_back(study).trials[:10])}
-    x = coordinates([point_of(study, trial_id) for trial_id in ids])
-    expected = rank(x, values, [10], range(11, 40), 3)
-    assert GridEISampler(study).next_trials(3) == [ids[k] for k in expected][: 3 + SPARE]
+    x = to_coordinates([point_of(study, trial_id) for trial_id in ids])
+    expected = rank_by_expected_improvement(x, values, [10], range(11, 40), 3)
+    assert GridEISampler(study).next_trials(3) == [ids[k] for k in expected][: 3 + N_SPARE]
     assert expected != list(range(11, 40))
 
 
@@ -91,7 +91,7 @@ def test_too_little_is_known(database: Database, logged: list[str]) -> None:
         end(study, claim(study), value=n / 10)
     assert logged == []
     assert GridEISampler(study).next_trials(1) != []
-    assert logged == ["from here on, what may improve most on the best result so far is trained first"]
+    assert logged == ["from now on, trials with the highest expected improvement are trained first"]
 
 
 def test_no_order_is_needed_for_what_is_claimed_anyway(database: Database) -> None:
@@ -118,7 +118,7 @@ def test_what_was_begun_comes_first_then_the_points_that_were_asked_for(database
     requeue_leases(study.database, begun)
     order = GridEISampler(study).next_trials(4)
     assert order[:2] == [lease.trial_id for lease in begun]
-    assert len(order) == 4 + SPARE and sorted(order) != order
+    assert len(order) == 4 + N_SPARE and sorted(order) != order
     [lease] = claim_first(study, order)
     assert lease == replace(begun[0], token=lease.token)
     # The points come before what may improve more, too.
@@ -134,10 +134,10 @@ def test_what_was_begun_in_a_shape_that_is_not_compiled_must_be_worth_it(databas
     heads = {lease.trial_id: point_of(study, lease.trial_id)["n_heads"] for lease in begun}
     assert set(heads.values()) == {2, 4}
     assert GridEISampler(study).next_trials(9)[:8] == list(heads)
-    compiled = GridEISampler(study).next_trials(9, compiled=[shape_of(16, 2)])
+    compiled = GridEISampler(study).next_trials(9, compiled_shapes=[shape_of(16, 2)])
     twos = [trial_id for trial_id in heads if heads[trial_id] == 2]
     assert compiled[: len(twos)] == twos
-    assert set(heads) - set(twos) < set(GridEISampler(study).next_trials(30, compiled=[shape_of(16, 2)]))
+    assert set(heads) - set(twos) < set(GridEISampler(study).next_trials(30, compiled_shapes=[shape_of(16, 2)]))
 
 
 def test_one_replicate_after_the_other(database: Database) -> None:
@@ -154,12 +154,14 @@ def test_compiled_shapes_are_preferred_and_unfit_ones_left_out(database: Databas
     heads = {trial_id: point_of(study, trial_id)["n_heads"] for trial_id in waiting(study)}
     shapes = {n: shape_of(16, n) for n in (2, 4)}
     for n, other in ((2, 4), (4, 2)):
-        preferred = [heads[trial_id] for trial_id in GridEISampler(study).next_trials(1, compiled=[shapes[n]])]
+        preferred = [heads[trial_id] for trial_id in GridEISampler(study).next_trials(1, compiled_shapes=[shapes[n]])]
         plain = [heads[trial_id] for trial_id in GridEISampler(study).next_trials(1)]
         assert preferred[:4].count(n) >= plain[:4].count(n)
         assert preferred[0] == n
         assert set(preferred) == {2, 4}  # but not at any price
-        assert {heads[i] for i in GridEISampler(study).next_trials(1, unfit={shapes[other]: "too large"})} == {n}
+        assert {
+            heads[i] for i in GridEISampler(study).next_trials(1, excluded_shapes={shapes[other]: "too large"})
+        } == {n}
 
 
 def test_a_trial_that_optuna_enqueued_has_no_point_and_does_no_harm(database: Database) -> None:
@@ -173,9 +175,9 @@ def test_a_trial_that_optuna_enqueued_has_no_point_and_does_no_harm(database: Da
 
 
 def test_more_results_than_the_model_takes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid_ei, "MOST_ENDED", 8)
-    monkeypatch.setattr(grid_ei, "MOST_WAITING", 6)
-    monkeypatch.setattr(grid_ei, "MOST_RUNNING", 2)
+    monkeypatch.setattr(grid_ei, "MAX_FINISHED", 8)
+    monkeypatch.setattr(grid_ei, "MAX_WAITING", 6)
+    monkeypatch.setattr(grid_ei, "MAX_RUNNING", 2)
     study = with_results(database, 0)
     held = [claim(study) for _ in range(24)]
     ended = sorted(held[:20], key=lambda lease: lease.number * 7 % 20)  # not in the order of numbers
@@ -186,7 +188,7 @@ def test_more_results_than_the_model_takes(database: Database, monkeypatch: pyte
     trials = read_back(study).trials
     best = [trial.number for trial in sorted(trials[:20], key=lambda trial: -float(trial.value or 0))[:4]]
     latest = [lease.number for lease in ended if lease.number not in best][-4:]
-    assert list(known.ended.items()) == [
+    assert list(known.finished.items()) == [
         (lease.trial_id, trials[lease.number].value) for lease in ended if lease.number in {*best, *latest}
     ]
     assert known.running == [lease.trial_id for lease in held[22:]]
@@ -199,9 +201,9 @@ def test_trials_that_fit_nowhere_here_do_not_fill_the_window(
 ) -> None:
     study = with_results(database)
     heads = {trial_id: point_of(study, trial_id)["n_heads"] for trial_id in waiting(study)}
-    monkeypatch.setattr(grid_ei, "MOST_WAITING", 6)
+    monkeypatch.setattr(grid_ei, "MAX_WAITING", 6)
     fitting = [trial_id for trial_id in heads if heads[trial_id] == 4]
-    assert sorted(GridEISampler(study).next_trials(1, unfit=[shape_of(16, 2)])) == fitting[:6]
+    assert sorted(GridEISampler(study).next_trials(1, excluded_shapes=[shape_of(16, 2)])) == fitting[:6]
 
 
 def test_a_space_of_seeds_alone(database: Database, logged: list[str]) -> None:
@@ -242,11 +244,12 @@ def test_a_model_that_fails_keeps_the_queue_s_order(
     def fail(*_: object) -> list[int]:
         raise ZeroDivisionError("of all things")
 
-    monkeypatch.setattr(grid_ei, "rank", fail)
+    monkeypatch.setattr(grid_ei, "rank_by_expected_improvement", fail)
     order = GridEISampler(study)
     assert order.next_trials(1) == order.next_trials(1) == []
     assert logged == [
-        "the model of the results failed (ZeroDivisionError: of all things): trials are taken in the order of the queue"
+        "the Gaussian process of the results failed (ZeroDivisionError: of all things): "
+        "trials are claimed in the order of the queue"
     ]
     [lease] = claim_first(study, [])
     assert lease.number == 8
@@ -289,4 +292,4 @@ def test_a_worker_trains_in_the_order_of_the_model(database: Database, logged: l
     heads = [trial.params["n_heads"] for trial in read_back(study).trials]
     as_queued = sorted(range(24), key=lambda number: (heads[number] != heads[0], number))
     assert starts[:4] == as_queued[:4] and starts != as_queued
-    assert sum("what may improve most" in line for line in logged) == 1
+    assert sum("highest expected improvement" in line for line in logged) == 1

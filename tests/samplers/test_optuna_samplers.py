@@ -14,11 +14,10 @@ from optuna.trial import TrialState
 from miiii_search.config.overrides import to_tree
 from miiii_search.config.search_space import Range
 from miiii_search.config.study_sections import Budget
-from miiii_search.config.study_spec import GRID_SAMPLERS
-from miiii_search.config.study_spec import SAMPLERS as NAMES
+from miiii_search.config.study_spec import GRID_SAMPLERS, SAMPLERS
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Annealing, LinearDecay
-from miiii_search.samplers.optuna_samplers import NEEDED, SAMPLERS, TrialSampler
+from miiii_search.samplers.optuna_samplers import OPTUNA_SAMPLERS, REQUIRED_PACKAGES, TrialSampler
 from miiii_search.storage import study_attrs
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import SPEC_KEY
@@ -62,13 +61,14 @@ def points_of(study: Study) -> list[tuple[object, ...]]:
 
 
 def test_names() -> None:
-    assert [*GRID_SAMPLERS, *SAMPLERS] == list(NAMES)
+    assert [*GRID_SAMPLERS, *OPTUNA_SAMPLERS] == list(SAMPLERS)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", OPTUNA_SAMPLERS)
 def test_each_point_of_lists_once(sqlite: Database, name: str) -> None:
-    if name in NEEDED and importlib.util.find_spec(NEEDED[name]) is None:
-        with pytest.raises(MiiiiSearchError, match=f"sampler = '{name}' needs the package {NEEDED[name]}.*pip install"):
+    if name in REQUIRED_PACKAGES and importlib.util.find_spec(REQUIRED_PACKAGES[name]) is None:
+        package = REQUIRED_PACKAGES[name]
+        with pytest.raises(MiiiiSearchError, match=f"sampler = '{name}' needs the package {package}.*pip install"):
             TrialSampler(create_study(sqlite, name, make_spec(sampler=name, budget=Budget(trials=1))), 0)
         return
     study = create_study(sqlite, name, make_spec(space=LISTS, sampler=name, budget=Budget(trials=100)))
@@ -94,7 +94,7 @@ def test_two_workers(database: Database, name: str) -> None:
     assert {name for name, found in rows.items() if found} <= {table.name for table in all_tables()}
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in NEEDED])
+@pytest.mark.parametrize("name", [name for name in OPTUNA_SAMPLERS if name not in REQUIRED_PACKAGES])
 def test_ranges_spend_the_budget(sqlite: Database, name: str) -> None:
     spec = make_spec(space=RANGES, sampler=name, budget=Budget(trials=30))
     study = create_study(sqlite, f"ranges {name}", spec)

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_spec import rungs
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners.base import NopPruner, Pruner, PruningContext, Quantile
+from miiii_search.pruners import NopPruner, Pruner, PruningContext, Quantile
 from miiii_search.pruners.forecast import Forecast
 from miiii_search.pruners.peers import Peer
 from miiii_search.simulation.curves import Curve
