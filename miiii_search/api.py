@@ -30,6 +30,7 @@ from miiii_search.study import pause as pausing
 from miiii_search.study import study as studies
 from miiii_search.study.export import Configuration, export_best, read_configuration
 from miiii_search.study.objective import OBJECTIVE_NAME
+from miiii_search.study.trials import counts_by_name
 
 if TYPE_CHECKING:
     from miiii_search.analysis.findings import Findings
@@ -281,7 +282,7 @@ class Study:
     @property
     def counts(self) -> dict[str, int]:
         """The number of trials in each state: waiting, running, complete, pruned and fail."""
-        return {state.name.lower(): n for state, n in self._study.counts().items()}
+        return counts_by_name(self._study.counts())
 
     @property
     def done(self) -> bool:

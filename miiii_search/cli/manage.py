@@ -35,7 +35,7 @@ def resume(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) 
     from miiii_search.study.pause import resume
 
     opened = open_study(study, storage)
-    say(f"study `{opened.name}` {'goes on' if resume(opened) else 'is not paused'}")
+    say(f"study `{opened.name}` {'is no longer paused' if resume(opened) else 'is not paused'}")
 
 
 def extend(

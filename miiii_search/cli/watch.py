@@ -69,7 +69,7 @@ def list_(
 
     from miiii_search.study.hints import hint
     from miiii_search.study.overview import list_deleted, list_studies
-    from miiii_search.study.state import A_COORDINATOR
+    from miiii_search.study.state import StudyState, describe_waiting
 
     database = open_storage(storage)
     listed = list_studies(database)
@@ -80,9 +80,9 @@ def list_(
 
     show(studies_table(listed, str(database)))
     for one in listed:
-        if one.state == f"waiting for {A_COORDINATOR}":
+        if one.state == StudyState.WAITING_FOR_COORDINATOR:
             start = hint("coordinate", "--study", one.name, database=database)
-            say(f"study `{one.name}` waits for a coordinator; start one: {start}")
+            say(describe_waiting(one.name, one.state, start))
     for line in describe_deleted(list_deleted(database)):
         say(line)
 

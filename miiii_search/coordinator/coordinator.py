@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from optuna.trial import TrialState
+
 from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import StorageUnavailableError, StudyNotFoundError
 from miiii_search.storage.database import Database
@@ -18,7 +20,7 @@ from miiii_search.study.hints import hint
 from miiii_search.study.open import open_study
 from miiii_search.study.overview import list_studies
 from miiii_search.study.promote import queue_further_seeds
-from miiii_search.study.state import A_WORKER, find_missing_process
+from miiii_search.study.state import A_WORKER, StudyState, describe_pause, describe_waiting, missing_process
 from miiii_search.study.study import Study, StudyCounts
 from miiii_search.trial_queue.abandoned import find_studies_with_overdue
 from miiii_search.trial_queue.budget import read_exhausted_limit
@@ -70,7 +72,7 @@ def supervise(
         done = study.is_done(glance.counts)
         if study.paused != paused:
             paused = study.paused
-            logger.info(f"study `{study.name}` {'is paused' if paused else 'goes on'}", extra=fields)
+            logger.info(describe_pause(study.name, paused), extra=fields)
         if study.version_mismatch != mismatch:
             mismatch = study.version_mismatch
             if mismatch:
@@ -78,13 +80,12 @@ def supervise(
             else:
                 logger.info(f"study `{study.name}` goes on with this version", extra=fields)
         note.refresh(done)
-        counts = {state.name.lower(): n for state, n in glance.counts.items()}
-        missing = find_missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=False)
-        if done or paused or counts["running"] or missing != A_WORKER:
+        missing = missing_process(glance.counts, is_selecting=study.awaits_selection, is_abandoned=False)
+        if done or paused or glance.counts[TrialState.RUNNING] or missing != A_WORKER:
             trained_at = time.monotonic()
         elif trained_at is not None and time.monotonic() - trained_at >= NOBODY_SECONDS:
             trained_at = None
-            logger.warning(f"no worker trains study `{study.name}`; start one: {_to_work(study)}", extra=fields)
+            logger.warning(describe_waiting(study.name, StudyState.WAITING_FOR_WORKER, _to_work(study)), extra=fields)
         return done
 
     while not stop.is_set():
@@ -173,7 +174,7 @@ def unfinished_others(study: Study) -> list[str]:
         f"study `{other.name}` is not done ({other.state}), and this coordinator only takes back its overdue trials: "
         f"--study {shlex.quote(other.name)} or MIIII_STUDY goes on with it"
         for other in list_studies(study.database)
-        if other.name != study.name and (other.state == "running" or other.state.startswith("waiting"))
+        if other.name != study.name and (other.state == StudyState.RUNNING or other.state.is_waiting)
     ]
 
 

@@ -15,8 +15,9 @@ from miiii_search.storage import notes
 from miiii_search.storage.artifacts import LEARNING_CURVES
 from miiii_search.study.best_trials import read_best
 from miiii_search.study.hints import PROGRAM
-from miiii_search.study.state import expected_trials
+from miiii_search.study.state import StudyState, expected_trials, missing_process, study_state
 from miiii_search.study.study import Study
+from miiii_search.study.trials import counts_by_name
 from miiii_search.trial_queue.budget import read_exhausted_limit
 
 SECONDS = 60.0
@@ -54,31 +55,27 @@ class StudyNote:
 def note(study: Study, done: bool) -> str:
     """The note as Markdown, without a time."""
     counts = study.counts()
-    ended = ("complete", "pruned", "fail", "running", "waiting")
-    told = ", ".join(f"{counts[TrialState[name.upper()]]} {name}" for name in ended)
+    counted = ", ".join(f"{n} {name}" for name, n in counts_by_name(counts).items())
     expected = expected_trials(study.spec, study.selection, sum(counts.values()))
     return (
-        f"## {_state(study, counts, done)}\n\n{told}, of {expected} trials.\n\n"
+        f"## {_state(study, counts, done)}\n\n{counted}, of {expected} trials.\n\n"
         f"## Best so far\n\n{_best(study, read_best(study))}\n\n"
         f"## What is searched\n\n{notes.describe(study.spec)}"
     )
 
 
 def _state(study: Study, counts: dict[TrialState, int], done: bool) -> str:
-    if done:
-        over = (
-            read_exhausted_limit(study.database, study.study_id, study.spec.budget)
-            if counts[TrialState.WAITING]
-            else None
-        )
-        return f"Done: {over}" if over else "Done"
-    if study.paused:
-        return "Paused"
-    if counts[TrialState.RUNNING]:
-        return "Running"
-    return (
-        f"Waiting for another version\n\n{mismatch}" if (mismatch := study.version_mismatch) else "Waiting for a worker"
-    )
+    """Return the state of the study, and the reason for it if there is one."""
+    missing = None
+    if not counts[TrialState.RUNNING]:
+        missing = missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=False)
+    mismatch = study.version_mismatch
+    state = study_state(done=done, paused=study.paused, missing=missing, is_admitted=mismatch is None)
+    title = state.capitalize()
+    if state == StudyState.DONE and counts[TrialState.WAITING]:
+        limit = read_exhausted_limit(study.database, study.study_id, study.spec.budget)
+        return f"{title}: {limit}" if limit else title
+    return f"{title}\n\n{mismatch}" if state == StudyState.WAITING_FOR_VERSION else title
 
 
 def _best(study: Study, best: FrozenTrial | None) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.study.study import StudyCounts
+from miiii_search.study.trials import counts_by_name
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
@@ -65,7 +66,7 @@ class Supervision:
         silent = Metric("miiii_database_silent_seconds", "Since the last write or look that succeeded", seconds)
         if glance is None:
             return [silent]
-        counts = {state.name.lower(): float(count) for state, count in glance.counts.items()}
+        counts = {name: float(n) for name, n in counts_by_name(glance.counts).items()}
         return [
             silent,
             Metric("miiii_trials", "Trials of the study, by state", counts),

@@ -18,7 +18,7 @@ from miiii_search.config.search_space import Point
 from miiii_search.samplers.gaussian_process import rank_by_expected_improvement, to_coordinates
 from miiii_search.storage import schema
 from miiii_search.storage.retry import driver_message
-from miiii_search.study.points import points_of
+from miiii_search.study.points import read_points_by_id
 from miiii_search.study.study import Study
 from miiii_search.study.trials import REPLICATE_KEY
 from miiii_search.trial_queue.leases import SHAPE_KEY
@@ -111,7 +111,7 @@ class GridEISampler:
             if len(known.waiting) <= n:
                 return []
             needed = {*known.finished, *known.running, *(trial.trial_id for trial in known.waiting)}
-            self._points |= points_of(connection, needed - self._points.keys())
+            self._points |= read_points_by_id(connection, needed - self._points.keys())
         for trial_id, value in (own_results or {}).items():
             if trial_id in known.running:
                 known.running.remove(trial_id)

@@ -20,7 +20,8 @@ from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import PAUSED_KEY, SPEC_KEY
 from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import Study
-from miiii_search.study.trials import count_trials, distributions, insert_trials
+from miiii_search.study.trials import distributions, insert_trials
+from miiii_search.trial_queue.counts import count_trials
 from miiii_search.trial_queue.leases import Lease, grant, utc_now
 
 OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -157,7 +158,7 @@ class TrialSampler:
         study = self._study
         with study.database.transaction() as connection:
             study.lock(connection)
-            count = count_trials(connection, study.study_id)
+            count = sum(count_trials(connection, study.study_id).values())
             found = study_attrs.read(connection, study.study_id, SPEC_KEY, PAUSED_KEY)
             if count != expected or PAUSED_KEY in found or parse_spec(found[SPEC_KEY]) != study.spec:
                 return None

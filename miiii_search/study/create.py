@@ -1,4 +1,4 @@
-"""Creating a study with its queue."""
+"""Creating a study with its queue of trials."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from importlib.metadata import version
 
 import optuna
 import sqlalchemy as sa
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from miiii_search.config.overrides import describe_differences
 from miiii_search.config.study_spec import StudySpec
-from miiii_search.errors import (
-    DuplicateStudyError,
-    MiiiiSearchError,
-)
+from miiii_search.errors import DuplicateStudyError, MiiiiSearchError, StudyDeletedError
 from miiii_search.storage import deleted_studies, schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.revisions import renew_revision
@@ -30,86 +28,107 @@ from miiii_search.study.objective import OBJECTIVE_NAME
 from miiii_search.study.open import new_id, open_by_id
 from miiii_search.study.stored_spec import parse_spec, write_spec
 from miiii_search.study.study import Study
-from miiii_search.study.trials import (
-    insert_trials,
-)
+from miiii_search.study.trials import insert_trials
 from miiii_search.training.version import TRAINING_PROGRAM
 
 
 def create_study(
     database: Database, name: str, spec: StudySpec, artifact_store_url: str | None = None, *, again: bool = True
 ) -> Study:
-    """Creates the study and its queue in one transaction; with the same spec, the second time does nothing.
+    """Create a study with its queue in one transaction, or open it if it exists with the same specification.
 
-    `artifact_store_url` says where a new study keeps its artifacts; see `artifact_stores.parse_store_url`. An
-    existing study keeps its own.
-    With `again` a study that was deleted is created again.
+    Args:
+        database: The database.
+        name: Name of the study.
+        spec: Specification of the study.
+        artifact_store_url: Artifact store of a new study; see `artifact_stores.parse_store_url`. None stores artifacts
+            in the database. A study that exists keeps its own store.
+        again: Whether to create a study that was deleted.
 
-    Raises `MiiiiSearchError` if a study of this name has another spec (naming every difference), or is not ours, and
-    `StudyDeletedError` if it was deleted and `again` is false.
+    Raises:
+        DuplicateStudyError: The study exists with another specification. The message lists every difference.
+        StudyDeletedError: The study was deleted, and `again` is false.
+        MiiiiSearchError: The name is not allowed, or the study was created by another program.
     """
     check_name(name)
     if not again:
         check_not_deleted(database, name)
-    while (created := _create_study(database, name, spec, artifact_store_url, again)) is None:
-        pass  # somebody deleted it between two of our transactions
+    created = None
+    while created is None:  # a concurrent deletion makes the first attempt fail
+        created = _create_or_find(database, name, spec, artifact_store_url, again)
     study_id, stored = created
     if stored != spec and (differences := describe_differences(stored, spec)):
         raise DuplicateStudyError(
             f"study `{name}` exists with another spec: {'; '.join(differences)}; "
-            "choose another --study, or leave the options out to go on with what it has"
+            "choose another --study, or leave the options out to continue the study as it is"
         )
     return open_by_id(database, name, study_id)
 
 
-def _create_study(
+def _create_or_find(
     database: Database, name: str, spec: StudySpec, artifact_store_url: str | None, again: bool
 ) -> tuple[int, StudySpec] | None:
-    """The study's id and its spec; None if somebody deleted it meanwhile."""
-    storage = database.optuna
-    try:
-        study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], name)
-    except optuna.exceptions.DuplicatedStudyError:
-        try:
-            study_id = storage.get_study_id_from_name(name)
-        except KeyError:
-            return None
-    try:
-        maximised = storage.get_study_directions(study_id) == [optuna.study.StudyDirection.MAXIMIZE]
-    except KeyError:
+    """Create the study if it does not exist.
+
+    Returns:
+        The study's `study_id` and its stored specification. None if the study was deleted concurrently.
+
+    Raises:
+        StudyDeletedError: The study was deleted, and `again` is false.
+    """
+    row = _find_or_insert_row(database, name)
+    if row is None:
         return None
+    study_id, is_maximized = row
+    deletion: StudyDeletedError | None = None
     with database.transaction() as connection:
-        # The study's row is the lock: of two coordinators at once, the second finds the first one's work.
+        # Of two processes that create the study, the second waits for this lock and then finds the specification.
         if not schema.lock_study(connection, study_id):
             return None
-        found = study_attrs.read(connection, study_id, SPEC_KEY)
-        deletion = None if again or found else deleted_studies.deletion_error(connection, name)
-        if found:
-            stored = parse_spec(found[SPEC_KEY])
-        elif deletion is not None:  # it was deleted since we looked: take back the row that we made
+        if found := study_attrs.read(connection, study_id, SPEC_KEY):
+            return study_id, parse_spec(found[SPEC_KEY])
+        if not again:
+            deletion = deleted_studies.deletion_error(connection, name)
+        if deletion is not None:  # deleted after `check_not_deleted`: remove the row that was just inserted
             for table in (*schema.STUDY_TABLES, schema.studies):
                 connection.execute(sa.delete(table).where(table.c.study_id == study_id))
-            stored = spec
         else:
-            if (
-                not maximised
-                or connection.execute(
-                    sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id).limit(1)
-                ).first()
-            ):
+            if not is_maximized or _has_trials(connection, study_id):
                 raise MiiiiSearchError(f"study `{name}` was not created by miiii-search; choose another name")
-            _describe_study(connection, study_id, spec, artifact_store_url)
+            _write_attributes(connection, study_id, spec, artifact_store_url)
             queue = spec.queue() if spec.is_grid_search else [(point, 0) for point in spec.first]
             if queue:
                 insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
             deleted_studies.clear_deletion(connection, name)
-            stored = spec
     if deletion is not None:
         raise deletion
-    return study_id, stored
+    return study_id, spec
 
 
-def _describe_study(connection: sa.Connection, study_id: int, spec: StudySpec, artifact_store_url: str | None) -> None:
+def _find_or_insert_row(database: Database, name: str) -> tuple[int, bool] | None:
+    """Return the id of Optuna's study, inserted if it is missing, and whether it maximizes a single objective.
+
+    Returns None if the study is deleted meanwhile.
+    """
+    storage, maximize = database.optuna, [StudyDirection.MAXIMIZE]
+    try:
+        try:
+            study_id = storage.create_new_study(maximize, name)
+        except optuna.exceptions.DuplicatedStudyError:
+            study_id = storage.get_study_id_from_name(name)
+        return study_id, storage.get_study_directions(study_id) == maximize
+    except KeyError:
+        return None
+
+
+def _has_trials(connection: sa.Connection, study_id: int) -> bool:
+    query = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _write_attributes(
+    connection: sa.Connection, study_id: int, spec: StudySpec, artifact_store_url: str | None
+) -> None:
     values = {
         ID_KEY: new_id(),
         VERSION_KEY: version("miiii-search"),

@@ -1,4 +1,4 @@
-"""Deleting a study: all of its rows, Optuna's and ours, and nothing of others."""
+"""Deleting a study: all of its rows in Optuna's tables and in ours."""
 
 from __future__ import annotations
 
@@ -16,37 +16,45 @@ from miiii_search.study.study import Study
 
 @dataclass(frozen=True)
 class StudyContents:
-    """What a study has in the database."""
+    """Numbers of what a study stores in the database."""
 
     trials: int
     artifacts: int
     checkpoints: int
     size: int
-    """Bytes of artifacts and checkpoints."""
+    """Size in bytes of the artifacts and checkpoints."""
     leases: int
-    """Trials that workers train now."""
+    """Number of trials that workers train at the moment."""
 
 
 def read_contents(study: Study) -> StudyContents:
-    """What would go with the study."""
+    """Count what deleting the study would delete."""
     with study.database.engine.connect() as connection:
         return _read_contents(connection, study.study_id)
 
 
 def delete(study: Study, *, force: bool = False) -> StudyContents:
-    """Deletes a study in one transaction; returns what went. Its workers find that it is gone, and end.
+    """Delete a study in one transaction. Its workers notice that it is deleted, and stop.
 
-    The study's name is remembered, so that only a user creates the study again; see `deleted`.
+    The study's name is recorded as deleted, so that coordinators do not create the study again; see `deleted_studies`.
 
-    Raises `MiiiiSearchError` while a worker trains trials of it, unless `force`; if it was deleted already; and if
-    the place of its artifacts is down, before anything is deleted unless `force`.
+    Args:
+        study: The study.
+        force: Whether to delete the study even if workers train it or its artifact store is not available.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        StudyDeletedError: The study was deleted already.
+        MiiiiSearchError: Workers train the study, or its artifact store is not available, and `force` is false.
     """
     if not force:
         try:
             check_store(study.artifact_store_url)
         except MiiiiSearchError as error:
             raise MiiiiSearchError(
-                f"{error}; delete the study all the same with --force, and its artifacts stay"
+                f"{error}; delete the study anyway with --force, which leaves its artifacts behind"
             ) from None
     with study.database.transaction() as connection:
         study.lock(connection)
@@ -54,7 +62,7 @@ def delete(study: Study, *, force: bool = False) -> StudyContents:
         if found.leases and not force:
             raise MiiiiSearchError(
                 f"workers train {found.leases} trials of study `{study.name}`: stop or pause them first, "
-                "or delete it all the same with --force"
+                "or delete it anyway with --force"
             )
         files = _delete(connection, study.study_id)
         deleted_studies.record_deletion(connection, study.name)
@@ -70,26 +78,28 @@ def _read_contents(connection: sa.Connection, study_id: int) -> StudyContents:
             artifacts.c.artifact_id.in_(linked_artifact_ids(connection, study_id))
         )
     ).one()
-    saved = connection.execute(
+    stored = connection.execute(
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.func.length(checkpoints.c.data)), 0)).where(
             checkpoints.c.trial_id.in_(ids)
         )
     ).one()
-    held = sa.select(sa.func.count()).where(leases.c.study_id == study_id, leases.c.expires_at > schema.now(connection))
+    n_leases = sa.select(sa.func.count()).where(
+        leases.c.study_id == study_id, leases.c.expires_at > schema.now(connection)
+    )
     return StudyContents(
         trials=connection.execute(sa.select(sa.func.count()).select_from(ids.subquery())).scalar_one(),
         artifacts=files[0],
-        checkpoints=saved[0],
-        size=int(files[1]) + int(saved[1]),
-        leases=connection.execute(held).scalar_one(),
+        checkpoints=stored[0],
+        size=int(files[1]) + int(stored[1]),
+        leases=connection.execute(n_leases).scalar_one(),
     )
 
 
 def _delete(connection: sa.Connection, study_id: int) -> list[str]:
-    """Deletes the rows; returns the ids of the artifacts."""
+    """Delete the study's rows; return the ids of its artifacts."""
     leases = schema.leases
-    # First, and in the order in which they are renewed: whoever is writing about a trial is waited for, and later
-    # ones find that they hold nothing. Nobody claims meanwhile, since the study's row is locked.
+    # Leases are locked first, in the order in which workers renew them. This waits for a worker that is writing, and
+    # later writes fail because their lease is gone. No trial is claimed meanwhile, since the study's row is locked.
     connection.execute(
         sa.select(leases.c.trial_id).where(leases.c.study_id == study_id).order_by(leases.c.trial_id).with_for_update()
     )
@@ -97,8 +107,8 @@ def _delete(connection: sa.Connection, study_id: int) -> list[str]:
     files = linked_artifact_ids(connection, study_id)
     connection.execute(sa.delete(schema.artifacts).where(schema.artifacts.c.artifact_id.in_(files)))
     ids = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id)
-    of_trials: tuple[Any, ...] = (schema.checkpoints, *schema.TRIAL_TABLES, schema.trial_heartbeats)
-    for table in of_trials:
+    trial_tables: tuple[Any, ...] = (schema.checkpoints, *schema.TRIAL_TABLES, schema.trial_heartbeats)
+    for table in trial_tables:
         connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
     for table in (schema.device_time, schema.trials, *schema.STUDY_TABLES, schema.studies):
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))

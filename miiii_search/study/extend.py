@@ -21,11 +21,12 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.revisions import renew_revision
 from miiii_search.storage.study_attrs import SELECTED_KEY, SPEC_KEY
-from miiii_search.study.points import read_points, without_known
+from miiii_search.study.points import exclude_existing, read_points
 from miiii_search.study.state import expected_trials
 from miiii_search.study.stored_spec import parse_spec, write_spec
 from miiii_search.study.study import Study
-from miiii_search.study.trials import count_trials, distributions, insert_trials
+from miiii_search.study.trials import distributions, insert_trials
+from miiii_search.trial_queue.counts import count_trials
 
 EXTENDED = ("space", "budget", "replicates")
 """The parts of a spec that may grow. One queue may become the other, too: their trials are the same."""
@@ -54,13 +55,13 @@ def extend(study: Study, settings: Sequence[str]) -> ExtensionResult:
         found = study_attrs.read(connection, study.study_id, SPEC_KEY, SELECTED_KEY)
         stored = parse_spec(found[SPEC_KEY])
         wanted = apply_settings(StudySpec, to_tree(stored), settings)
-        n_trials = count_trials(connection, study.study_id)
+        n_trials = sum(count_trials(connection, study.study_id).values())
         _check(stored, wanted, max(expected_trials(stored, found.get(SELECTED_KEY), n_trials), n_trials))
         changed, queued = stored != wanted, 0
         if changed:
             missing, trials = list[tuple[Point, int]](), wanted.budget.trials
             if wanted.is_grid_search:
-                missing = without_known(wanted.full_queue(), read_points(connection, study.study_id))
+                missing = exclude_existing(wanted.full_queue(), read_points(connection, study.study_id))
             points = missing if trials is None else missing[: max(trials - n_trials, 0)]
             _rewrite_distributions(connection, study.study_id, stored, wanted)
             if points:

@@ -1,9 +1,9 @@
-"""The trials that have ended, as far as comparisons and tables need them."""
+"""The finished trials of a study, with only the fields that comparisons and tables need."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,17 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.storage import schema
-from miiii_search.study.points import points_of
+from miiii_search.study.best_trials import FINISHED_STATES
+from miiii_search.study.points import read_points_by_id
 from miiii_search.study.study import Study
 
 BATCH_SIZE = 500
-"""Trials asked for in one statement."""
+"""Maximum number of trial ids in a statement."""
 
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial that has ended, as far as configurations are compared by it."""
+    """The fields of a finished trial by which configurations are compared."""
 
     trial_id: int
     number: int
@@ -28,16 +29,25 @@ class FinishedTrial:
     value: float | None
     params: dict[str, Any]
     epochs_to_solve: int | None
-    """As the trial's attributes have it."""
+    """The trial's attribute of this name. A pruned or failed trial may have it too; see `solved_at`."""
 
     @property
     def solved_at(self) -> int | None:
-        """The epochs to solve of a completed trial, if its run was solved."""
+        """Epoch at which a complete trial was solved; None for other trials."""
         return self.epochs_to_solve if self.state == TrialState.COMPLETE else None
 
 
+@dataclass(frozen=True)
+class PrunedTrial:
+    """A pruned trial, and the pruner's reason."""
+
+    number: int
+    epoch: int | None
+    reason: str | None
+
+
 def finished_trials(trials: Iterable[FrozenTrial]) -> list[FinishedTrial]:
-    """Returns those of the trials that have ended."""
+    """Return the finished ones of Optuna's trials."""
     return [
         FinishedTrial(t._trial_id, t.number, t.state, t.value, t.params, t.user_attrs.get("epochs_to_solve"))
         for t in trials
@@ -45,63 +55,26 @@ def finished_trials(trials: Iterable[FrozenTrial]) -> list[FinishedTrial]:
     ]
 
 
-@dataclass(frozen=True)
-class PrunedTrial:
-    """A trial that was given up."""
-
-    number: int
-    epoch: int | None
-    reason: str | None
-
-
-def read_varied_parameters(study: Study) -> list[str]:
-    """Reads which names of the space have more than one value in the trials that have ended."""
-    trials, params = schema.trials, schema.trial_params
-    ended = sa.select(trials.c.trial_id).where(
-        trials.c.study_id == study.study_id,
-        trials.c.state.in_([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]),
-    )
-    query = (
-        sa.select(
-            params.c.param_name,
-            sa.func.count(sa.distinct(params.c.param_value)).label("values"),
-            sa.func.count().label("trials"),
-        )
-        .where(params.c.trial_id.in_(ended))
-        .group_by(params.c.param_name)
-    )
-    with study.database.engine.connect() as connection:
-        n = connection.execute(sa.select(sa.func.count()).select_from(ended.subquery())).scalar_one()
-        found = {row.param_name: row.values + (row.trials < n) for row in connection.execute(query)}
-    return [name for name in study.spec.space if found.get(name, 0) > 1]
-
-
-def read_pruned_trials(connection: sa.Connection, study_id: int, last: int | None = None) -> list[PrunedTrial]:
-    """Reads the trials that were given up, in the order in which they were: all of them, or the `last` ones."""
-    trials, attributes = schema.trials, schema.trial_user_attributes
-    epoch, reason = attributes.alias("epoch"), attributes.alias("reason")
-    query = (
-        sa.select(trials.c.number, epoch.c.value_json.label("epoch"), reason.c.value_json.label("reason"))
-        .outerjoin(epoch, sa.and_(epoch.c.trial_id == trials.c.trial_id, epoch.c.key == "epochs_trained"))
-        .outerjoin(reason, sa.and_(reason.c.trial_id == trials.c.trial_id, reason.c.key == "reason"))
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.PRUNED)
-        .order_by(
-            trials.c.datetime_complete.is_(None).desc(), trials.c.datetime_complete.desc(), trials.c.number.desc()
-        )
-        .limit(last)
-    )
-    rows = connection.execute(query).all()
-    return [
-        PrunedTrial(row.number, json.loads(row.epoch or "null"), json.loads(row.reason or "null")) for row in rows[::-1]
-    ]
-
-
 def read_finished_trials(
-    connection: sa.Connection, study_id: int, known: dict[int, FinishedTrial]
+    connection: sa.Connection, study_id: int, known: Mapping[int, FinishedTrial]
 ) -> dict[int, FinishedTrial]:
-    """Reads the ended trials as they are compared, by their ids; takes from `known` those that it holds."""
+    """Read the finished trials of a study.
+
+    Args:
+        connection: A connection to the database.
+        study_id: The study.
+        known: Finished trials by id that were read before. They do not change, so they are not read again.
+
+    Returns:
+        All finished trials by id.
+    """
     trials, values, attributes = schema.trials, schema.trial_values, schema.trial_user_attributes
-    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    is_finished = sa.and_(trials.c.study_id == study_id, trials.c.state.in_(FINISHED_STATES))
+    existing = set(connection.execute(sa.select(trials.c.trial_id).where(is_finished)).scalars())
+    kept = {trial_id: trial for trial_id, trial in known.items() if trial_id in existing}
+    new = existing - known.keys()
+    if not new:
+        return kept
     query = (
         sa.select(
             trials.c.trial_id,
@@ -116,18 +89,12 @@ def read_finished_trials(
             attributes,
             sa.and_(attributes.c.trial_id == trials.c.trial_id, attributes.c.key == "epochs_to_solve"),
         )
-        .where(trials.c.study_id == study_id, trials.c.state.in_(states))
+        .where(is_finished)
     )
-    ids = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id, trials.c.state.in_(states))
-    there = set(connection.execute(ids).scalars())
-    new = there - known.keys()
-    kept = {trial_id: trial for trial_id, trial in known.items() if trial_id in there}
-    if not new:
-        return kept
-    # All at once when many are new, as at the first look; otherwise a few of them.
-    chosen = query if len(new) > BATCH_SIZE else query.where(trials.c.trial_id.in_(new))
-    rows = [row for row in connection.execute(chosen) if row.trial_id in new]
-    points = points_of(connection, [row.trial_id for row in rows])
+    if len(new) <= BATCH_SIZE:  # otherwise, such as at the first read, all finished trials are read at once
+        query = query.where(trials.c.trial_id.in_(new))
+    rows = [row for row in connection.execute(query) if row.trial_id in new]
+    points = read_points_by_id(connection, [row.trial_id for row in rows])
     read = {
         row.trial_id: FinishedTrial(
             row.trial_id,
@@ -142,8 +109,56 @@ def read_finished_trials(
     return {**kept, **read}
 
 
+def read_pruned_trials(connection: sa.Connection, study_id: int, last: int | None = None) -> list[PrunedTrial]:
+    """Read the pruned trials in the order in which they were pruned.
+
+    Args:
+        connection: A connection to the database.
+        study_id: The study.
+        last: Number of trials to read, the last ones; None reads all.
+    """
+    trials, attributes = schema.trials, schema.trial_user_attributes
+    epoch, reason = attributes.alias("epoch"), attributes.alias("reason")
+    query = (
+        sa.select(trials.c.number, epoch.c.value_json.label("epoch"), reason.c.value_json.label("reason"))
+        .outerjoin(epoch, sa.and_(epoch.c.trial_id == trials.c.trial_id, epoch.c.key == "epochs_trained"))
+        .outerjoin(reason, sa.and_(reason.c.trial_id == trials.c.trial_id, reason.c.key == "reason"))
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.PRUNED)
+        .order_by(
+            trials.c.datetime_complete.is_(None).desc(), trials.c.datetime_complete.desc(), trials.c.number.desc()
+        )
+        .limit(last)
+    )
+    rows = connection.execute(query).all()
+    return [PrunedTrial(row.number, json.loads(row.epoch or "null"), json.loads(row.reason or "null")) for row in rows][
+        ::-1
+    ]
+
+
+def read_varied_parameters(study: Study) -> list[str]:
+    """Return the names of the search space that have more than one value among the finished trials."""
+    trials, params = schema.trials, schema.trial_params
+    finished = sa.select(trials.c.trial_id).where(
+        trials.c.study_id == study.study_id, trials.c.state.in_(FINISHED_STATES)
+    )
+    query = (
+        sa.select(
+            params.c.param_name,
+            sa.func.count(sa.distinct(params.c.param_value)).label("values"),
+            sa.func.count().label("trials"),
+        )
+        .where(params.c.trial_id.in_(finished))
+        .group_by(params.c.param_name)
+    )
+    with study.database.engine.connect() as connection:
+        n = connection.execute(sa.select(sa.func.count()).select_from(finished.subquery())).scalar_one()
+        # A trial without the parameter counts as one more value.
+        n_values = {row.param_name: row.values + (row.trials < n) for row in connection.execute(query)}
+    return [name for name in study.spec.space if n_values.get(name, 0) > 1]
+
+
 def mean_epochs_trained(connection: sa.Connection, study_id: int) -> float | None:
-    """The mean of the epochs that trials were trained for, of those that tell."""
+    """Return the mean number of epochs that trials were trained for; None if no trial has recorded it."""
     trials, attributes = schema.trials, schema.trial_user_attributes
     epochs = sa.cast(attributes.c.value_json, sa.Float)
     query = (

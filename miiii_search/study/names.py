@@ -1,34 +1,42 @@
-"""The names of a database's studies."""
+"""Names of studies: which ones a database holds, and which ones are allowed."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from miiii_search.errors import (
-    MiiiiSearchError,
-)
+from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import deleted_studies, schema
 from miiii_search.storage.database import Database
 
-
-def check_not_deleted(database: Database, name: str) -> None:
-    """Raises `StudyDeletedError` if a study of this name was deleted and not created again."""
-    with database.engine.connect() as connection:
-        is_there = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
-        if connection.execute(is_there).first() is None and (error := deleted_studies.deletion_error(connection, name)):
-            raise error
-
-
-def check_name(name: str) -> None:
-    """Raises `MiiiiSearchError` for what is no name of a study of ours: a terminal shows it, and a line holds it."""
-    if not name or len(name) > 200 or not name.isprintable():
-        raise MiiiiSearchError(
-            f"a study's name must have 1 to 200 characters and no control characters, but is {name[:250]!r}; "
-            "choose another one with --study"
-        )
+MAX_CHARACTERS = 200
 
 
 def study_names(database: Database) -> list[str]:
-    """All studies in the database, by name."""
+    """Return the names of all studies in the database, sorted by the database."""
     with database.engine.connect() as connection:
         return list(connection.execute(sa.select(schema.studies.c.study_name).order_by("study_name")).scalars())
+
+
+def check_name(name: str) -> None:
+    """Check that a name fits into one line of a terminal.
+
+    Raises:
+        MiiiiSearchError: The name is empty, longer than 200 characters, or has control characters.
+    """
+    if not name or len(name) > MAX_CHARACTERS or not name.isprintable():
+        raise MiiiiSearchError(
+            f"a study's name must have 1 to {MAX_CHARACTERS} characters and no control characters, "
+            f"but is {name[:250]!r}; choose another one with --study"
+        )
+
+
+def check_not_deleted(database: Database, name: str) -> None:
+    """Check that the study was not deleted, or that it was created again since.
+
+    Raises:
+        StudyDeletedError: A study of this name was deleted.
+    """
+    with database.engine.connect() as connection:
+        exists = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
+        if connection.execute(exists).first() is None and (error := deleted_studies.deletion_error(connection, name)):
+            raise error

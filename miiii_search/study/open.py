@@ -11,11 +11,7 @@ import sqlalchemy as sa
 
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.config.suggestions import suggest
-from miiii_search.errors import (
-    MiiiiSearchError,
-    StudyNotFoundError,
-    VersionMismatchError,
-)
+from miiii_search.errors import MiiiiSearchError, StudyNotFoundError, VersionMismatchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.retry import is_read_only
@@ -37,21 +33,30 @@ from miiii_search.study.study import IDENTITY_KEYS, Study, training_programs
 
 
 def open_study(database: Database, name: str | None) -> Study:
-    """Opens a study; without a name, the only one there is.
+    """Open a study.
 
-    Raises `StudyNotFoundError` naming those that exist if there is none, and `MiiiiSearchError` if there are several.
+    Args:
+        database: The database that holds the study.
+        name: Name of the study. Optional if the database holds only one study.
+
+    Raises:
+        StudyNotFoundError: There is no such study.
+        StudyDeletedError: The study was deleted.
+        VersionMismatchError: This version cannot read the study's specification.
+        MiiiiSearchError: No name is given, and the database holds several studies.
     """
     names = study_names(database)
     if name is None:
         if len(names) != 1:
             error = MiiiiSearchError if names else StudyNotFoundError
-            raise error(f"which study? name it with --study: {_listed(names)}")
+            known = ", ".join(f"`{known}`" for known in names) if names else "there is none yet"
+            raise error(f"which study? name it with --study: {known}")
         name = names[0]
     if name not in names:
         check_not_deleted(database, name)
         create = hint("create", f"--study={name}", database=database)
-        close = suggest(name, names) if names else f"; there is none yet, create it with {create}"
-        raise StudyNotFoundError(f"there is no study `{name}` in {database}{close}")
+        advice = suggest(name, names) if names else f"; there is none yet, create it with {create}"
+        raise StudyNotFoundError(f"there is no study `{name}` in {database}{advice}")
     try:
         study_id = database.optuna.get_study_id_from_name(name)
     except KeyError:
@@ -60,50 +65,54 @@ def open_study(database: Database, name: str | None) -> Study:
 
 
 def open_by_id(database: Database, name: str, study_id: int) -> Study:
-    keys = (
-        *(SPEC_KEY, VERSION_KEY, PROGRAMS_KEY, PAUSED_KEY, ARTIFACT_STORE_KEY, SELECTED_KEY, ORIGINS_KEY),
-        *IDENTITY_KEYS,
-    )
+    """Open the study with a `study_id`, whose name the caller knows.
+
+    Raises:
+        StudyNotFoundError: The study was not created by this program.
+        VersionMismatchError: This version cannot read the study's specification.
+    """
+    keys = (SPEC_KEY, VERSION_KEY, PROGRAMS_KEY, PAUSED_KEY, ARTIFACT_STORE_KEY, SELECTED_KEY, ORIGINS_KEY)
     with database.engine.connect() as connection:
-        found = study_attrs.read(connection, study_id, *keys)
-    if SPEC_KEY not in found:  # or it is being created: Optuna writes its row in a transaction of its own
+        found = study_attrs.read(connection, study_id, *keys, *IDENTITY_KEYS)
+    if SPEC_KEY not in found:  # or its creation has not been committed yet: Optuna's row has a transaction of its own
         raise StudyNotFoundError(f"study `{name}` was not created by miiii-search; choose another --study")
     return Study(
         database,
         name,
         study_id,
-        _stored_spec(name, found),
+        _read_spec(name, found),
         found.get(VERSION_KEY),
         PAUSED_KEY in found,
         found.get(ARTIFACT_STORE_KEY),
         found.get(CREATED_KEY),
         found.get(SELECTED_KEY),
         programs=training_programs(found),
-        id=found.get(ID_KEY) or _give_id(database, study_id),
+        id=found.get(ID_KEY) or _add_id(database, study_id),
         origins=tuple((str(origin), float(at)) for origin, at in found.get(ORIGINS_KEY, [])),
     )
 
 
-def _stored_spec(name: str, found: Mapping[str, Any]) -> StudySpec:
+def new_id() -> str:
+    """Return a random identity for a study: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def _read_spec(name: str, attributes: Mapping[str, Any]) -> StudySpec:
     try:
-        return parse_spec(found[SPEC_KEY])
+        return parse_spec(attributes[SPEC_KEY])
     except MiiiiSearchError as error:
-        creator = found.get(VERSION_KEY, "of an unknown version")
+        creator = attributes.get(VERSION_KEY, "of an unknown version")
         raise VersionMismatchError(
             f"study `{name}` was created by miiii-search {creator}, and this is {version('miiii-search')}, which "
             f"cannot read it: {error}"
         ) from None
 
 
-def new_id() -> str:
-    """A random id for a study."""
-    return uuid.uuid4().hex
+def _add_id(database: Database, study_id: int) -> str | None:
+    """Give an identity to a study that an older version created. Concurrent callers all get the same one.
 
-
-def _give_id(database: Database, study_id: int) -> str | None:
-    """Gives a study of an older version its id, once: of several processes at a time, all get the same.
-
-    Returns None if the study is gone, or if the role may not write: reading goes on without an id.
+    Returns:
+        The identity. None if the study was deleted, or if the role may only read: reading works without an identity.
     """
     try:
         with database.transaction() as connection:
@@ -118,7 +127,3 @@ def _give_id(database: Database, study_id: int) -> str | None:
         if not is_read_only(error):
             raise
         return None
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) if names else "there is none yet"

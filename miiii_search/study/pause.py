@@ -1,7 +1,7 @@
-"""Pausing a study: nobody claims its trials, workers hand back those that they train, and its clocks stand.
+"""Pausing a study: no trial is claimed, workers return their trials to the queue, and wall time stops.
 
-The pause is an attribute of the study. A claim looks at it in its own transaction, under the study's lock; workers,
-coordinators and `status` look at it from time to time (`Study.refresh`).
+The pause is an attribute of the study. A claim reads it in its own transaction, under the study's lock. Workers,
+coordinators and `status` read it from time to time with `Study.refresh`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ from miiii_search.study.study import Study
 
 
 def pause(study: Study) -> bool:
-    """Pauses a study; False if it was paused already. From then on no trial of it is claimed.
+    """Pause a study. No trial of it is claimed from then on.
 
-    Raises `MiiiiSearchError` if it is done, or deleted.
+    Returns:
+        Whether the study was paused by this call; False if it was paused already.
+
+    Raises:
+        StudyDeletedError: The study was deleted.
+        MiiiiSearchError: The study is done.
     """
     if study.is_done():
         raise MiiiiSearchError(
@@ -31,9 +36,13 @@ def pause(study: Study) -> bool:
 
 
 def resume(study: Study) -> bool:
-    """Lets a paused study go on; False if it was not paused. Its budget of wall time does not count the pause.
+    """Resume a paused study. Its budget of wall time does not count the pause.
 
-    Raises `MiiiiSearchError` if it was deleted.
+    Returns:
+        Whether the study was resumed by this call; False if it was not paused.
+
+    Raises:
+        StudyDeletedError: The study was deleted.
     """
     with study.database.transaction() as connection:
         study.lock(connection)
@@ -42,8 +51,8 @@ def resume(study: Study) -> bool:
             return False
         if STARTED_KEY in times:
             started, paused = times[STARTED_KEY], times[PAUSED_KEY]
-            stood = study_attrs.now(connection) - max(started, paused)
-            study_attrs.write(connection, study.study_id, {STARTED_KEY: started + max(stood, 0.0)})
+            pause_seconds = study_attrs.now(connection) - max(started, paused)
+            study_attrs.write(connection, study.study_id, {STARTED_KEY: started + max(pause_seconds, 0.0)})
         study_attrs.remove(connection, study.study_id, [PAUSED_KEY])
     study.refresh()
     return True

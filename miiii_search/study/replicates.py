@@ -1,8 +1,8 @@
-"""How configurations do over their seeds: by the median epochs to solve, and by the worst case.
+"""Ranking configurations over their seeds, by the median or by the worst number of epochs to solve.
 
-A seed that was not solved within its budget of epochs, pruned and failed ones among them, counts as solved after all
-others; and so does one that has not ended, or was never queued. So a figure can only become better as the study goes
-on, and no configuration leads because fewer of its seeds are known.
+A seed that was not solved within its epoch budget counts as solved after all others. This includes pruned and failed
+trials, trials that are not finished, and trials that were never queued. So the statistics of a configuration can only
+improve while the study runs, and no configuration leads because fewer of its seeds are known.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ MEDIAN, WORST = "median", "worst"
 
 @dataclass(frozen=True)
 class SeedStats:
-    """One configuration over its seeds."""
+    """Statistics of one configuration over its seeds."""
 
     params: dict[str, Any]
     seeds: int
-    """That it is compared by: as many as the study gives a configuration, whether it got them or not."""
+    """Number of seeds that the study gives a configuration, including seeds that were not queued."""
     trials: tuple[FinishedTrial, ...]
-    """Those that have ended, the solved ones first, by their epochs to solve, then by number."""
+    """Finished trials: solved ones first, by their epochs to solve, then by number."""
 
     @property
     def solved(self) -> int:
-        """How many seeds are solved."""
+        """Number of seeds that are solved."""
         return sum(trial.solved_at is not None for trial in self.trials)
 
     @property
     def median_trial(self) -> FinishedTrial | None:
-        """Of an even number of seeds the later of the two in the middle, so that it is a run that there is."""
+        """Trial of the median seed; of an even number of seeds, the later one of the middle two."""
         return self._solved_trial(self.seeds // 2)
 
     @property
     def worst_trial(self) -> FinishedTrial | None:
-        """The last one to be solved, if all seeds are."""
+        """Trial that took the most epochs to solve; None unless all seeds are solved."""
         return self._solved_trial(self.seeds - 1)
 
     @property
     def median(self) -> int | None:
-        """Epochs within which more than half of the seeds are solved; None if no more are."""
+        """Epochs within which more than half of the seeds are solved; None if they are not."""
         return self.median_trial.solved_at if self.median_trial else None
 
     @property
     def worst(self) -> int | None:
-        """Epochs within which all seeds are solved; None unless they are."""
+        """Epochs within which all seeds are solved; None if they are not."""
         return self.worst_trial.solved_at if self.worst_trial else None
 
     @property
     def value(self) -> float:
-        """The mean objective of the seeds that have ended; a failed one counts as 0."""
+        """Mean objective of the finished trials; a failed trial counts as 0."""
         values = [0.0 if trial.state == TrialState.FAIL else trial.value or 0.0 for trial in self.trials]
         return sum(values) / len(values)
 
     def to_json(self) -> dict[str, Any]:
-        """As `status --json` and the provenance of `best` have it."""
+        """Return the statistics as `status --json` and the provenance of `best` contain them."""
         return {
             "params": self.params,
             "seeds": self.seeds,
@@ -78,26 +78,30 @@ class SeedStats:
 
 
 def rank_configurations(trials: Iterable[FinishedTrial], seeds: int, by: str = MEDIAN) -> list[SeedStats]:
-    """Every configuration of which a trial has ended, best first: by `median` or by `worst`.
+    """Return the configurations that have a finished trial, best first.
 
-    Ties go by the other of the two, then by the mean objective, then by the number of the first trial.
+    Args:
+        trials: Finished trials of a study.
+        seeds: Number of seeds that the study gives a configuration.
+        by: `MEDIAN` or `WORST`. Ties are broken by the other one, then by the mean objective, then by the lowest
+            number of a trial.
     """
     by_point: dict[PointKey, list[FinishedTrial]] = {}
     for trial in trials:
         by_point.setdefault(point_key(trial.params), []).append(trial)
-    found = [
-        SeedStats(dict(runs[0].params), max(seeds, len(runs)), tuple(sorted(runs, key=_by_epochs)))
+    configurations = [
+        SeedStats(dict(runs[0].params), max(seeds, len(runs)), tuple(sorted(runs, key=_epochs_key)))
         for runs in by_point.values()
     ]
-    return sorted(found, key=lambda standing: _rank(standing, by))
+    return sorted(configurations, key=lambda configuration: _rank_key(configuration, by))
 
 
-def _by_epochs(trial: FinishedTrial) -> tuple[float, int]:
+def _epochs_key(trial: FinishedTrial) -> tuple[float, int]:
     epochs = trial.solved_at
     return (math.inf if epochs is None else epochs, trial.number)
 
 
-def _rank(standing: SeedStats, by: str) -> tuple[float, float, float, int]:
-    median, worst = (math.inf if x is None else x for x in (standing.median, standing.worst))
+def _rank_key(configuration: SeedStats, by: str) -> tuple[float, float, float, int]:
+    median, worst = (math.inf if x is None else x for x in (configuration.median, configuration.worst))
     first, second = (median, worst) if by == MEDIAN else (worst, median)
-    return (first, second, -standing.value, min(trial.number for trial in standing.trials))
+    return (first, second, -configuration.value, min(trial.number for trial in configuration.trials))

@@ -1,4 +1,4 @@
-"""The trials that workers train at the moment."""
+"""The running trials of a study: which worker trains each of them, and how far it is."""
 
 from __future__ import annotations
 
@@ -12,47 +12,51 @@ from miiii_search.storage import schema
 from miiii_search.study.study import Study
 
 DETAILED_TRIALS = 16
-"""RunningTrial trials whose parameters and curves are read, the first ones."""
+"""Number of running trials, by number, whose parameters and curves are read."""
 
 
 @dataclass(frozen=True)
 class RunningTrial:
-    """A trial in some worker's lane."""
+    """A running trial that a worker leases."""
 
     number: int
     worker: str
     epoch: int
     epochs_per_second: float
     silent_seconds: float
-    """Since its lease was last renewed, by the database's clock."""
+    """Seconds since its lease was last renewed, by the database's clock."""
     saved_epoch: int
-    """Of its last checkpoint, 0 before the first."""
+    """Epoch of its last checkpoint; 0 before the first."""
     curve: tuple[float, ...]
     """Validation accuracy at each rung so far; empty beyond the first `DETAILED_TRIALS` trials."""
     params: dict[str, Any]
-    """Empty beyond the first `DETAILED_TRIALS` trials."""
+    """Parameters by name; empty beyond the first `DETAILED_TRIALS` trials."""
 
 
 def read_running_trials(connection: sa.Connection, study: Study) -> tuple[list[RunningTrial], bool]:
-    """The running trials that are leased, by number, and whether a worker still renews one of the leases."""
+    """Read the running trials that are leased.
+
+    Returns:
+        The trials ordered by number, and whether any of their leases is still valid.
+    """
     leases, trials = schema.leases, schema.trials
-    clock = schema.now(connection)
+    now = schema.now(connection)
     query = (
         sa.select(
             leases,
             trials.c.number,
-            (clock - leases.c.renewed_at).label("silent"),
-            (leases.c.expires_at > clock).label("is_held"),
+            (now - leases.c.renewed_at).label("silent"),
+            (leases.c.expires_at > now).label("is_valid"),
         )
         .join(trials, trials.c.trial_id == leases.c.trial_id)
         .where(leases.c.study_id == study.study_id, trials.c.state == TrialState.RUNNING)
         .order_by(trials.c.number)
     )
     rows = connection.execute(query).all()
-    shown = study.read_trials([row.trial_id for row in rows[:DETAILED_TRIALS]]) if rows else {}
+    detailed = study.read_trials([row.trial_id for row in rows[:DETAILED_TRIALS]]) if rows else {}
     running = []
     for row in rows:
-        trial = shown.get(row.trial_id)
+        trial = detailed.get(row.trial_id)
         reports = trial.intermediate_values if trial else {}
         running.append(
             RunningTrial(
@@ -66,4 +70,4 @@ def read_running_trials(connection: sa.Connection, study: Study) -> tuple[list[R
                 params=trial.params if trial else {},
             )
         )
-    return running, any(row.is_held for row in rows)
+    return running, any(row.is_valid for row in rows)

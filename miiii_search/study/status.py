@@ -1,4 +1,8 @@
-"""The status of a study."""
+"""The status of a study: counts, best trials, running trials, throughput and time left.
+
+Views refresh every two seconds, also for studies of 10,000 trials. So counts are aggregates of the database, and only
+the few trials that a view shows are read completely.
+"""
 
 from __future__ import annotations
 
@@ -19,67 +23,75 @@ from miiii_search.study.finished_trials import (
 from miiii_search.study.hints import hint
 from miiii_search.study.replicates import MEDIAN, SeedStats, rank_configurations
 from miiii_search.study.running_trials import RunningTrial, read_running_trials
-from miiii_search.study.state import A_WORKER, expected_trials, find_missing_process, has_all_trials
+from miiii_search.study.state import A_WORKER, StudyState, expected_trials, is_done, missing_process, study_state
 from miiii_search.study.study import Study
+from miiii_search.study.trials import counts_by_name
 from miiii_search.trial_queue.abandoned import AbandonedTrial, find_abandoned
 from miiii_search.trial_queue.budget import exhausted_limit, read_usage
 
 CONFIGURATIONS = 20
-"""Configurations that `status --json` lists of a study with replicates."""
-
+"""Maximum number of configurations in `status --json`."""
 
 BEST_TRIALS = 5
-"""FinishedTrial trials that a view lists, the best ones."""
-
+"""Maximum number of finished trials in a view, the best ones."""
 
 LAST_PRUNED = 3
-"""PrunedTrial trials that a view lists, the last ones."""
+"""Maximum number of pruned trials in a view, the last ones."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """A study at one moment."""
+    """The status of a study at one moment."""
 
     study: str
+    state: StudyState
     counts: dict[str, int]
+    """Number of trials in each state, by the state's name."""
     n_trials: int
+    """Number of trials that the study has when it is done."""
     epochs: int
+    """Epoch budget of a trial."""
     running: list[RunningTrial]
     best: FrozenTrial | None
-    done: bool
+    """Best complete trial."""
     budget: dict[str, tuple[float, float]]
-    """What of each limit of the budget is used, and how much it is; not of the trials."""
-    spent: str | None
-    """Which limit ended the study, or is about to, in words."""
+    """For each limit of the budget, how much is used, and the limit. The number of trials is not included."""
+    exhausted_limit: str | None
+    """Sentence that says which limit of the budget is reached; None if none is."""
     paused: bool = False
     best_trials: list[FrozenTrial] = field(default_factory=list)
-    """The best of the trials that have ended, `BEST_TRIALS` at most."""
+    """Best finished trials, at most `BEST_TRIALS`."""
     pruned: list[PrunedTrial] = field(default_factory=list)
-    """The trials that were given up, in that order: all of them, or the last ones."""
+    """Pruned trials in the order in which they were pruned: all of them, or the last ones."""
     epochs_trained: float | None = None
-    """The mean of the trials that have ended; None before the first."""
+    """Mean number of epochs of the finished trials; None before the first."""
     version_mismatch: str | None = None
-    """Why workers of this version do not train the study, if they do not."""
+    """Reason why workers of this version must not train the study; None if they may."""
     configurations: list[SeedStats] = field(default_factory=list)
-    """The configurations over their seeds, best first; none where each has one seed."""
+    """Configurations over their seeds, best first; empty if each has one seed."""
     abandoned: list[AbandonedTrial] = field(default_factory=list)
-    """Trials that wait for a coordinator to take them back."""
+    """Overdue trials that a coordinator has to return to the queue."""
     waits_for: str | None = None
-    """Who is missing for the study to go on: a worker, or a coordinator."""
+    """Process that the study waits for: "a worker" or "a coordinator"; None if it waits for none."""
     advice: str | None = None
-    """The command that starts who is missing."""
+    """Command that starts the missing process."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the study is done."""
+        return self.state == StudyState.DONE
 
     @property
     def epochs_per_second(self) -> float:
-        """The throughput of all lanes together."""
+        """Throughput of all lanes together."""
         return sum(trial.epochs_per_second for trial in self.running)
 
     @property
     def seconds_left(self) -> float | None:
-        """At the present throughput.
+        """Estimated seconds until the study is done, at the present throughput; None if nothing is trained.
 
-        A trial is expected to train as long as the ended ones did on average, or, once it has trained longer, to
-        the end of its budget.
+        A trial is expected to train as long as the finished ones did on average. A trial that has trained longer is
+        expected to use its whole epoch budget. A limit on wall time bounds the estimate.
         """
         if self.done:
             return 0.0
@@ -87,14 +99,14 @@ class Status:
             return None
         expected = self.epochs if self.epochs_trained is None else self.epochs_trained
         unstarted = self.n_trials - sum(self.counts.values()) + self.counts["waiting"]
-        ahead = unstarted * expected + sum(
+        epochs_left = unstarted * expected + sum(
             (expected if trial.epoch < expected else self.epochs) - trial.epoch for trial in self.running
         )
-        hours, wall = self.budget.get("wall_hours", (0.0, math.inf))
-        return min(float(ahead / self.epochs_per_second), max(3600 * (wall - hours), 0.0))
+        hours, limit = self.budget.get("wall_hours", (0.0, math.inf))
+        return min(float(epochs_left / self.epochs_per_second), max(3600 * (limit - hours), 0.0))
 
     def to_json(self) -> dict[str, Any]:
-        """What `status --json` prints."""
+        """Return what `status --json` prints."""
         best = self.best
         return {
             "study": self.study,
@@ -106,7 +118,7 @@ class Status:
                 "params": best.params,
                 "epochs_to_solve": best.user_attrs.get("epochs_to_solve"),
             },
-            "configurations": [standing.to_json() for standing in self.configurations[:CONFIGURATIONS]],
+            "configurations": [configuration.to_json() for configuration in self.configurations[:CONFIGURATIONS]],
             "done": self.done,
             "paused": self.paused,
             "waits_for": self.waits_for,
@@ -138,83 +150,86 @@ class Status:
 
 
 class StatusReader:
-    """Reads a study's status again and again. For one thread.
+    """Reads the status of a study repeatedly. Not thread-safe.
 
-    It remembers the ended trials of a study with replicates, which do not change, and reads only those that are new.
+    It caches the finished trials of a study with replicates, and reads only those that are new.
     """
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._ended: dict[int, FinishedTrial] = {}
+        self._finished: dict[int, FinishedTrial] = {}
 
     def read(self, pruned: int | None = LAST_PRUNED) -> Status:
-        """Reads the study as it is now, with the last `pruned` trials that were given up, or all of them.
+        """Read the status of the study as it is now.
 
-        Raises `MiiiiSearchError` if somebody deleted the study.
+        Args:
+            pruned: Number of pruned trials to read, the last ones; None reads all.
+
+        Raises:
+            StudyDeletedError: The study was deleted.
         """
         study = self._study
         study.refresh()
-        counts = {state.name.lower(): n for state, n in study.counts().items()}
-        total = sum(counts.values())
-        order = ("waiting", "running", "complete", "pruned", "fail")
-        budget, over = _read_budget(study)
-        ended = not counts["waiting"] and has_all_trials(study.spec, study.selection, total)
-        done = not counts["running"] and (ended or over is not None)
+        counts = study.counts()
+        n_trials = sum(counts.values())
+        budget, limit = _read_budget(study)
+        done = is_done(study.spec, study.selection, counts, is_budget_exhausted=limit is not None)
         best_trials = read_best_trials(study, BEST_TRIALS)
         with study.database.engine.connect() as connection:
-            running, served = read_running_trials(connection, study)
+            running, is_trained = read_running_trials(connection, study)
             abandoned = find_abandoned(connection, study.study_id)
-            given_up = read_pruned_trials(connection, study.study_id, pruned) if counts["pruned"] else []
+            last_pruned = read_pruned_trials(connection, study.study_id, pruned) if counts[TrialState.PRUNED] else []
             epochs_trained = mean_epochs_trained(connection, study.study_id)
-        waits_for = None
-        if not (done or study.paused or served):
-            waits_for = find_missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=bool(abandoned))
-        seeds = study.spec.replicates.count
+        missing = None
+        if not (done or study.paused or is_trained):
+            missing = missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=bool(abandoned))
+        is_admitted = study.version_mismatch is None
         return Status(
             study=study.name,
-            counts={name: counts[name] for name in order},
-            n_trials=expected_trials(study.spec, study.selection, total),
+            state=study_state(done=done, paused=study.paused, missing=missing, is_admitted=is_admitted),
+            counts=counts_by_name(counts),
+            n_trials=expected_trials(study.spec, study.selection, n_trials),
             epochs=study.spec.experiment.epochs,
             running=running,
             best=best_trials[0] if best_trials and best_trials[0].state == TrialState.COMPLETE else None,
-            done=done,
             budget=budget,
-            spent=over,
+            exhausted_limit=limit,
             paused=study.paused,
             version_mismatch=study.version_mismatch,
             best_trials=best_trials,
-            pruned=given_up,
+            pruned=last_pruned,
             epochs_trained=epochs_trained,
-            configurations=self.rank_configurations() if seeds > 1 else [],
+            configurations=self.rank_configurations() if study.spec.replicates.count > 1 else [],
             abandoned=abandoned,
-            waits_for=waits_for,
-            advice=_advice(study, waits_for, abandoned),
+            waits_for=missing,
+            advice=_advice(study, missing, abandoned),
         )
 
     def rank_configurations(self, by: str = MEDIAN) -> list[SeedStats]:
-        """Reads the configurations over their seeds, best first; see `replicates.standings`."""
+        """Read the configurations over their seeds, best first; see `replicates.rank_configurations`."""
         study = self._study
         with study.database.engine.connect() as connection:
-            self._ended = read_finished_trials(connection, study.study_id, self._ended)
-        trials = sorted(self._ended.values(), key=lambda trial: trial.number)
+            self._finished = read_finished_trials(connection, study.study_id, self._finished)
+        trials = sorted(self._finished.values(), key=lambda trial: trial.number)
         return rank_configurations(trials, study.spec.replicates.count, by)
 
 
 def read_status(study: Study, pruned: int | None = None) -> Status:
-    """Reads the study as it is now; see `StatusReader.read`."""
+    """Read the status of the study as it is now; see `StatusReader.read`."""
     return StatusReader(study).read(pruned)
 
 
-def _advice(study: Study, waits_for: str | None, abandoned: list[AbandonedTrial]) -> str | None:
-    if waits_for is None and not abandoned:
+def _advice(study: Study, missing: str | None, abandoned: list[AbandonedTrial]) -> str | None:
+    if missing is None and not abandoned:
         return None
-    command = "work" if waits_for == A_WORKER and not abandoned else "coordinate"
+    command = "work" if missing == A_WORKER and not abandoned else "coordinate"
     return hint(command, "--study", study.name, database=study.database)
 
 
 def _read_budget(study: Study) -> tuple[dict[str, tuple[float, float]], str | None]:
-    limits = study.spec.budget
-    if not limits.has_limits:
+    """Return `Status.budget` and `Status.exhausted_limit`."""
+    budget = study.spec.budget
+    if not budget.has_limits:
         return {}, None
     with study.database.engine.connect() as connection:
         usage = read_usage(connection, study.study_id)
@@ -223,7 +238,6 @@ def _read_budget(study: Study) -> tuple[dict[str, tuple[float, float]], str | No
         "device_hours": usage.device_seconds / 3600,
         "wall_hours": usage.wall_seconds / 3600,
     }
-    known = {name: getattr(limits, name) for name in used}
-    return {name: (used[name], limit) for name, limit in known.items() if limit is not None}, exhausted_limit(
-        limits, usage
-    )
+    limits = {name: getattr(budget, name) for name in used}
+    shown = {name: (used[name], limit) for name, limit in limits.items() if limit is not None}
+    return shown, exhausted_limit(budget, usage)

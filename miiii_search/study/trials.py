@@ -1,8 +1,9 @@
-"""The trials of a study in its database: how they are added and counted, and which attributes they have."""
+"""The trials of a study in its database: adding them, counting them, and the attributes that they carry."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from optuna.distributions import (
@@ -18,83 +19,89 @@ from miiii_search.config.search_space import Point, Range, Value
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Hyperparameters
 from miiii_search.storage import schema
+from miiii_search.trial_queue.counts import count_trials
 from miiii_search.trial_queue.leases import SHAPE_KEY
 
 REPLICATE_KEY = "miiii:replicate"
-
-
+"""System attribute of a trial: the number of its replicate, from 0."""
 METRICS_KEY = "metrics"
-"""The trial attribute that holds `Metrics`."""
+"""User attribute of a trial: its `Metrics`."""
+
+STATES = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+"""States in the order in which they are shown."""
+STATE_NAMES = tuple(state.name.lower() for state in STATES)
+"""Names of the states as users see them, in the same order."""
+
+
+def counts_by_name(counts: Mapping[TrialState, int]) -> dict[str, int]:
+    """Return counts by the states' names, in the order of `STATE_NAMES`."""
+    return {name: counts[state] for name, state in zip(STATE_NAMES, STATES, strict=True)}
 
 
 def shape_of(d_model: int, n_heads: int) -> str:
-    """What a trial's program is compiled for, as far as hyperparameters change it; see `leases.claim`."""
+    """Return the part of the hyperparameters that a compiled program depends on, as text; see `leases.claim`."""
     return f"d_model={d_model} n_heads={n_heads}"
 
 
 def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
-    """The space in Optuna's terms: a list is categorical, a range is continuous or, for integers, discrete."""
+    """Return the search space as Optuna's distributions.
+
+    A list becomes a categorical distribution. A range becomes an integer or a float distribution, depending on the
+    type of the hyperparameter.
+    """
     return {name: _distribution(spec, name) for name in spec.space}
 
 
-def count_trials(connection: sa.Connection, study_id: int) -> int:
-    """How many trials a study has, in any state."""
-    query = sa.select(sa.func.count()).select_from(schema.trials).where(schema.trials.c.study_id == study_id)
-    return int(connection.execute(query).scalar_one())
-
-
 def insert_trials(
-    connection: sa.Connection,
-    study_id: int,
-    spec: StudySpec,
-    points: list[tuple[Point, int]],
-    state: TrialState,
+    connection: sa.Connection, study_id: int, spec: StudySpec, points: Sequence[tuple[Point, int]], state: TrialState
 ) -> list[tuple[int, int]]:
-    """Adds trials at (point, replicate); returns (trial id, number) of each.
+    """Add trials to a study, numbered after those that it has.
 
-    To be called with the study's row locked, since numbers continue from those that are there.
+    The caller must hold the lock on the study's row, or two callers would assign the same numbers.
+
+    Args:
+        connection: A connection in a transaction.
+        study_id: The study.
+        spec: The study's specification.
+        points: Point of the search space and replicate of each trial.
+        state: State of the new trials.
+
+    Returns:
+        Trial id and number of each new trial, in the order of `points`.
     """
-    first = count_trials(connection, study_id)
+    first = sum(count_trials(connection, study_id).values())
+    ids = _insert_rows(connection, study_id, first, len(points), state)
     space = distributions(spec)
-    rows = [
+    parameters = [
         {
-            "study_id": study_id,
-            "number": first + k,
-            "state": state,
-            "datetime_start": None,
-            "datetime_complete": None,
+            "trial_id": trial_id,
+            "param_name": name,
+            "param_value": space[name].to_internal_repr(value),
+            "distribution_json": distribution_to_json(space[name]),
         }
-        for k in range(len(points))
+        for trial_id, (point, _) in zip(ids, points, strict=True)
+        for name, value in point.items()
     ]
-    connection.execute(sa.insert(schema.trials), rows)
-    ids: dict[int, int] = {
-        number: trial_id
-        for trial_id, number in connection.execute(
-            sa.select(schema.trials.c.trial_id, schema.trials.c.number).where(
-                schema.trials.c.study_id == study_id, schema.trials.c.number >= first
-            )
-        )
-    }
-    parameters, trial_attributes = [], []
-    for k, (point, replicate) in enumerate(points):
-        trial_id = ids[first + k]
-        for name, value in point.items():
-            parameters.append(
-                {
-                    "trial_id": trial_id,
-                    "param_name": name,
-                    "param_value": space[name].to_internal_repr(value),
-                    "distribution_json": distribution_to_json(space[name]),
-                }
-            )
+    attributes = []
+    for trial_id, (point, replicate) in zip(ids, points, strict=True):
         hyperparameters = spec.run(point, replicate)[1]
-        shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
-        for key, attribute in [(SHAPE_KEY, shape), (REPLICATE_KEY, replicate)]:
-            trial_attributes.append({"trial_id": trial_id, "key": key, "value_json": json.dumps(attribute)})
-    if parameters:  # a space of seeds alone has none
+        values = {SHAPE_KEY: shape_of(hyperparameters.d_model, hyperparameters.n_heads), REPLICATE_KEY: replicate}
+        for key, value in values.items():
+            attributes.append({"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
+    if parameters:  # a study that varies nothing but the seed has none
         connection.execute(sa.insert(schema.trial_params), parameters)
-    connection.execute(sa.insert(schema.trial_system_attributes), trial_attributes)
-    return [(ids[first + k], first + k) for k in range(len(points))]
+    connection.execute(sa.insert(schema.trial_system_attributes), attributes)
+    return [(trial_id, first + k) for k, trial_id in enumerate(ids)]
+
+
+def _insert_rows(connection: sa.Connection, study_id: int, first: int, n: int, state: TrialState) -> list[int]:
+    """Insert `n` trials with the numbers from `first` on; return their ids by number."""
+    trials = schema.trials
+    times = {"datetime_start": None, "datetime_complete": None}
+    rows = [{"study_id": study_id, "number": first + k, "state": state, **times} for k in range(n)]
+    connection.execute(sa.insert(trials), rows)
+    query = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id, trials.c.number >= first)
+    return list(connection.execute(query.order_by(trials.c.number)).scalars())
 
 
 def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
@@ -106,6 +113,6 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
             return IntDistribution(int(low), int(high), log=dimension.log)
         return FloatDistribution(float(low), float(high), log=dimension.log)
     values: list[Value] = list(dimension)
-    # Points of `first` may lie outside of the lists, as Table 2 does; Optuna wants one distribution for all.
+    # Points of `first`, such as Table 2, may lie outside of the lists. Optuna needs one distribution for all trials.
     values += [point[name] for point in spec.first if point[name] not in values]
     return CategoricalDistribution(values)

@@ -26,6 +26,7 @@ from miiii_search.metrics.prometheus import Metric, WorkerCounters
 from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.hints import hint
 from miiii_search.study.snapshots import claim_folder, trial_folder
+from miiii_search.study.state import describe_pause
 from miiii_search.study.study import Study
 from miiii_search.training.device import describe_device, package_versions
 from miiii_search.training.numerics import describe_numerics
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 LISTEN_SECONDS = 0.1
 """The longest that a worker does not notice that it was told to stop."""
 
-PAUSED = "the study is paused: this worker waits until it is resumed"
+PAUSED_ADVICE = "this worker waits until it is resumed"
 
 NOTHING = "nothing to train for now"
 
@@ -177,7 +178,8 @@ class Worker:
             self._reservation.set_budget(self._study.spec.budget)
         if self._study.paused != self._was_paused:
             self._was_paused = self._study.paused
-            self._info(PAUSED if self._was_paused else "the study goes on")
+            words = describe_pause(self._study.name, self._was_paused)
+            self._info(f"{words}: {PAUSED_ADVICE}" if self._was_paused else words)
         if self._was_paused:
             for number, assignment in self._runs.items():
                 if assignment.trains and not assignment.suspended:

@@ -40,7 +40,7 @@ def test_it_follows_the_study(study: Study) -> None:
     note.refresh(done=False)
     text = read_note(study)
     assert (
-        text.startswith("## Waiting for a worker\n\n0 complete, 0 pruned, 0 fail, 0 running, 6 waiting, of 6 trials.")
+        text.startswith("## Waiting for a worker\n\n6 waiting, 0 running, 0 complete, 0 pruned, 0 fail, of 6 trials.")
         and "No trial has been completed yet" in text
     )
     assert "at most 2 solved trials" in text and all(f"\n- {name}: " in text for name in SPACE)
@@ -51,7 +51,7 @@ def test_it_follows_the_study(study: Study) -> None:
     end(study, second, TrialState.PRUNED, 0.75)
     note.refresh(done=False)
     text = read_note(study)
-    assert "\n1 complete, 1 pruned, 0 fail, 1 running, 3 waiting, of 6 trials." in text
+    assert "\n3 waiting, 1 running, 1 complete, 1 pruned, 0 fail, of 6 trials." in text
     assert f"[Trial {first.number}]" in text and "reached a validation accuracy of 0.250" in text
     end(study, third, value=1.5, epochs_to_solve=1234)
     note.refresh(done=False)
@@ -102,7 +102,9 @@ def test_it_says_how_the_study_ended(study: Study) -> None:
         end(study, claim(study), value=1.5, epochs_to_solve=8)
     assert supervise(study, threading.Event())
     note = read_note(study)
-    assert note.startswith("## Done: 2 trials are solved, as many as the budget asks for\n\n2 complete, ")
+    assert note.startswith(
+        "## Done: 2 trials are solved, as many as the budget asks for\n\n4 waiting, 0 running, 2 complete, "
+    )
     assert re.search(r"\nLast changed \d{4}-\d\d-\d\d \d\d:\d\d UTC\.\n$", note)
 
 

@@ -95,7 +95,7 @@ def test_a_coordinator_without_workers_says_so_once(
         wait_until(lambda: len(looks) > seen + 2)
 
     def told() -> int:
-        return sum("no worker trains study `s`; start one: " in line for line in logged)
+        return sum("study `s` is waiting for a worker; start one: " in line for line in logged)
 
     watching.start()
     try:

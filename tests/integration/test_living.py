@@ -56,10 +56,10 @@ def test_from_the_first_day_to_the_last(processes: Processes, postgres_url: str,
     processes.run("resume", "--study", "one", storage=postgres_url)
     for process in (worker, coordinator):
         assert process.wait(300) == 0, processes.log(process)
-    assert "the study goes on" in processes.log(worker)
+    assert "is no longer paused" in processes.log(worker)
     assert states(postgres_url) == {TrialState.COMPLETE}
 
-    assert "goes on" in processes.run("resume", "--study", "one", storage=moved)
+    assert "no longer paused" in processes.run("resume", "--study", "one", storage=moved)
     elsewhere = processes.start("work", "--lanes", "1", "--checkpoints", "there", storage=moved)
     assert elsewhere.wait(300) == 0, processes.log(elsewhere)
     assert re.search(r"starts from epoch [\d,]+", processes.log(elsewhere))

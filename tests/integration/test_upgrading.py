@@ -72,7 +72,7 @@ def test_a_study_of_another_program_waits(processes: Processes, tmp_path: Path) 
     wait_for(pulse.exists)  # it is alive, for a healthcheck
     status = json.loads(processes.run("status", "--study", "demo", "--json", storage=storage))
     assert "9.9.9" in status["waits"] and not status["done"]
-    assert "waits for another version" in processes.run("status", "--study", "demo", storage=storage)
+    assert "waiting for another version" in processes.run("status", "--study", "demo", storage=storage)
     [listed] = json.loads(processes.run("list", "--json", storage=storage))
     assert listed["state"] == "waiting for another version"
     assert worker.poll() is None and processes.log(worker).count("waiting:") == 1

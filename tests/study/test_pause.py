@@ -197,7 +197,7 @@ def test_workers_hand_back_wait_and_go_on_where_they_were(database: Database, tm
         resume(study)
         wait_until(lambda: study.is_done(), 240)
     for said in (one, two):
-        assert sum("is paused" in line for line in said) == 1 and "the study goes on" in said
+        assert sum("is paused" in line for line in said) == 1 and "study `study` is no longer paused" in said
     assert {t.state for t in read_back(study).trials} == {TrialState.COMPLETE}
     resumed = {t._trial_id: t.user_attrs["resumed"] for t in read_back(study).trials}
     assert {trial_id: resumed[trial_id][0]["epoch"] for trial_id in begun} == shared
@@ -244,7 +244,7 @@ def test_a_coordinator_stays_with_a_paused_study(database: Database, logged: lis
     wait_until(lambda: "study `study` is paused" in logged)
     assert thread.is_alive()
     resume(study)
-    wait_until(lambda: "study `study` goes on" in logged)
+    wait_until(lambda: "study `study` is no longer paused" in logged)
     work(study)
     thread.join(30)
     assert done == [True]

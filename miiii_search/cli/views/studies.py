@@ -13,7 +13,8 @@ from miiii_search.cli.views.formatting import ENDED_STATES, STATE_STYLES, format
 from miiii_search.cli.views.tables import Column, FittedTable
 from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.study.delete import StudyContents
-from miiii_search.study.overview import ORDER, StudyOverview
+from miiii_search.study.overview import StudyOverview
+from miiii_search.study.trials import STATE_NAMES
 
 _STYLES = {"running": "cyan", "paused": "yellow", "done": "green"}
 """Rich style of each study state; others are dim."""
@@ -30,7 +31,7 @@ def studies_table(overviews: Sequence[StudyOverview], storage: str) -> Renderabl
     created = Column("created", [format_age(one.created) for one in overviews], align_left=True, drop_order=2)
     counts = [
         Column(name, [Text(str(n), STATE_STYLES[name]) if (n := one.counts[name]) else "" for one in overviews])
-        for name in ORDER
+        for name in STATE_NAMES
     ]
     trials = Column("trials", [str(one.n_trials) for one in overviews])
     n_ended = [sum(one.counts[name] for name in ENDED_STATES) for one in overviews]

@@ -56,13 +56,15 @@ def waiting_for(status: Status) -> str:
         return ""
     if status.abandoned:
         return f"{describe_abandoned(status.abandoned)}; start one: {status.advice}"
-    if status.waits_for is not None:
-        return f"waiting for {status.waits_for}; start one: {status.advice}"
+    if status.waits_for is not None and status.version_mismatch is None:
+        return f"{status.state}; start one: {status.advice}"
     return ""
 
 
 def headline(status: Status) -> str:
     """Return the best trial, the throughput, the time left and the budget of a study in one line."""
+    from miiii_search.study.state import StudyState
+
     best = "no trial completed yet"
     if status.best is not None:
         solved = status.best.user_attrs.get("epochs_to_solve")
@@ -72,13 +74,13 @@ def headline(status: Status) -> str:
         f" · {used:.3g} of {limit:g} {name.replace('_', ' ')}" for name, (used, limit) in status.budget.items()
     )
     if status.done:
-        why = f": {status.spent}" if status.spent and status.counts["waiting"] else ""
-        return f"done{why} · {best}"
+        why = f": {status.exhausted_limit}" if status.exhausted_limit and status.counts["waiting"] else ""
+        return f"{status.state}{why} · {best}"
     if status.paused:
         saving = f", {status.counts['running']} trials are being saved" if status.counts["running"] else ""
-        return f"paused{saving} · {best}{budget}"
-    if status.version_mismatch and not status.running:
-        return f"waits for another version: {status.version_mismatch}\n{best}{budget}"
+        return f"{status.state}{saving} · {best}{budget}"
+    if status.state == StudyState.WAITING_FOR_VERSION:
+        return f"{status.state}: {status.version_mismatch}\n{best}{budget}"
     time_left = format_duration(status.seconds_left)
     return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {time_left}{budget}"
 

@@ -18,6 +18,7 @@ from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.overview import list_studies
 from miiii_search.study.running_trials import RunningTrial
+from miiii_search.study.state import StudyState
 from miiii_search.study.status import Status, read_status
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish
@@ -36,9 +37,9 @@ def status(**fields: object) -> Status:
         "epochs": 4096,
         "running": running,
         "best": None,
-        "done": False,
+        "state": StudyState.RUNNING,
         "budget": {},
-        "spent": None,
+        "exhausted_limit": None,
     }
     return Status(**{**values, **fields})  # type: ignore[arg-type]
 
@@ -87,7 +88,9 @@ def test_why_trials_were_pruned(tmp_path: Path) -> None:
 def test_budgets_are_shown() -> None:
     budget = {"solved": (1.0, 3.0), "device_hours": (0.5, 2.0)}
     assert headline(status(budget=budget)).endswith("1 of 3 solved · 0.5 of 2 device hours")
-    over = status(budget=budget, done=True, spent="3 trials are solved, as many as the budget asks for")
+    over = status(
+        budget=budget, state=StudyState.DONE, exhausted_limit="3 trials are solved, as many as the budget asks for"
+    )
     assert headline(over).startswith("done: 3 trials are solved")
 
 

@@ -22,9 +22,11 @@ from miiii_search.cli.views.training_progress import training_bar
 from miiii_search.config.study_sections import Replicates
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
-from miiii_search.study.overview import ORDER, StudyOverview
+from miiii_search.study.overview import StudyOverview
+from miiii_search.study.state import StudyState
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
+from miiii_search.study.trials import STATE_NAMES
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish, report
 from tests.support import SECONDS, claim, make_spec, metrics_of
@@ -84,10 +86,10 @@ def test_a_study_at_any_width(study: Study) -> None:
 
 def test_the_list_at_any_width() -> None:
     now = datetime.now(UTC)
-    counts = dict(zip(ORDER, (10000, 128, 3456, 4567, 12), strict=True))
+    counts = dict(zip(STATE_NAMES, (10000, 128, 3456, 4567, 12), strict=True))
     listed = [
-        StudyOverview(LONG, "waiting for a coordinator", counts, 18163, 1.98765, now),
-        StudyOverview("short", "running", counts, 18163, None, None),
+        StudyOverview(LONG, StudyState.WAITING_FOR_COORDINATOR, counts, 18163, 1.98765, now),
+        StudyOverview("short", StudyState.RUNNING, counts, 18163, None, None),
     ]
     storage = "postgresql://me:***@a-machine-with-a-long-name.of-a-lab.example.org/database"
     for width in (60, 80):
