@@ -1,4 +1,4 @@
-"""The documentation cannot drift: what it tells to type exists, and what exists is told."""
+"""The documented commands, settings, fields and links exist, and every command is documented."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMANDS = typer.main.get_command(app)
 
 
 def command_lines() -> list[tuple[str, str]]:
-    """(page, line) for every line of a code block, or first cell of a table, that calls us."""
+    """Return (page, command line) for every call of miiii-search in a code block or code span."""
     lines = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def test_documented_command_lines_parse(page: str, line: str) -> None:
 
 @pytest.mark.parametrize(("page", "line"), command_lines())
 def test_documented_settings_are_fields(page: str, line: str) -> None:
-    """Each --set of a study's command makes a valid spec on the preset that stands beside it."""
+    """Each --set of a study's command gives a valid spec with the preset of the same command."""
     words = shlex.split(line, comments=True)
     settings = [value for option, value in itertools.pairwise(words) if option == "--set"]
     if not settings or words[1] == "train":
@@ -64,7 +64,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_field_of_the_paper_s_choices_exists() -> None:
-    """The table in docs/science.md names fields; each must be one."""
+    """Every field that the table in docs/science.md names exists."""
     from miiii_search.config.error_messages import field_names
     from miiii_search.config.study_spec import StudySpec
 

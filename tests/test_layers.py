@@ -1,4 +1,4 @@
-"""The picture of the packages in CONTRIBUTING.md is what the code imports."""
+"""The picture of the packages in CONTRIBUTING.md matches the imports of the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EDGE = re.compile(r"^    (\w+) --> (\w+)$", re.MULTILINE)
 
 
 def reduced(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The edges that no longer path stands for: the transitive reduction of a graph without cycles."""
+    """Return the transitive reduction of an acyclic graph: the edges that no longer path replaces."""
     after: dict[str, set[str]] = {}
     for one, other in edges:
         after.setdefault(one, set()).add(other)
@@ -31,7 +31,7 @@ def reduced(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def packages() -> set[tuple[str, str]]:
-    """Which package imports from which, by name."""
+    """Return the pairs (importing package, imported package)."""
     graph = grimp.build_graph("miiii_search", exclude_type_checking_imports=True, cache_dir=None)
     names = {name for name in graph.find_children("miiii_search") if graph.find_children(name)}
     edges = set()

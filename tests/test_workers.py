@@ -1,4 +1,4 @@
-"""The files in workers/: checked by the tools that know their kinds, and run for real as far as one machine can."""
+"""The files in workers/: checked by tools for their formats, and run as far as one machine allows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def storage(tmp_path: Path) -> str:
 
 
 def training(storage: str) -> bool:
-    """Whether a trial of study `s` has reported."""
+    """Return whether a running trial of study `s` has reported."""
     return any(trial.state == TrialState.RUNNING and trial.intermediate_values for trial in read_trials(storage, "s"))
 
 
@@ -54,7 +54,7 @@ def training(storage: str) -> bool:
 
 @pytest.fixture(scope="module")
 def manifest() -> dict[str, Any]:
-    """The documents of the manifest, by their kinds."""
+    """Return the documents of the manifest by kind."""
     documents = yaml.safe_load_all((WORKERS / "kubernetes.yaml").read_text(encoding="utf-8"))
     return {document["kind"]: document for document in documents}
 
@@ -86,7 +86,7 @@ def test_rights_and_limits_of_the_manifest(manifest: dict[str, Any]) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    # Whatever the worker writes lies on a volume: its root is read-only.
+    # Everything that the worker writes is on a volume, because its root is read-only.
     writable = [m["mountPath"] for m in worker["volumeMounts"] if not m.get("readOnly")]
     environment = {entry["name"]: entry.get("value", "") for entry in worker["env"]}
     for name in ("XDG_STATE_HOME", "JAX_COMPILATION_CACHE_DIR"):
@@ -98,7 +98,7 @@ def test_rights_and_limits_of_the_manifest(manifest: dict[str, Any]) -> None:
 def test_the_pod_s_command_drains_within_its_grace(
     processes: Processes, storage: str, manifest: dict[str, Any]
 ) -> None:
-    """What the manifest calls, called here: told to stop, it hands back and ends with the code that the Job ignores."""
+    """The manifest's command, on SIGTERM, returns its trials and ends with the exit code that the Job ignores."""
     spec = manifest["Job"]["spec"]
     pod = spec["template"]["spec"]
     [worker] = pod["containers"]
@@ -130,7 +130,7 @@ def test_shellcheck(script: str) -> None:
 
 
 class Slurm:
-    """A batch job as Slurm starts one; `squeue` says what state it is in, and `scontrol` is written down."""
+    """A batch job as Slurm starts it. `squeue` prints the given state, and calls of `scontrol` are recorded."""
 
     def __init__(self, folder: Path, storage: str, state: str) -> None:
         self._folder = folder
@@ -186,7 +186,7 @@ def tell_shell(job: psutil.Popen) -> None:
 
 
 def tell_all(job: psutil.Popen) -> None:
-    """As Slurm may when it cancels or preempts: every process of the job, the shell twice."""
+    """Send SIGTERM as Slurm may for a cancelled or preempted job: to every process, and to the shell twice."""
     for process in [*job.children(recursive=True), job]:
         process.send_signal(signal.SIGTERM)
     time.sleep(0.2)
@@ -225,7 +225,7 @@ def test_a_signal_drains_a_slurm_job(
 
 
 def end(job: psutil.Popen) -> None:
-    """Ends what is left of a job whose test went wrong."""
+    """End the remaining processes of a job whose test failed."""
     if job.is_running() and job.status() != psutil.STATUS_ZOMBIE:
         for process in [*job.children(recursive=True), job]:
             process.kill()
@@ -233,7 +233,7 @@ def end(job: psutil.Popen) -> None:
 
 
 def test_no_requeue_where_nothing_is_left(processes: Processes, tmp_path: Path, storage: str) -> None:
-    """Neither when the worker ends because the study is done, nor when it is told to stop at that very moment."""
+    """A finished study requeues nothing, even if the worker is told to stop at the same moment."""
     processes.run("up", "--study", "s", "--preset", "demo", "--no-dashboard", *TINY, "--trials", "1", storage=storage)
     slurm = Slurm(tmp_path, storage, "RUNNING")
     assert slurm.start().wait(60) == 0, slurm.said
