@@ -1,4 +1,4 @@
-"""When a run memorised, and in which order its tasks generalised (4.2)."""
+"""Epochs at which a run memorised its tasks, and at which they generalised (section 4.2)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 
 LEARNED_ACCURACY = 0.99
-"""The accuracy at which a task counts as learned: above what luck gives, below what a stray sample takes."""
+"""Accuracy at which a task counts as learned. It is above what chance gives and allows a few wrong samples."""
 
-PANELS_PER_ROW = 3
-"""For so many evaluations, so that a spike does not count."""
+CONSECUTIVE_EVALUATIONS = 3
+"""Number of consecutive evaluations that must reach `LEARNED_ACCURACY`, so that a spike does not count."""
 
 
 @dataclass(frozen=True)
 class Milestones:
-    """Epochs; None where it has not come to that."""
+    """Epochs at which the tasks of a run were learned; None for a task that was not learned."""
 
     memorised: dict[int, int | None]
-    """By modulus: when training accuracy came to stay at `LEARNED_ACCURACY` for some evaluations."""
+    """By modulus: the epoch of the first of `CONSECUTIVE_EVALUATIONS` at which the training samples were learned."""
     generalised: dict[int, int | None]
-    """By modulus: the same of validation accuracy."""
+    """By modulus: the same for the validation samples."""
 
     @property
     def order(self) -> list[int]:
-        """The moduli that have generalised, first ones first; of a tie the smaller modulus."""
+        """Moduli of the tasks that have generalised, earliest first; of tasks with the same epoch the smaller first."""
         reached = [(epoch, q) for q, epoch in self.generalised.items() if epoch is not None]
         return [q for _, q in sorted(reached)]
 
     @property
     def delay(self) -> dict[int, int]:
-        """By modulus: epochs from memorised to generalised; negative where validation came first."""
+        """By modulus: epochs from memorisation to generalisation, negative if the task generalised first."""
         return {
             q: generalised - memorised
             for q, generalised in self.generalised.items()
@@ -42,7 +42,7 @@ class Milestones:
 
 
 def find_milestones(experiment: Experiment, record: Record) -> Milestones:
-    """What a record shows of each task."""
+    """Find when each task of a run was memorised and when it generalised."""
 
     def reached(accuracy: Floats) -> dict[int, int | None]:
         return {q: _first_streak(record.epoch, accuracy[:, task]) for task, q in enumerate(experiment.moduli)}
@@ -51,8 +51,9 @@ def find_milestones(experiment: Experiment, record: Record) -> Milestones:
 
 
 def _first_streak(epochs: np.ndarray[tuple[int], np.dtype[np.int32]], accuracy: Floats) -> int | None:
-    """The first epoch of the first `PANELS_PER_ROW` evaluations at `LEARNED_ACCURACY`."""
-    if len(accuracy) < PANELS_PER_ROW:
+    """Return the first epoch of the first `CONSECUTIVE_EVALUATIONS` at `LEARNED_ACCURACY`, or None."""
+    if len(accuracy) < CONSECUTIVE_EVALUATIONS:
         return None
-    windows = np.lib.stride_tricks.sliding_window_view(accuracy >= LEARNED_ACCURACY, PANELS_PER_ROW).all(axis=1)
-    return int(epochs[windows.argmax()]) if windows.any() else None
+    windows = np.lib.stride_tricks.sliding_window_view(accuracy >= LEARNED_ACCURACY, CONSECUTIVE_EVALUATIONS)
+    streaks = windows.all(axis=1)
+    return int(epochs[streaks.argmax()]) if streaks.any() else None

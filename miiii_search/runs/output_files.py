@@ -1,33 +1,37 @@
-"""Files and folders that commands write to."""
+"""Files that commands write to, and errors that occur on writing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import check_writable
 
-WrittenT = TypeVar("WrittenT")
 
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the operating system within the block into a message for the user.
 
-def prepare_output_file(out: Path) -> None:
-    """Makes the folder of a file and tries to write there, before anything that takes long.
+    Args:
+        path: The file or folder that is written, as the user named it.
 
-    Raises `MiiiiSearchError`.
+    Raises:
+        MiiiiSearchError: The block raised `OSError`.
     """
-
-    def make() -> None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(out)
-
-    writing(out, make)
-
-
-def writing(out: Path, write: Callable[[], WrittenT]) -> WrittenT:
-    """Returns what `write` returns. Raises `MiiiiSearchError` if the system refuses what it does in `out`."""
     try:
-        return write()
+        yield
     except OSError as error:
-        raise MiiiiSearchError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+        raise MiiiiSearchError(f"cannot write to {path}: {error.strerror}; choose another --out") from None
+
+
+def prepare_output_file(path: Path) -> None:
+    """Create the folder of a file and check that the file can be written, before a long computation.
+
+    Raises:
+        MiiiiSearchError: The file cannot be written.
+    """
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.record import SNAPSHOT_FILE
+from miiii_search.runs.output_files import output_errors
 
 LOCK = ".miiii-search.lock"
 """Locked by the process that writes the folder; the operating system unlocks it when that process ends."""
@@ -65,11 +66,11 @@ def open_output(folder: Path, check: Callable[[Path], None] = lambda folder: Non
         MiiiiSearchError: The folder cannot be written, or another process is writing it.
     """
     is_new = not folder.exists()
-    with _user_errors(folder):
+    with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder):
-            with _user_errors(folder):
+            with output_errors(folder):
                 _move_into_place(folder)
                 check(folder)
                 shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
@@ -85,16 +86,8 @@ def open_output(folder: Path, check: Callable[[Path], None] = lambda folder: Non
 
 
 @contextmanager
-def _user_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MiiiiSearchError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
-
-
-@contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with _user_errors(folder):
+    with output_errors(folder):
         descriptor = _lock(folder)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Reports of analyses as folders: a page, its figures and its numbers."""
+"""Folders that hold a report: a page, its figures and its numbers."""
 
 from __future__ import annotations
 
@@ -8,73 +8,88 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 
-from miiii_search.analysis import report
-from miiii_search.analysis.catalogue import RUN_FIGURES, pictures, run_page
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.numbers import findings_to_json
-from miiii_search.analysis.report import (
-    FigureSpec,
-    Page,
-    RenderedFigure,
-    draw,
-    file_names,
-    is_report,
-    remove_missing,
-    write,
-)
+from miiii_search.analysis.report import files
+from miiii_search.analysis.report.page import Page
+from miiii_search.analysis.report.rendering import FigureSpec, RenderedFigure, render_figures
+from miiii_search.analysis.report.run_report import RUN_FIGURE_NAMES, run_figures, run_page
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.runs.output_files import writing
+from miiii_search.runs.output_files import output_errors
 from miiii_search.runs.output_folder import OutputFolder, open_output
 from miiii_search.runs.run_folder import SNAPSHOTS
 
-MADE_BY = f"{report.MADE_BY} {version('miiii-search')}."
-
-RUN_FIGURE_NAMES = [name for _, name, *_ in RUN_FIGURES]
-"""Names of a run's pictures."""
+MADE_BY = f"{files.MADE_BY} {version('miiii-search')}."
+"""Footer of every page."""
 
 
-def write_report(findings: Findings, out: Path) -> list[RenderedFigure]:
-    """Draws the findings of a run and writes the page, the figures and the numbers; returns what was drawn.
+def write_report(findings: Findings, folder: Path) -> list[RenderedFigure]:
+    """Draw the findings of a run and write the page, the figures and the numbers.
 
-    A report that is there is replaced, whole or not at all.
+    An earlier report in the folder is replaced as a whole or not at all.
+
+    Args:
+        findings: The analysis of the run.
+        folder: The folder, which is created if it does not exist.
+
+    Returns:
+        The figures that could be drawn. The page names those that could not.
 
     Raises:
-        MiiiiSearchError: The folder cannot be written, or holds files that are not of a report.
+        MiiiiSearchError: The folder cannot be written, or contains files that are not part of a report.
     """
     failures = list[str]()
-    with open_report(out, RUN_FIGURE_NAMES) as output:
-        figures = pictures(findings)
-        drawn = draw(figures, on_failure=failures.append)
-        publish(output, run_page(findings, failures, MADE_BY), figures, drawn, findings_to_json(findings))
-    return drawn
+    with open_report(folder, RUN_FIGURE_NAMES) as output:
+        figures = run_figures(findings)
+        rendered = render_figures(figures, on_failure=failures.append)
+        publish_report(output, run_page(findings, failures, MADE_BY), figures, rendered, findings_to_json(findings))
+    return rendered
 
 
-def open_report(out: Path, names: Collection[str]) -> AbstractContextManager[OutputFolder]:
-    """Holds the folder of a page and of the pictures with these names.
+def open_report(folder: Path, figure_names: Collection[str]) -> AbstractContextManager[OutputFolder]:
+    """Return a context manager that reserves a folder for a report.
 
-    Raises `MiiiiSearchError` if it cannot be written, or if it holds such files that are somebody else's.
+    Args:
+        folder: The folder.
+        figure_names: Names of the report's figures, and `SNAPSHOTS` if snapshots will be written.
+
+    Raises:
+        MiiiiSearchError: The folder cannot be written, or contains files of these names that are not part of a report.
     """
 
     def check(folder: Path) -> None:
-        files = file_names(name for name in names if name != SNAPSHOTS)
-        foreign = next((name for name in (*files, SNAPSHOTS) if os.path.lexists(folder / name)), None)
-        if foreign and not is_report(folder) and (foreign != SNAPSHOTS or SNAPSHOTS in names):
+        names = files.report_file_names(name for name in figure_names if name != SNAPSHOTS)
+        names += [SNAPSHOTS] * (SNAPSHOTS in figure_names)
+        foreign = next((name for name in names if os.path.lexists(folder / name)), None)
+        if foreign is not None and not files.is_report(folder):
             raise MiiiiSearchError(
                 f"{folder / foreign} would be replaced, but is not part of a report of miiii-search; "
                 "choose another --out"
             )
 
-    return open_output(out, check)
+    return open_output(folder, check)
 
 
-def publish(
-    output: OutputFolder, page: Page, figures: Sequence[FigureSpec], drawn: Sequence[RenderedFigure], numbers: object
+def publish_report(
+    output: OutputFolder,
+    page: Page,
+    figures: Sequence[FigureSpec],
+    rendered: Sequence[RenderedFigure],
+    numbers: object,
 ) -> None:
-    """Writes a report, in place of the one before. Raises `MiiiiSearchError`."""
+    """Write a report and replace the earlier one in the folder.
 
-    def replace() -> None:
-        write(output.unfinished, page, figures, drawn, numbers)
+    Args:
+        output: The folder, from `open_report`.
+        page: The text of the page.
+        figures: All figures of the report. Files of those that were not rendered are removed.
+        rendered: The figures that could be drawn.
+        numbers: The content of `numbers.json`.
+
+    Raises:
+        MiiiiSearchError: A file cannot be written.
+    """
+    with output_errors(output.path):
+        files.write_report_files(output.unfinished, page, figures, rendered, numbers)
         output.publish()
-        remove_missing(output.path, figures, drawn)
-
-    writing(output.path, replace)
+        files.remove_stale_figures(output.path, figures, rendered)

@@ -225,7 +225,7 @@ def outcome(
 
 def draw_curves(experiment: Experiment, record: Record, title: str, solved_epoch: int | None) -> bytes:
     """Draws the learning curves of a trial. Raises whatever matplotlib does; even importing it may fail."""
-    from miiii_search.analysis.curves import learning_curves
+    from miiii_search.analysis.figures.curves import learning_curves
 
     return learning_curves(experiment, record, title, solved_epoch)
 

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from miiii_search.analysis.catalogue import comparison_figures, comparison_page, pictures, run_page
 from miiii_search.analysis.comparison import compare_runs
 from miiii_search.analysis.figures.style import new_figure
 from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import findings_to_json
-from miiii_search.analysis.report import FigureSpec, Page, RenderedFigure, draw, render_html, write
+from miiii_search.analysis.report.comparison_report import comparison_figures, comparison_page
+from miiii_search.analysis.report.files import write_report_files
+from miiii_search.analysis.report.page import Page, render_html
+from miiii_search.analysis.report.rendering import FigureSpec, RenderedFigure, render_figures
+from miiii_search.analysis.report.run_report import run_figures, run_page
 from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -55,8 +58,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Findings:
 @pytest.fixture(scope="module")
 def drawn(whole: Findings) -> list[RenderedFigure]:
     steps: list[str] = []
-    drawn = draw(pictures(whole), steps.append)
-    assert steps == [picture.title for picture in pictures(whole)]
+    drawn = render_figures(run_figures(whole), steps.append)
+    assert steps == [picture.title for picture in run_figures(whole)]
     return drawn
 
 
@@ -126,7 +129,7 @@ def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
     read = strict(findings_to_json(found))
     assert set(read["gradient_norm_at_end"].values()) == {None} and read["neurons"]["alive"] == 0
     assert read["embeddings"]["position_correlation"] == 0
-    assert draw(pictures(found))
+    assert render_figures(run_figures(found))
 
 
 class Parts(HTMLParser):
@@ -164,14 +167,14 @@ def test_the_page_needs_nothing_else(whole: Findings, drawn: list[RenderedFigure
     assert [str(image["src"]) for image in images] == [
         f"data:image/png;base64,{base64.b64encode(one.png).decode()}" for one in drawn
     ]
-    assert [image["alt"] for image in images] == [one.picture.title for one in drawn]
-    assert all(one.picture.caption in read.text and one.picture.source in read.text for one in drawn)
+    assert [image["alt"] for image in images] == [one.spec.title for one in drawn]
+    assert all(one.spec.caption in read.text and one.spec.source in read.text for one in drawn)
     assert len({attributes["id"] for _, attributes in read.tags if "id" in attributes}) == len(links) + len(drawn)
 
 
 def test_every_figure_of_a_whole_run_is_drawn(whole: Findings, drawn: list[RenderedFigure]) -> None:
-    assert [one.picture.name for one in drawn] == [picture.name for picture in pictures(whole)]
-    assert len({one.picture.name for one in drawn}) == len(drawn)
+    assert [one.spec.name for one in drawn] == [picture.name for picture in run_figures(whole)]
+    assert len({one.spec.name for one in drawn}) == len(drawn)
     for one in drawn:
         assert one.png.startswith(b"\x89PNG") and one.svg.lstrip().startswith(b"<?xml")
         assert max(len(one.png), len(one.svg)) < 500_000
@@ -179,9 +182,9 @@ def test_every_figure_of_a_whole_run_is_drawn(whole: Findings, drawn: list[Rende
 
 def test_text_is_text(whole: Findings, drawn: list[RenderedFigure]) -> None:
     """Whatever a folder, a study or a file is called."""
-    picture = replace(drawn[0].picture, title=HOSTILE, caption=HOSTILE, source=HOSTILE, section=HOSTILE)
+    picture = replace(drawn[0].spec, title=HOSTILE, caption=HOSTILE, source=HOSTILE, section=HOSTILE)
     page = Page(HOSTILE, HOSTILE, [(HOSTILE, HOSTILE)], [HOSTILE], HOSTILE, [[HOSTILE], [HOSTILE]])
-    html = render_html(page, [replace(drawn[0], picture=picture)])
+    html = render_html(page, [replace(drawn[0], spec=picture)])
     read = Parts(html)
     assert read.all("b") == [] and HOSTILE not in html
     # Title twice, summary, link; two in the table and two in the grid, remark; section; title, source and caption of
@@ -194,7 +197,7 @@ def test_text_is_text(whole: Findings, drawn: list[RenderedFigure]) -> None:
 def test_names_in_figures_are_no_mathematics(whole: Findings) -> None:
     """They may hold what matplotlib would take for it, and fail at."""
     named = replace(whole, run=replace(whole.run, name=r"$\frac$"))
-    assert len(draw(comparison_figures([whole, named]))) == len(comparison_figures([whole, named]))
+    assert len(render_figures(comparison_figures([whole, named]))) == len(comparison_figures([whole, named]))
     table = compare_runs([whole, named])
     assert HOSTILE not in render_html(comparison_page(table, [], ""), [])
     strict(table.to_json())
@@ -209,23 +212,23 @@ def test_the_files(whole: Findings, tmp_path: Path) -> None:
     out = tmp_path / "new" / "analysis"
     both = [picture_of("one", new_figure(1, 1)), picture_of("two", new_figure(1, 1))]
     numbers = {"value": 1.5}
-    paths = write(out, run_page(whole, [], ""), both, draw(both), numbers)
+    paths = write_report_files(out, run_page(whole, [], ""), both, render_figures(both), numbers)
     names = {"one.png", "one.svg", "two.png", "two.svg", "numbers.json", "report.html"}
     assert {path.name for path in paths} == names == {path.name for path in out.iterdir()}
     assert json.loads((out / "numbers.json").read_text()) == numbers
     (out / "mine.png").touch()
     less = [both[0], picture_of("two", None)]
-    write(out, run_page(whole, [], ""), less, draw(less), numbers)
+    write_report_files(out, run_page(whole, [], ""), less, render_figures(less), numbers)
     assert {path.name for path in out.iterdir()} == names - {"two.png", "two.svg"} | {"mine.png"}
     with pytest.raises(ValueError, match="JSON"):
-        write(out, run_page(whole, [], ""), [], [], {"value": float("nan")})
+        write_report_files(out, run_page(whole, [], ""), [], [], {"value": float("nan")})
 
 
 def test_hyperparameters_stand_on_the_page(whole: Findings) -> None:
     page = run_page(whole, ["a remark"], "Made by a test.")
     assert page.summary == (
-        "Task nanda at p = 7, d = 16, 2 heads, trained for 600 epochs: solved at epoch 480, validation accuracy 0.250 "
-        "in the mean."
+        "Task nanda at p = 7, d = 16, 2 heads, trained for 600 epochs: solved at epoch 480, mean validation "
+        "accuracy 0.250."
     )
     assert page.remarks == ["a remark"]
     chosen = dict(page.table)["configuration"]

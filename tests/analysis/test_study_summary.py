@@ -18,14 +18,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from miiii_search.analysis.catalogue import STUDY_FIGURES, study_page
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.figures.study_configurations import curves_by_configuration
 from miiii_search.analysis.figures.study_curves import curves_by_level
-from miiii_search.analysis.figures.study_importance import FIGURES, importance_bars, solved_share_bars
+from miiii_search.analysis.figures.study_importance import importance_bars
+from miiii_search.analysis.figures.study_marginals import solved_share_bars
 from miiii_search.analysis.figures.study_seeds import epochs_to_solve_by_seed
 from miiii_search.analysis.figures.study_solved import UNSOLVED_COLOUR, epochs_to_solve_heatmap
 from miiii_search.analysis.figures.study_style import COLOURS
+from miiii_search.analysis.report.study_report import STUDY_FIGURES, study_figures, study_page
 from miiii_search.analysis.study_summary import (
     SearchDimension,
     SeedSpread,
@@ -321,7 +322,7 @@ def test_what_can_be_drawn_is_drawn(rows: list[TrialSummary], grid: dict[str, Se
     found = make_survey(rows, grid)
     json.dumps(found.to_json(), allow_nan=False)
     with style.figure_style():
-        figures = {name: draw(found) for name, draw in FIGURES.items()}
+        figures = {figure.name: figure.draw() for figure in study_figures(found)}
         for figure in figures.values():
             if figure is not None:
                 style.figure_bytes(figure, "svg")
@@ -393,7 +394,7 @@ def test_only_the_best_configurations_are_drawn_and_seeds_of_which_none_is_solve
     points = [{"weight_decay": k / 100} for k in range(100)]
     many = replace(make_survey([]), seed_spreads=tuple(make_spread(point, [10, 20], 3) for point in points))
     [axes] = drawn(epochs_to_solve_by_seed(many) or Figure()).axes
-    assert len(axes.get_yticks()) == 30 and "30" in STUDY_FIGURES["study-seeds"][1]
+    assert len(axes.get_yticks()) == 30 and any("30" in figure.caption for figure in STUDY_FIGURES)
     hopeless = replace(many, seed_spreads=(make_spread(points[0], [], 12, 12),))
     [axes] = drawn(epochs_to_solve_by_seed(hopeless) or Figure()).axes
     assert len(line(axes, "a seed, not solved")) == 12 and line(axes, "median") == []

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load, load_file
 
-from miiii_search.analysis.catalogue import COMPARISON_FIGURES, RUN_FIGURES, STUDY_FIGURES
+from miiii_search.analysis.report.comparison_report import COMPARISON_FIGURE_NAMES
+from miiii_search.analysis.report.run_report import RUN_FIGURE_NAMES
+from miiii_search.analysis.report.study_report import STUDY_FIGURE_NAMES
 from miiii_search.cli import main
 from miiii_search.cli.views.train import choose_configuration, train_to_folder
 from miiii_search.config.study_sections import Pruning
@@ -85,7 +87,7 @@ def type(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 def assert_whole(folder: Path, without: frozenset[str] = frozenset()) -> None:
     """All figures of a run are there, and in the page."""
-    expected = {name for _, name, *_ in RUN_FIGURES} - without
+    expected = set(RUN_FIGURE_NAMES) - without
     assert {path.stem for path in folder.glob("*.png")} == {path.stem for path in folder.glob("*.svg")} == expected
     page = (folder / "report.html").read_text()
     assert set(re.findall(r'<figure id="([\w-]+)">', page)) == expected
@@ -108,7 +110,7 @@ def test_a_folder(type: Type, home: Path) -> None:
     said = type("analyze", "run")
     figures = home / "run" / "analysis"
     assert_whole(figures, without=frozenset({"task-order"}))  # its one task has not generalised
-    assert f"{len(RUN_FIGURES) - 1} figures, numbers.json and the page run/analysis/report.html in " in said
+    assert f"{len(RUN_FIGURE_NAMES) - 1} figures, numbers.json and the page run/analysis/report.html in " in said
     assert "note:" not in said
     numbers = json.loads((figures / "numbers.json").read_text())
     assert numbers["run"] == "run" and numbers["missing"] == [] and numbers["epochs_trained"] == 320
@@ -156,7 +158,7 @@ def test_a_study(type: Type, home: Path) -> None:
     assert "2 trials of up to 320 epochs" in said
     figures = home / "analysis" / "kept"
     drawn = {path.stem for path in figures.glob("*.png")}
-    assert drawn and drawn <= STUDY_FIGURES.keys()
+    assert drawn and drawn <= set(STUDY_FIGURE_NAMES)
     json.loads((figures / "numbers.json").read_text(), parse_constant=pytest.fail)
     assert "Study kept" in (figures / "report.html").read_text()
 
@@ -173,7 +175,7 @@ def test_runs_side_by_side(type: Type, home: Path) -> None:
     said = type("compare", "run", "other/run")
     assert "other/run" in said.split("\n")[0]
     figures = home / "comparison"
-    assert {path.stem for path in figures.glob("*.png")} == {name for name, *_ in COMPARISON_FIGURES}
+    assert {path.stem for path in figures.glob("*.png")} == set(COMPARISON_FIGURE_NAMES)
     numbers = json.loads((figures / "numbers.json").read_text())
     assert [one["run"] for one in numbers["runs"]] == ["run", "other/run"] == numbers["table"]["runs"]
 

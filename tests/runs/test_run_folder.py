@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from miiii_search.analysis.catalogue import pictures, run_page
 from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import findings_to_json
-from miiii_search.analysis.report import draw, render_html
+from miiii_search.analysis.report.page import render_html
+from miiii_search.analysis.report.rendering import render_figures
+from miiii_search.analysis.report.run_report import run_figures, run_page
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics, hash_weights
 from miiii_search.experiment.record import Record, WeightSnapshot, write_snapshot
@@ -337,12 +338,12 @@ def test_what_can_be_drawn_is_drawn(folder: Path) -> None:
         last[name][-1] = np.nan
     (folder / "record.npz").write_bytes(replace(record, **last).to_npz(spectra(7)))
     cut(folder / "snapshots" / "epoch-256.npz", 0.6)
-    every = [one.picture.name for one in draw(pictures(analyzed(folder)[0]))]
-    absent = {picture.name for picture in pictures(analyzed(folder)[0])} - set(every)
+    every = [one.spec.name for one in render_figures(run_figures(analyzed(folder)[0]))]
+    absent = {picture.name for picture in run_figures(analyzed(folder)[0])} - set(every)
     assert absent == {"progress-measures"}  # of the task nanda alone
     (folder / "weights.safetensors").unlink()
     of_training = {"accuracy", "loss", "task-order", "frequencies-through-training", "gradient-norms"}
     of_task = {"label-grids", "input-grid", "number-spirals", "dft-matrix"}
-    assert {one.picture.name for one in draw(pictures(analyzed(folder)[0]))} == of_training | of_task
+    assert {one.spec.name for one in render_figures(run_figures(analyzed(folder)[0]))} == of_training | of_task
     (folder / "record.npz").unlink()
-    assert {one.picture.name for one in draw(pictures(analyzed(folder)[0]))} == of_task
+    assert {one.spec.name for one in render_figures(run_figures(analyzed(folder)[0]))} == of_task

@@ -1,54 +1,65 @@
-"""Training: accuracy and loss of every task, the order of the tasks, gradients (Fig. 6, 7, 18, 20, 23)."""
+"""Learning curves of one run: accuracy and cross-entropy of every task (Fig. 6, 7, 20, 23)."""
 
 from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from miiii_search.analysis.figures.heatmaps import draw_over_epochs
-from miiii_search.analysis.figures.style import COLUMN_WIDTH, OKABE_ITO, SEQUENTIAL, new_figure, set_log_epoch_axis
-from miiii_search.analysis.findings import Findings
-from miiii_search.analysis.milestones import LEARNED_ACCURACY
+from miiii_search.analysis.figures.style import (
+    COLUMN_WIDTH,
+    OKABE_ITO,
+    SEQUENTIAL,
+    default_style,
+    escape_text,
+    new_figure,
+    set_log_epoch_axis,
+    task_colours,
+)
+from miiii_search.analysis.figures.task_rows import LABELLED_ROW_HEIGHT, MIN_HEIGHT, label_task_rows
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
 
-TRAINING, VALIDATION = OKABE_ITO[1], OKABE_ITO[0]
+if TYPE_CHECKING:  # a worker that draws the curves of a trial does not load the analyses
+    from miiii_search.analysis.findings import Findings
 
-ROW = 0.06
-"""Inches a task of a heat map: 29 tasks, twice, in half a page's height."""
+TRAINING_COLOUR, VALIDATION_COLOUR = OKABE_ITO[1], OKABE_ITO[0]
 
-LABELLED_ROW = 0.1
-"""Inches that a row needs for a label of its own."""
+ROW_HEIGHT = 0.06
+"""Height of a task's row in a heat map, in inches. Two heat maps of 29 tasks then fill half a page."""
 
-LEAST_HEIGHT = 0.8
-"""Inches of a heat map, or its axis would have no room for its name."""
+MAX_HEIGHT_FOR_LABELS = 1.5
+"""Height up to which a heat map is made taller so that every row has a label, in inches."""
 
-FEW_ROWS = 1.5
-"""Inches that a heat map may take so that each of its rows has a label."""
+MIN_DRAWN_LOSS = 1e-4
+"""Smallest loss drawn, in nats. Memorised tasks have much smaller training losses, which would use up all colours."""
 
-LEAST_LOSS = 1e-4
-"""In nats. What is below is drawn as this: how far training has memorised would take all of the colours."""
+MAX_LABELLED_CURVES = 10
+"""Number of tasks up to which the legend names each curve. With more tasks there is a colour bar instead."""
 
-DEPTH = {
-    "token_embedding": "tokens",
-    "position_embedding": "positions",
-    "query": "query",
-    "key": "key",
-    "value": "value",
-    "attention_output": "attention out",
-    "feed_forward_in": "feed-forward in",
-    "feed_forward_out": "feed-forward out",
-    "unembedding": "unembedding",
-}
-"""The matrices in the order in which the network uses them, with their names in figures."""
+
+@dataclass(frozen=True)
+class _ColourScale:
+    """Colours of a heat map and of its colour bar."""
+
+    label: str
+    norm: Normalize
+    colormap: str = SEQUENTIAL
+    extend: Literal["neither", "min"] = "neither"
 
 
 def accuracy(findings: Findings) -> Figure | None:
-    """Accuracy of every task, training above validation (Fig. 6, 20, 23); of a single task as two lines."""
+    """Draw the accuracy of every task as heat maps, training above validation (Fig. 6, 20, 23).
+
+    A run with a single task is drawn as two lines. Returns None if nothing was recorded.
+    """
     record, experiment = findings.run.record, findings.run.experiment
     if record is None or not len(record):
         return None
@@ -58,13 +69,15 @@ def accuracy(findings: Findings) -> Figure | None:
         axes.set(ylabel="accuracy", ylim=(-0.03, 1.03))
         axes.legend(loc="best")
         return figure
-    return _heat_maps(
-        experiment, record, record.train_accuracy, record.validation_accuracy, Normalize(0, 1), SEQUENTIAL, "accuracy"
-    )
+    scale = _ColourScale("accuracy", Normalize(0, 1))
+    return _heat_maps(experiment, record.epoch, (record.train_accuracy, record.validation_accuracy), scale)
 
 
 def loss(findings: Findings) -> Figure | None:
-    """Cross-entropy of every task, training above validation (Fig. 7); of a single task as two lines."""
+    """Draw the cross-entropy of every task as heat maps, training above validation (Fig. 7).
+
+    A run with a single task is drawn as two lines. Returns None if no finite, positive loss was recorded.
+    """
     record, experiment = findings.run.record, findings.run.experiment
     if record is None or not len(record):
         return None
@@ -72,117 +85,112 @@ def loss(findings: Findings) -> Figure | None:
     drawable = losses[np.isfinite(losses) & (losses > 0)]
     if not len(drawable):
         return None
+    label = "cross-entropy (nats)"
     if len(experiment.moduli) == 1:
         figure, axes = _lines(record.epoch, record.train_loss, record.validation_loss)
         axes.axhline(np.log(experiment.moduli[0]), color="grey", linestyle="--", linewidth=0.8, label="chance")
-        axes.set(ylabel="cross-entropy (nats)", yscale="log")
+        axes.set(ylabel=label, yscale="log")
         axes.legend(loc="best")
         return figure
-    least = max(LEAST_LOSS, float(drawable.min()))
-    norm = LogNorm(least, max(float(drawable.max()), 1.01 * least))
-    # Reversed, so that in both heat maps what is bright is learned.
-    cmap = f"{SEQUENTIAL}_r"
-    train, validation = (np.maximum(of, least) for of in (record.train_loss, record.validation_loss))
-    extend = "min" if drawable.min() < least else "neither"
-    return _heat_maps(experiment, record, train, validation, norm, cmap, "cross-entropy (nats)", extend)
+    lowest = max(MIN_DRAWN_LOSS, float(drawable.min()))
+    scale = _ColourScale(
+        label,
+        LogNorm(lowest, max(float(drawable.max()), 1.01 * lowest)),
+        f"{SEQUENTIAL}_r",  # reversed, so that bright means learned as in the heat maps of the accuracy
+        "min" if drawable.min() < lowest else "neither",
+    )
+    clipped = np.maximum(record.train_loss, lowest), np.maximum(record.validation_loss, lowest)
+    return _heat_maps(experiment, record.epoch, clipped, scale)
 
 
-def task_order(findings: Findings) -> Figure | None:
-    """When each task was memorised and when it generalised, first ones first (4.2)."""
-    milestones, record, experiment = findings.milestones, findings.run.record, findings.run.experiment
-    if milestones is None or record is None:
-        return None
-    memorised, generalised = milestones.memorised, milestones.generalised
-    if not any(epoch is not None for epoch in [*memorised.values(), *generalised.values()]):
-        return None
-    rows = [*milestones.order, *(q for q in experiment.moduli if generalised[q] is None)]
-    figure = new_figure(COLUMN_WIDTH, max(LEAST_HEIGHT, LABELLED_ROW * len(rows)) + 0.75)
-    axes = figure.subplots()
-    for row, q in enumerate(rows):
-        begin, end = memorised[q], generalised[q]
-        if begin is not None:
-            stroke = "-" if end is not None else ":"
-            axes.plot([begin, end or int(record.epoch[-1])], [row, row], stroke, color="0.6", linewidth=0.8, zorder=1)
-            axes.plot(begin, row, "o", color=TRAINING, markerfacecolor="white", markersize=3.5)
-        if end is not None:
-            axes.plot(end, row, "o", color=VALIDATION, markersize=3.5)
-    set_log_epoch_axis(axes)
-    axes.set_xlim(record.epoch[0] / 1.1, record.epoch[-1] * 1.1)
-    _name_rows(axes, experiment, rows, LABELLED_ROW)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.grid(axis="x", alpha=0.25)
-    handles = [
-        Line2D([], [], marker="o", linestyle="", color=TRAINING, markerfacecolor="white", markersize=3.5),
-        Line2D([], [], marker="o", linestyle="", color=VALIDATION, markersize=3.5),
-    ]
-    names = [f"training at {LEARNED_ACCURACY:.0%}", f"validation at {LEARNED_ACCURACY:.0%}"]
-    if len(milestones.order) < len(rows):
-        handles.append(Line2D([], [], linestyle=":", color="0.6", linewidth=0.8))
-        names.append("not by the end")
-    figure.legend(handles, names, loc="outside upper center", ncols=3, columnspacing=1, handletextpad=0.4)
-    return figure
+def learning_curves(experiment: Experiment, record: Record, title: str, solved_epoch: int | None = None) -> bytes:
+    """Draw accuracy and cross-entropy of every task as lines over the epoch (logarithmic).
+
+    Validation is drawn solid and training dotted, in the colour of the task's modulus. The black line is the mean
+    validation accuracy over the scored tasks, which the study maximises.
+
+    Args:
+        experiment: The experiment.
+        record: Its record. It may be empty.
+        title: Title of the figure.
+        solved_epoch: Epoch at which the run was solved, drawn as a vertical line.
+
+    Returns:
+        The figure as PNG.
+    """
+    with default_style():
+        figure = new_figure(9, 3.4)
+        accuracy_axes, loss_axes = figure.subplots(1, 2)
+        _plot_task_curves(accuracy_axes, loss_axes, experiment, record)
+        for axes, label in [(accuracy_axes, "accuracy"), (loss_axes, "cross-entropy (nats)")]:
+            set_log_epoch_axis(axes, max_ticks=9)
+            axes.set_ylabel(label)
+            axes.grid(alpha=0.25)
+            if solved_epoch is not None:
+                axes.axvline(solved_epoch, color="tab:green", linewidth=1, label=f"solved at {solved_epoch:,}")
+        accuracy_axes.set_ylim(-0.02, 1.02)
+        losses = np.stack([record.train_loss, record.validation_loss])
+        if np.any(np.isfinite(losses) & (losses > 0)):  # a logarithmic axis needs a positive value
+            loss_axes.set_yscale("log")
+        handles, _ = accuracy_axes.get_legend_handles_labels()
+        if handles:
+            accuracy_axes.legend(loc="best", fontsize="x-small", frameon=False)
+        loss_axes.plot([], [], color="grey", linewidth=1, label="validation")
+        loss_axes.plot([], [], color="grey", linestyle=":", linewidth=0.8, label="training")
+        loss_axes.legend(loc="best", fontsize="x-small", frameon=False)
+        if len(experiment.moduli) > MAX_LABELLED_CURVES:
+            figure.colorbar(task_colours(experiment.moduli)[1], ax=loss_axes, label="modulus q")
+        figure.suptitle(escape_text(title), fontsize="small")
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=110)
+        return file.getvalue()
 
 
-def gradient_norms(findings: Findings) -> Figure | None:
-    """The L2 norm of every matrix's gradient, in the order in which the network uses them (Fig. 18)."""
-    record = findings.run.record
-    if record is None or not len(record):
-        return None
-    by_name = {name: column for column, name in enumerate(sorted(DEPTH))}
-    norms = record.gradient_norm[:, [by_name[name] for name in DEPTH]]
-    drawable = norms[np.isfinite(norms) & (norms > 0)]
-    if not len(drawable):
-        return None
-    figure = new_figure(COLUMN_WIDTH, 2.1)
-    axes = figure.subplots()
-    norm = LogNorm(float(drawable.min()), max(float(drawable.max()), 1.01 * float(drawable.min())))
-    image = draw_over_epochs(axes, record.epoch, norms, norm)
-    axes.set_yticks(range(len(DEPTH)), list(DEPTH.values()))
-    axes.invert_yaxis()
-    figure.colorbar(image, ax=axes, location="top", label="L2 norm of the gradient", aspect=30)
-    return figure
+def _plot_task_curves(accuracy_axes: Axes, loss_axes: Axes, experiment: Experiment, record: Record) -> None:
+    colours, _ = task_colours(experiment.moduli)
+    for task, (q, colour) in enumerate(zip(experiment.moduli, colours, strict=True)):
+        label = f"q = {q}" if len(experiment.moduli) <= MAX_LABELLED_CURVES else None
+        for axes, train, validation in [
+            (accuracy_axes, record.train_accuracy, record.validation_accuracy),
+            (loss_axes, record.train_loss, record.validation_loss),
+        ]:
+            axes.plot(record.epoch, train[:, task], color=colour, linestyle=":", linewidth=0.8)
+            axes.plot(record.epoch, validation[:, task], color=colour, linewidth=1, label=label)
+    scored = np.asarray(experiment.scored)
+    if scored.sum() > 1:
+        mean = record.validation_accuracy[:, scored].mean(axis=1)
+        accuracy_axes.plot(record.epoch, mean, color="black", linewidth=2, label="mean")
 
 
 def _lines(epochs: NDArray[np.int32], train: Floats, validation: Floats) -> tuple[Figure, Axes]:
     figure = new_figure(COLUMN_WIDTH, 2.0)
     axes = figure.subplots()
-    axes.plot(epochs, train[:, 0], ":", color=TRAINING, label="training")
-    axes.plot(epochs, validation[:, 0], color=VALIDATION, label="validation")
+    axes.plot(epochs, train[:, 0], ":", color=TRAINING_COLOUR, label="training")
+    axes.plot(epochs, validation[:, 0], color=VALIDATION_COLOUR, label="validation")
     set_log_epoch_axis(axes)
     return figure, axes
 
 
 def _heat_maps(
-    experiment: Experiment,
-    record: Record,
-    train: Floats,
-    validation: Floats,
-    norm: Normalize,
-    cmap: str,
-    name: str,
-    extend: str = "neither",
+    experiment: Experiment, epochs: NDArray[np.int32], values: tuple[Floats, Floats], scale: _ColourScale
 ) -> Figure:
+    """Draw two heat maps, each with one row per task.
+
+    Args:
+        experiment: The experiment.
+        epochs: Epochs of the evaluations `[evaluations]`.
+        values: Training and validation values, both `[evaluations, tasks]`.
+        scale: The colours of both.
+    """
     tasks = len(experiment.moduli)
-    height = max(LEAST_HEIGHT, ROW * tasks, min(LABELLED_ROW * tasks, FEW_ROWS))
+    height = max(MIN_HEIGHT, ROW_HEIGHT * tasks, min(LABELLED_ROW_HEIGHT * tasks, MAX_HEIGHT_FOR_LABELS))
     figure = new_figure(COLUMN_WIDTH, 2 * height + 1.2)
     panels = figure.subplots(2, 1, sharex=True)
-    for axes, values, title in zip(panels, (train, validation), ("training", "validation"), strict=True):
-        image = draw_over_epochs(axes, record.epoch, values, norm, cmap=cmap)
-        _name_rows(axes, experiment, experiment.moduli, height / tasks)
+    for axes, split_values, title in zip(panels, values, ("training", "validation"), strict=True):
+        image = draw_over_epochs(axes, epochs, split_values, scale.norm, colormap=scale.colormap)
+        label_task_rows(axes, experiment, experiment.moduli, height / tasks)
         axes.invert_yaxis()
         axes.set_title(title)
         axes.label_outer()
-    figure.colorbar(image, ax=panels, location="top", label=name, extend=extend, aspect=40)
+    figure.colorbar(image, ax=panels, location="top", label=scale.label, extend=scale.extend, aspect=40)
     return figure
-
-
-def _name_rows(axes: Axes, experiment: Experiment, moduli: tuple[int, ...] | list[int], height: float) -> None:
-    """Labels as many rows of so many inches as can be read; grey are tasks that the loss leaves out."""
-    every = int(np.ceil(LABELLED_ROW / height - 1e-9))
-    shown = range(0, len(moduli), every)
-    axes.set_yticks(list(shown), [str(moduli[row]) for row in shown], fontsize=6)
-    axes.tick_params(axis="y", length=2)
-    scored = dict(zip(experiment.moduli, experiment.scored, strict=True))
-    for row, label in zip(shown, axes.get_yticklabels(), strict=True):
-        label.set_color("black" if scored[moduli[row]] else "0.55")
-    axes.set_ylabel("task q" if all(experiment.scored) else "task q\n(grey: masked)")

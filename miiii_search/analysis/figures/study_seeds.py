@@ -15,7 +15,7 @@ from miiii_search.analysis.figures.study_style import COLOURS, display_name
 from miiii_search.analysis.study_summary import SeedSpread, StudySummary
 from miiii_search.experiment.text import format_value
 
-MOST_ROWS = 30
+MAX_CONFIGURATIONS = 30
 """Configurations, which fill a page; the best ones are shown."""
 
 EDGE = 1.5
@@ -24,7 +24,7 @@ EDGE = 1.5
 
 def epochs_to_solve_by_seed(summary: StudySummary) -> Figure | None:
     """Epochs to solve of every seed of the best configurations; None where no configuration has two that ended."""
-    rows = [spread for spread in summary.seed_spreads if spread.ended > 1][:MOST_ROWS]
+    rows = [spread for spread in summary.seed_spreads if spread.ended > 1][:MAX_CONFIGURATIONS]
     if not rows:
         return None
     figure = style.new_figure(style.PAGE_WIDTH, 0.9 + 0.2 * len(rows))

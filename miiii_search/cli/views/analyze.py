@@ -9,10 +9,12 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.analysis.catalogue import STUDY_FIGURES, pictures, run_page, study_figures, study_page
 from miiii_search.analysis.findings import analyze
 from miiii_search.analysis.numbers import findings_to_json
-from miiii_search.analysis.report import NUMBERS, PAGE, RenderedFigure, draw
+from miiii_search.analysis.report.files import NUMBERS, PAGE
+from miiii_search.analysis.report.rendering import RenderedFigure, render_figures
+from miiii_search.analysis.report.run_report import RUN_FIGURE_NAMES, run_figures, run_page
+from miiii_search.analysis.report.study_report import STUDY_FIGURE_NAMES, study_figures, study_page
 from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.cli.views.console import print_line, status_line
 from miiii_search.cli.views.formatting import format_duration
@@ -22,7 +24,7 @@ from miiii_search.experiment.metrics import compare_metrics
 from miiii_search.experiment.record import find_snapshots
 from miiii_search.files import file_name
 from miiii_search.runs.output_folder import OutputFolder, newest_path
-from miiii_search.runs.report_folder import MADE_BY, RUN_FIGURE_NAMES, open_report, publish
+from miiii_search.runs.report_folder import MADE_BY, open_report, publish_report
 from miiii_search.runs.run_folder import CONFIG, SNAPSHOTS, read_run
 from miiii_search.runs.study_summary import read_study_summary
 from miiii_search.runs.trial_runs import attach_artifacts, find_finished_trial, read_trial_run
@@ -62,13 +64,13 @@ def analyze_run(run: TrainedRun, problems: Sequence[str], output: OutputFolder) 
     started, failures = time.monotonic(), list[str]()
     with status_line() as step:
         findings = analyze(run, step)
-        figures = pictures(findings)
-        drawn = draw(figures, step, failures.append)
+        figures = run_figures(findings)
+        drawn = render_figures(figures, step, failures.append)
     problems = [*problems, *failures]
     for line in [*problems, *findings.missing]:
         print_line(f"note: {line}")
     page = run_page(findings, problems, MADE_BY)
-    publish(output, page, figures, drawn, findings_to_json(findings))
+    publish_report(output, page, figures, drawn, findings_to_json(findings))
     seconds = format_duration(time.monotonic() - started)
     print_line(f"{len(drawn)} figures, numbers.json and the page {output.path / PAGE} in {seconds}")
     return drawn
@@ -105,7 +107,7 @@ def analyze_trial(
         drawn = analyze_run(run, problems, output)
     if attach:
         pages = [Artifact(name, (folder / name).read_bytes()) for name in (PAGE, NUMBERS)]
-        attach_artifacts(study, trial, [*pages, *(Artifact(f"{one.picture.name}.png", one.png) for one in drawn)])
+        attach_artifacts(study, trial, [*pages, *(Artifact(f"{one.spec.name}.png", one.png) for one in drawn)])
         print_line(f"the figures are on the page of trial {number} in the dashboard, too")
 
 
@@ -155,15 +157,15 @@ def analyze_study(study: Study, out: Path | None) -> None:
         MiiiiSearchError: The folder cannot be written.
     """
     folder, failures = out or Path("analysis") / file_name(study.name), list[str]()
-    with open_report(folder, STUDY_FIGURES) as output:
+    with open_report(folder, STUDY_FIGURE_NAMES) as output:
         summary = read_study_summary(study)
         figures = study_figures(summary)
         with status_line() as step:
-            drawn = draw(figures, step, failures.append)
+            drawn = render_figures(figures, step, failures.append)
         page = study_page(summary, MADE_BY)
         page = replace(page, remarks=[*failures, *page.remarks])
         for line in failures:
             print_line(f"note: {line}")
-        publish(output, page, figures, drawn, summary.to_json())
+        publish_report(output, page, figures, drawn, summary.to_json())
     print_line(page.summary)
     print_line(f"{len(drawn)} figures, numbers.json and the page {folder / PAGE}")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from miiii_search.analysis.catalogue import COMPARISON_FIGURES, REFERENCE_FIGURE, comparison_figures, comparison_page
 from miiii_search.analysis.comparison import ComparisonTable, compare_runs
 from miiii_search.analysis.findings import Findings, analyze
 from miiii_search.analysis.numbers import findings_to_json
@@ -18,12 +17,19 @@ from miiii_search.analysis.reference import (
     differences_from_reference,
     read_reference,
 )
-from miiii_search.analysis.report import PAGE, draw
+from miiii_search.analysis.report.comparison_report import (
+    COMPARISON_FIGURE_NAMES,
+    REFERENCE_FIGURE,
+    comparison_figures,
+    comparison_page,
+)
+from miiii_search.analysis.report.files import PAGE
+from miiii_search.analysis.report.rendering import render_figures
 from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.cli.views.console import console, print_line, status_line
 from miiii_search.cli.views.tables import Column, FittedTable
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.runs.report_folder import MADE_BY, open_report, publish
+from miiii_search.runs.report_folder import MADE_BY, open_report, publish_report
 from miiii_search.runs.run_folder import read_run
 
 MAX_VALUES = 2
@@ -50,12 +56,12 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
     reference = None if reference_file is None else read_reference(reference_file)
     runs, problems = _read_runs(folders)
     compared = {} if reference is None else _compare_with_reference(runs, reference)
-    figure_names = [name for name, *_ in COMPARISON_FIGURES] + ([REFERENCE_FIGURE] if reference else [])
+    figure_names = [*COMPARISON_FIGURE_NAMES, *([REFERENCE_FIGURE] if reference else [])]
     with open_report(out, figure_names) as output:
         with status_line() as step:
             findings = [_analyze_with_name(run, step) for run in runs]
             figures = comparison_figures(findings, reference)
-            drawn = draw(figures, step, problems.append)
+            drawn = render_figures(figures, step, problems.append)
         problems += [f"{one.run.name}: {line}" for one in findings for line in one.missing]
         table = compare_runs(findings)
         for line in problems:
@@ -65,7 +71,7 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
         if reference is not None:
             _print_all_differences(reference, compared)
             numbers["reference"] = {name: gaps.to_json() for name, gaps in compared.items()}
-        publish(output, comparison_page(table, problems, MADE_BY), figures, drawn, numbers)
+        publish_report(output, comparison_page(table, problems, MADE_BY), figures, drawn, numbers)
     print_line(f"{len(drawn)} figures, numbers.json and the page {out / PAGE}")
 
 

@@ -13,7 +13,7 @@ from miiii_search.cli.views.console import console, print_line
 from miiii_search.cli.views.tables import Column, FittedTable
 from miiii_search.errors import MiiiiSearchError, reason
 from miiii_search.files import write_file
-from miiii_search.runs.output_files import writing
+from miiii_search.runs.output_files import output_errors
 from miiii_search.simulation.curves import CurveSet
 from miiii_search.simulation.figure import draw_pruners
 from miiii_search.simulation.from_study import curves_from_study
@@ -94,7 +94,8 @@ def show_replays(curves: CurveSet, results: Sequence[tuple[PrunerVariant, Summar
             picture = figure_bytes(draw_pruners({curves.name: results}), "svg" if out.suffix == ".svg" else "png")
     except Exception as error:
         raise MiiiiSearchError(f"the figure could not be drawn: {reason(error)}") from error
-    writing(out, lambda: write_file(out, picture))
+    with output_errors(out):
+        write_file(out, picture)
     print_line(f"the figure is in {out}")
 
 

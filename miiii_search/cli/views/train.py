@@ -170,7 +170,7 @@ def _run_files(trained: Configuration, result: TrainingResult, spectra: dict[int
         CONFIG: trained.to_toml().encode(),
     }
     try:
-        from miiii_search.analysis.curves import learning_curves
+        from miiii_search.analysis.figures.curves import learning_curves
 
         title = f"{experiment.task}, p = {experiment.p}"
         files[CURVES] = learning_curves(experiment, result.record, title, result.progress.solved_epoch)

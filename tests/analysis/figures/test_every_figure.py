@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from miiii_search.analysis.figures import activity, attention, curves, data, embeddings, neurons
+from miiii_search.analysis.figures import activity, attention, curves, data, embeddings, neurons, training
 from miiii_search.analysis.figures.style import COLUMN_WIDTH, figure_bytes, figure_style
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.trained_run import TrainedRun
@@ -21,7 +21,7 @@ OF_DATA: dict[str, Callable[[Experiment], Figure]] = {
     "label_grids": data.label_grids,
     "dft_matrix": lambda experiment: data.dft_matrix(experiment.p),
 }
-OF_RECORD = [curves.accuracy, curves.loss, curves.task_order, curves.gradient_norms]
+OF_RECORD = [curves.accuracy, curves.loss, training.task_order, training.gradient_norms]
 OF_SPECTRA = [activity.frequencies_through_training]
 OF_WEIGHTS = [
     embeddings.positions,
@@ -114,7 +114,7 @@ def test_a_run_that_ended_early(evaluations: int) -> None:
     record = make_record(findings.run.experiment, 60).rows(slice(0, evaluations))
     early = replace(findings, run=replace(findings.run, record=record), milestones=None)
     with figure_style():
-        figures = [draw(early) for draw in OF_RECORD if draw is not curves.task_order]
+        figures = [draw(early) for draw in OF_RECORD if draw is not training.task_order]
     assert all((figure is not None) == bool(evaluations) for figure in figures)
     for figure in figures:
         assert figure is None or figure_bytes(figure, "png")

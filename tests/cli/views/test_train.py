@@ -211,7 +211,7 @@ def test_a_run_without_its_picture(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """matplotlib may fail at anything; the run is written."""
-    monkeypatch.setitem(sys.modules, "miiii_search.analysis.curves", None)
+    monkeypatch.setitem(sys.modules, "miiii_search.analysis.figures.curves", None)
     assert train_to_folder(choose_configuration(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
     assert "warning: the learning curves could not be drawn: " in capsys.readouterr().out
     assert read_run(folder)[1] == [] and not (folder / "learning-curves.png").exists()

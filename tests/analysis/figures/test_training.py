@@ -12,8 +12,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from miiii_search.analysis.figures.curves import DEPTH, accuracy, gradient_norms, loss, task_order
+from miiii_search.analysis.figures.curves import accuracy, loss
 from miiii_search.analysis.figures.heatmaps import MAX_COLUMNS, merge_into_columns
+from miiii_search.analysis.figures.training import MATRIX_LABELS, gradient_norms, task_order
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.milestones import find_milestones
 from miiii_search.experiment.record import Record
@@ -178,13 +179,13 @@ def test_no_order_of_tasks_that_learned_nothing() -> None:
 def test_gradient_norms_in_the_order_of_depth() -> None:
     model = Transformer(5, 8, 2, 10, nnx.Rngs(0))
     names = sorted(str(path[0]) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param)))
-    assert sorted(DEPTH) == names, "the columns of a record are in this order"
+    assert sorted(MATRIX_LABELS) == names, "the columns of a record are in this order"
     record = make_record(MANY, 30)
     marked = 1 + np.arange(9, dtype=np.float32) + np.zeros((30, 1), np.float32)  # column by column
     findings = with_record(make_findings(MANY, evaluations=30), gradient_norm=marked)
     axes, bar = drawn(gradient_norms(findings)).axes
     assert row_names(axes)[:3] == ["tokens", "positions", "query"]
-    assert values(axes)[:, 0].tolist() == [1 + names.index(name) for name in DEPTH]
+    assert values(axes)[:, 0].tolist() == [1 + names.index(name) for name in MATRIX_LABELS]
     assert values(axes).shape == (9, len(record))
     assert isinstance(mesh(axes).norm, LogNorm)
     assert (bar.get_xlabel(), axes.get_xscale()) == ("L2 norm of the gradient", "log")

@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from miiii_search.analysis.curves import learning_curves
+from miiii_search.analysis.figures.curves import learning_curves
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
 
@@ -88,7 +88,7 @@ def test_pyplot_stays_away() -> None:
     code = """
 import sys
 import numpy as np
-from miiii_search.analysis.curves import learning_curves
+from miiii_search.analysis.figures.curves import learning_curves
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.record import Record
 
