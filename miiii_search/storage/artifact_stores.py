@@ -1,7 +1,7 @@
 """Artifact stores outside of the study's database: a folder that all machines share, or an S3 bucket.
 
-The URL of the store is an attribute of the study, so a worker needs nothing but the storage's URL. boto3 finds the
-credentials for S3 by itself (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, a profile, a role). They are stored nowhere.
+The URL of the store is an attribute of the study, so a worker needs nothing but the storage's URL. Credentials for
+S3 are stored nowhere. The library boto3 finds them in variables such as AWS_ACCESS_KEY_ID, in a profile, or in a role.
 """
 
 from __future__ import annotations

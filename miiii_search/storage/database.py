@@ -127,7 +127,7 @@ def _check_file(url: sa.URL, *, create: bool) -> bool:
 def _check_tables(url: sa.URL, engine: sa.Engine, *, create: bool, read_only: bool) -> bool:
     """Return whether all our tables exist. Raise `MiiiiSearchError` if the database cannot be used as it is."""
     with engine.connect() as connection:
-        if problem := schema.find_foreign_tables(connection):
+        if problem := schema.describe_foreign_tables(connection):
             raise MiiiiSearchError(f"{redact_url(url)} {problem}; choose another --storage")
         # Our tables are created last. If they exist, Optuna's are complete.
         has_tables, is_complete = schema.inspect_tables(connection)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from miiii_search.storage import sqlite
 
 SQLITE_LOCK_SECONDS = 60
-"""How long a writer waits for another writer of the same SQLite file."""
+"""Time limit of waiting for another writer of the same SQLite file."""
 
 CONNECT_TIMEOUT_SECONDS = 5
 """Time limit of opening a connection. The default of libpq is several minutes."""

@@ -1,4 +1,4 @@
-"""Notes, the Markdown that the dashboard shows on the page of a study or a trial."""
+"""Notes: the Markdown texts that the dashboard shows on the pages of studies and trials."""
 
 from __future__ import annotations
 
@@ -11,32 +11,43 @@ from miiii_search.config.study_sections import Replicates
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.storage import schema
 
-CHUNK = 2045
-"""optuna-dashboard 0.21 cuts notes into system attributes of so many characters."""
+CHUNK_CHARACTERS = 2045
+"""optuna-dashboard 0.21 splits a note into system attributes of at most this many characters."""
 
-OURS = 1
-"""The version of a note of ours. The dashboard counts on from it when somebody edits the note, who then owns it."""
+OWN_VERSION = 1
+"""Version of a note that this package wrote.
+
+The dashboard raises it when a user edits the note. From then on, the note belongs to the user.
+"""
 
 
 def attributes(body: str, trial_id: int | None = None) -> dict[str, int | str]:
-    """The attributes of the *study* that hold a note: its own, or a trial's."""
+    """Return the system attributes of the study that hold a note, by key.
+
+    Args:
+        body: The note, in Markdown.
+        trial_id: Optuna's id of the trial that the note belongs to; None for the note of the study itself.
+    """
     prefix = "dashboard:note_" if trial_id is None else f"dashboard:{trial_id}:note_"
-    chunks = [body[k : k + CHUNK] for k in range(0, len(body), CHUNK)]
-    return {f"{prefix}ver": OURS} | {f"{prefix}str:{k}": chunk for k, chunk in enumerate(chunks)}
+    chunks = [body[k : k + CHUNK_CHARACTERS] for k in range(0, len(body), CHUNK_CHARACTERS)]
+    return {f"{prefix}ver": OWN_VERSION} | {f"{prefix}str:{k}": chunk for k, chunk in enumerate(chunks)}
 
 
 def rewrite(connection: sa.Connection, study_id: int, body: str) -> bool:
-    """Replaces a study's own note; False, and nothing is written, if somebody has edited it.
+    """Replace the note of a study, unless a user has edited it.
 
-    The version stays, so that the dashboard does not refuse what is being typed into it meanwhile.
+    The version of the note stays the same. Otherwise the dashboard would refuse what a user is typing at the moment.
+
+    Returns:
+        Whether the note was replaced.
     """
     stored = schema.study_system_attributes
     of_study = stored.c.study_id == study_id
-    # Locked: whoever edits the note sets its version first, and comes before us or after us as a whole.
+    # The row is locked. An edit in the dashboard sets the version first, so it comes entirely before or after this.
     version = connection.execute(
         sa.select(stored.c.value_json).where(of_study, stored.c.key == "dashboard:note_ver").with_for_update()
     ).scalar_one_or_none()
-    if version is not None and json.loads(version) != OURS:
+    if version is not None and json.loads(version) != OWN_VERSION:
         return False
     note = attributes(body)
     rows = [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in note.items()]
@@ -47,7 +58,7 @@ def rewrite(connection: sa.Connection, study_id: int, body: str) -> bool:
 
 
 def describe(spec: StudySpec) -> str:
-    """What a study searches over, for how long, and what its trials' values mean."""
+    """Return a description of a study in Markdown: its search space, its budget, and the meaning of trial values."""
     experiment, budget = spec.experiment, spec.budget
     limits = [
         (budget.solved, "solved trials"),
@@ -61,15 +72,15 @@ def describe(spec: StudySpec) -> str:
         "Searched over:\n\n"
         f"{''.join(_item(name, dimension) for name, dimension in spec.space.items())}\n"
         "The value of a trial is its mean validation accuracy while it is not solved, and 1 plus the share of "
-        "epochs that it saved once every task is at the target.\n"
+        "epochs that it saved once every task has reached the target.\n"
     )
 
 
 _ORDERS = {
-    "model": "What may improve most on the best result so far is trained first.",
-    "queue": "Trials are trained in the order of their numbers, which was shuffled.",
+    "model": "Trials with the largest expected improvement over the best result so far are trained first.",
+    "queue": "Trials are trained in the order of their numbers, which is random.",
 }
-_SAMPLED = "A sampler of Optuna's chooses each trial when a lane is free."
+_SAMPLED = "A sampler of Optuna chooses each trial when a lane is free."
 
 
 def _seeds(replicates: Replicates) -> str:
@@ -83,5 +94,5 @@ def _seeds(replicates: Replicates) -> str:
 
 def _item(name: str, dimension: Dimension) -> str:
     if isinstance(dimension, Range):
-        return f"- {name}: {dimension.low} to {dimension.high}{', by its logarithm' * dimension.log}\n"
+        return f"- {name}: {dimension.low} to {dimension.high}{', on a logarithmic scale' * dimension.log}\n"
     return f"- {name}: {', '.join(map(str, dimension))}\n"

@@ -1,8 +1,8 @@
-"""Revisions of studies, by which a reader notices that what it has cached of ended trials is out of date.
+"""Revisions of studies. A reader that caches ended trials compares them to notice that its cache is out of date.
 
-Optuna's cached storage, and optuna-dashboard on top of it, read an ended trial once and never again. A few of our
-operations do rewrite the rows of ended trials: `extend` gives them the larger space, and `cleanup` removes their
-links to artifacts. A deleted study is another case: SQLite gives its id, and those of its trials, to the next study.
+Optuna's cached storage, and optuna-dashboard on top of it, read an ended trial once and never again. Some of our
+operations rewrite rows of ended trials: `extend` stores the larger search space, and `cleanup` removes links to
+artifacts. Deleting a study is another case: SQLite reuses its id and those of its trials for the next study.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import CREATED_KEY, REVISION_KEY
 
 Revision = tuple[str | None, ...]
+"""A value that is compared for equality and has no other meaning."""
 
 
 def renew_revision(connection: sa.Connection, study_id: int) -> None:
-    """Gives the study another revision, in the transaction that rewrites rows of its ended trials or creates it."""
+    """Give the study another revision, in the transaction that creates it or rewrites rows of its ended trials."""
     study_attrs.write(connection, study_id, {REVISION_KEY: uuid.uuid4().hex})
 
 
 def read_revisions(engine: sa.Engine) -> dict[int, Revision]:
-    """Read the revision of every study in the database, by its id, in one statement.
+    """Return the revision of every study in the database, by its id, in one statement.
 
-    A study of an earlier version, or of another program, has no revision of its own. Its name, and when it was created
-    or first run, tell it from another study with its id.
+    A study of an earlier version, or of another program, has no revision. It is distinguished from another study with
+    the same id by its name and by the time at which it was created or first run.
     """
     studies, first = schema.studies, schema.trials.alias("first_trial")
 
@@ -37,8 +38,8 @@ def read_revisions(engine: sa.Engine) -> dict[int, Revision]:
 
     revision, created = attribute(REVISION_KEY), attribute(CREATED_KEY)
     started = sa.select(first.c.datetime_start).where(first.c.study_id == studies.c.study_id, first.c.number == 0)
-    # Only where it is needed: there is no index of trials by number.
-    told = sa.func.coalesce(revision, created, sa.cast(started.scalar_subquery(), sa.Text))
+    # The start comes last, because coalesce then evaluates it only where needed: trials have no index by number.
+    identity = sa.func.coalesce(revision, created, sa.cast(started.scalar_subquery(), sa.Text))
     with engine.connect() as connection:
-        rows = connection.execute(sa.select(studies.c.study_id, studies.c.study_name, told.label("told")))
-        return {row.study_id: (row.study_name, row.told) for row in rows}
+        rows = connection.execute(sa.select(studies.c.study_id, studies.c.study_name, identity.label("identity")))
+        return {row.study_id: (row.study_name, row.identity) for row in rows}

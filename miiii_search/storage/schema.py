@@ -1,7 +1,7 @@
 """The tables of a study's database: Optuna's, through its own models, and ours.
 
-The only file that knows Optuna's schema. It relies on Optuna 5.0, which `pyproject.toml` pins; the contract
-tests read everything that is written here back through Optuna's public interface.
+This is the only module that knows Optuna's schema. It relies on Optuna 5.0, to which `pyproject.toml` limits the
+version. The contract tests read everything that is written here back through Optuna's public interface.
 """
 
 from __future__ import annotations
@@ -26,21 +26,24 @@ intermediate_values: Any = models.TrialIntermediateValueModel.__table__
 trial_heartbeats: Any = models.TrialHeartbeatModel.__table__
 
 ValueType = models.TrialValueModel.TrialValueType
-"""What kind of number a trial's value is: Optuna stores an infinite value as its kind, without a number."""
+"""Kind of a trial's value: finite or infinite. Optuna stores an infinite value as its kind, without a number."""
 
 to_stored_value = models.TrialValueModel.value_to_stored_repr
-"""A trial's value as its number and its kind, as the table holds them."""
+"""Convert a trial's value to its number and its kind, as the table holds them."""
 from_stored_value = models.TrialValueModel.stored_repr_to_value
+"""Convert a number and a kind to a trial's value."""
 to_stored_report = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-"""An intermediate value as its number and its kind."""
+"""Convert an intermediate value to its number and its kind, as the table holds them."""
 from_stored_report = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+"""Convert a number and a kind to an intermediate value."""
 
 STUDY_TABLES = (study_directions, study_user_attributes, study_system_attributes)
-"""Optuna's tables of what a study has beside its trials."""
+"""Optuna's tables with rows for each study, except the trials."""
 TRIAL_TABLES = (trial_params, trial_values, trial_user_attributes, trial_system_attributes, intermediate_values)
-"""Optuna's tables of what a trial has."""
+"""Optuna's tables with rows for each trial."""
 
 METADATA = sa.MetaData()
+"""Our own tables."""
 
 leases = sa.Table(
     "miiii_leases",
@@ -49,14 +52,14 @@ leases = sa.Table(
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
     sa.Column("token", sa.String(32), nullable=False, unique=True),
     sa.Column("worker", sa.String(256), nullable=False),
-    # Seconds since 1970 by the database's clock: workers' clocks differ.
+    # Seconds since 1970 by the database's clock, because the clocks of workers differ.
     sa.Column("expires_at", sa.Double, nullable=False),
     sa.Column("renewed_at", sa.Double, nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False, default=0),
     sa.Column("epochs_per_second", sa.Double, nullable=False, default=0.0),
     sa.Column("saved_epoch", sa.Integer, nullable=False, server_default="0"),
 )
-"""Who trains which running trial, and until when nobody else may."""
+"""Leases: which worker trains which running trial, and until when no other worker may."""
 
 artifacts = sa.Table(
     "miiii_artifacts",
@@ -64,7 +67,7 @@ artifacts = sa.Table(
     sa.Column("artifact_id", sa.String(64), primary_key=True),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-"""The bytes of artifacts; what they are is in Optuna's attributes."""
+"""Bytes of artifacts. Their names and types are in Optuna's attributes."""
 
 checkpoints = sa.Table(
     "miiii_checkpoints",
@@ -73,8 +76,7 @@ checkpoints = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-"""The newest shared checkpoint of each running trial; see `experiment.checkpoint`."""
-
+"""The newest shared checkpoint of each running trial; see `training.checkpoint`."""
 
 device_time = sa.Table(
     "miiii_device_time",
@@ -83,7 +85,7 @@ device_time = sa.Table(
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
     sa.Column("seconds", sa.Double, nullable=False),
 )
-"""Seconds times devices that each worker has used or reserved; see `budget`."""
+"""Ledger of the device time that each worker has used or reserved, in seconds times devices; see `budget`."""
 
 deleted_studies = sa.Table(
     "miiii_deleted_studies",
@@ -91,11 +93,11 @@ deleted_studies = sa.Table(
     sa.Column("study_name", sa.String(512), primary_key=True),
     sa.Column("deleted_at", sa.Double, nullable=False),
 )
-"""Names of deleted studies, which nothing but a user creates again; see `deleted`."""
+"""Names of deleted studies, which only a user creates again; see `deleted_studies`."""
 
 
 def create_tables(engine: sa.Engine) -> None:
-    """Makes our tables, and columns that earlier versions did not have, where they are not there yet."""
+    """Create those of our tables, and of the columns that earlier versions did not have, that do not exist yet."""
     with engine.begin() as connection:
         METADATA.create_all(connection)
         if not _has_saved_epoch(connection):
@@ -103,17 +105,17 @@ def create_tables(engine: sa.Engine) -> None:
 
 
 def inspect_tables(connection: sa.Connection) -> tuple[bool, bool]:
-    """Whether there are tables of ours, and whether all of them are there as they should be."""
+    """Return whether any of our tables exist, and whether all of them exist with all columns."""
     found = sa.inspect(connection).get_table_names()
     has_tables = leases.name in found
     is_complete = has_tables and all(name in found for name in METADATA.tables)
     return has_tables, is_complete and _has_saved_epoch(connection)
 
 
-def find_foreign_tables(connection: sa.Connection) -> str | None:
-    """What is wrong with a database that another program made; None if it is Optuna's, ours or empty.
+def describe_foreign_tables(connection: sa.Connection) -> str | None:
+    """Return what is wrong with a database of another program, or None if it is Optuna's, ours or empty.
 
-    A server's database may hold tables of other programs beside ours, a file may not.
+    The database of a server may hold tables of other programs as well; a file may not.
     """
     inspector = sa.inspect(connection)
     found = set(inspector.get_table_names())
@@ -134,32 +136,47 @@ def _has_saved_epoch(connection: sa.Connection) -> bool:
 
 
 def now(connection: sa.Connection) -> sa.ColumnElement[float]:
-    """The database's clock, in seconds since 1970."""
+    """Return the SQL expression for the database's clock, in seconds since 1970."""
     if connection.dialect.name == "sqlite":
         return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
     return sa.literal_column("extract(epoch FROM clock_timestamp())::double precision", sa.Double)
 
 
 def lock_study(connection: sa.Connection, study_id: int, *, shared: bool = False) -> bool:
-    """Waits until nobody else counts, adds or takes back trials of this study, for as long as the transaction.
+    """Lock the row of a study until the transaction ends.
 
-    Returns whether there still is such a study. Those who lock it `shared`, since they only claim what is there, do
-    not wait for each other. To be called before any lease is locked. (On SQLite every transaction of ours excludes
-    all others anyway.)
+    Transactions that count, add or requeue trials of the study exclude each other this way. Call it before any lease
+    is locked, because all transactions must lock in the same order. On SQLite, every transaction for writing excludes
+    all others anyway.
+
+    Args:
+        connection: The transaction.
+        study_id: Optuna's id of the study.
+        shared: Take a shared lock. Transactions that only claim or end existing trials do not wait for each other.
+
+    Returns:
+        Whether the study exists.
     """
     query = sa.select(studies.c.study_id).where(studies.c.study_id == study_id)
     return connection.execute(query.with_for_update(read=shared, key_share=shared)).first() is not None
 
 
 def server_start_time(connection: sa.Connection) -> sa.ColumnElement[float]:
-    """When the database was started, in seconds since 1970; 0 for SQLite, which no start can interrupt."""
+    """Return the SQL expression for the time at which the server started, in seconds since 1970; 0 for SQLite."""
     if connection.dialect.name == "sqlite":
         return sa.literal(0.0)
     return sa.literal_column("extract(epoch FROM pg_postmaster_start_time())::double precision", sa.Double)
 
 
 def upsert(connection: sa.Connection, table: Any, rows: list[dict[str, Any]], key: tuple[str, ...]) -> None:
-    """Inserts rows, or overwrites those whose key is there already: writing twice is writing once."""
+    """Insert rows, and overwrite those whose key exists. Writing the same rows twice has the effect of writing once.
+
+    Args:
+        connection: The transaction.
+        table: The table.
+        rows: Values by column name, with the same columns in each row.
+        key: Columns of a unique key.
+    """
     if not rows:
         return
     dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql

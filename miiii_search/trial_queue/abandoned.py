@@ -16,7 +16,7 @@ from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.schema import leases, trials
 
 ABANDONED_AFTER_SECONDS = 10.0
-"""How long a lease has run out before a trial counts as abandoned.
+"""Time from the end of a lease until the trial counts as abandoned.
 
 A coordinator that runs returns it to the queue sooner, because it looks for such trials every two seconds.
 """

@@ -1,8 +1,9 @@
 """Budgets of a study: solved trials, device time and wall time. They are kept exactly, for any number of workers.
 
-Device time is the number of devices times the seconds for which workers hold them, compilation included, as a cloud
-or a batch system bills it. A worker reserves device time in a ledger, under a lock, and stops before its reservation
-ends. All workers together therefore never exceed the budget. The reservation of a killed worker counts as used.
+Device time is the number of devices times the seconds for which workers hold them, compilation included. Clouds and
+batch systems bill it the same way. A worker reserves device time in a ledger, under a lock, and stops before its
+reservation ends. All workers together therefore never exceed the budget. The reservation of a killed worker counts as
+used.
 """
 
 from __future__ import annotations

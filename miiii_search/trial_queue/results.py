@@ -1,4 +1,4 @@
-"""What a worker writes about its trials: reports at rungs, the final result, and failed runs.
+"""Results that a worker writes about its trials: reports at rungs, the final result, and failed runs.
 
 Each function renews the trial's lease in the transaction that writes, so a worker that has lost the lease writes
 nothing. While the database is unavailable, every function raises a subclass of `sqlalchemy.exc.DBAPIError`, for which

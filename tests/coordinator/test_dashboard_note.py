@@ -75,9 +75,9 @@ def test_it_says_that_another_version_is_needed(study: Study) -> None:
 
 def test_it_says_what_comes_next(database: Database) -> None:
     orders = {
-        "model": "What may improve most",
+        "model": "largest expected improvement",
         "queue": "in the order of their numbers",
-        "tpe": "A sampler of Optuna's",
+        "tpe": "A sampler of Optuna chooses",
     }
     for sampler, words in orders.items():
         study = create_study(database, sampler, make_spec(sampler=sampler, budget=Budget(trials=6)))
@@ -150,7 +150,7 @@ def test_a_note_that_is_being_edited_can_be_saved(study: Study) -> None:
 def test_a_shorter_note_leaves_nothing_of_the_longer_one(study: Study) -> None:
     trial = claim(study)
     end(study, trial)
-    for length in (3 * notes.CHUNK, notes.CHUNK + 1, 5, 0, 2 * notes.CHUNK):
+    for length in (3 * notes.CHUNK_CHARACTERS, notes.CHUNK_CHARACTERS + 1, 5, 0, 2 * notes.CHUNK_CHARACTERS):
         with study.database.transaction() as connection:
             assert notes.rewrite(connection, study.study_id, "λ" * length)
         assert read_note(study) == "λ" * length
