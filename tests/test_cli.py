@@ -74,7 +74,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["pruning.options", "n_start"],
     ),
     "unknown preset": (["up", "--preset", "papr"], ["`papr`", "did you mean `paper`"]),
-    "preset and spec": (["create", "--preset", "demo", "--spec", "x.toml"], ["choose one"]),
+    "preset and spec": (
+        ["create", "--preset", "demo", "--spec", "x.toml"],
+        ["--preset demo", "--spec x.toml", "choose one"],
+    ),
     "no such spec file": (["create", "--spec", "nowhere.toml"], ["nowhere.toml", "give the path"]),
     "no trials": (["up", "--trials", "0"], ["--trials", "1"]),
     "no such database": (["status"], ["miiii-search.db", "create a study"]),
@@ -125,8 +128,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "port out of range": (["dashboard", "--port", "99999"], ["--port", "65535"]),
     "unknown option": (["status", "--stduy", "x"], ["--stduy", "--study", "--help"]),
     "unknown command": (["statsu"], ["statsu", "--help"]),
-    "file and preset": (["train", "best.toml", "--preset", "demo"], ["one of the two"]),
-    "neither file nor preset": (["train"], ["--preset"]),
+    "file and preset": (["train", "best.toml", "--preset", "demo"], ["one of the two", "best.toml and --preset demo"]),
+    "neither file nor preset": (["train"], ["neither", "--preset paper"]),
     "no such configuration file": (["train", "nowhere.toml"], ["nowhere.toml"]),
     "no such named configuration": (
         ["train", "--preset", "paper", "--config", "paper-bset"],
@@ -303,11 +306,34 @@ def test_which_study_names_those_that_exist(
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.commands))  # type: ignore[attr-defined]
-def test_help_has_an_example(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_command(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A summary, a paragraph and examples that can be typed, within 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     assert run([name, "--help"], monkeypatch) == 0
-    said = capsys.readouterr().out
-    assert "Example: " in said
-    assert f"miiii-search {name}" in said
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    summary, paragraph = lines[2], lines[4]
+    assert summary.startswith("  ") and summary.endswith(".") and lines[3] == ""
+    assert paragraph.startswith("  ") and not paragraph.startswith("  Examples:")
+    start = lines.index("  Examples:")
+    examples = [line.strip() for line in lines[start + 1 : lines.index("", start)]]
+    command = COMMANDS.commands[name]  # type: ignore[attr-defined]
+    assert examples
+    for example in examples:
+        words = [word for word in shlex.split(example) if not word.startswith("MIIII_")]
+        assert words[:2] == ["miiii-search", name]
+        with command.make_context(name, words[2:]):
+            pass
+
+
+def test_help_lists_the_commands_in_panels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["--help"], monkeypatch) == 0
+    shown = capsys.readouterr().out
+    panels = [line.rstrip(":") for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert panels == ["Options", "Run", "Watch", "Manage", "Results", "Analyse", "Deploy"]
+    assert "..." not in shown.partition("\nRun:")[2], "a summary is too long"
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(

@@ -49,11 +49,11 @@ def test_documented_settings_are_fields(page: str, line: str) -> None:
     settings = [value for option, value in itertools.pairwise(words) if option == "--set"]
     if not settings or words[1] == "train":
         return
-    from miiii_search.cli.resolve import wanted_spec
+    from miiii_search.cli.study_request import read_spec
 
     preset = words[words.index("--preset") + 1] if "--preset" in words else None
     trials = int(words[words.index("--trials") + 1]) if "--trials" in words else None
-    assert wanted_spec(preset, None, settings, trials)
+    assert read_spec(preset, None, settings, trials)
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from miiii_search.cli.options import DEFAULT_STORAGE, storage_of
+from miiii_search.cli.options import DEFAULT_STORAGE, read_storage_url
 from miiii_search.dashboard.auth import read_password
 from miiii_search.environment import cache_folder, clean_variables, state_folder
 from miiii_search.errors import MiiiiSearchError
@@ -50,9 +50,9 @@ def test_control_character_is_refused_and_the_value_not_shown(character: str) ->
 
 
 def test_storage_as_an_option() -> None:
-    assert storage_of("sqlite:///x.db\r") == "sqlite:///x.db"
+    assert read_storage_url("sqlite:///x.db\r") == "sqlite:///x.db"
     with pytest.raises(MiiiiSearchError, match="--storage has a control character"):
-        storage_of("sqlite:///x\r.db")
+        read_storage_url("sqlite:///x\r.db")
 
 
 def test_files_that_variables_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,19 +60,19 @@ def test_files_that_variables_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MIIII_STORAGE_FILE", str(file))
     password = {"MIIII_DASHBOARD_PASSWORD_FILE": str(file)}
     file.write_bytes(b"\xef\xbb\xbfsqlite:///x.db\r\n")
-    assert storage_of(DEFAULT_STORAGE) == "sqlite:///x.db"
+    assert read_storage_url(DEFAULT_STORAGE) == "sqlite:///x.db"
     assert read_password(password) == "sqlite:///x.db"
     for content in (b"secret\rsecret\n", b"secret\nsecret\n", b"\xff"):
         file.write_bytes(content)
         with pytest.raises(MiiiiSearchError, match=r"the file .*/file of MIIII_STORAGE_FILE ") as error:
-            storage_of(DEFAULT_STORAGE)
+            read_storage_url(DEFAULT_STORAGE)
         assert "secret" not in str(error.value)
         with pytest.raises(MiiiiSearchError, match=r"the file .*/file of MIIII_DASHBOARD_PASSWORD_FILE ") as error:
             read_password(password)
         assert "secret" not in str(error.value)
     file.write_bytes(b"\r\n")
     with pytest.raises(MiiiiSearchError, match="is empty"):
-        storage_of(DEFAULT_STORAGE)
+        read_storage_url(DEFAULT_STORAGE)
 
 
 def test_carriage_return_makes_no_other_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands that analyze trained runs and studies."""
+"""Commands that analyze trained networks, compare runs, and replay studies under other pruners."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from typing import Annotated
 
 import typer
 
-from miiii_search.cli.options import DEFAULT_STORAGE, RunFolderArgument, StorageOption, StudyOption, TrialOption
-from miiii_search.cli.output import say_ignored
-from miiii_search.cli.resolve import open_study
-from miiii_search.cli.results import ONE_OF_TWO
+from miiii_search.cli.options import (
+    DEFAULT_STORAGE,
+    RunFolderArgument,
+    RunFoldersArgument,
+    StorageOption,
+    StudyOption,
+    TrialOption,
+    TrialSnapshotsOption,
+)
+from miiii_search.cli.output import report_removed_variables
+from miiii_search.cli.resolve import check_only_folder, open_study
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import file_name
 
@@ -18,64 +25,64 @@ from miiii_search.files import file_name
 def analyze(
     run_folder: RunFolderArgument = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where figures and report.html go; unset: RUN_DIR/analysis", show_default=False)
+        Path | None,
+        typer.Option(help="Folder for figures and report.html. By default RUN_DIR/analysis.", show_default=False),
     ] = None,
     trial: TrialOption = None,
-    study: StudyOption = None,
+    study_name: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
-    snapshots: Annotated[
-        Path | None, typer.Option(help="The folder of `work --snapshots`, for a trial's circuits through training")
-    ] = None,
+    snapshots: TrialSnapshotsOption = None,
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train a trial again if its weights were not kept")
+        bool, typer.Option("--retrain", help="Train a trial again if its weights were not kept.")
     ] = False,
-    attach: Annotated[bool, typer.Option(help="Show a trial's figures on its page in the dashboard")] = True,
+    attach: Annotated[bool, typer.Option(help="Show the figures on the trial's page in the dashboard.")] = True,
 ) -> None:
-    """Take apart what a network learned: the paper's figures, numbers.json and report.html.
+    """Analyze what a network learned, or a whole study.
 
-    Of a folder that `train` wrote, of a trial (--trial), or, with neither, of a whole study.
+    Writes the figures of the paper, numbers.json and report.html: for a folder that `train` wrote, for a trial
+    (--trial), or for a whole study if neither is given.
 
-    Example: miiii-search analyze runs/best
-
-    Example: miiii-search analyze --study table-1 --trial 17
+    Examples:
+        miiii-search analyze runs/best
+        miiii-search analyze --study table-1 --trial 17
+        miiii-search analyze --study table-1
     """
     from miiii_search.cli.views.analyze import analyze_folder, analyze_study, analyze_trial
 
     if trial is None and (retrain or snapshots is not None):
-        raise MiiiiSearchError("--retrain and --snapshots are for a trial of a study: name it with --trial N")
+        option = "--retrain" if retrain else f"--snapshots {snapshots}"
+        raise MiiiiSearchError(f"{option} applies to a trial of a study, but --trial was not given; add --trial N")
     if run_folder is not None:
-        if trial is not None:
-            raise MiiiiSearchError(ONE_OF_TWO)
+        check_only_folder(run_folder, trial)
         analyze_folder(run_folder, out)
     elif trial is not None:
         if retrain:
-            say_ignored()
-        analyze_trial(open_study(study, storage), trial, out, snapshots, retrain=retrain, attach=attach)
+            report_removed_variables()
+        analyze_trial(open_study(study_name, storage), trial, out, snapshots, retrain=retrain, attach=attach)
     else:
-        analyze_study(open_study(study, storage), out)
+        analyze_study(open_study(study_name, storage), out)
 
 
 def compare(
-    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders that `train` wrote")],
-    out: Annotated[Path, typer.Option(help="The folder for figures, numbers.json and report.html")] = Path(
-        "comparison"
-    ),
+    run_folders: RunFoldersArgument,
+    out: Annotated[Path, typer.Option(help="Folder for figures, numbers.json and report.html.")] = Path("comparison"),
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="Accuracy curves to compare with: a CSV file with the columns split (training or validation), "
-            "epoch, and one for each modulus",
+            help="CSV file with accuracy curves to compare with. Its columns are split (training or validation), "
+            "epoch, and one for each modulus.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Put several runs side by side: one table, and one figure for each of the paper's findings.
+    """Compare several runs in one table and common figures.
 
-    With --reference, also draw the runs beside other accuracy curves and print the differences; one run is enough.
+    There is one figure for each finding of the paper. With --reference, the runs are also compared with other
+    accuracy curves; then one run is enough.
 
-    Example: miiii-search compare runs/nanda runs/miiii runs/basis runs/masked --out comparison
-
-    Example: miiii-search compare runs/authors-code --reference figure-6.csv
+    Examples:
+        miiii-search compare runs/nanda runs/miiii --out comparison
+        miiii-search compare runs/authors-code --reference figure-6.csv
     """
     from miiii_search.cli.views.compare import compare_folders
 
@@ -83,25 +90,27 @@ def compare(
 
 
 def simulate(
-    study: StudyOption = None,
+    study_name: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     out: Annotated[
-        Path | None, typer.Option(help="The picture, a PNG or SVG; unset: STUDY-rules.png", show_default=False)
+        Path | None, typer.Option(help="Figure, a PNG or SVG file. By default STUDY-rules.png.", show_default=False)
     ] = None,
-    lanes: Annotated[int, typer.Option(help="Trials at once, of all workers together", min=1)] = 8,
-    replays: Annotated[int, typer.Option(help="Orders of the queue to try", min=1)] = 20,
+    lanes: Annotated[int, typer.Option(help="Number of trials at a time, of all workers together.", min=1)] = 8,
+    replays: Annotated[int, typer.Option(help="Number of random orders of the queue to replay.", min=1)] = 20,
 ) -> None:
-    """Show what each pruning rule would have done with a study's trials: epochs saved, grokkers lost.
+    """Simulate a study under different pruners.
 
-    Nothing is trained: the trials' records are replayed, under our rules and under each pruner of Optuna's.
+    Shows how many epochs each pruner would have saved, and how many grokking trials it would have lost. Nothing is
+    trained: the records of the trials are replayed, under the pruners of this program and under those of Optuna.
 
-    Example: miiii-search simulate --study demo --out rules.png
+    Examples:
+        miiii-search simulate --study demo --out rules.png
     """
     from miiii_search.cli.views.simulate import read_study_curves, replay_pruners, show_replays
     from miiii_search.runs.output_files import prepare_output_file
 
-    opened = open_study(study, storage)
-    path = out or Path(file_name(opened.name, "-rules.png"))
+    study = open_study(study_name, storage)
+    path = out or Path(file_name(study.name, "-rules.png"))
     prepare_output_file(path)
-    curves = read_study_curves(opened)
+    curves = read_study_curves(study)
     show_replays(curves, replay_pruners(curves, lanes, replays), path, lanes)

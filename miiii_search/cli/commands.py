@@ -1,26 +1,32 @@
-"""All commands, in the order in which `--help` lists them."""
+"""All commands, in the panels and in the order in which `--help` lists them."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from miiii_search.capabilities import FIGURES, TRAINING, requires
 from miiii_search.cli import analyse, deploy, manage, results, run, watch
+from miiii_search.cli.help import PanelGroup, with_examples
 
 app = typer.Typer(
+    cls=PanelGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Hyperparameter search for networks that grok families of modular tasks.\n\n"
-    "Example: miiii-search up --preset demo",
+    help=with_examples(
+        "Hyperparameter search for networks that grok families of modular tasks.\n\n"
+        "Examples:\n    miiii-search up --preset demo\n    miiii-search up --help"
+    ),
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         from miiii_search.training.version import TRAINING_PROGRAM
@@ -30,36 +36,62 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def global_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the program as a whole."""
+    """Define the options that precede the name of a command."""
 
 
-app.command()(requires(TRAINING, run.up))
-app.command()(run.create)
-app.command()(run.coordinate)
-app.command()(requires(TRAINING, run.work))
-app.command()(watch.status)
-app.command()(watch.watch)
-app.command()(requires(FIGURES, analyse.simulate))
-app.command("list")(watch.list_)
-app.command()(manage.pause)
-app.command()(manage.resume)
-app.command()(manage.extend)
-app.command()(manage.delete)
-app.command()(manage.cleanup)
-app.command()(manage.export_study)
-app.command()(manage.import_study)
-app.command()(results.best)
-app.command()(requires(TRAINING, results.train))
-app.command()(requires(FIGURES, analyse.analyze))
-app.command()(requires(FIGURES, analyse.compare))
-app.command()(requires(FIGURES, results.export_weights))
-app.command()(watch.dashboard)
-app.command(hidden=True)(deploy.make_keys)
-app.command(hidden=True)(deploy.check_settings)
-app.command()(deploy.invite)
-app.command()(deploy.doctor)
+def _add(
+    panel: str,
+    command: Callable[..., None],
+    *,
+    needs: tuple[str, ...] = (),
+    name: str | None = None,
+    hidden: bool = False,
+) -> None:
+    """Add a command to the program.
+
+    Args:
+        panel: The panel of `--help` that lists the command.
+        command: The function. Its parameters are the options, its docstring is the help.
+        needs: Modules that the command refuses to run without.
+        name: The command's name; by default that of the function, with hyphens.
+        hidden: Whether `--help` leaves the command out.
+    """
+    checked = requires(needs, command) if needs else command
+    app.command(name, help=with_examples(inspect.getdoc(command) or ""), rich_help_panel=panel, hidden=hidden)(checked)
+
+
+_add("Run", run.up, needs=TRAINING)
+_add("Run", run.create)
+_add("Run", run.coordinate)
+_add("Run", run.work, needs=TRAINING)
+
+_add("Watch", watch.status)
+_add("Watch", watch.watch)
+_add("Watch", watch.list_, name="list")
+_add("Watch", watch.dashboard)
+
+_add("Manage", manage.pause)
+_add("Manage", manage.resume)
+_add("Manage", manage.extend)
+_add("Manage", manage.delete)
+_add("Manage", manage.cleanup)
+_add("Manage", manage.export_study)
+_add("Manage", manage.import_study)
+
+_add("Results", results.best)
+_add("Results", results.train, needs=TRAINING)
+_add("Results", results.export_weights, needs=FIGURES)
+
+_add("Analyse", analyse.analyze, needs=FIGURES)
+_add("Analyse", analyse.compare, needs=FIGURES)
+_add("Analyse", analyse.simulate, needs=FIGURES)
+
+_add("Deploy", deploy.invite)
+_add("Deploy", deploy.doctor)
+_add("Deploy", deploy.make_keys, hidden=True)
+_add("Deploy", deploy.check_settings, hidden=True)

@@ -1,4 +1,4 @@
-"""Commands for an installation of containers, and for the machines that are added to it."""
+"""Commands for installations of containers, and for machines that train for them."""
 
 from __future__ import annotations
 
@@ -9,72 +9,90 @@ import typer
 
 from miiii_search.cli import streams
 from miiii_search.cli.options import DEFAULT_STORAGE, AccessOption, KeysOption, StorageOption, StudyOption
-from miiii_search.cli.output import say, write
+from miiii_search.cli.output import print_line, write_result
 from miiii_search.cli.resolve import installation_keys, open_storage
 from miiii_search.errors import MiiiiSearchError
 
 
-def make_keys(keys: KeysOption = None, access: AccessOption = None) -> None:
-    """Make the passwords and certificates of an installation of containers, where there are none.
-
-    Example: miiii-search make-keys --keys /var/lib/miiii/keys --access /var/lib/miiii/access
-    """
-    installation_keys(keys, access).prepare()
-
-
-def check_settings() -> None:
-    """Check the settings in the environment, as docker-compose.yml passes them on; exit code 2 if one is wrong.
-
-    Example: docker compose run --rm check
-    """
-    from miiii_search.cli import environment_variables
-
-    for line in environment_variables.check_settings():
-        print(f"warning: {line}", file=sys.stderr)
-    say("the settings are valid")
-
-
 def invite(
     host: Annotated[
-        str | None, typer.Option(help="The name or address by which the other machine reaches this one")
+        str | None, typer.Option(help="Name or address by which the other machine reaches this one.")
     ] = None,
-    name: Annotated[
-        str, typer.Option(help="What to call the other machine: a role of the database is named for it")
-    ] = "",
-    port: Annotated[int, typer.Option(help="The port at which this machine publishes the database")] = 5432,
-    revoke: Annotated[
-        bool, typer.Option("--revoke", help="Take the role away instead, and end its connections")
-    ] = False,
-    study: StudyOption = None,
+    name: Annotated[str, typer.Option(help="Name of the other machine. Its database role is named for it.")] = "",
+    port: Annotated[int, typer.Option(help="Port at which this machine publishes the database.")] = 5432,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Remove the role instead, and end its connections.")] = False,
+    study_name: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     keys: KeysOption = None,
     access: AccessOption = None,
 ) -> None:
-    """Let another machine train: make its password and certificate, and print what to type there.
+    """Invite another machine to train.
 
-    Example: docker compose exec coordinator miiii-search invite --host gpu1.lab --name gpu2
+    Creates a password and a certificate for it, and prints what to type there. In an installation of containers,
+    type docker compose exec coordinator miiii-search invite ...
+
+    Examples:
+        miiii-search invite --host gpu1.lab --name gpu2
+        miiii-search invite --name gpu2 --revoke
     """
     from miiii_search.deployment import invite as invitation
     from miiii_search.deployment.roles import drop_worker, role_name
 
     if not name:
-        raise MiiiiSearchError("say which machine is meant, with --name gpu2 for instance")
+        raise MiiiiSearchError("invite needs the name of the other machine; add --name NAME, such as --name gpu2")
     if revoke:
         drop_worker(open_storage(storage), role_name(name))
-        say(f"the role {role_name(name)} is gone; its trials go back to the queue when their leases run out")
+        print_line(f"the role {role_name(name)} is gone; its trials return to the queue when their leases expire")
         return
     if not host:
-        raise MiiiiSearchError("say by which name or address the other machine reaches this one, with --host gpu1.lab")
-    write(invitation.invite(open_storage(storage), installation_keys(keys, access), name, host, port, study))
+        raise MiiiiSearchError(
+            "invite needs the name or address by which the other machine reaches this one; "
+            "add --host HOST, such as --host gpu1.lab"
+        )
+    write_result(
+        invitation.invite(open_storage(storage), installation_keys(keys, access), name, host, port, study_name)
+    )
 
 
-def doctor(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
-    """Check Python, JAX and its devices, versions, and the storage; exit code 1 if something is wrong.
+def doctor(study_name: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Check whether this machine is ready to train.
 
-    Example: miiii-search doctor --storage postgresql://me:secret@db/miiii
+    Checks Python, installed packages, JAX and its devices, and the storage. The exit code is 1 if something is
+    wrong.
+
+    Examples:
+        miiii-search doctor
+        miiii-search doctor --storage postgresql://me:secret@db/miiii
     """
     from miiii_search.cli.views.doctor import check_installation
 
-    streams.need_output()
-    if not check_installation(storage, study):
+    streams.require_output()
+    if not check_installation(storage, study_name):
         raise typer.Exit(1)
+
+
+def make_keys(keys: KeysOption = None, access: AccessOption = None) -> None:
+    """Create the passwords and certificates of an installation.
+
+    Existing ones are kept.
+
+    Examples:
+        miiii-search make-keys --keys /var/lib/keys --access /var/lib/access
+    """
+    installation_keys(keys, access).prepare()
+
+
+def check_settings() -> None:
+    """Check the settings that docker-compose.yml passes on.
+
+    They are environment variables. The exit code is 2 if one of them is wrong. docker compose run --rm check calls
+    this command.
+
+    Examples:
+        miiii-search check-settings
+    """
+    from miiii_search.cli.environment_variables import check_compose_settings
+
+    for line in check_compose_settings():
+        print(f"warning: {line}", file=sys.stderr)
+    print_line("the settings are valid")

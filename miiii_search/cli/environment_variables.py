@@ -1,4 +1,4 @@
-"""Settings in the environment: which there are, which are unknown, and whether those of Compose make sense."""
+"""The settings that are environment variables: which ones exist, and whether those of docker-compose.yml are valid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from miiii_search.errors import MiiiiSearchError
 
 PREFIX = "MIIII_"
 
-NO_OPTIONS = (
+WITHOUT_OPTION = (
     "MIIII_STORAGE_FILE",
     "MIIII_DASHBOARD_PASSWORD",
     "MIIII_DASHBOARD_PASSWORD_FILE",
     "MIIII_GIT_COMMIT",
-    # of the compose files
+    # read by the Compose files
     "MIIII_DASHBOARD",
     "MIIII_DATABASE",
     "MIIII_DATABASE_ADDRESS",
@@ -24,24 +24,31 @@ NO_OPTIONS = (
     "MIIII_CHECK_GPU",
     "MIIII_ENV_FILE",
     "MIIII_CA",
-    # of workers/slurm.sh
+    # read by workers/slurm.sh
     "MIIII_SETTINGS",
     "MIIII_COMMAND",
     "MIIII_STATE",
 )
-"""Settings that no option of a command stands for."""
+"""Settings that are not the environment variable of an option."""
 
-NOT_OF_COMPOSE = ("MIIII_STORAGE", "MIIII_STORAGE_FILE", "MIIII_CA", "MIIII_SETTINGS", "MIIII_COMMAND", "MIIII_STATE")
+WITHOUT_EFFECT_IN_COMPOSE = (
+    "MIIII_STORAGE",
+    "MIIII_STORAGE_FILE",
+    "MIIII_CA",
+    "MIIII_SETTINGS",
+    "MIIII_COMMAND",
+    "MIIII_STATE",
+)
 """Settings that have no effect in the `.env` of `docker-compose.yml`."""
 
 
 def known_settings() -> set[str]:
-    """All settings that some part of this project reads from the environment."""
-    return {*NO_OPTIONS, *(name for command in _commands().values() for name in _names(command))}
+    """Return the names of all settings that a part of this project reads from the environment."""
+    return {*WITHOUT_OPTION, *(name for command in _commands().values() for name in _option_variables(command))}
 
 
 def unknown_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """One line for each MIIII_* variable that is no setting, with the nearest one that is."""
+    """Yield one line for each variable that looks like a setting but is none, with the most similar setting."""
     known = known_settings()
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known:
@@ -49,27 +56,31 @@ def unknown_settings(environment: Mapping[str, str] = os.environ) -> Iterator[st
             yield f"{name} is not a setting and has no effect" + (f"; did you mean {close[0]}?" if close else "")
 
 
-def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """One line for each setting of `docker-compose.yml` that has no effect there.
+def check_compose_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """Check the settings of `docker-compose.yml`.
 
-    Raises `MiiiiSearchError` for the first setting that is wrong.
+    Yields:
+        One line for each setting that has no effect there.
+
+    Raises:
+        MiiiiSearchError: A setting is invalid. The first such setting is reported.
     """
-    from miiii_search.cli.resolve import wanted_spec
     from miiii_search.cli.run import parse_lanes
+    from miiii_search.cli.study_request import read_spec
     from miiii_search.dashboard.auth import check_exposure, read_password
     from miiii_search.storage.artifact_stores import parse_store_url
     from miiii_search.study.names import check_name
 
     values: dict[str, Any] = {}
     for name in ("coordinate", "work"):
-        context = _commands()[name].make_context(name, [])  # raises what a wrong number is called
+        context = _commands()[name].make_context(name, [])  # raises an error for a number that is out of range
         values |= context.params
     if values["device"] not in ("auto", "cpu", "cuda"):
-        raise MiiiiSearchError(f"MIIII_DEVICE must be cpu or cuda, but is `{values['device']}`")
-    if values["study"] is not None:
-        check_name(values["study"])
+        raise MiiiiSearchError(f"MIIII_DEVICE must be auto, cpu or cuda, but is `{values['device']}`")
+    if values["study_name"] is not None:
+        check_name(values["study_name"])
     try:
-        wanted_spec(values["preset"], None, values["settings"], values["trials"])
+        read_spec(values["preset"], None, values["settings"], values["trials"])
     except MiiiiSearchError as error:
         raise MiiiiSearchError(str(error).replace("--set", "MIIII_SET", 1)) from None
     if values["artifacts"]:
@@ -77,12 +88,13 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[str]
     parse_lanes(values["lanes"])
     if published := environment.get("MIIII_DASHBOARD"):
         check_exposure("0.0.0.0", read_password(environment), published)
-    for name in NOT_OF_COMPOSE:
+    for name in WITHOUT_EFFECT_IN_COMPOSE:
         if environment.get(name):
             yield f"{name} has no effect in the .env of docker-compose.yml"
 
 
 def _commands() -> Mapping[str, Any]:
+    """Return all commands by name."""
     import typer
 
     from miiii_search.cli.commands import app
@@ -92,8 +104,9 @@ def _commands() -> Mapping[str, Any]:
     return commands
 
 
-def _names(command: Any) -> Iterator[str]:
+def _option_variables(command: Any) -> Iterator[str]:
+    """Yield the environment variables of the options of a command."""
     for parameter in command.params:
-        envvar = parameter.envvar
-        if envvar:
-            yield from [envvar] if isinstance(envvar, str) else envvar
+        variables = parameter.envvar
+        if variables:
+            yield from [variables] if isinstance(variables, str) else variables

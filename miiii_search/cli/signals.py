@@ -1,4 +1,4 @@
-"""How a process is told to end: by signals, or by the end of the one that started it."""
+"""How a process learns that it should stop: by signals, or because the process that started it has ended."""
 
 from __future__ import annotations
 
@@ -10,48 +10,50 @@ from collections.abc import Callable
 
 
 def stop_on_signals() -> threading.Event:
-    """Return an event that SIGINT, SIGTERM or SIGHUP sets; a second SIGINT or SIGTERM ends the process at once.
+    """Return an event that SIGINT, SIGTERM or SIGHUP sets; a second SIGINT or SIGTERM exits the process at once.
 
-    A terminal that is closed may send SIGHUP several times, which means the same as once. Under nohup, SIGHUP stays
+    A terminal that is closed may send SIGHUP several times, which counts as one request. Under nohup, SIGHUP stays
     ignored.
     """
     stop = threading.Event()
-    asked, ask = os.pipe()
+    read_end, write_end = os.pipe()
 
     def watch() -> None:
-        told = 0
+        n_requests = 0
         while True:
-            [number] = os.read(asked, 1)
+            [number] = os.read(read_end, 1)
             stop.set()
-            told += number in (signal.SIGINT, signal.SIGTERM)
-            if told == 2:
+            n_requests += number in (signal.SIGINT, signal.SIGTERM)
+            if n_requests == 2:
                 os._exit(128 + number)
 
-    # Not in a handler: it would run in the main thread, only once that comes out of compiling, and would wait for
-    # ever for the event's lock where it interrupts the main thread with that lock in its hands.
+    # A thread reads the signals from a pipe, since a Python handler has two problems. It runs in the main thread, and
+    # only after a compilation there has ended. And if it interrupts the main thread while that holds the event's lock,
+    # setting the event would deadlock.
     threading.Thread(target=watch, name="signals", daemon=True).start()
-    os.set_blocking(ask, False)
-    signal.set_wakeup_fd(ask)
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end)
     for number in _stop_signals():
         signal.signal(number, lambda number, frame: None)
-    # The interpreter gives a signal its default action back while it ends: who had done all there was to do would be
-    # reported as killed. What is ignored stays ignored.
+    # While the interpreter exits, it restores the default actions of signals. A signal at that moment would make a
+    # process that has finished its work look as if it had been killed. Signals that were ignored stay ignored.
     atexit.register(_ignore_signals)
     return stop
 
 
-def end_at_hangup() -> None:
-    """Handle SIGHUP, unless it is ignored, as SIGTERM: for a command that ends by Python's own handlers."""
+def treat_hangup_as_termination() -> None:
+    """Turn SIGHUP into SIGTERM, unless it is ignored, for a command that exits by Python's default handlers."""
 
-    def end(number: int, frame: object) -> None:
+    def terminate(number: int, frame: object) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.raise_signal(signal.SIGTERM)
 
     if signal.SIGHUP in _stop_signals():
-        signal.signal(signal.SIGHUP, end)
+        signal.signal(signal.SIGHUP, terminate)
 
 
 def _stop_signals() -> list[signal.Signals]:
+    """Return the signals that request a stop; without SIGHUP if it is ignored, as under nohup."""
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
 
@@ -61,13 +63,13 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def at_parents_end(act: Callable[[], object]) -> None:
-    """Acts when the process that started this one is gone: its end of our standard input closes."""
+def call_when_parent_ends(callback: Callable[[], object]) -> None:
+    """Call a function when the process that started this one has ended, and with it our standard input."""
 
     def watch() -> None:
-        # Not through sys.stdin, whose lock a thread that waits would hold at the interpreter's end.
+        # sys.stdin is avoided: this thread would hold its lock while the interpreter exits.
         while os.read(0, 1024):
             pass
-        act()
+        callback()
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,8 +1,9 @@
-"""Standard output and error that never end the work.
+"""Standard output and error that never stop the work.
 
-A command that trains must not fail because its log cannot be written: the disk is full, the terminal was closed, `head`
-has read enough, or nobody reads at all. `guarded` replaces the standard streams of a process by ones that never raise
-and never block for long. It also decides the exit code where the output was what the user asked for.
+A command that trains must not fail because its log cannot be written: because the disk is full, the terminal was
+closed, `head` has read enough, or nobody reads at all. `GuardedStreams` replaces the standard streams of a process.
+The new ones never raise an error and never block for long. If the output is the result of the command, they also
+decide the exit code.
 """
 
 from __future__ import annotations
@@ -20,45 +21,59 @@ from types import TracebackType
 from typing import Any, TextIO
 
 STALL_SECONDS = 5.0
-"""How long a write waits for a reader that does not read, such as a stopped terminal or a pipe that nobody empties."""
+"""How long a write waits for a reader that has stopped reading, such as a suspended terminal or a full pipe."""
 
 PENDING_BYTES = 1 << 20
-"""How much is kept for such a reader. What is written beyond that is dropped."""
+"""Number of bytes that are kept for such a reader. Further output is dropped."""
 
-GAP = b"... (lines are missing here: nobody read them in time)\n"
+GAP_NOTICE = b"... (lines are missing here: nobody read them in time)\n"
 
-NEAREST = {"λ": "lambda", "β": "beta", "·": "-", "…": "...", "━": "-", "−": "-", "×": "x", "≥": ">=", "≤": "<="} | dict(
-    zip("▁▂▃▄▅▆▇█", "_.-:=+*#", strict=True)
-)
-"""What is written for a character that the encoding of a stream does not have."""
+BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
+
+REPLACEMENTS = dict(zip(BARS, ASCII_BARS, strict=True)) | {
+    "λ": "lambda",
+    "β": "beta",
+    "·": "-",
+    "…": "...",
+    "━": "-",
+    "−": "-",
+    "×": "x",
+    "≥": ">=",
+    "≤": "<=",
+}
+"""Replacements for characters that the encoding of a stream cannot represent."""
 
 
-def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encode what an encoding lacks: bytes of a file name as they were, other characters as something near them."""
+def _replace_unencodable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace a character that cannot be encoded: bytes of a file name by themselves, others by similar characters."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
     if "\udc80" <= character <= "\udcff":  # from a file name or an argument that is not UTF-8
         return bytes([ord(character) - 0xDC00]), error.start + 1
-    return NEAREST.get(character, "?"), error.start + 1
+    return REPLACEMENTS.get(character, "?"), error.start + 1
 
 
-NEAREST_NAME = "miiii-search-nearest"
-codecs.register_error(NEAREST_NAME, _nearest)
+REPLACE_HANDLER = "miiii-search-nearest"
+codecs.register_error(REPLACE_HANDLER, _replace_unencodable)
 
 
 class Stream(io.RawIOBase):
-    """A file descriptor to write to. `write` never raises, and waits `STALL_SECONDS` at most unless `needed`.
+    """A stream that writes to a file descriptor and never raises an error.
 
-    A thread writes, so that no caller is blocked by a reader. A caller waits for it as a rule, so that the lines of
-    standard output and standard error keep their order.
+    A write waits at most `STALL_SECONDS`, unless the output is `required`. The bytes are written by a thread, so that a
+    slow reader does not block the caller. Normally the caller waits for the thread, so that lines on standard output
+    and standard error keep their order.
+
+    Args:
+        descriptor: The file descriptor.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.error: OSError | None = None
-        """Why something could not be written: the first such error."""
-        self.needed = False
-        """Whether the output is what the command is for, so that it waits for a slow reader."""
+        """The first error of a write, if any."""
+        self.required = False
+        """Whether the output is the result of the command, so that writes wait for a slow reader."""
         self._descriptor = descriptor
         self._changed = threading.Condition()
         self._pending = bytearray()
@@ -67,15 +82,19 @@ class Stream(io.RawIOBase):
         self._thread: threading.Thread | None = None
 
     def fileno(self) -> int:
+        """Return the file descriptor."""
         return self._descriptor
 
     def isatty(self) -> bool:
+        """Return whether the descriptor is a terminal."""
         return os.isatty(self._descriptor)
 
     def writable(self) -> bool:
+        """Return True, as `io.RawIOBase` asks for."""
         return True
 
     def write(self, data: Any) -> int:
+        """Write bytes, or drop them if the reader has stalled and too many are pending. Return their number."""
         data = bytes(data)
         with self._changed:
             if self._ended:
@@ -85,10 +104,10 @@ class Stream(io.RawIOBase):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"stream {self._descriptor}", daemon=True)
                 self._thread.start()
-            if self._pending and len(self._pending) + len(data) > PENDING_BYTES and not self.needed:
+            if self._pending and len(self._pending) + len(data) > PENDING_BYTES and not self.required:
                 self._has_gap = True
                 return len(data)
-            added = GAP * self._has_gap + data
+            added = GAP_NOTICE * self._has_gap + data
             self._has_gap = False
             self._pending += added
             self._accepted += len(added)
@@ -97,7 +116,11 @@ class Stream(io.RawIOBase):
         return len(data)
 
     def end(self) -> bool:
-        """Wait for what is pending; return whether all was written. Later writes do without the thread, which ends."""
+        """Wait until all pending bytes are written, and end the thread. Later writes are made by the caller.
+
+        Returns:
+            Whether everything was written, or only a reader is missing that has read enough.
+        """
         with self._changed:
             self._stalled = False
             self._wait()
@@ -106,7 +129,7 @@ class Stream(io.RawIOBase):
         return self.error is None or self._has_no_reader(self.error)
 
     def is_lost(self) -> bool:
-        """Return whether nothing that is written arrives anywhere: it failed, or the reader of a pipe has gone."""
+        """Return whether further output is lost, since a write failed or the reader of the pipe has closed it."""
         if self.error is not None:
             return True
         poll = select.poll()
@@ -114,14 +137,14 @@ class Stream(io.RawIOBase):
         return any(event & select.POLLERR for _, event in poll.poll(0))
 
     def _has_no_reader(self, error: OSError) -> bool:
-        """Return whether a write failed only because `head` has seen enough, or because a terminal was closed."""
+        """Return whether a write failed because the reader has closed the pipe, or because a terminal was closed."""
         is_device = stat.S_ISCHR(os.fstat(self._descriptor).st_mode)
         return error.errno == errno.EPIPE or (error.errno == errno.EIO and is_device)
 
     def _wait(self) -> None:
-        upto = self._accepted
-        seconds = None if self.needed else 0.0 if self._stalled else STALL_SECONDS
-        self._stalled = not self._changed.wait_for(lambda: self._handled >= upto, seconds)
+        target = self._accepted
+        seconds = None if self.required else 0.0 if self._stalled else STALL_SECONDS
+        self._stalled = not self._changed.wait_for(lambda: self._handled >= target, seconds)
 
     def _run(self) -> None:
         while True:
@@ -148,72 +171,75 @@ class Stream(io.RawIOBase):
             return len(data)
 
 
-class guarded(ContextDecorator):
-    """The standard streams of a command while it lasts, and its exit code where the output could not be written."""
+class GuardedStreams(ContextDecorator):
+    """Context in which the standard streams never raise an error.
+
+    At its end, the exit code becomes 1 if the required output of a successful command could not be written.
+    """
 
     def __enter__(self) -> None:
         for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
             if getattr(sys, name) is not getattr(sys, f"__{name}__"):
-                continue  # somebody captures it
+                continue  # replaced by a caller that captures the output, such as a test
             if getattr(sys, name) is None:
-                # Closed by the caller. The next file that is opened, such as a database, would get its number.
+                # The caller has closed it. The next file to be opened, such as a database, would get its number.
                 setattr(sys, name, _open_null(descriptor))
             elif name != "stdin":
                 setattr(sys, name, _protect(getattr(sys, name), descriptor))
         if "--help" in sys.argv:
-            need_output()
+            require_output()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         flush()
         output, errors = stream_of(sys.stdout), stream_of(sys.stderr)
         failed = output is not None and not output.end()
         if output is not None and output.error is not None and failed:
-            kind_of_line = "error" if output.needed else "warning"
+            kind_of_line = "error" if output.required else "warning"
             print(f"{kind_of_line}: cannot write standard output: {output.error.strerror}", file=sys.stderr)
         if errors is not None:
             sys.stderr.flush()
             errors.end()
         succeeded = error is None or (isinstance(error, SystemExit) and not error.code)
-        if failed and succeeded and output is not None and output.needed:
+        if failed and succeeded and output is not None and output.required:
             raise SystemExit(1) from None
 
 
-def need_output() -> None:
-    """Declare that the command's output is its result: it waits for its reader, and fails if it cannot be written."""
+def require_output() -> None:
+    """Declare that the output is the result of the command: it waits for its reader, and fails without one."""
     if (output := stream_of(sys.stdout)) is not None:
-        output.needed = True
+        output.required = True
 
 
-def is_lost() -> bool:
-    """Return whether nobody can see what is written to standard output."""
+def is_output_lost() -> bool:
+    """Return whether further lines on standard output are lost."""
     output = stream_of(sys.stdout)
     return output is not None and output.is_lost()
 
 
 def flush() -> None:
-    """Write what is buffered, before a process ends without saying so to the interpreter."""
+    """Write buffered output, before the process exits without the interpreter's cleanup."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
 def stream_of(file: Any) -> Stream | None:
-    """Return the stream below a text file, or None if it is another's."""
+    """Return the `Stream` to which a text file writes, or None if it is of another kind."""
     raw = getattr(getattr(file, "buffer", None), "raw", None)
     return raw if isinstance(raw, Stream) else None
 
 
 def _protect(file: TextIO, descriptor: int) -> TextIO:
-    """Return a text file like this one that writes to the descriptor and never raises."""
+    """Return a text file with the same encoding that writes to the descriptor and never raises an error."""
     return io.TextIOWrapper(
         io.BufferedWriter(Stream(descriptor)),
         encoding=file.encoding,
-        errors=NEAREST_NAME,
+        errors=REPLACE_HANDLER,
         line_buffering=bool(file.line_buffering) or getattr(file, "write_through", False),
     )
 
 
 def _open_null(descriptor: int) -> TextIO:
-    """Return a file that reads nothing and writes nowhere, with the number of a descriptor that was closed."""
+    """Return a file that is always empty and discards output, and that has the number of a closed descriptor."""
     null = os.open(os.devnull, os.O_RDWR)
     if null != descriptor:
         os.dup2(null, descriptor)

@@ -1,4 +1,4 @@
-"""Commands that show what is there: studies, and what keeps them from running."""
+"""Commands that show studies: their status, a list of them, and the dashboard."""
 
 from __future__ import annotations
 
@@ -9,61 +9,80 @@ from typing import Annotated
 import typer
 
 from miiii_search.cli import signals, streams
-from miiii_search.cli.options import DEFAULT_STORAGE, PortOption, StorageOption, StudyOption, WithParent
-from miiii_search.cli.output import say, show, write
+from miiii_search.cli.options import (
+    DEFAULT_STORAGE,
+    HostOption,
+    JsonOption,
+    PortOption,
+    PublishedOption,
+    RootPathOption,
+    StorageOption,
+    StudyOption,
+    WithParentOption,
+    WritableOption,
+)
+from miiii_search.cli.output import print_line, print_result, write_result
 from miiii_search.cli.resolve import open_storage, open_study
 
 
 def status(
-    study: StudyOption = None,
+    study_name: StudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
-    pruned: Annotated[bool, typer.Option("--pruned", help="List every trial that was pruned, and why")] = False,
+    as_json: JsonOption = False,
+    pruned: Annotated[bool, typer.Option("--pruned", help="List all pruned trials with the reasons.")] = False,
 ) -> None:
-    """Show where a study stands: counts, the best so far, throughput, time left.
+    """Show counts, the best trial and the time left of a study.
 
-    Example: miiii-search status --study demo --json
+    Also shows the running trials with their workers, the best ended trials, and the last pruned ones.
+
+    Examples:
+        miiii-search status --study demo
+        miiii-search status --study demo --json
     """
     import json
 
     from miiii_search.study.status import LAST_PRUNED, read_status
 
-    now = read_status(open_study(study, storage), None if as_json or pruned else LAST_PRUNED)
+    now = read_status(open_study(study_name, storage), None if as_json or pruned else LAST_PRUNED)
     if as_json:
-        write(json.dumps(now.to_json()) + "\n")
+        write_result(json.dumps(now.to_json()) + "\n")
         return
     from miiii_search.cli.views.study_status import pruned_table, status_view, waiting_for
 
     if pruned:
-        show(pruned_table(now))
+        print_result(pruned_table(now))
         return
-    show(status_view(now, advice=False))
+    print_result(status_view(now, advice=False))
     if why := waiting_for(now):
-        say(why)  # in one line, so that its command can be copied
+        print_line(why)  # in one line, so that its command can be copied
 
 
-def watch(study: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
-    """Show the same as `status`, live, until the study is done or nobody can see it.
+def watch(study_name: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+    """Show the status of a study live, until it is done.
 
-    Example: miiii-search watch --study demo
+    Ends earlier if nothing reads the output any more. Without a terminal, one line is printed every 20 seconds.
+
+    Examples:
+        miiii-search watch --study demo
     """
     from miiii_search.cli.views.live import live_view
 
-    opened = open_study(study, storage)
-    streams.need_output()
+    study = open_study(study_name, storage)
+    streams.require_output()
     stop = signals.stop_on_signals()
-    with live_view(opened) as refresh:
-        while not (refresh() or stop.wait(1.0) or streams.is_lost()):
+    with live_view(study) as refresh:
+        while not (refresh() or stop.wait(1.0) or streams.is_output_lost()):
             pass
 
 
-def list_(
-    storage: StorageOption = DEFAULT_STORAGE,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
-) -> None:
-    """List the studies of a storage: state, counts, the best value, when each was created.
+def list_(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False) -> None:
+    """List the studies of a storage.
 
-    Example: miiii-search list --storage sqlite:///miiii-search.db
+    For each study: its state, its number of trials in each state, its best value, and when it was created.
+
+    Examples:
+        miiii-search list
+        miiii-search list --storage sqlite:///miiii-search.db --json
     """
     import json
 
@@ -72,43 +91,38 @@ def list_(
     from miiii_search.study.state import StudyState, describe_waiting
 
     database = open_storage(storage)
-    listed = list_studies(database)
+    overviews = list_studies(database)
     if as_json:
-        write(json.dumps([study.to_json() for study in listed]) + "\n")
+        write_result(json.dumps([study.to_json() for study in overviews]) + "\n")
         return
     from miiii_search.cli.views.studies import describe_deleted, studies_table
 
-    show(studies_table(listed, str(database)))
-    for one in listed:
+    print_result(studies_table(overviews, str(database)))
+    for one in overviews:
         if one.state == StudyState.WAITING_FOR_COORDINATOR:
-            start = hint("coordinate", "--study", one.name, database=database)
-            say(describe_waiting(one.name, one.state, start))
+            command = hint("coordinate", "--study", one.name, database=database)
+            print_line(describe_waiting(one.name, one.state, command))
     for line in describe_deleted(list_deleted(database)):
-        say(line)
+        print_line(line)
 
 
 def dashboard(
     storage: StorageOption = DEFAULT_STORAGE,
     port: PortOption = 8080,
-    host: Annotated[str, typer.Option(help="The address to listen on")] = "127.0.0.1",
-    writable: Annotated[bool, typer.Option(help="Let visitors change studies")] = False,
-    published: Annotated[
-        str | None, typer.Option(metavar="ADDRESS:PORT", help="In a container: where its machine publishes the port")
-    ] = None,
-    root_path: Annotated[
-        str,
-        typer.Option(metavar="PATH", envvar="MIIII_DASHBOARD_ROOT_PATH", help="The path that a proxy serves it below"),
-    ] = "",
-    with_parent: WithParent = False,
+    host: HostOption = "127.0.0.1",
+    writable: WritableOption = False,
+    published: PublishedOption = None,
+    root_path: RootPathOption = "",
+    with_parent: WithParentOption = False,
 ) -> None:
-    """Serve optuna-dashboard on the studies of a storage, read-only unless asked otherwise.
+    """Serve optuna-dashboard for the studies of a storage.
 
-    A host that others can reach needs a password in MIIII_DASHBOARD_PASSWORD, or in the file that
-    MIIII_DASHBOARD_PASSWORD_FILE names.
+    Visitors can change nothing, unless --writable is given. An address that other machines can reach needs a
+    password, in MIIII_DASHBOARD_PASSWORD or in the file that MIIII_DASHBOARD_PASSWORD_FILE names.
 
-    Example: miiii-search dashboard --port 8080
-
-    Example: miiii-search dashboard --root-path /optuna
+    Examples:
+        miiii-search dashboard --port 8080
+        miiii-search dashboard --root-path /optuna
     """
     from miiii_search.dashboard.app import application, serve
     from miiii_search.dashboard.auth import check_exposure, read_password
@@ -118,14 +132,14 @@ def dashboard(
     password = read_password()
     check_exposure(host, password, published)
     if with_parent:
-        signals.at_parents_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    signals.end_at_hangup()
+        signals.call_when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    signals.treat_hangup_as_termination()
     database = open_storage(storage, quiet=with_parent)
     stores = CombinedArtifactStore(database)
     page = application(database.optuna, stores, writable=writable, password=password, root_path=root_path)
 
     def ready(url: str) -> None:
         address = f"http://{published}/" if published else url
-        say(f"dashboard: {address.rstrip('/')}{parse_root_path(root_path)}/")
+        print_line(f"dashboard: {address.rstrip('/')}{parse_root_path(root_path)}/")
 
     serve(page, host, port, ready)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from miiii_search.cli import streams
-from miiii_search.cli.streams import GAP, NEAREST_NAME, PENDING_BYTES, Stream
+from miiii_search.cli.streams import GAP_NOTICE, PENDING_BYTES, REPLACE_HANDLER, Stream
 
 LONG = b"x" * 70_000
 """More than a pipe holds."""
@@ -77,14 +77,14 @@ def test_nobody_reads(pipe: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(reading, sum(map(len, kept))) == b"".join(kept)
     stream.write(b"later\n")
     assert stream.end()
-    assert read(reading, len(GAP) + 6) == GAP + b"later\n"
+    assert read(reading, len(GAP_NOTICE) + 6) == GAP_NOTICE + b"later\n"
 
 
 def test_output_that_is_needed_waits_for_its_reader(pipe: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "STALL_SECONDS", 0.0)
     reading, writing = pipe
     stream = Stream(writing)
-    stream.needed = True
+    stream.required = True
     found: list[bytes] = []
     reader = threading.Thread(target=lambda: found.append(read(reading, 40 * len(LONG))))
     reader.start()
@@ -100,7 +100,7 @@ def test_pipe_that_does_not_block(pipe: list[int]) -> None:
     reading, writing = pipe
     os.set_blocking(writing, False)
     stream = Stream(writing)
-    stream.needed = True
+    stream.required = True
     found: list[bytes] = []
     reader = threading.Thread(target=lambda: found.append(read(reading, len(LONG))))
     reader.start()
@@ -129,7 +129,7 @@ def test_writes_after_the_end_need_no_thread(pipe: list[int]) -> None:
     ],
 )
 def test_characters_that_an_encoding_lacks(encoding: str, text: str, written: bytes) -> None:
-    file = io.TextIOWrapper(raw := io.BytesIO(), encoding=encoding, errors=NEAREST_NAME)
+    file = io.TextIOWrapper(raw := io.BytesIO(), encoding=encoding, errors=REPLACE_HANDLER)
     file.write(text)
     file.flush()
     assert raw.getvalue() == written

@@ -67,7 +67,7 @@ def test_from_the_first_day_to_the_last(processes: Processes, postgres_url: str,
 
     larger = ("--set", "space.grokfast_lambda=[0.0, 0.5, 2.0]")
     said = processes.run("extend", "--study", "one", *larger, storage=moved)
-    assert "1 trials are new in the queue, 3 in all" in said
+    assert "1 new trials are in the queue, 3 in all" in said
     processes.run("create", "--study", "one", "--preset", "demo", *small, *larger, storage=moved)
     processes.run("create", "--study", "one", "--preset", "demo", *small, *space, storage=moved, code=2)
     assert [t.state for t in read_trials(moved, "one")] == [*[TrialState.COMPLETE] * 2, TrialState.WAITING]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.cli.resolve import wanted_spec
+from miiii_search.cli.study_request import read_spec
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
@@ -43,7 +43,7 @@ def study(storage: str) -> None:
         create_study(
             database,
             "s",
-            wanted_spec("demo", None, [*ENDLESS[1::2], "pruning.rule=none", "budget.device_hours=100"], 2),
+            read_spec("demo", None, [*ENDLESS[1::2], "pruning.rule=none", "budget.device_hours=100"], 2),
         )
     finally:
         database.close()

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.cli.run import REFUSED_CODE
+from miiii_search.cli.exits import REFUSED_CODE
 from miiii_search.storage import schema
 from miiii_search.storage.database import open_database
 from miiii_search.study.open import open_study
