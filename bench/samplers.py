@@ -78,7 +78,7 @@ def spent(found: Sequence[SearchResult], aim: str) -> list[float]:
 def compare(orders: Mapping[str, Sequence[SearchResult]], aim: str) -> dict[str, RelativeSaving]:
     """TPE and the model against the queue, and the model against TPE."""
     values = {name: spent(found, aim) for name, found in orders.items()}
-    pairs = {"tpe": ("tpe", "queue"), "model": ("model", "queue"), "model to tpe": ("model", "tpe")}
+    pairs = {"tpe": ("tpe", "grid"), "grid_ei": ("grid_ei", "grid"), "grid_ei to tpe": ("grid_ei", "tpe")}
     return {name: relative_saving(values[a], values[b]) for name, (a, b) in pairs.items()}
 
 
@@ -109,9 +109,9 @@ def rows(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]], aim: s
     """A line a setting: what the queue spends in thousands of epochs, and what the others save of it."""
     table: list[list[object]] = []
     for (name, rule, lanes), orders in results.items():
-        queue = _quantiles(spent(orders["queue"], aim))
+        queue = _quantiles(spent(orders["grid"], aim))
         low, median, high = ("never" if value is None else f"{value / 1000:,.0f}" for value in queue.values())
-        reached = np.isfinite(spent(orders["queue"], aim)).mean()
+        reached = np.isfinite(spent(orders["grid"], aim)).mean()
         saved = [_percent(one) for one in compare(orders, aim).values()]
         table.append([name, rule, lanes, f"{reached:.0%}", f"{median} ({low} to {high})", *saved])
     return table
@@ -126,7 +126,7 @@ def verdicts(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]]) ->
     found: dict[str, dict[str, Any]] = {}
     for aim in AIMS:
         compared = [compare(orders, aim) for orders in results.values()]
-        for name in ("tpe", "model", "model to tpe"):
+        for name in ("tpe", "grid_ei", "grid_ei to tpe"):
             changes = [one[name] for one in compared if one[name].pairs]
             found[f"{name}, {AIMS[aim]}"] = {
                 "settings": len(changes),
@@ -141,7 +141,7 @@ def measure_shapes(curves: CurveSet, n: int) -> list[list[object]]:
     """What the model saves of the queue's epochs until the best run, and how often another shape is turned to."""
     studies, rule, table = draw_studies(curves, n), RULES[1], list[list[object]]()
     for shape, lanes in itertools.product([name for name in SHAPES if name in curves.spec.space], (1, 8)):
-        queue = [one.best.spent for one in replay_searches(ORDERS["queue"], rule, curves.spec, studies, lanes)]
+        queue = [one.best.spent for one in replay_searches(ORDERS["grid"], rule, curves.spec, studies, lanes)]
         row: list[object] = [curves.name, shape, lanes]
         for favour in FAVOURS:
             turns: list[int] = []

@@ -21,7 +21,7 @@ COMMANDS = typer.main.get_command(app)
 NOT_OURS = 'title = "something else"\n'
 NEWER = 'kind = "miiii-search configuration"\nformat = 99\n[experiment]\n[hyperparameters]\n'
 UNKNOWN_KEY = 'kind = "miiii-search configuration"\nformat = 1\n[experiment]\nepoch = 5\n[hyperparameters]\n'
-SPEC_WITH_TYPO = 'sampler = "queue"\n[space]\ndropout = [0.1]\n[experiment]\nepoch = 64\n'
+SPEC_WITH_TYPO = 'sampler = "grid"\n[space]\ndropout = [0.1]\n[experiment]\nepoch = 64\n'
 
 
 @pytest.fixture(autouse=True)

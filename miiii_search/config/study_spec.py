@@ -6,16 +6,16 @@ import itertools
 import math
 import random
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from miiii_search.config.search_space import SEARCHED_FIELDS, Dimension, Point, Range, Value
 from miiii_search.config.study_sections import PRUNING_RULES, Budget, Pruning, Replicates
 from miiii_search.config.suggestions import suggest
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 
-GRID_SAMPLERS = ("model", "queue")
+GRID_SAMPLERS = ("grid_ei", "grid")
 """Samplers that try every configuration of a finite grid once: in the order of a model, or in a shuffled order."""
 
 SAMPLERS = (*GRID_SAMPLERS, "random", "tpe", "gp", "qmc")
@@ -25,10 +25,25 @@ MAX_GRID = 100_000
 """Maximum number of configurations in a grid: more than anyone trains. The database stores each one at the start."""
 
 
+FORMAT: Literal[2] = 2
+"""Format of a spec as it is written. Format 1 called the samplers `grid_ei` and `grid` `model` and `queue`."""
+
+_SAMPLERS_OF_FORMAT_1 = {"model": "grid_ei", "queue": "grid"}
+
+
+def _current_format(value: Any) -> Any:
+    """Read format 1 as the current one: old names are accepted wherever they were valid."""
+    return FORMAT if value == 1 else value
+
+
+def _current_sampler(value: Any) -> Any:
+    return _SAMPLERS_OF_FORMAT_1.get(value, value) if isinstance(value, str) else value
+
+
 class StudySpec(Spec):
     """All that a coordinator and its workers must agree on. The study stores it."""
 
-    format: Literal[1] = 1
+    format: Annotated[Literal[2], BeforeValidator(_current_format)] = FORMAT
     preset: str | None = None
     experiment: Experiment = Experiment()
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -36,11 +51,11 @@ class StudySpec(Spec):
     space: dict[str, Dimension]
     first: Annotated[tuple[dict[str, Value], ...], Field(strict=False)] = ()
     """Points to try before all others, such as the paper's best. Each gives a value to every dimension."""
-    sampler: str = "model"
-    """Sampler: `model`, `queue`, or one of Optuna's.
+    sampler: Annotated[str, BeforeValidator(_current_sampler)] = "grid_ei"
+    """Sampler: `grid_ei`, `grid`, or one of Optuna's.
 
-    `model` tries the whole grid, first the point that may improve most on the best result so far. `queue` tries the
-    whole grid in an order shuffled by the seed.
+    `grid_ei` tries the whole grid, the point with the largest expected improvement on the best result first. `grid`
+    tries the whole grid in an order shuffled by the seed.
     """
     replicates: Replicates = Replicates()
     budget: Budget = Budget()
@@ -82,7 +97,7 @@ class StudySpec(Spec):
     def queue(self) -> list[tuple[Point, int]]:
         """Return (point, replicate) of every trial in the order of the trials' numbers, cut to the budget.
 
-        The sampler `queue` tries them in this order.
+        The sampler `grid` tries them in this order.
         """
         return self.full_queue()[: self.budget.trials]
 
@@ -219,7 +234,7 @@ class StudySpec(Spec):
         if self.budget.trials is None:
             raise ValueError(f"sampler = '{self.sampler}' needs a budget: set budget.trials, or --trials N")
         if self.replicates.count > 1:
-            raise ValueError(f"replicates need sampler = 'model' or 'queue'; '{self.sampler}' visits each point once")
+            raise ValueError(f"replicates need sampler = 'grid_ei' or 'grid'; '{self.sampler}' visits each point once")
         for point in self.corners():
             self.run(point, 0)
 

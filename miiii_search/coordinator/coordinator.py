@@ -21,6 +21,7 @@ from miiii_search.study.open import open_study
 from miiii_search.study.overview import list_studies
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.state import A_WORKER, StudyState, describe_pause, describe_waiting, missing_process
+from miiii_search.study.stored_spec import upgrade_stored_spec
 from miiii_search.study.study import Study, StudyCounts
 from miiii_search.trial_queue.abandoned import find_studies_with_overdue
 from miiii_search.trial_queue.budget import read_exhausted_limit
@@ -88,6 +89,8 @@ def supervise(
             logger.warning(describe_waiting(study.name, StudyState.WAITING_FOR_WORKER, _to_work(study)), extra=fields)
         return done
 
+    if upgrade_stored_spec(study):
+        logger.info(f"study `{study.name}` was created by an older version; its spec is in today's format now")
     while not stop.is_set():
         try:
             if patience.attempt(look):

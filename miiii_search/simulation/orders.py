@@ -96,7 +96,7 @@ MakeOrder = Callable[[StudySpec, Sequence[Curve], int], Order]
 """An order for the curves of one study, in the queue's order; the last argument is a seed."""
 
 ORDERS: dict[str, MakeOrder] = {
-    "queue": lambda spec, curves, seed: QUEUE_ORDER,
+    "grid": lambda spec, curves, seed: QUEUE_ORDER,
     "tpe": lambda spec, curves, seed: OptunaOrder("tpe", spec, curves, seed),
-    "model": lambda spec, curves, seed: GridEIOrder(curves),
+    "grid_ei": lambda spec, curves, seed: GridEIOrder(curves),
 }

@@ -77,8 +77,8 @@ def describe(spec: StudySpec) -> str:
 
 
 _ORDERS = {
-    "model": "Trials with the largest expected improvement over the best result so far are trained first.",
-    "queue": "Trials are trained in the order of their numbers, which is random.",
+    "grid_ei": "Trials with the largest expected improvement over the best result so far are trained first.",
+    "grid": "Trials are trained in the order of their numbers, which is random.",
 }
 _SAMPLED = "A sampler of Optuna chooses each trial when a lane is free."
 

@@ -1,34 +1,59 @@
-"""The specification of a study as its database stores it."""
+"""The spec as a study's database stores it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from miiii_search.config.overrides import to_tree, validate
-from miiii_search.config.study_spec import StudySpec
+from miiii_search.config.study_spec import FORMAT, StudySpec
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import notes, study_attrs
 from miiii_search.storage.study_attrs import SPEC_KEY
 
+if TYPE_CHECKING:
+    from miiii_search.study.study import Study
+
 
 def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
-    """Return the specification that a study stores as plain data.
+    """Return the spec that a database stores, in this or an older format.
 
     Raises:
-        MiiiiSearchError: This version does not read the format, or the data is not valid.
+        MiiiiSearchError: A later version of miiii-search wrote it.
     """
-    if tree.get("format") != 1:
+    if tree.get("format") not in range(1, FORMAT + 1):
         raise MiiiiSearchError(
-            f"the study's spec has format {tree.get('format')}, this version of miiii-search reads format 1; "
-            "use the version that created it"
+            f"the study's spec has format {tree.get('format')}, this version of miiii-search reads formats 1 to "
+            f"{FORMAT}; use the version that created it"
         )
     return validate(StudySpec, tree, "the study's spec")
 
 
 def write_spec(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
-    """Replace the study's specification, and the note that describes it in the dashboard."""
+    """Store the study's spec and its description in the dashboard. Replaces what is stored."""
     study_attrs.write(connection, study_id, {SPEC_KEY: to_tree(spec)})
     notes.rewrite(connection, study_id, notes.describe(spec))
+
+
+def upgrade_stored_spec(study: Study) -> bool:
+    """Rewrite the study's spec in today's format, if an older version wrote it.
+
+    The coordinator calls this when it opens the study. Commands that only read do not, so that looking at a study
+    with a newer version does not disturb workers of an older one: they cannot read the new format, and wait. It is
+    one transaction, so the spec is either old or new, and a second call changes nothing.
+
+    Returns:
+        True if the spec was rewritten.
+
+    Raises:
+        StudyDeletedError: The study was deleted meanwhile.
+    """
+    with study.database.transaction() as connection:
+        study.lock(connection)
+        stored = study_attrs.read(connection, study.study_id, SPEC_KEY)[SPEC_KEY]
+        if stored.get("format") == FORMAT:
+            return False
+        write_spec(connection, study.study_id, parse_spec(stored))
+        return True

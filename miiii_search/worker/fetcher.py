@@ -176,7 +176,7 @@ class TrialFetcher:
         compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
         seconds, n = spec.lease_seconds, n if compiled else 1
         first: Sequence[int] = ()
-        if spec.sampler == "model" and not self._study.paused:
+        if spec.sampler == "grid_ei" and not self._study.paused:
             own = {assignment.lease.trial_id: assignment.value for assignment in held if assignment.end}
             first = self._ranking.next_trials(n, own, compiled, self._unfit)
         claimed = leases.claim(

@@ -43,7 +43,7 @@ def test_samplers_from_end_to_end(tmp_path: Path) -> None:
         for order in one["best"]["orders"].values():
             assert order["found"] == 1
             assert order["epochs"]["median"] == pytest.approx(one["lanes"] * order["wall_epochs"]["median"])
-    assert settings[0]["best"]["saved"].keys() == {"tpe", "model", "model to tpe"}
+    assert settings[0]["best"]["saved"].keys() == {"tpe", "grid_ei", "grid_ei to tpe"}
 
 
 def slope(point: Point) -> float:

@@ -19,7 +19,7 @@ from miiii_search.config.overrides import apply_settings, describe_differences, 
 from miiii_search.config.presets import PRESETS, get_configuration, get_preset
 from miiii_search.config.search_space import Range
 from miiii_search.config.study_sections import PRUNING_RULES, Budget, Pruning
-from miiii_search.config.study_spec import MAX_GRID, SAMPLERS, StudySpec, rungs
+from miiii_search.config.study_spec import FORMAT, MAX_GRID, SAMPLERS, StudySpec, rungs
 from miiii_search.errors import InvalidSpecError, MiiiiSearchError
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 from tests.support import SPACE, TINY, make_spec
@@ -147,10 +147,10 @@ def test_replicates() -> None:
     ],
 )
 def test_ways_to_say_how_many_replicates(settings: list[str], stored: Any) -> None:
-    """A number where there is nothing else to say, as all versions of format 1 read and write it."""
+    """A number where there is nothing else to say, as all versions read and write it."""
     spec = demo_with(*settings)
     tree = to_tree(spec)
-    assert tree["replicates"] == stored and tree["format"] == 1
+    assert tree["replicates"] == stored and tree["format"] == FORMAT
     assert validate(StudySpec, tree, "the spec") == spec == validate(StudySpec, tomllib.loads(tomli_w.dumps(tree)), "")
 
 
@@ -178,7 +178,7 @@ def test_where_only_the_best_get_replicates_the_queue_has_first_runs_alone() -> 
     assert spec.n_trials == 24 + 3 * 5
     assert make_spec(replicates={"count": 4, "top": 100}).n_trials == 4 * 24
     assert make_spec(replicates={"count": 4, "top": 5}, budget=Budget(trials=30)).n_trials == 30
-    with pytest.raises(ValueError, match="replicates need sampler = 'model' or 'queue'; 'tpe' visits"):
+    with pytest.raises(ValueError, match="replicates need sampler = 'grid_ei' or 'grid'; 'tpe' visits"):
         make_spec(sampler="tpe", budget=Budget(trials=3), replicates={"count": 2, "top": 2})
 
 
@@ -270,7 +270,7 @@ def test_ranges_need_a_sampler() -> None:
     spec = make_spec(space=space, sampler="tpe", budget=Budget(trials=30))
     assert (spec.n_trials, spec.is_finite) == (30, False)
     assert make_spec(sampler="tpe", budget=Budget(trials=30)).n_trials == 24  # of lists: each point once
-    with pytest.raises(ValueError, match="replicates need sampler = 'model' or 'queue'; 'tpe' visits"):
+    with pytest.raises(ValueError, match="replicates need sampler = 'grid_ei' or 'grid'; 'tpe' visits"):
         make_spec(sampler="tpe", budget=Budget(trials=3), replicates=2)
 
 
@@ -491,7 +491,7 @@ def test_spec_files_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: d
         ("spec.json", "[1]", r"must hold a table of keys and values, but holds a list"),
         ("spec.toml", "[space]\ndropout = [0.0]\n[experimnt]\np = 7", r"`experimnt`; did you mean `experiment`"),
         ("spec.toml", "[experiment]\np = 7", r"`space` is missing"),
-        ("spec.toml", "format = 2\n[space]\ndropout = [0.0]", r"format must be 1, but is 2"),
+        ("spec.toml", "format = 3\n[space]\ndropout = [0.0]", r"format must be 2, but is 3"),
         ("spec.toml", "[space]\ndropout = [true]", r"dropout"),
         ("spec.toml", b"\xff\xfe", r"spec\.toml is not TOML"),
     ],
@@ -540,3 +540,11 @@ def test_what_is_searched_over_need_not_be_valid_by_itself() -> None:
     }
     spec = validate(StudySpec, tree, "tree")
     assert validate(StudySpec, to_tree(spec), "again").queue() == spec.queue()
+
+
+@pytest.mark.parametrize(("old", "new"), [("model", "grid_ei"), ("queue", "grid"), ("tpe", "tpe")])
+def test_a_spec_of_format_1_is_read_as_the_present_one(old: str, new: str) -> None:
+    present = make_spec(sampler=new, budget=Budget(trials=3))
+    tree = {**to_tree(present), "format": 1, "sampler": old}
+    assert validate(StudySpec, tree, "the study's spec") == present
+    assert to_tree(present)["format"] == FORMAT == 2

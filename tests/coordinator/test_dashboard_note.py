@@ -75,8 +75,8 @@ def test_it_says_that_another_version_is_needed(study: Study) -> None:
 
 def test_it_says_what_comes_next(database: Database) -> None:
     orders = {
-        "model": "largest expected improvement",
-        "queue": "in the order of their numbers",
+        "grid_ei": "largest expected improvement",
+        "grid": "in the order of their numbers",
         "tpe": "A sampler of Optuna chooses",
     }
     for sampler, words in orders.items():

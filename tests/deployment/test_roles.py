@@ -55,7 +55,7 @@ def role(owned: Database) -> str:
     return owned.url.set(drivername="postgresql", username=name, password=password).render_as_string(False)
 
 
-@pytest.mark.parametrize("sampler", ["queue", "random"])
+@pytest.mark.parametrize("sampler", ["grid", "random"])
 def test_worker_s_role_trains_a_study(
     role: str, owned: Database, postgres_url: str, processes: Processes, sampler: str
 ) -> None:
@@ -74,7 +74,7 @@ def test_worker_s_role_trains_a_study(
         assert connection.execute(count).scalar_one() >= 4
         connection.rollback()
         # Figures are attached to a trial, and the second time replaced.
-        for _ in range(2 if sampler == "queue" else 0):
+        for _ in range(2 if sampler == "grid" else 0):
             processes.run("analyze", "--study", "s", "--trial", "0", storage=role)
             attached = connection.execute(count).scalar_one()
             connection.rollback()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search.config.study_spec import FORMAT
 from miiii_search.storage.database import open_database
 from miiii_search.study.open import open_study
+from miiii_search.study.stored_spec import parse_spec, upgrade_stored_spec
 from miiii_search.testing.postgres import open_engine
 from miiii_search.testing.processes import Processes, read_trials
 from miiii_search.worker.checkpoints import LocalCheckpoints
@@ -69,6 +74,13 @@ def resumed(url: str) -> dict[int, list[int]]:
     }
 
 
+def is_current(spec: Any) -> bool:
+    """Whether a stored spec has today's format and names."""
+    decays = [decay for decay in spec["experiment"]["annealing"].values() if decay]
+    assert len(decays) == 2
+    return (spec["format"], spec["sampler"]) == (FORMAT, "grid_ei") and all("end_factor" in decay for decay in decays)
+
+
 def test_a_sqlite_study_goes_on_from_its_checkpoints(processes: Processes, tmp_path: Path) -> None:
     url = restore_sqlite(tmp_path)
     [done, *_] = read_trials(url, "demo")
@@ -76,12 +88,14 @@ def test_a_sqlite_study_goes_on_from_its_checkpoints(processes: Processes, tmp_p
     finish(processes, url)
     assert resumed(url) == {1: [4096], 2: [4096]}
     assert read_trials(url, "demo")[0] == done
+    assert is_current(stored_spec(url))
 
 
 def test_a_postgresql_study_goes_on_from_its_checkpoint(processes: Processes, postgres_url: str) -> None:
     url = restore_postgres(postgres_url)
     finish(processes, url)
     assert list(resumed(url)) == [2]
+    assert is_current(stored_spec(url))
 
 
 def test_an_exported_study_goes_on(processes: Processes, tmp_path: Path) -> None:
@@ -113,7 +127,43 @@ def test_a_spec_is_the_same_study(processes: Processes, tmp_path: Path) -> None:
     assert "exists" in processes.run("create", "--study", "demo", "--spec", str(OLDER / "config.toml"), storage=url)
     fresh = f"sqlite:///{tmp_path}/fresh.db"
     processes.run("create", "--study", "demo", "--spec", str(OLDER / "config.toml"), storage=fresh)
-    assert stored_spec(fresh) == stored_spec(url)
-    assert [trial.params for trial in read_trials(fresh, "demo")] == [
-        trial.params for trial in read_trials(url, "demo")
-    ]
+    assert parse_spec(stored_spec(fresh)) == parse_spec(stored_spec(url))
+    of_url, of_fresh = ([trial.params for trial in read_trials(one, "demo")] for one in (url, fresh))
+    assert of_fresh == of_url
+
+
+KILLED = """
+import os, signal, sys
+from miiii_search.storage.database import open_database
+from miiii_search.study import stored_spec
+from miiii_search.study.open import open_study
+
+def write_and_die(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write, stored_spec.write_spec = stored_spec.write_spec, write_and_die
+stored_spec.upgrade_stored_spec(open_study(open_database(sys.argv[1]), "demo"))
+"""
+
+
+def test_an_upgrade_that_is_killed_changes_nothing(storage_url: str, tmp_path: Path) -> None:
+    """The process dies after it has written the new spec and before it has committed it."""
+    url = restore_sqlite(tmp_path) if storage_url.startswith("sqlite") else restore_postgres(storage_url)
+    before = stored_spec(url)
+    assert subprocess.run([sys.executable, "-c", KILLED, url], timeout=120).returncode == -signal.SIGKILL
+    assert stored_spec(url) == before and not is_current(before)
+    database = open_database(url)
+    study = open_study(database, "demo")
+    assert upgrade_stored_spec(study) and not upgrade_stored_spec(study)
+    database.close()
+    assert is_current(stored_spec(url))
+
+
+def test_looking_at_a_study_does_not_upgrade_it(processes: Processes, tmp_path: Path) -> None:
+    """Workers of the older version, which cannot read the new format, train on meanwhile."""
+    url = restore_sqlite(tmp_path)
+    before = stored_spec(url)
+    for command in (["status", "--study", "demo"], ["list"], ["best", "--study", "demo"]):
+        processes.run(*command, storage=url)
+    assert stored_spec(url) == before

@@ -95,14 +95,14 @@ def test_a_study_that_cannot_be_read_is_waited_for(processes: Processes, tmp_pat
     """A spec of a later format: the containers' commands wait, and end well when they are told to."""
     storage = f"sqlite:///{tmp_path}/study.db"
     create(processes, storage)
-    change(storage, {VERSION_KEY: "9.9.9", SPEC_KEY: {"format": 2}})
+    change(storage, {VERSION_KEY: "9.9.9", SPEC_KEY: {"format": 99}})
     stay = [
         processes.start("work", "--lanes", "1", "--study", "demo", "--keep-running", storage=storage),
         processes.start("coordinate", "--study", "demo", "--keep", "--keep-running", storage=storage),
     ]
     for process in stay:
         wait_for(partial(processes.has_logged, process, "waiting: study `demo` was created by"))
-        assert "format 2" in processes.log(process) and process.poll() is None
+        assert "format 99" in processes.log(process) and process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0, processes.log(process)
     failed = processes.start("status", "--study", "demo", storage=storage)

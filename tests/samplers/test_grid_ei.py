@@ -1,4 +1,4 @@
-"""What a worker claims first under the sampler `model`, on both back ends."""
+"""What a worker claims first under the sampler `grid_ei`, on both back ends."""
 
 from __future__ import annotations
 
@@ -283,8 +283,8 @@ def test_ids_that_do_not_wait_are_passed_over(database: Database) -> None:
 def test_a_worker_trains_in_the_order_of_the_model(database: Database, logged: list[str]) -> None:
     """For real, and one queue becomes the other while nobody looks."""
     miiii = Experiment(p=11, train_fraction=0.7, epochs=96, evaluate_every=8, validation_samples=30)
-    study = create_study(database, "real", make_spec(experiment=miiii, sampler="queue", pruning=Pruning(rule="none")))
-    assert extend(study, ["sampler=model"]).changed
+    study = create_study(database, "real", make_spec(experiment=miiii, sampler="grid", pruning=Pruning(rule="none")))
+    assert extend(study, ["sampler=grid_ei"]).changed
     Worker(study, 2).run(threading.Event())
     assert {trial.state for trial in read_back(study).trials} == {TrialState.COMPLETE}
     starts = [int(line.split()[1]) for line in logged if line.startswith("Trial") and "starts" in line]

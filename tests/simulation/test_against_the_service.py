@@ -154,7 +154,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-@pytest.mark.parametrize("sampler", ["model", "queue"])
+@pytest.mark.parametrize("sampler", ["grid_ei", "grid"])
 @pytest.mark.parametrize(
     "pruning",
     [
@@ -175,10 +175,10 @@ def test_the_same_decisions(database: Database, pruning: Pruning, sampler: str) 
     trainers.worker = Worker(study, LANES, trainers=trainers)
     trainers.worker.run(threading.Event())
     contender = PrunerVariant(pruning.rule, pruning=pruning)
-    order = GridEIOrder(curves) if sampler == "model" else QUEUE_ORDER
+    order = GridEIOrder(curves) if sampler == "grid_ei" else QUEUE_ORDER
     expected = replay(curves, contender.court(spec, curves), LANES, contender.floor(spec), order)
     assert [trainers.began[run.curve.number] for run in expected] == [run.started for run in expected]
-    assert (list(trainers.began) == sorted(trainers.began)) == (sampler == "queue")
+    assert (list(trainers.began) == sorted(trainers.began)) == (sampler == "grid")
     states = {"solved": "COMPLETE", "unsolved": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     found = [
         (t.number, t.state.name, t.user_attrs["epochs_trained"], t.user_attrs["reason"] if pruned(t.state) else None)

@@ -120,7 +120,7 @@ def runs_until_best(name: str, seed: int, lanes: int) -> int:
 
 @pytest.mark.parametrize(("lanes", "most"), [(1, 12), (4, 18)])
 def test_the_model_climbs_a_hill(lanes: int, most: int) -> None:
-    found = [runs_until_best("model", seed, lanes) for seed in range(8)]
+    found = [runs_until_best("grid_ei", seed, lanes) for seed in range(8)]
     assert statistics.mean(found) < most  # in any order that knows nothing, 24.5 of 48 on average
     assert max(found) <= 24
 
