@@ -175,10 +175,10 @@ def tune(sets: Sequence[CurveSet], n: int) -> None:
         figures = pooled_alone(sets, one, n)
         lost, share = figures["grokkers_lost"], figures["epochs_share"]
         rank = (max(lost, 0.02), share)
-        if one.rule not in best or rank < best[one.rule][0]:
-            best[one.rule] = (rank, one)
+        if one.pruner not in best or rank < best[one.pruner][0]:
+            best[one.pruner] = (rank, one)
             print(
-                f"{one.rule}: {one.pruning.options} floor {one.floor_share}: epochs {share:.3f}, lost {lost:.3f}",
+                f"{one.pruner}: {one.pruning.options} floor {one.floor_share}: epochs {share:.3f}, lost {lost:.3f}",
                 flush=True,
             )
 
@@ -227,7 +227,9 @@ def one_draw(sets: Sequence[CurveSet]) -> dict[str, list[ReplayedRun]]:
     found = {}
     for curves in sets:
         [study] = draw_studies(curves, 1)
-        found[curves.name] = replay(study, FORECAST.court(curves.spec, study), LANES, FORECAST.floor(curves.spec))
+        found[curves.name] = replay(
+            study, FORECAST.simulated_study(curves.spec, study), LANES, FORECAST.floor(curves.spec)
+        )
     return found
 
 

@@ -43,7 +43,7 @@ def replayed(spec: StudySpec) -> list[ReplayedRun]:
     [recorded] = [curves for curves in read_curves(BANK) if curves.name == SET]
     curves = {(point_key(curve.point), curve.replicate): curve for curve in recorded.curves}
     queue = [curves[point_key(point), replicate] for point, replicate in spec.queue()]
-    return replay(queue, FORECAST.court(spec, queue), LANES, FORECAST.floor(spec))
+    return replay(queue, FORECAST.simulated_study(spec, queue), LANES, FORECAST.floor(spec))
 
 
 def main() -> None:
@@ -61,14 +61,14 @@ def main() -> None:
     table, same = list[tuple[object, ...]](), 0
     for trial, run in zip(trials, replayed(spec), strict=True):
         known = trial.user_attrs
-        if run.ending == "pruned":
+        if run.outcome == "pruned":
             ends_alike = known.get("reason") == run.reason
         else:
             ends_alike = known["epochs_trained"] == run.epochs and "reason" not in known
-        ends_alike &= known["epochs_to_solve"] == (run.curve.solved_epoch if run.ending == "solved" else None)
+        ends_alike &= known["epochs_to_solve"] == (run.curve.solved_epoch if run.outcome == "solved" else None)
         same += ends_alike
         verdict = "the same" if ends_alike else f"trained: {known.get('reason', trial.value)}"
-        table.append((trial.number, run.ending, run.epochs, known["epochs_trained"], verdict))
+        table.append((trial.number, run.outcome, run.epochs, known["epochs_trained"], verdict))
     print_table(f"{len(trials)} trials of {SET}", ("trial", "replayed", "epochs", "trained epochs", "ending"), table)
     print(f"{same} of {len(trials)} the same")
     write(arguments.json, {"trials": len(trials), "same": same})

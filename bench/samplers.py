@@ -72,7 +72,7 @@ def measure(curves: CurveSet, n: int) -> dict[Setting, dict[str, list[SearchResu
 
 def spent(found: Sequence[SearchResult], aim: str) -> list[float]:
     """Epochs of all lanes in each study until what is aimed at was completed; infinity if it never was."""
-    return [getattr(one, aim).spent for one in found]
+    return [getattr(one, aim).total_epochs for one in found]
 
 
 def compare(orders: Mapping[str, Sequence[SearchResult]], aim: str) -> dict[str, RelativeSaving]:
@@ -88,9 +88,9 @@ def figures(orders: Mapping[str, Sequence[SearchResult]], aim: str) -> dict[str,
     for name, searched in orders.items():
         found = [getattr(one, aim) for one in searched]
         of_orders[name] = {
-            "found": sum(math.isfinite(one.spent) for one in found) / len(found),
-            "epochs": _quantiles([one.spent for one in found]),
-            "wall_epochs": _quantiles([one.after for one in found]),
+            "found": sum(math.isfinite(one.total_epochs) for one in found) / len(found),
+            "epochs": _quantiles([one.total_epochs for one in found]),
+            "wall_epochs": _quantiles([one.wall_epochs for one in found]),
         }
     return {"orders": of_orders, "saved": {name: asdict(one) for name, one in compare(orders, aim).items()}}
 
@@ -141,13 +141,13 @@ def measure_shapes(curves: CurveSet, n: int) -> list[list[object]]:
     """What the model saves of the queue's epochs until the best run, and how often another shape is turned to."""
     studies, rule, table = draw_studies(curves, n), RULES[1], list[list[object]]()
     for shape, lanes in itertools.product([name for name in SHAPES if name in curves.spec.space], (1, 8)):
-        queue = [one.best.spent for one in replay_searches(ORDERS["grid"], rule, curves.spec, studies, lanes)]
+        queue = [one.best.total_epochs for one in replay_searches(ORDERS["grid"], rule, curves.spec, studies, lanes)]
         row: list[object] = [curves.name, shape, lanes]
         for favour in FAVOURS:
             turns: list[int] = []
             make = partial(_Turning, shape, favour, turns)
             found = replay_searches(make, rule, curves.spec, studies, lanes)
-            saved = relative_saving([one.best.spent for one in found], queue)
+            saved = relative_saving([one.best.total_epochs for one in found], queue)
             row.append(f"{saved.mean:.0%}, {len(turns) / n:.1f} turns")
         table.append(row)
     return table
@@ -162,9 +162,9 @@ class _Turning(GridEIOrder):
         super().__init__(curves, shape, favour)
         self._turns = turns
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
+    def next_run(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         known = {self._shapes[k] for k in [*running, self._last]}
-        k = super().next(waiting, ended, running)
+        k = super().next_run(waiting, ended, running)
         self._turns += [k] * (self._shapes[k] not in known)
         return k
 

@@ -1,4 +1,4 @@
-"""What another pruning rule would have done: recorded curves, a study replayed on them, and what came of it.
+"""Simulation: recorded studies are replayed under other pruners and samplers, and their results compared.
 
-NumPy and the rules of `search`; no JAX, no database but where a user's own study is read.
+Nothing is trained, so no module imports JAX. Only `from_study` reads a database.
 """

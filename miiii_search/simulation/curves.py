@@ -1,7 +1,7 @@
-"""Recorded learning curves of whole studies, and the small file that holds them.
+"""Recorded learning curves of whole studies, and the compact file that holds them.
 
-A curve is kept at its study's rungs and at sixteen evaluations from each power of two to the next, which is what any
-rule looks at and all that a picture shows.
+A curve keeps the evaluations at its study's rungs, and sixteen from each power of two to the next. Pruners and figures
+need no others.
 """
 
 from __future__ import annotations
@@ -30,56 +30,57 @@ from miiii_search.pruners.history import History, history_at_rungs
 from miiii_search.study.objective import objective
 
 FORMAT = 1
+"""Version of the file format."""
 
-AN_OCTAVE = 16
-"""Evaluations that are kept from each power of two to the next."""
+EVALUATIONS_PER_OCTAVE = 16
+"""Number of evaluations kept from each power of two to the next."""
 
 MANTISSA_BITS = 12
-"""Of the floats in a file: 0.02 %, and half the size."""
+"""Bits of the mantissa of floats in a file, which is a relative error of 0.02 % and halves the size of the file."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run as it was recorded, of one evaluation at least."""
+    """The learning curve of one run, with at least one evaluation."""
 
     number: int
-    """Of its trial."""
+    """Number of the run's trial."""
     point: Point
     replicate: int
     experiment: Experiment
     record: Record
-    """Some of its evaluations, those at rungs among them."""
+    """Some of the run's evaluations, including those at its rungs."""
     solved_epoch: int | None
-    """The first epoch of the streak that solved it."""
+    """First epoch of the successive evaluations that solved the run; None if it was not solved."""
     ended_epoch: int
-    """The last that is known: its budget, or before it that of a streak that solved it, of a loss that was not finite,
-    or of a rule that gave it up."""
+    """Last recorded epoch. It is below the epoch budget if the run was stopped after it was solved, had a loss that was
+    not finite, or was pruned."""
     failed: bool = False
-    """Whether its loss was not finite then."""
+    """Whether the run ended because its loss was not finite."""
     pruned: bool = False
-    """Whether it was given up then, so that nobody knows how it would have gone on."""
+    """Whether the run was pruned when it was recorded, so that the rest of its curve is unknown."""
 
     @cached_property
-    def solving_epoch(self) -> int | None:
-        """The evaluation at which the service knows that it is solved, and stops it."""
-        return None if self.solved_epoch is None else _solving_epoch(self.experiment, self.solved_epoch)
+    def confirmed_epoch(self) -> int | None:
+        """Epoch of the last of the evaluations that solve the run, at which the service stops it."""
+        return None if self.solved_epoch is None else _confirmed_epoch(self.experiment, self.solved_epoch)
 
     @cached_property
     def last_epoch(self) -> int:
-        """At which it ends if nobody gives it up; of one that was, the end of its budget, since nobody knows."""
-        if self.solving_epoch is not None:
-            return self.solving_epoch
+        """Epoch at which the run ends unless it is pruned. For a run recorded as pruned, the end of its budget."""
+        if self.confirmed_epoch is not None:
+            return self.confirmed_epoch
         return self.experiment.epochs if self.pruned else self.ended_epoch
 
     @cached_property
     def accuracy(self) -> dict[int, float]:
-        """Mean validation accuracy over the scored tasks at the epochs that are kept."""
+        """Mean validation accuracy over the scored tasks, by epoch."""
         values = (mean_accuracy(self.experiment, row) for row in self.record.validation_accuracy)
         return dict(zip(self.record.epoch.tolist(), values, strict=True))
 
     @cached_property
     def objective(self) -> float | None:
-        """The study's objective if nobody gives it up; None if it failed."""
+        """The study's objective if the run is not pruned; None if it failed."""
         if self.failed:
             return None
         last = max((epoch for epoch in self.accuracy if epoch <= self.last_epoch), default=None)
@@ -87,20 +88,20 @@ class Curve:
 
     @cached_property
     def history(self) -> History:
-        """What a rule sees of it, at its rungs."""
+        """The run at its rungs, as a pruner sees it."""
         return history_at_rungs(self.experiment, self.record)
 
 
 @dataclass(frozen=True)
 class CurveSet:
-    """The curves of one study, or some of them."""
+    """The curves of one study, or a part of them."""
 
     name: str
     spec: StudySpec
     curves: tuple[Curve, ...]
 
     def subset(self, curves: Sequence[Curve], name: str | None = None) -> CurveSet:
-        """Some of the curves."""
+        """Return a set of some of the curves, under another name if one is given."""
         return replace(self, name=name or self.name, curves=tuple(curves))
 
 
@@ -110,10 +111,21 @@ def make_curve(
     replicate: int,
     experiment: Experiment,
     record: Record,
+    *,
     failed_epoch: int | None = None,
     pruned: bool = False,
 ) -> Curve:
-    """A curve from every evaluation of its run, thinned; whether and when it was solved is read from them."""
+    """Return the curve of a run, and find out from its evaluations whether and when it was solved.
+
+    Args:
+        number: Number of the run's trial.
+        point: Point of the search space.
+        replicate: Replicate at this point, from 0.
+        experiment: Settings of the run.
+        record: All evaluations of the run. The curve keeps some of them, see `kept_epochs`.
+        failed_epoch: Epoch at which the loss was not finite; None if it always was.
+        pruned: Whether the run was pruned.
+    """
     solved_epoch = find_solved_epoch(experiment, record)
     return Curve(
         number,
@@ -129,16 +141,19 @@ def make_curve(
 
 
 def kept_epochs(experiment: Experiment, solved_epoch: int | None) -> list[int]:
-    """The rungs, the first evaluation at or after each of sixteen epochs an octave, and the end of a solved run."""
+    """Return the epochs of the evaluations that a curve keeps.
+
+    They are the rungs, the first evaluation at or after each of sixteen epochs per octave, and the end of a solved run.
+    """
     octaves = 2.0 ** np.arange(int(np.log2(experiment.epochs)) + 1)
-    wanted = np.outer(octaves, 1 + np.arange(AN_OCTAVE) / AN_OCTAVE).ravel()
+    wanted = np.outer(octaves, 1 + np.arange(EVALUATIONS_PER_OCTAVE) / EVALUATIONS_PER_OCTAVE).ravel()
     interval = experiment.evaluation_interval
     kept = {*(np.ceil(wanted / interval).astype(int) * interval).tolist(), *rungs(experiment)}
-    return sorted(kept | ({_solving_epoch(experiment, solved_epoch)} if solved_epoch else set()))
+    return sorted(kept | ({_confirmed_epoch(experiment, solved_epoch)} if solved_epoch else set()))
 
 
 def find_solved_epoch(experiment: Experiment, record: Record) -> int | None:
-    """The first epoch of the evaluations in a row that solve a run, given all of them; None if there are none."""
+    """Return the first epoch of the successive evaluations that solve a run; None if it is not solved."""
     reached = record.validation_accuracy[:, np.asarray(experiment.scored)] > experiment.accuracy_threshold
     streak = 0
     for epoch, solved in zip(record.epoch.tolist(), np.all(reached, axis=1).tolist(), strict=True):
@@ -149,7 +164,7 @@ def find_solved_epoch(experiment: Experiment, record: Record) -> int | None:
 
 
 def write_curves(path: Path, sets: Sequence[CurveSet]) -> None:
-    """Writes sets of curves as one compressed NumPy archive, the same bytes for the same curves."""
+    """Write sets of curves as one compressed NumPy archive. The same curves give the same bytes."""
     arrays: dict[str, NDArray[Any]] = {}
     for curves in sets:
         meta = {
@@ -181,7 +196,11 @@ def write_curves(path: Path, sets: Sequence[CurveSet]) -> None:
 
 
 def read_curves(path: Path) -> list[CurveSet]:
-    """Reads what `write_curves` wrote. Raises `MiiiiSearchError` if it is no such file."""
+    """Read a file that `write_curves` wrote.
+
+    Raises:
+        MiiiiSearchError: If the file cannot be read or has another format.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = [name.removesuffix("/meta") for name in archive.files if name.endswith("/meta")]
@@ -198,7 +217,7 @@ def read_curves(path: Path) -> list[CurveSet]:
 def _read_set(archive: Mapping[str, NDArray[Any]], name: str) -> CurveSet:
     meta = json.loads(archive[f"{name}/meta"].tobytes())
     if meta["format"] != FORMAT:
-        raise ValueError(f"its format is {meta['format']}, and this version reads {FORMAT}")
+        raise ValueError(f"its format is {meta['format']}, but this version reads format {FORMAT}")
     spec = validate(StudySpec, meta["spec"], f"the spec of {name}")
     record = Record(**{field.name: archive[f"{name}/{field.name}"] for field in fields(Record)})
     return CurveSet(name, spec, tuple(_read_runs(spec, record, meta["runs"])))
@@ -211,12 +230,15 @@ def _read_runs(spec: StudySpec, record: Record, runs: Sequence[dict[str, Any]]) 
         yield Curve(experiment=experiment, record=record.rows(slice(start, end)), **run)
 
 
-def _solving_epoch(experiment: Experiment, solved_epoch: int) -> int:
+def _confirmed_epoch(experiment: Experiment, solved_epoch: int) -> int:
     return solved_epoch + (experiment.solved_evaluations - 1) * experiment.evaluation_interval
 
 
 def round_floats(array: NDArray[Any]) -> NDArray[Any]:
-    """Round float32 to fewer bits, so that they compress; ones, zeros and accuracies of whole samples stay distinct."""
+    """Round a float32 array to `MANTISSA_BITS`, so that it compresses better. Other arrays are returned as they are.
+
+    0 and 1 are exact, and accuracies that differ by one sample stay distinct.
+    """
     if array.dtype != np.float32:
         return array
     dropped = 23 - MANTISSA_BITS

@@ -1,4 +1,4 @@
-"""The curves of a study, as its trials left them."""
+"""Reads the learning curves of a study's trials."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from miiii_search.study.trials import REPLICATE_KEY
 def curves_from_study(
     study: Study, on_trial: Callable[[int], None] = lambda number: None
 ) -> tuple[CurveSet, list[str]]:
-    """The curves of all trials that have ended, and a line about each that cannot be read.
+    """Return the curves of all finished trials of a study.
 
-    `on_trial` is told the number of each trial that was looked at.
+    Args:
+        study: The study.
+        on_trial: Called with the number of each trial after it was read.
+
+    Returns:
+        The curves, and a message for each trial that has no readable record.
     """
     curves: list[Curve] = []
     problems: list[str] = []
     for trial in study.trials():
         if not trial.state.is_finished():
             continue
-        run, lines = read_trial_run(study, trial)
-        problems += lines
+        run, messages = read_trial_run(study, trial)
+        problems += messages
         on_trial(trial.number)
         if run.record is None or not len(run.record):
-            problems += [] if lines else [f"trial {trial.number} has no record"]
+            problems += [] if messages else [f"trial {trial.number} has no record"]
             continue
         curves.append(
             make_curve(

@@ -1,4 +1,4 @@
-"""The rules that are compared: the study's own, ours, and every pruner of Optuna's that looks at learning curves."""
+"""The pruners that a simulation compares: the study's own, ours, and those of Optuna that use learning curves."""
 
 from __future__ import annotations
 
@@ -11,53 +11,58 @@ from miiii_search.config.study_sections import Pruning
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.pruners.factory import OPTUNA_PRUNERS, make_optuna_pruner, make_own_pruner
 from miiii_search.simulation.curves import Curve
-from miiii_search.simulation.replay import MakePruner, OptunaPrunerStudy, OwnPrunerStudy, SimulatedStudy
+from miiii_search.simulation.simulated_study import MakePruner, OptunaPrunerStudy, OwnPrunerStudy, SimulatedStudy
 
 NO_PRUNING = Pruning(rule="none")
 
 
 @dataclass(frozen=True)
 class PrunerVariant:
-    """A rule with its settings, as a study could have it; or a pruner as Optuna makes it where nothing is said."""
+    """A pruner with its settings, as a study could use it, or one of Optuna's with its default arguments."""
 
-    rule: str
-    setting: str = ""
-    """Which of the settings of its rule, in words."""
+    pruner: str
+    """Name of the pruner in tables and figures."""
+    label: str = ""
+    """Short description that tells the settings of a pruner apart."""
     pruning: Pruning = NO_PRUNING
     floor_share: float | None = None
-    """The floor as a share of the budget of epochs, instead of that of `pruning`."""
-    stock: MakePruner | None = None
-    """Asked at every rung from the first, instead of `pruning`."""
+    """The pruning floor as a share of the epoch budget, in place of the floor of `pruning`."""
+    make_default: MakePruner | None = None
+    """Makes one of Optuna's pruners, which is asked at every rung from the first, in place of `pruning`."""
 
     @property
     def name(self) -> str:
-        """As tables have it."""
-        return f"{self.rule}, {self.setting}" if self.setting else self.rule
+        """Name and label, as tables show them."""
+        return f"{self.pruner}, {self.label}" if self.label else self.pruner
 
     @property
-    def is_optunas(self) -> bool:
-        """Whether it is a pruner of Optuna's."""
-        return self.stock is not None or self.pruning.rule in OPTUNA_PRUNERS
+    def is_from_optuna(self) -> bool:
+        """Whether this is one of Optuna's pruners."""
+        return self.make_default is not None or self.pruning.rule in OPTUNA_PRUNERS
 
     def pruning_for(self, spec: StudySpec) -> Pruning:
-        """Its settings for a study of this budget."""
+        """Return the settings for a study, whose epoch budget determines the floor."""
         if self.floor_share is None:
             return self.pruning
         return self.pruning.model_copy(update={"min_epochs": round(self.floor_share * spec.experiment.epochs)})
 
     def floor(self, spec: StudySpec) -> int:
-        """The first epoch at which it is asked."""
-        return 0 if self.stock else spec.model_copy(update={"pruning": self.pruning_for(spec)}).pruning_floor
+        """Return the first epoch at which the pruner is asked in a study."""
+        return 0 if self.make_default else spec.model_copy(update={"pruning": self.pruning_for(spec)}).pruning_floor
 
-    def court(self, spec: StudySpec, curves: Sequence[Curve]) -> SimulatedStudy:
-        """What asks it. Raises `MiiiiSearchError` for options that its pruner does not take."""
-        if not self.is_optunas:
+    def simulated_study(self, spec: StudySpec, curves: Sequence[Curve]) -> SimulatedStudy:
+        """Return a simulated study of these curves with this pruner.
+
+        Raises:
+            MiiiiSearchError: If one of Optuna's pruners does not accept its options.
+        """
+        if not self.is_from_optuna:
             return OwnPrunerStudy(make_own_pruner(self.pruning), curves)
         pruning, floor, epochs = self.pruning_for(spec), self.floor(spec), spec.experiment.epochs
-        return OptunaPrunerStudy(self.stock or (lambda: make_optuna_pruner(pruning, floor, epochs)), curves)
+        return OptunaPrunerStudy(self.make_default or (lambda: make_optuna_pruner(pruning, floor, epochs)), curves)
 
 
-STOCK: dict[str, MakePruner] = {
+OPTUNA_DEFAULTS: dict[str, MakePruner] = {
     "median": optuna.pruners.MedianPruner,
     "percentile": lambda: optuna.pruners.PercentilePruner(25.0),
     "successive halving": optuna.pruners.SuccessiveHalvingPruner,
@@ -65,10 +70,10 @@ STOCK: dict[str, MakePruner] = {
     "patient": lambda: optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(), patience=3),
     "threshold": lambda: optuna.pruners.ThresholdPruner(lower=0.5),
 }
-"""As they come; what must be given is given as in Optuna's documentation."""
+"""Optuna's pruners with default arguments. Required arguments are those of the examples in Optuna's documentation."""
 
 SAFETIES = (1.0, 2.0, 5.0, 10.0)
-"""Of `forecast`, beside the default."""
+"""Values of `pruning.safety` that are compared, besides the default."""
 
 TUNED = tuple(
     PrunerVariant(rule.replace("_", " "), "tuned", Pruning.model_validate({"rule": rule, "options": options}), floor)
@@ -81,17 +86,22 @@ TUNED = tuple(
         ("threshold", {"lower": 0.3}, 1 / 2),
     )
 )
-"""The best settings that `bench/pruning.py --tune` found on the making sets."""
+"""Optuna's pruners with the best settings that `bench/pruning.py --tune` found on the curves for making rules."""
 
 
 def pruner_variants(own: Pruning | None = None) -> list[PrunerVariant]:
-    """All rules that are compared; `own` is what a study has, which comes first if it is none of them."""
+    """Return all pruners to compare.
+
+    Args:
+        own: Pruning settings of a study. They come first, unless they are among the others.
+    """
     ours = [
         PrunerVariant("none"),
         PrunerVariant("forecast", pruning=Pruning(rule="forecast")),
         *(PrunerVariant("forecast", f"safety {s:g}", Pruning(rule="forecast", safety=s)) for s in SAFETIES),
         PrunerVariant("quantile", pruning=Pruning(rule="quantile")),
     ]
-    known = [one.pruning for one in [*ours, *TUNED] if one.floor_share is None]
-    mine = [PrunerVariant("this study's", pruning=own)] if own is not None and own not in known else []
-    return [*mine, *ours, *(PrunerVariant(name, "as it comes", stock=make) for name, make in STOCK.items()), *TUNED]
+    known = [variant.pruning for variant in [*ours, *TUNED] if variant.floor_share is None]
+    first = [PrunerVariant("this study's", pruning=own)] if own is not None and own not in known else []
+    defaults = [PrunerVariant(name, "default", make_default=make) for name, make in OPTUNA_DEFAULTS.items()]
+    return [*first, *ours, *defaults, *TUNED]

@@ -1,4 +1,4 @@
-"""How soon a study finds its best configuration, by the order in which it trains them."""
+"""Measures how soon a study finds its best configuration, depending on the order in which it starts its runs."""
 
 from __future__ import annotations
 
@@ -13,34 +13,39 @@ from miiii_search.config.study_spec import StudySpec
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.orders import MakeOrder
 from miiii_search.simulation.pruner_variants import PrunerVariant
-from miiii_search.simulation.replay import Order, ReplayedRun, replay
+from miiii_search.simulation.replay import ReplayedRun, RunOrder, replay
 
-RESAMPLED = 2000
-"""Times that draws are drawn again for an interval."""
+BOOTSTRAP_SAMPLES = 2000
+"""Number of bootstrap samples for a confidence interval."""
 
 
 @dataclass(frozen=True)
 class TimeToFind:
-    """When the first of some runs was completed; infinity if none was."""
+    """Time until the first of some runs was completed. Infinity if none was."""
 
-    spent: float
-    """Epochs that all lanes have trained by then."""
-    after: float
-    """Epochs of one lane since the study began."""
+    total_epochs: float
+    """Epochs that all lanes together had trained."""
+    wall_epochs: float
+    """Epochs that each lane had trained since the study began."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What one study found, and when."""
+    """Times until one study found good runs."""
 
     best: TimeToFind
-    """One of the best objective."""
+    """Time until a run with the best objective was completed."""
     good: TimeToFind
-    """One of the best tenth."""
+    """Time until one of the best tenth of the runs was completed."""
 
 
 def best_runs(curves: Sequence[Curve], share: float = 0.0) -> frozenset[int]:
-    """The numbers of the best share of the curves by the objective, the best one at least, and of all its equals."""
+    """Return the numbers of the best runs by the objective, including ties.
+
+    Args:
+        curves: Curves of a study.
+        share: Share of the runs, rounded up to at least one.
+    """
     values = sorted((curve.objective for curve in curves if curve.objective is not None), reverse=True)
     if not values:
         return frozenset()
@@ -49,71 +54,98 @@ def best_runs(curves: Sequence[Curve], share: float = 0.0) -> frozenset[int]:
 
 
 def time_to_find(runs: Sequence[ReplayedRun], wanted: Collection[int]) -> TimeToFind:
-    """When the first of the runs with these numbers was completed."""
-    after = min((r.ended for r in runs if r.curve.number in wanted and r.objective is not None), default=math.inf)
-    if after == math.inf:
+    """Return the time until the first of the runs with these numbers was completed."""
+    wall_epochs = min(
+        (run.finished for run in runs if run.curve.number in wanted and run.objective is not None), default=math.inf
+    )
+    if wall_epochs == math.inf:
         return TimeToFind(math.inf, math.inf)
-    return TimeToFind(sum(min(run.epochs, max(after - run.started, 0.0)) for run in runs), after)
+    total_epochs = sum(min(run.epochs, max(wall_epochs - run.started, 0.0)) for run in runs)
+    return TimeToFind(total_epochs, wall_epochs)
 
 
-class Until:
-    """An order until all runs that are wanted have started, then the queue: a rule that looks at each run by itself
-    makes no difference between them, and a sampler takes its time."""
+class OrderUntilStarted:
+    """Follows an order until all wanted runs have started, and the queue from then on.
 
-    def __init__(self, order: Order, wanted: Collection[int]) -> None:
+    The rest of the order makes no difference to the time until they are completed, and some orders are slow to compute.
+    This holds for pruners that do not compare runs.
+    """
+
+    def __init__(self, order: RunOrder, wanted: Collection[int]) -> None:
         self._order = order
         self._wanted = set(wanted)
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
-        """What the order says, while it matters."""
-        return waiting[0] if self._wanted.isdisjoint(waiting) else self._order.next(waiting, ended, running)
+    def next_run(self, waiting: Sequence[int], finished: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
+        """Return the order's next run, or the first of the queue."""
+        return waiting[0] if self._wanted.isdisjoint(waiting) else self._order.next_run(waiting, finished, running)
 
 
 def replay_searches(
-    make: MakeOrder, contender: PrunerVariant, spec: StudySpec, studies: Sequence[Sequence[Curve]], lanes: int
+    make_order: MakeOrder, variant: PrunerVariant, spec: StudySpec, studies: Sequence[Sequence[Curve]], lanes: int
 ) -> list[SearchResult]:
-    """Each study under one order and a rule that looks at each run by itself; the k-th has the seed k."""
-    floor, court, results = contender.floor(spec), contender.court(spec, []), []
+    """Replay studies in one order, and measure how soon they find good runs.
+
+    Args:
+        make_order: Makes the order of each study. The seed of study k is k.
+        variant: The pruner, which must not compare runs.
+        spec: Specification of the studies.
+        studies: Curves of each study.
+        lanes: Number of runs that are trained at the same time.
+
+    Returns:
+        The result of each study.
+    """
+    floor, simulated, results = variant.floor(spec), variant.simulated_study(spec, []), []
     for seed, curves in enumerate(studies):
         best, good = best_runs(curves), best_runs(curves, 0.1)
-        order = Until(make(spec, curves, seed), [k for k, curve in enumerate(curves) if curve.number in best])
-        runs = replay(curves, court.again(curves), lanes, floor, order)
+        wanted = [k for k, curve in enumerate(curves) if curve.number in best]
+        order = OrderUntilStarted(make_order(spec, curves, seed), wanted)
+        runs = replay(curves, simulated.for_curves(curves), lanes, floor, order)
         results.append(SearchResult(time_to_find(runs, best), time_to_find(runs, good)))
     return results
 
 
 @dataclass(frozen=True)
 class RelativeSaving:
-    """How much less an order spends than another one, as a share of what that one spends; negative is more.
+    """The share of epochs that one order saves compared with another. Negative if it spends more.
 
-    The interval holds 95 % of means over draws that are drawn again. It tells how sure a mean over draws is, which all
-    are of the same few configurations: not what to expect of another set.
+    The interval is a 95 % bootstrap interval of the mean over studies. All studies consist of the same configurations,
+    so it says how precise this mean is, but not what to expect of other configurations.
     """
 
     mean: float
     low: float
     high: float
     pairs: int
-    """Draws in which both found what was wanted."""
+    """Number of studies in which both orders found a wanted run."""
     sooner: int
-    """Of these, in which the order was sooner."""
+    """Number of these in which the order found it sooner."""
     later: int
+    """Number of these in which the order found it later."""
 
 
-def relative_saving(spent: Sequence[float], against: Sequence[float]) -> RelativeSaving:
-    """Compares two orders on the same draws; all NaN if in none of them both found what was wanted."""
-    mine, theirs = np.asarray(spent, np.float64), np.asarray(against, np.float64)
-    both = np.isfinite(mine) & np.isfinite(theirs)
-    mine, theirs = mine[both], theirs[both]
-    n = len(mine)
+def relative_saving(spent: Sequence[float], baseline: Sequence[float]) -> RelativeSaving:
+    """Compare the epochs that two orders spend on the same studies.
+
+    Args:
+        spent: Epochs spent in each study; infinity if no wanted run was found.
+        baseline: The same for the order to compare with.
+
+    Returns:
+        The comparison. Its floats are NaN if there is no study in which both orders found a wanted run.
+    """
+    spent_array, baseline_array = np.asarray(spent, np.float64), np.asarray(baseline, np.float64)
+    both = np.isfinite(spent_array) & np.isfinite(baseline_array)
+    ours, theirs = spent_array[both], baseline_array[both]
+    n = len(ours)
     if n == 0:
         return RelativeSaving(math.nan, math.nan, math.nan, 0, 0, 0)
-    picks = np.random.default_rng(0).integers(0, n, (RESAMPLED, n))
-    low, high = np.quantile(_saved(mine[picks], theirs[picks]), [0.025, 0.975])
-    sooner, later = int((mine < theirs).sum()), int((mine > theirs).sum())
-    return RelativeSaving(float(_saved(mine, theirs)), float(low), float(high), n, sooner, later)
+    samples = np.random.default_rng(0).integers(0, n, (BOOTSTRAP_SAMPLES, n))
+    low, high = np.quantile(_saved(ours[samples], theirs[samples]), [0.025, 0.975])
+    sooner, later = int((ours < theirs).sum()), int((ours > theirs).sum())
+    return RelativeSaving(float(_saved(ours, theirs)), float(low), float(high), n, sooner, later)
 
 
-def _saved(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
-    saved: NDArray[np.float64] = 1 - mine.mean(-1) / theirs.mean(-1)
+def _saved(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    saved: NDArray[np.float64] = 1 - ours.mean(-1) / theirs.mean(-1)
     return saved

@@ -143,7 +143,7 @@ def make_curves() -> list[Curve]:
         fails = 60 if number == 5 else None
         if fails:
             record = record.rows(record.epoch <= fails)
-        curves.append(make_curve(number, point, replicate, SPEC.run(point, replicate)[0], record, fails))
+        curves.append(make_curve(number, point, replicate, SPEC.run(point, replicate)[0], record, failed_epoch=fails))
     return curves
 
 
@@ -176,7 +176,7 @@ def test_the_same_decisions(database: Database, pruning: Pruning, sampler: str) 
     trainers.worker.run(threading.Event())
     contender = PrunerVariant(pruning.rule, pruning=pruning)
     order = GridEIOrder(curves) if sampler == "grid_ei" else QUEUE_ORDER
-    expected = replay(curves, contender.court(spec, curves), LANES, contender.floor(spec), order)
+    expected = replay(curves, contender.simulated_study(spec, curves), LANES, contender.floor(spec), order)
     assert [trainers.began[run.curve.number] for run in expected] == [run.started for run in expected]
     assert (list(trainers.began) == sorted(trainers.began)) == (sampler == "grid")
     states = {"solved": "COMPLETE", "unsolved": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
@@ -184,12 +184,12 @@ def test_the_same_decisions(database: Database, pruning: Pruning, sampler: str) 
         (t.number, t.state.name, t.user_attrs["epochs_trained"], t.user_attrs["reason"] if pruned(t.state) else None)
         for t in study.trials()
     ]
-    assert found == [(run.curve.number, states[run.ending], run.epochs, run.reason) for run in expected]
+    assert found == [(run.curve.number, states[run.outcome], run.epochs, run.reason) for run in expected]
     for trial, run in zip(study.trials(), expected, strict=True):
         assert trial.system_attrs[REPLICATE_KEY] == 0
         if run.objective is not None:
             assert trial.value == pytest.approx(run.objective, abs=1e-12)
-    assert 0 < sum(run.ending == "pruned" for run in expected) < len(expected)
+    assert 0 < sum(run.outcome == "pruned" for run in expected) < len(expected)
 
 
 def pruned(state: TrialState) -> bool:

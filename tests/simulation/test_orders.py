@@ -17,7 +17,8 @@ from miiii_search.pruners.base import NopPruner
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.orders import ORDERS, GridEIOrder, OptunaOrder
-from miiii_search.simulation.replay import OwnPrunerStudy, ReplayedRun, replay
+from miiii_search.simulation.replay import ReplayedRun, replay
+from miiii_search.simulation.simulated_study import OwnPrunerStudy
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat
@@ -46,7 +47,7 @@ class Listed:
         self._places = iter(places)
         self.told: list[tuple[list[int], list[int], list[int]]] = []
 
-    def next(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
+    def next_run(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         self.told.append((list(waiting), list(ended), list(running)))
         return next(self._places)
 
@@ -75,7 +76,7 @@ def test_an_order_fixed_beforehand_is_the_queue_rearranged(seed: int, lanes: int
     runs = replay(curves, OwnPrunerStudy(LowAccuracy(0.4), curves), lanes, FLOOR, order)
     expected = replay(rearranged, OwnPrunerStudy(LowAccuracy(0.4), rearranged), lanes, FLOOR)
     assert [runs[k] for k in places] == expected
-    assert {run.ending for run in runs} == {"solved", "unsolved", "pruned", "failed"}
+    assert {run.outcome for run in runs} == {"solved", "unsolved", "pruned", "failed"}
     for k, (waiting, ended, running) in zip(places, order.told, strict=True):
         assert k in waiting
         assert sorted([*waiting, *ended, *running]) == list(range(len(curves)))
@@ -97,7 +98,7 @@ def test_no_curves_or_one(name: str) -> None:
     assert replay([], OwnPrunerStudy(NopPruner(), []), 4, 0, ORDERS[name](SPEC, [], 0)) == []
     [curve] = [curve_at(0, BEST, 0.5)]
     [run] = replay([curve], OwnPrunerStudy(NopPruner(), [curve]), 4, 0, ORDERS[name](SPEC, [curve], 0))
-    assert run.started == 0 and run.ending == "unsolved"
+    assert run.started == 0 and run.outcome == "unsolved"
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -142,7 +143,7 @@ def test_the_model_among_runs_that_fail() -> None:
     runs = sorted(
         replay(curves, OwnPrunerStudy(NopPruner(), curves), 1, 0, GridEIOrder(curves)), key=lambda run: run.started
     )
-    assert sum(run.ending == "failed" for run in runs[:24]) < 10  # 12 by chance
+    assert sum(run.outcome == "failed" for run in runs[:24]) < 10  # 12 by chance
 
 
 def test_a_sampler_refuses_two_seeds_of_a_configuration() -> None:
@@ -160,7 +161,7 @@ def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
     ]
     simulated = replay(curves, OwnPrunerStudy(LowAccuracy(0.45), curves), 1, FLOOR, OptunaOrder("tpe", SPEC, curves, 7))
     outcomes = {point_key(run.curve.point): run for run in simulated}
-    assert {run.ending for run in simulated} == {"solved", "unsolved", "pruned", "failed"}
+    assert {run.outcome for run in simulated} == {"solved", "unsolved", "pruned", "failed"}
 
     database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
     study = create_study(
@@ -172,7 +173,7 @@ def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
         drawn.append(point_key(run.curve.point))
         reports = {n: run.curve.accuracy[n] for n in rungs(EXPERIMENT) if n <= run.epochs}
         report(database, [Heartbeat(lease, run.epochs, 1.0)], {lease: reports}, SECONDS)
-        state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(run.ending, TrialState.COMPLETE)
+        state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(run.outcome, TrialState.COMPLETE)
         end(study, lease, state, run.value)
     database.close()
     assert drawn == taken(simulated)

@@ -18,7 +18,8 @@ from miiii_search.pruners.forecast import Forecast
 from miiii_search.pruners.peers import Peer
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.pruner_variants import pruner_variants
-from miiii_search.simulation.replay import OwnPrunerStudy, ReplayedRun, replay
+from miiii_search.simulation.replay import ReplayedRun, replay
+from miiii_search.simulation.simulated_study import OwnPrunerStudy
 from tests.simulation.support import curve_of, epochs_of, make_record, set_of
 
 SHORT = Experiment(p=7, task="nanda", train_fraction=0.5, epochs=64, evaluate_every=2, validation_samples=12)
@@ -77,7 +78,7 @@ def stepped(curves: Sequence[Curve], rule: Pruner, lanes: int, floor: int) -> li
 
 
 def outline(runs: Sequence[ReplayedRun]) -> list[tuple[int, str, int, int]]:
-    return [(run.curve.number, run.ending, int(run.started), run.epochs) for run in runs]
+    return [(run.curve.number, run.outcome, int(run.started), run.epochs) for run in runs]
 
 
 RULES: list[Pruner] = [NopPruner(), Quantile(0.25, 4), Quantile(0.6, 2), Forecast(3.0), Forecast(1.0)]
@@ -99,7 +100,7 @@ def test_the_rules_gave_something_up() -> None:
     """Else the test above compares nothing."""
     curves = [a_curve(k, k) for k in range(40)]
     pruned = {
-        rule: sum(run.ending == "pruned" for run in replay(curves, OwnPrunerStudy(rule, curves), 4, 8))
+        rule: sum(run.outcome == "pruned" for run in replay(curves, OwnPrunerStudy(rule, curves), 4, 8))
         for rule in RULES
     }
     assert pruned.pop(RULES[0]) == 0
@@ -110,8 +111,8 @@ def test_the_rules_gave_something_up() -> None:
 def test_an_empty_study_and_a_lone_trial(lanes: int) -> None:
     lone = [a_curve(0, 1, solves=0.0, fails=0.0)]
     for rule in pruner_variants():
-        court = rule.court(set_of(lone, SHORT).spec, [])
-        assert replay([], court, lanes, 0) == []
+        study = rule.simulated_study(set_of(lone, SHORT).spec, [])
+        assert replay([], study, lanes, 0) == []
     for own in (NopPruner(), Quantile(0.5, 2)):
         assert outline(replay(lone, OwnPrunerStudy(own, lone), lanes, 0)) == [(0, "unsolved", 0, 64)]
 
@@ -120,10 +121,10 @@ def test_ties_go_on() -> None:
     record = make_record([0.25] * len(epochs_of(SHORT)), [2.0] * len(epochs_of(SHORT)), experiment=SHORT)
     same = [curve_of(k, record, SHORT) for k in range(6)]
     rule = Quantile(0.9, 2)
-    assert {run.ending for run in replay(same, OwnPrunerStudy(rule, same), 6, 0)} == {"unsolved"}
+    assert {run.outcome for run in replay(same, OwnPrunerStudy(rule, same), 6, 0)} == {"unsolved"}
 
 
-@pytest.mark.parametrize("name", [one.name for one in pruner_variants() if not one.is_optunas])
+@pytest.mark.parametrize("name", [one.name for one in pruner_variants() if not one.is_from_optuna])
 def test_who_reports_first_makes_no_difference(name: str) -> None:
     """Lanes that stand side by side, in another order: the same runs are given up, at the same rungs."""
     curves = [a_curve(k, 7 * k + 1) for k in range(8)]
@@ -131,8 +132,8 @@ def test_who_reports_first_makes_no_difference(name: str) -> None:
     spec = set_of(curves, SHORT).spec
     found = []
     for order in (curves, curves[::-1], random.Random(0).sample(curves, len(curves))):
-        runs = replay(order, contender.court(spec, order), len(order), 8)
-        found.append(sorted((run.curve.number, run.ending, run.epochs, run.reason) for run in runs))
+        runs = replay(order, contender.simulated_study(spec, order), len(order), 8)
+        found.append(sorted((run.curve.number, run.outcome, run.epochs, run.reason) for run in runs))
     assert found[0] == found[1] == found[2]
 
 
@@ -141,9 +142,9 @@ def test_a_replay_is_repeatable(name: str) -> None:
     curves = [a_curve(k, 3 * k) for k in range(12)]
     contender = next(one for one in pruner_variants() if one.name == name)
     spec = set_of(curves, SHORT).spec
-    court = contender.court(spec, [])
-    once, twice = (outline(replay(curves, court.again(curves), 3, contender.floor(spec))) for _ in range(2))
-    assert once == twice == outline(replay(curves, contender.court(spec, curves), 3, contender.floor(spec)))
+    study = contender.simulated_study(spec, [])
+    once, twice = (outline(replay(curves, study.for_curves(curves), 3, contender.floor(spec))) for _ in range(2))
+    assert once == twice == outline(replay(curves, contender.simulated_study(spec, curves), 3, contender.floor(spec)))
 
 
 def test_a_curve_that_ended_early_when_it_was_recorded() -> None:
@@ -152,5 +153,5 @@ def test_a_curve_that_ended_early_when_it_was_recorded() -> None:
     cut = curve_of(0, make_record(rising * 0, rising, experiment=SHORT).rows(slice(0, 20)), SHORT, pruned=True)
     assert outline(replay([cut], OwnPrunerStudy(NopPruner(), [cut]), 1, 0)) == [(0, "unsolved", 0, 64)]
     [run] = replay([cut], OwnPrunerStudy(Forecast(3.0), [cut]), 1, 16)
-    assert (run.ending, run.epochs) == ("pruned", 32)
+    assert (run.outcome, run.epochs) == ("pruned", 32)
     assert outline(replay([cut], OwnPrunerStudy(Forecast(3.0), [cut]), 1, 48)) == [(0, "unsolved", 0, 64)]

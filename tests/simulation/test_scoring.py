@@ -10,8 +10,9 @@ import pytest
 
 from miiii_search.pruners.base import NopPruner
 from miiii_search.simulation.curves import Curve
-from miiii_search.simulation.replay import OwnPrunerStudy, ReplayedRun, replay
+from miiii_search.simulation.replay import ReplayedRun, replay
 from miiii_search.simulation.scoring import Score, draw_studies, ground_truth, score, shuffled_studies, summarize
+from miiii_search.simulation.simulated_study import OwnPrunerStudy
 from tests.simulation.support import EXPERIMENT, curve_of, epochs_of, make_record, set_of
 
 BUDGET = EXPERIMENT.epochs

@@ -65,11 +65,11 @@ def test_searches_on_a_hill(name: str, lanes: int) -> None:
     results = replay_searches(ORDERS[name], rule, curves.spec, studies, lanes)
     assert results == replay_searches(ORDERS[name], rule, curves.spec, studies, lanes)
     for one in results:
-        assert 0 < one.best.after < math.inf
+        assert 0 < one.best.wall_epochs < math.inf
         assert one.good == one.best  # all of the best are equals
-        assert one.best.spent == pytest.approx(lanes * one.best.after)  # no lane runs empty so early
+        assert one.best.total_epochs == pytest.approx(lanes * one.best.wall_epochs)  # no lane runs empty so early
     # The rule gives up all of these, since their loss never falls.
     results = replay_searches(
         ORDERS[name], PrunerVariant("forecast", pruning=Pruning(rule="forecast")), curves.spec, studies, lanes
     )
-    assert {one.best.spent for one in results} == {math.inf}
+    assert {one.best.total_epochs for one in results} == {math.inf}
