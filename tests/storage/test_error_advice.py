@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import open_database
+from miiii_search.storage.error_advice import explain
 from miiii_search.study.create import create_study
 from miiii_search.testing.postgres import DatabaseServer, PostgresServer, open_engine
 from tests.support import make_spec
@@ -101,3 +102,53 @@ def test_a_server_may_hold_tables_of_others(postgres_url: str, tmp_path: Path) -
     open_database(postgres_url, create=True).close()
     with pytest.raises(MiiiiSearchError, match="another program's: it has a table `photos`"):
         open_database(file, create=True)
+
+
+def sqlite_error(file: Path, script: str, url: str = "") -> sa.exc.DBAPIError:
+    """Return the error that SQLite itself raises for the last statement of a script."""
+    engine = sa.create_engine(url or f"sqlite:///{file}", poolclass=sa.NullPool)
+    with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as raised:
+        for statement in script.split(";"):
+            connection.exec_driver_sql(statement)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("PRAGMA max_page_count = 1; CREATE TABLE a (x); CREATE TABLE b (x); CREATE TABLE c (x)", "free space there"),
+        ("PRAGMA query_only = 1; CREATE TABLE a (x)", "write"),
+        ("SELECT * FROM a", "not those of this version"),
+        ("CREATE TABLE a (x UNIQUE); INSERT INTO a VALUES (1); INSERT INTO a VALUES (1)", None),
+    ],
+    ids=["full", "read-only", "no table", "a bug of this package"],
+)
+def test_errors_of_sqlite_are_one_line(tmp_path: Path, script: str, words: str | None) -> None:
+    line = explain(sqlite_error(tmp_path / "a.db", script), "sqlite:///a.db")
+    assert (line is None) == (words is None)
+    if line is not None and words is not None:
+        assert line.startswith("cannot use sqlite:///a.db: ") and words in line and "\n" not in line
+
+
+def test_a_text_file_is_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("not a database, but longer than the header of one " * 10)
+    line = explain(sqlite_error(file, "SELECT * FROM sqlite_master"), str(file))
+    assert line is not None and "restore a backup" in line and "SELECT" not in line
+
+
+def test_errors_of_postgresql_are_one_line(postgres_url: str) -> None:
+    """A right that is missing, and a connection that the server ends while it is used."""
+    with open_engine(postgres_url).connect() as connection:
+        connection.exec_driver_sql("CREATE ROLE reader_of_none")
+        connection.exec_driver_sql("CREATE TABLE a (x int)")
+        connection.exec_driver_sql("SET LOCAL ROLE reader_of_none")
+        with pytest.raises(sa.exc.DBAPIError) as refused:
+            connection.exec_driver_sql("SELECT * FROM a")
+        connection.rollback()  # which takes back the role too
+    with open_engine(postgres_url).connect() as connection, pytest.raises(sa.exc.DBAPIError) as ended:
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+    for error, words in ((refused.value, "permission denied for table a"), (ended.value, "once it is back")):
+        line = explain(error, "postgresql://db")
+        assert line is not None and words in line and "\n" not in line
+    assert explain(ValueError("not of a database"), "postgresql://db") is None
