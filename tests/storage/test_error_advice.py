@@ -1,4 +1,4 @@
-"""What a storage that cannot be opened is told to the user."""
+"""Messages about a storage that cannot be opened."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support import make_spec
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_refused_connection_tells_the_way_out(postgres_url: str, change: dict[str, Any], words: str) -> None:
+def test_a_refused_connection_comes_with_advice(postgres_url: str, change: dict[str, Any], words: str) -> None:
     url = sa.make_url(postgres_url).set(**change).render_as_string(hide_password=False)
     with pytest.raises(MiiiiSearchError, match=words):
         open_database(url)
 
 
-def test_a_server_that_goes_while_it_is_opened_is_not_reached() -> None:
-    """After our own first look, and before Optuna's."""
+def test_a_server_that_stops_while_it_is_opened_is_unreachable() -> None:
+    """It stops after our first access and before Optuna's."""
     with PostgresServer() as server:
         url = server.create_database()
         open_database(url, create=True).close()
@@ -50,7 +50,7 @@ def test_a_server_that_goes_while_it_is_opened_is_not_reached() -> None:
             sa.event.remove(sa.Engine, "before_cursor_execute", leave)
 
 
-def test_a_role_without_rights_is_told_so(postgres_server: DatabaseServer, postgres_url: str) -> None:
+def test_a_role_without_rights_gets_an_error(postgres_server: DatabaseServer, postgres_url: str) -> None:
     open_database(postgres_url, create=True).close()
     role = f"{sa.make_url(postgres_url).database}_guest"
     with open_engine(postgres_server.url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -94,7 +94,7 @@ def test_a_database_of_another_program_is_left_alone(storage_url: str, table: st
 
 
 def test_a_server_may_hold_tables_of_others(postgres_url: str, tmp_path: Path) -> None:
-    """A file may not: it is most likely named by mistake."""
+    """A file may not, because it was most likely named by mistake."""
     file = f"sqlite:///{tmp_path}/photos.db"
     for url in (postgres_url, file):
         with open_engine(url).begin() as connection:

@@ -1,4 +1,4 @@
-"""Which errors are a database's absence."""
+"""Errors that mean that the database is unavailable, and retries."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from miiii_search.testing.postgres import PostgresServer, open_engine
 from tests.support import log_lines, make_spec
 
 
-def test_a_connection_that_is_lost_within_a_read_of_optunas(logged: list[str]) -> None:
-    """Optuna 5.0 repeats the query on the lost connection, and reports what comes of that. Found by a soak."""
+def test_a_connection_that_is_lost_while_optuna_reads(logged: list[str]) -> None:
+    """Optuna 5.0 repeats the query on the lost connection and reports the second error. Found by a soak test."""
     with PostgresServer() as server:
         database = open_database(server.create_database(), create=True)
         study = create_study(database, "lost", make_spec())
@@ -41,8 +41,8 @@ def test_a_connection_that_is_lost_within_a_read_of_optunas(logged: list[str]) -
         database.close()
 
 
-def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
-    """Refused for long enough, retry ends; a server that is down or starts is waited for, however long."""
+def test_a_refused_login_is_distinguished_from_an_outage() -> None:
+    """Retries end when the login is refused for too long. While a server is down, they never end."""
     with PostgresServer() as server:
         owner = open_engine(server.url).execution_options(isolation_level="AUTOCOMMIT")
         url = sa.make_url(server.url).set(username="guest", password="secret")
@@ -82,8 +82,8 @@ def test_a_refused_login_is_told_from_a_database_that_is_away() -> None:
         assert ends(0) is StorageUnavailableError, "no server"
 
 
-def test_a_server_that_takes_no_writes_is_waited_for() -> None:
-    """As a standby before it takes over."""
+def test_a_read_only_server_is_an_outage() -> None:
+    """A standby is read-only until it takes over."""
     with PostgresServer() as server:
         url = server.create_database()
         database = open_database(url, create=True)
@@ -95,8 +95,8 @@ def test_a_server_that_takes_no_writes_is_waited_for() -> None:
         database.close()
 
 
-def test_a_file_that_stays_locked_is_waited_for(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a process that is stopped in the middle of a transaction."""
+def test_a_file_that_stays_locked_is_an_outage(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped in the middle of a transaction keeps the lock."""
     monkeypatch.setattr(engines, "SQLITE_LOCK_SECONDS", 0.1)
     database, other = (open_database(f"sqlite:///{tmp_path}/a.db", create=True) for _ in range(2))
     with other.transaction(), pytest.raises(sa.exc.DBAPIError) as caught, database.transaction():
@@ -109,7 +109,7 @@ def test_a_file_that_stays_locked_is_waited_for(tmp_path: object, monkeypatch: p
     other.close()
 
 
-def test_a_mistake_of_ours_is_not_waited_for(tmp_path: object) -> None:
+def test_an_error_in_a_statement_is_not_an_outage(tmp_path: object) -> None:
     database = open_database(f"sqlite:///{tmp_path}/a.db", create=True)
     for statement in (
         "SELECT * FROM nothing",

@@ -1,4 +1,4 @@
-"""SQLite files that may only be read, and where they lie."""
+"""SQLite files that may only be read, and network file systems."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from miiii_search.testing.processes import clean_environment
 from tests.support import claim, end, make_spec
 
 AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner") if os.geteuid() == 0 else ()
-"""Makes permissions hold for root as well."""
+"""A command that makes permissions apply to root as well."""
 
 if AS_OTHERS and shutil.which("setpriv") is None:
     pytest.skip("root may write everything, and there is no setpriv", allow_module_level=True)
@@ -52,11 +52,11 @@ for arguments in commands:
     results.append([code, *(file.seek(0) or file.read() for file in files)])
 print(json.dumps(results))
 """
-"""Runs commands one after the other."""
+"""A program that runs commands one after the other."""
 
 
 def run_all(folder: Path, commands: list[list[str]]) -> list[tuple[int, str, str]]:
-    """Run commands as a user who may not write: the exit code of each, and what it said."""
+    """Run commands as a user who may not write; return (exit code, stdout, stderr) of each."""
     done = subprocess.run(
         [*AS_OTHERS, sys.executable, "-c", RUN_ALL, json.dumps(commands)],
         cwd=folder,
@@ -70,7 +70,7 @@ def run_all(folder: Path, commands: list[list[str]]) -> list[tuple[int, str, str
 
 
 def make(folder: Path) -> None:
-    """A study with one trial that ended and one that is trained."""
+    """Create a study with one trial that ended and one that is running."""
     database = open_database(f"sqlite:///{folder}/s.db", create=True)
     study = create_study(database, "s", make_spec())
     end(study, claim(study), value=0.75)
@@ -86,14 +86,14 @@ def copy(source: Path, target: Path, names: Sequence[str]) -> None:
 
 @pytest.fixture
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A folder that may only be read, with a database as a writer left it, or as it is while one has it open."""
+    """Return a read-only folder with a database that a writer has closed, or still has open."""
     inside, kind = tmp_path / "readable", request.param
     (tmp_path / "source").mkdir()
     make(tmp_path / "source")
     if kind == "at rest":
         copy(tmp_path / "source", inside, ["s.db"])
     else:
-        # The last change is in the log alone, as while somebody writes, or after a crash.
+        # The last change is only in the log, as during a write or after a crash.
         writer = sqlite3.connect(tmp_path / "source" / "s.db")
         reader = sqlite3.connect(tmp_path / "source" / "s.db")
         reader.execute("BEGIN")
@@ -110,7 +110,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("folder", ["at rest", "with a log", "being written"], indirect=True)
-def test_what_may_only_be_read_can_be_read(folder: Path) -> None:
+def test_a_read_only_file_can_be_read(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".db-shm"}
     results = run_all(folder, [*READING, *CHANGING, ["doctor"]])
     for arguments, (code, out, err) in zip(READING, results, strict=False):

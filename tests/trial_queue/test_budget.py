@@ -28,7 +28,7 @@ from tests.support import SECONDS, claim, end, make_spec, read_back, together
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -52,7 +52,7 @@ def reservation(study: Study, devices: int, clock: Clock) -> BudgetReservation:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_workers_never_use_more_device_time_than_there_is(database: Database, seed: int) -> None:
-    """Workers come and go, pause, are killed: counted by hand, what they held devices for stays within the budget."""
+    """Workers start, stop, pause and are killed. Counted by hand, the device time stays within the budget."""
     chance = random.Random(seed)
     study, clock, hours = study_with(database, device_hours=1.0), Clock(), 1.0
     held, workers, margin = 0.0, [], chance.choice([2.0, 7.0, 21.0])
@@ -79,13 +79,13 @@ def test_workers_never_use_more_device_time_than_there_is(database: Database, se
         if not training:
             break
     assert not training
-    assert held > 0.25 * 3600 * hours  # what is lost are reservations of the killed
+    assert held > 0.25 * 3600 * hours  # the rest are reservations of killed workers
 
 
 @pytest.mark.parametrize("hours", [0.1, 1.0])
 @pytest.mark.parametrize("margin", [3.0, 5.0, 9.0, 21.0])
 def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours: float) -> None:
-    """And the study is done then, however long the worker takes to end: nobody else would come to make it so."""
+    """The study is done afterwards, however long the worker takes to stop: no other worker would finish it."""
     study, clock = study_with(database, device_hours=hours), Clock()
     worker = reservation(study, 2, clock)
     worker.update(margin)
@@ -100,21 +100,21 @@ def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours:
     )
 
 
-def test_what_is_reserved_survives_an_outage_and_a_lost_answer(database: Database) -> None:
+def test_a_reservation_survives_an_outage_and_a_lost_answer(database: Database) -> None:
     study, clock = study_with(database, device_hours=100.0), Clock()
     worker = reservation(study, 1, clock)
     worker.update()
     assert worker.seconds_left == MAX_RESERVATION_SECONDS
-    clock.now += 600  # the database is away for ten minutes
+    clock.now += 600  # the database is unavailable for ten minutes
     assert worker.stop_reason(2.0) is None
     before = ledger(study)
     other = reservation(study, 1, clock)
-    other._holder = worker._holder  # what it wrote is there; the answer never came
+    other._holder = worker._holder  # the ledger was written, but the answer was lost
     other.update()
     assert ledger(study) == before
 
 
-def test_pausing_gives_back_what_was_not_used(database: Database) -> None:
+def test_release_returns_device_time_that_was_not_used(database: Database) -> None:
     study, clock = study_with(database, device_hours=1.0), Clock()
     worker = reservation(study, 4, clock)
     worker.update()
@@ -130,7 +130,7 @@ def test_pausing_gives_back_what_was_not_used(database: Database) -> None:
 
 
 def test_together_workers_reserve_no_more_than_there_is(database: Database) -> None:
-    """At once, in threads: the ledger is read and written under one lock."""
+    """Threads reserve at once. The ledger is read and written under one lock."""
     study = study_with(database, device_hours=60 / 3600)
     workers = [reservation(study, 1, Clock()) for _ in range(8)]
     together(*[worker.update for worker in workers])
@@ -162,12 +162,12 @@ def test_wall_time_runs_from_the_first_claim_for_all_workers(database: Database)
 
 
 def solve(study: Study, lease: Lease) -> FinishStatus:
-    outcome = TrialResult(TrialState.COMPLETE, 1.5, "solved.", {"epochs_to_solve": 8}, [], is_solved=True)
-    return finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), outcome, study.spec.budget.solved)
+    result = TrialResult(TrialState.COMPLETE, 1.5, "solved.", {"epochs_to_solve": 8}, [], is_solved=True)
+    return finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), result, study.spec.budget.solved)
 
 
 def test_solved_trials_are_counted_exactly(database: Database) -> None:
-    """Eight end at once, three are asked for: the others are in the queue again."""
+    """Eight trials end at once, and the budget is three. The others are in the queue again."""
     study = study_with(database, solved=3)
     held = [claim(study) for _ in range(8)]
     endings = together(*[lambda lease=lease: solve(study, lease) for lease in held])
@@ -181,7 +181,7 @@ def test_solved_trials_are_counted_exactly(database: Database) -> None:
     assert worker.stop_reason(1.0) == "3 trials are solved, as many as the budget asks for"
 
 
-def test_what_was_not_solved_may_end_beyond_the_budget(database: Database) -> None:
+def test_unsolved_trials_may_end_beyond_the_budget(database: Database) -> None:
     study = study_with(database, solved=1)
     held = [claim(study) for _ in range(3)]
     assert solve(study, held[0]) == FinishStatus.WRITTEN
@@ -202,7 +202,7 @@ def test_a_study_over_its_budget_is_done_once_nothing_runs(database: Database) -
     assert study.is_done() and read_status(study).done
 
 
-def test_budgets_of_two_studies_are_apart(database: Database) -> None:
+def test_budgets_of_two_studies_are_independent(database: Database) -> None:
     study, clock = study_with(database, device_hours=1.0, solved=1), Clock()
     other = create_study(database, "other", make_spec(budget={"device_hours": 1.0, "solved": 1}))
     reservation(study, 1, clock).update()

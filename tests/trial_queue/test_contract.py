@@ -1,6 +1,6 @@
-"""What the queue, its leases and a worker's writes promise, on every back end alike.
+"""The contract of the queue, its leases and a worker's writes, on SQLite and PostgreSQL.
 
-What was written is read back through Optuna's public interface, since `search.tables` writes into its tables.
+Everything is read back through Optuna's public interface, because `storage.schema` writes into Optuna's tables.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def study(database: Database) -> Study:
 
 
 def another(database: Database) -> Database:
-    """The same database as another process has it."""
+    """Open the same database once more, as another process does."""
     return open_database(database.url.render_as_string(hide_password=False))
 
 
 @contextlib.contextmanager
 def failing_at(database: Database, statement: str) -> Iterator[None]:
-    """As if the worker's machine died when it came to a statement that begins so."""
+    """Fail at a statement that begins with this text, as if the worker's machine died there."""
 
     def fail(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
         if text.startswith(statement):
@@ -96,7 +96,7 @@ def failing_at(database: Database, statement: str) -> Iterator[None]:
 
 
 def leased(study: Study) -> dict[int, str]:
-    """Trial id → token of every lease of the study."""
+    """Return the token of every lease of the study, by trial id."""
     columns = schema.leases.c
     with study.database.engine.connect() as connection:
         query = sa.select(columns.trial_id, columns.token).where(columns.study_id == study.study_id)
@@ -126,7 +126,7 @@ def test_create_makes_the_whole_queue(study: Study) -> None:
     assert "24 trials" in note and all(f"\n- {name}: " in note for name in SPACE)
 
 
-def test_order_is_the_seeds(database: Database) -> None:
+def test_the_seed_determines_the_order(database: Database) -> None:
     def order(name: str, seed: int) -> list[Any]:
         spec = make_spec(experiment=TINY.model_copy(update={"seed": seed}))
         return [trial.params for trial in read_back(create_study(database, name, spec)).trials]
@@ -215,13 +215,13 @@ def test_open_names_what_there_is(database: Database) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines"])
-def test_names_that_nobody_could_type(database: Database, name: str) -> None:
+def test_invalid_names_are_refused(database: Database, name: str) -> None:
     with pytest.raises(MiiiiSearchError, match="1 to 200 characters"):
         create_study(database, name, make_spec())
     assert study_names(database) == []
 
 
-def test_a_creator_that_dies_is_followed_by_another(database: Database) -> None:
+def test_a_creation_that_was_interrupted_can_be_repeated(database: Database) -> None:
     with failing_at(database, "INSERT INTO trial_system_attributes"):
         create_study(database, "study", make_spec())
     assert len(read_back(create_study(database, "study", make_spec())).trials) == 24
@@ -332,7 +332,7 @@ def test_a_trial_is_running_and_leased_at_once(study: Study) -> None:
 # Leases
 
 
-def test_renew_tells_what_is_held(study: Study) -> None:
+def test_renew_returns_the_leases_that_are_held(study: Study) -> None:
     mine, lost, ended, late = claim(study), claim(study), claim(study), claim(study, OVERDUE)
     requeue_leases(study.database, [lost])
     study.database.optuna.set_trial_state_values(ended.trial_id, TrialState.FAIL)  # as the dashboard may
@@ -359,7 +359,7 @@ def test_a_guessed_token_renews_nothing(study: Study) -> None:
     assert read_back(study).trials[lease.number].intermediate_values == {}
 
 
-def test_overdue_trials_come_back_as_themselves(study: Study) -> None:
+def test_overdue_trials_return_to_the_queue_unchanged(study: Study) -> None:
     late, mine = claim(study, OVERDUE), claim(study)
     report(study.database, [Heartbeat(late, 8, 1.0)], {late: {4: 0.25, 8: 0.5}}, OVERDUE)
     before = read_back(study).trials[late.number]
@@ -375,20 +375,20 @@ def test_overdue_trials_come_back_as_themselves(study: Study) -> None:
     assert (again.trial_id, again.number) == (late.trial_id, late.number) and again.token != late.token
 
 
-def test_running_trials_without_a_lease_come_back(study: Study) -> None:
+def test_running_trials_without_a_lease_return_to_the_queue(study: Study) -> None:
     stray = read_back(study).ask()
     assert requeue_overdue(study.database, study.study_id) == [stray.number]
     assert states(study)[stray.number] == TrialState.WAITING
 
 
-def test_only_the_studys_own_trials_come_back(database: Database) -> None:
+def test_only_trials_of_the_study_return_to_the_queue(database: Database) -> None:
     one, other = (create_study(database, name, make_spec()) for name in ("one", "other"))
     late, theirs = claim(one, OVERDUE), claim(other, OVERDUE)
     assert requeue_overdue(database, one.study_id) == [late.number]
     assert leased(other) == {theirs.trial_id: theirs.token}
 
 
-def test_an_ended_trial_does_not_come_back(study: Study) -> None:
+def test_an_ended_trial_does_not_return_to_the_queue(study: Study) -> None:
     lease = claim(study, OVERDUE)
     study.database.optuna.set_trial_state_values(lease.trial_id, TrialState.COMPLETE, [0.5])
     assert requeue_overdue(study.database, study.study_id) == []
@@ -404,8 +404,8 @@ def test_coordinators_take_turns(study: Study) -> None:
     assert sorted(number for numbers in found for number in numbers) == [lease.number for lease in late]
 
 
-def test_renewing_and_taking_back_do_not_block_each_other(study: Study) -> None:
-    """Each lease is either renewed or taken back, and neither side is a deadlock's victim."""
+def test_renewing_and_requeueing_do_not_block_each_other(study: Study) -> None:
+    """Each trial is either renewed or requeued, and neither side ends in a deadlock."""
     late = [claim(study, OVERDUE) for _ in range(24)]
     random.Random(0).shuffle(late)
     other = another(study.database)
@@ -427,25 +427,23 @@ def test_renewing_and_taking_back_do_not_block_each_other(study: Study) -> None:
     assert sorted(numbers) == waiting
 
 
-def test_what_is_being_renewed_is_not_taken_back(postgres_url: str) -> None:
-    """Nor waited for: two that wait for each other's rows are a deadlock. (SQLite has one writer at a time.)"""
+def test_a_lease_that_is_being_renewed_is_not_requeued(postgres_url: str) -> None:
+    """Nor waited for, because that could be a deadlock. SQLite has only one writer at a time."""
     database, other = open_database(postgres_url, create=True), open_database(postgres_url)
     study = create_study(database, "study", make_spec())
     renewed, late = claim(study, OVERDUE), claim(study, OVERDUE)
     with database.transaction() as connection:
         assert leases.renew(connection, [Heartbeat(renewed, 1, 1.0)], SECONDS) == {renewed}
-        with other.transaction() as beside:
-            beside.execute(sa.text("SET lock_timeout = '5s'"))  # of this connection, which is the pool's next
+        with other.transaction() as second:
+            second.execute(sa.text("SET lock_timeout = '5s'"))  # of the connection that the pool hands out next
         assert requeue_overdue(other, study.study_id) == [late.number]
     assert leased(study) == {renewed.trial_id: renewed.token}
     database.close()
     other.close()
 
 
-def test_what_stands_still_within_a_transaction_is_taken_back(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a process that is stopped, or a machine that is gone without a word, while it renews its leases."""
+def test_an_idle_transaction_ends_and_its_trial_is_requeued(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process was stopped, or a machine disappeared, while it renewed its leases."""
     monkeypatch.setattr(engines, "IDLE_TRANSACTION_SECONDS", 5)
     database, other = open_database(postgres_url, create=True), open_database(postgres_url)
     study = create_study(database, "study", make_spec())
@@ -454,7 +452,7 @@ def test_what_stands_still_within_a_transaction_is_taken_back(
         assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == {lease}
         assert requeue_overdue(other, study.study_id) == []
         assert wait_until(lambda: requeue_overdue(other, study.study_id)) == [lease.number]
-    assert is_outage(lost.value)  # so that it is tried again, which finds that the lease is gone
+    assert is_outage(lost.value)  # so it is tried again, and finds that the lease is lost
     with database.transaction() as connection:
         assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
     for engine in (database.engine, database.optuna.engine):
@@ -464,7 +462,7 @@ def test_what_stands_still_within_a_transaction_is_taken_back(
     other.close()
 
 
-def test_hand_back(study: Study) -> None:
+def test_requeue_leases(study: Study) -> None:
     mine, stolen = claim(study), claim(study, OVERDUE)
     requeue_overdue(study.database, study.study_id)
     thief = claim(study)
@@ -476,7 +474,7 @@ def test_hand_back(study: Study) -> None:
     assert requeue_leases(study.database, []) == []
 
 
-def test_expiry_is_by_the_databases_clock(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leases_expire_by_the_clock_of_the_database(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     class Tomorrow(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Tomorrow:
@@ -504,10 +502,10 @@ def test_the_clock_of_the_database(database: Database) -> None:
     assert clock == pytest.approx(datetime.now(UTC).timestamp(), abs=30)
 
 
-# What a worker writes
+# Results
 
 
-def test_reports_are_seen_and_written_once(study: Study) -> None:
+def test_reports_are_stored_once(study: Study) -> None:
     lease, other = claim(study), claim(study)
     beats = [Heartbeat(lease, 4, 1.0), Heartbeat(other, 4, 1.0)]
     for _ in range(2):
@@ -528,13 +526,13 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("state", "value"), ENDS)
-def test_finish_is_seen(study: Study, tmp_path: Path, state: TrialState, value: float | None) -> None:
+def test_finish_stores_the_result(study: Study, tmp_path: Path, state: TrialState, value: float | None) -> None:
     lease = claim(study)
     note = "solved λ = ½ at epoch 7. " * 300  # more than the dashboard keeps in one attribute
     attributes = {"epochs_to_solve": 7, "test_accuracy": {"7": 0.5}, "device": "cpu", "none": None}
     files = {"curve.png": b"\x89PNG" + bytes(300), "record.npz": random.Random(0).randbytes(200_000)}
-    outcome = TrialResult(state, value, note, attributes, [Artifact(*file) for file in files.items()])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == FinishStatus.WRITTEN
+    result = TrialResult(state, value, note, attributes, [Artifact(*file) for file in files.items()])
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
 
     seen = read_back(study)
     trial = seen.trials[lease.number]
@@ -560,12 +558,12 @@ def test_finish_is_seen(study: Study, tmp_path: Path, state: TrialState, value: 
 def test_finish_is_all_or_nothing(study: Study) -> None:
     lease = claim(study)
     before = everything(study.database)
-    outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
+    result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
     for statement in ("DELETE FROM miiii_leases", "UPDATE trials", "INSERT INTO study_system_attributes"):
         with failing_at(study.database, statement):
-            finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome)
+            finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), result)
         assert everything(study.database) == before
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == FinishStatus.WRITTEN
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
 
 
 @pytest.mark.parametrize("thief", [True, False])
@@ -578,8 +576,8 @@ def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
     before = everything(study.database)
     beat = Heartbeat(evicted, 8, 1.0)
     assert report(study.database, [beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
-    outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
-    assert finish(study.database, study.study_id, beat, outcome) == FinishStatus.LEASE_LOST
+    result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
+    assert finish(study.database, study.study_id, beat, result) == FinishStatus.LEASE_LOST
     assert not requeue_for_retry(study.database, beat, 1, "went wrong")
     assert not share(study.database, beat, 8, b"checkpoint", SECONDS)
     assert requeue_leases(study.database, [evicted]) == []
@@ -594,7 +592,7 @@ def test_a_trial_is_ended_once(study: Study) -> None:
         == FinishStatus.WRITTEN
     )
     before = everything(study.database)
-    # The same lease: its first answer may have been lost on its way.
+    # The same lease again: the first answer may have been lost.
     assert (
         finish(study.database, study.study_id, beat, TrialResult(TrialState.FAIL, None, "two.", {}, []))
         == FinishStatus.WRITTEN
@@ -602,7 +600,7 @@ def test_a_trial_is_ended_once(study: Study) -> None:
     assert everything(study.database) == before
 
 
-def test_a_trial_that_went_wrong_is_tried_again_as_itself(study: Study) -> None:
+def test_a_failed_run_is_repeated_in_the_same_trial(study: Study) -> None:
     lease = claim(study)
     report(study.database, [Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
     assert requeue_for_retry(study.database, Heartbeat(lease, 7, 1.0), 1, "not finite")
@@ -611,7 +609,7 @@ def test_a_trial_that_went_wrong_is_tried_again_as_itself(study: Study) -> None:
     assert read_back(study).trials[lease.number].user_attrs == {"retries": 1, "last_failure": "not finite"}
 
 
-def test_a_checkpoint_lies_in_the_database_until_its_trial_ends(study: Study) -> None:
+def test_a_checkpoint_is_kept_until_its_trial_ends(study: Study) -> None:
     lease = claim(study)
     beat = Heartbeat(lease, 8, 1.0)
     assert shared_epochs(study.database, [lease.trial_id]) == {}
@@ -627,7 +625,7 @@ def test_a_checkpoint_lies_in_the_database_until_its_trial_ends(study: Study) ->
 
 
 def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> None:
-    """While it was down nobody could renew; a coordinator that is back first must not think that they are dead."""
+    """No worker could renew while the server was down. A coordinator must not requeue their trials at once."""
     with PostgresServer() as server:
         opened = open_database(server.create_database(), create=True)
         study = create_study(opened, "study", make_spec())
@@ -642,7 +640,7 @@ def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> N
         opened.close()
 
 
-def test_a_database_of_an_earlier_version_gets_what_it_lacks(study: Study) -> None:
+def test_missing_tables_and_columns_of_an_earlier_version_are_created(study: Study) -> None:
     with study.database.transaction() as connection:
         connection.execute(sa.text("DROP TABLE miiii_checkpoints"))
         connection.execute(sa.text("ALTER TABLE miiii_leases DROP COLUMN saved_epoch"))
@@ -655,8 +653,8 @@ def test_a_database_of_an_earlier_version_gets_what_it_lacks(study: Study) -> No
 def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
     lease = claim(study)
     read_back(study).tell(lease.number, 0.125)
-    outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), outcome) == FinishStatus.LEASE_LOST
+    result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
+    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), result) == FinishStatus.LEASE_LOST
     trial = read_back(study).trials[lease.number]
     assert (trial.value, trial.user_attrs) == (0.125, {})
 
@@ -664,19 +662,19 @@ def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
 def test_readers_do_not_wait_for_a_writer(study: Study) -> None:
     lease = claim(study)
     other = another(study.database)
-    beside = replace(study, database=other)
+    second = replace(study, database=other)
     with study.database.transaction() as connection:
         leases.renew(connection, [Heartbeat(lease, 40, 1.0)], SECONDS)
-        assert [running.epoch for running in read_status(beside).running] == [0]
-        assert beside.counts()[TrialState.RUNNING] == 1
-    assert [running.epoch for running in read_status(beside).running] == [40]
+        assert [running.epoch for running in read_status(second).running] == [0]
+        assert second.counts()[TrialState.RUNNING] == 1
+    assert [running.epoch for running in read_status(second).running] == [40]
     other.close()
 
 
-# Beside Optuna's own programs
+# Together with Optuna's own programs
 
 
-def test_a_stock_worker_takes_a_trial_of_ours(study: Study) -> None:
+def test_optunas_own_worker_trains_a_trial_of_ours(study: Study) -> None:
     stock = read_back(study)
     trial = stock.ask()
     frozen = study.trials()[trial.number]
@@ -713,7 +711,7 @@ def test_artifact_store(database: Database) -> None:
 def test_artifact_that_is_too_large(database: Database) -> None:
     class Zeros(io.RawIOBase):
         def read(self, size: int = -1, /) -> bytes:
-            assert 0 < size <= MAX_ARTIFACT_BYTES + 1  # nobody reads an endless file into memory
+            assert 0 < size <= MAX_ARTIFACT_BYTES + 1  # an endless file must not be read into memory
             return bytes(size)
 
     store = DatabaseArtifactStore(database)
@@ -736,13 +734,13 @@ def test_optuna_uploads_to_our_store(study: Study, tmp_path: Path) -> None:
         assert reader.read() == b"a,b\n"
 
 
-def test_bytes_come_before_what_points_to_them(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_link_is_written_without_its_bytes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     study = create_study(database, "study", make_spec())
     lease = claim(study)
     monkeypatch.setattr(artifacts, "MAX_ARTIFACT_BYTES", 3)
-    outcome = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {}, [Artifact("a.png", b"four")])
+    result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {}, [Artifact("a.png", b"four")])
     with pytest.raises(ValueError, match="at most 3 bytes"):
-        finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome)
+        finish(database, study.study_id, Heartbeat(lease, 1, 1.0), result)
     assert get_all_artifact_meta(read_back(study).trials[lease.number], storage=database.optuna) == []
 
 
@@ -795,7 +793,7 @@ def test_status_of_a_trial_in_a_lane(study: Study) -> None:
 
 
 def test_after_an_outage_workers_have_a_period_to_come_back(database: Database, logged: list[str]) -> None:
-    """Whoever was away: the server's own start tells nothing of a recovery, a failover, or a network."""
+    """The start time of the server says nothing about a recovery, a failover, or a network failure."""
     study = create_study(database, "study", make_spec(lease_seconds=2.0))
     lease = claim(study, OVERDUE)
     stop, failures = threading.Event(), 0

@@ -1,6 +1,6 @@
-"""The lease protocol against a model of it: any order of claims, renewals, faults and time.
+"""The lease protocol, compared with a model of it, for any order of claims, renewals, faults and time steps.
 
-The storage is real; only the database's clock is the test's.
+The storage is real. Only the database's clock is replaced.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def a_database() -> Iterator[Database]:
 
 @dataclass
 class Trial:
-    """What a trial must be."""
+    """The expected state of a trial."""
 
     state: TrialState = TrialState.WAITING
     holder: Lease | None = None
@@ -55,7 +55,10 @@ class Trial:
 
 
 class LeaseModel(RuleBasedStateMachine):
-    """Leases ever granted are in a bundle, long after they were lost: their workers still try."""
+    """A model of a study and its leases.
+
+    The bundle holds all leases that were ever granted. Workers keep using leases that they have lost.
+    """
 
     granted = Bundle("granted")
     names = itertools.count()
@@ -113,8 +116,8 @@ class LeaseModel(RuleBasedStateMachine):
     def finish(self, lease: Lease, state: TrialState) -> None:
         trial = self.trials[lease.number]
         ended_by_it = trial.state.is_finished() and self.ended_by.get(lease.number) == lease
-        outcome = TrialResult(state, 0.5, "ended.", {}, [])
-        ending = finish(DATABASE[0], self.study.study_id, Heartbeat(lease, 1, 1.0), outcome)
+        result = TrialResult(state, 0.5, "ended.", {}, [])
+        ending = finish(DATABASE[0], self.study.study_id, Heartbeat(lease, 1, 1.0), result)
         assert (ending == FinishStatus.WRITTEN) == (self.held(lease) or ended_by_it)
         if self.held(lease):
             trial.state, trial.holder, trial.saved = state, None, 0
@@ -140,14 +143,14 @@ class LeaseModel(RuleBasedStateMachine):
         self.time += seconds
 
     @rule()
-    def take_back(self) -> None:
+    def requeue_overdue(self) -> None:
         overdue = [n for n, trial in self.trials.items() if trial.holder and trial.expires_at < self.time]
         assert requeue_overdue(DATABASE[0], self.study.study_id) == overdue
         for number in overdue:
             self.trials[number].state, self.trials[number].holder = TrialState.WAITING, None
 
     @invariant()
-    def the_database_is_as_the_model(self) -> None:
+    def the_database_equals_the_model(self) -> None:
         if not hasattr(self, "trials"):
             return
         for stored in self.study.trials():
@@ -159,7 +162,7 @@ class LeaseModel(RuleBasedStateMachine):
 
     @property
     def ended_by(self) -> dict[int, Lease]:
-        """The lease that ended each trial that has ended."""
+        """The lease that ended each trial, by the number of the trial."""
         found: dict[int, Lease] = self.__dict__.setdefault("_ended_by", {})
         return found
 

@@ -48,7 +48,7 @@ CREATE = ("create", "--study", "s", "--preset", "demo", *TINY, "--trials", "1")
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment with which boto3 reaches an S3 server that holds the bucket `bucket`."""
+    """Return the environment with which boto3 reaches an S3 server that has the bucket `bucket`."""
     log = tmp_path_factory.mktemp("s3") / "log"
     with log.open("w") as file:
         command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", "0"]
@@ -72,15 +72,15 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, s3: dict[str, str]) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, s3: dict[str, str]) -> str:
     return f"{tmp_path}/shared" if request.param == "folder" else f"s3://bucket/{uuid.uuid4()}"
 
 
-def objects(place: str) -> list[str]:
-    """The names of the artifacts that a place holds."""
-    if place.startswith("/"):
-        return [name for name in os.listdir(place) if name != MARKER]
-    prefix = place.removeprefix("s3://bucket/")
+def objects(store_url: str) -> list[str]:
+    """Return the names of the artifacts in a store."""
+    if store_url.startswith("/"):
+        return [name for name in os.listdir(store_url) if name != MARKER]
+    prefix = store_url.removeprefix("s3://bucket/")
     listed = boto3.client("s3").list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
     return [name for entry in listed if (name := entry["Key"].removeprefix(f"{prefix}/")) != MARKER]
 
@@ -97,9 +97,9 @@ def links(trial: Any) -> list[dict[str, str]]:
     return [json.loads(value) for key, value in trial.system_attrs.items() if key.startswith("artifacts:")]
 
 
-def test_a_worker_stores_where_the_study_says(processes: Processes, storage_url: str, place: str) -> None:
-    """A worker is told nothing but the storage; the dashboard shows this study's artifacts and another one's."""
-    said = processes.run(*CREATE, "--artifacts", place, storage=storage_url)
+def test_a_worker_stores_where_the_study_says(processes: Processes, storage_url: str, store_url: str) -> None:
+    """A worker gets nothing but the storage's URL; the dashboard shows the artifacts of this study and of another."""
+    said = processes.run(*CREATE, "--artifacts", store_url, storage=storage_url)
     said += processes.run(*("create", "--study", "inside", *CREATE[3:]), storage=storage_url)
     said += processes.run("work", "--study", "s", "--lanes", "1", storage=storage_url)
     said += processes.run("work", "--study", "inside", "--lanes", "1", storage=storage_url)
@@ -109,8 +109,8 @@ def test_a_worker_stores_where_the_study_says(processes: Processes, storage_url:
         "record.npz",
         "weights.safetensors",
     ]
-    assert sorted(objects(place)) == sorted(link["artifact_id"] for link in links(outside))
-    assert not {link["artifact_id"] for link in links(inside)} & set(objects(place))
+    assert sorted(objects(store_url)) == sorted(link["artifact_id"] for link in links(outside))
+    assert not {link["artifact_id"] for link in links(inside)} & set(objects(store_url))
     assert "validation" in processes.run("best", "--study", "s", storage=storage_url)
     page = processes.start("dashboard", "--port", "0", storage=storage_url)
     address = wait_for(lambda: re.search(r"dashboard: (http://\S+)/", processes.log(page)))[1]
@@ -123,11 +123,11 @@ def test_a_worker_stores_where_the_study_says(processes: Processes, storage_url:
     assert SECRET not in rows
 
 
-def test_a_place_that_is_down_costs_no_result(processes: Processes, storage_url: str, place: str) -> None:
-    """The trial ends with its result, its note says what is missing, and nothing points to what is not there."""
-    processes.run(*CREATE, "--artifacts", place, storage=storage_url)
-    if place.startswith("/"):
-        shutil.rmtree(place)  # as where nothing is mounted
+def test_a_store_that_is_down_costs_no_result(processes: Processes, storage_url: str, store_url: str) -> None:
+    """The trial ends with its result, its note says what is missing, and no link points to a missing artifact."""
+    processes.run(*CREATE, "--artifacts", store_url, storage=storage_url)
+    if store_url.startswith("/"):
+        shutil.rmtree(store_url)  # as if nothing were mounted
     else:
         processes.environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
     said = processes.run("work", "--study", "s", "--lanes", "1", storage=storage_url)
@@ -135,7 +135,7 @@ def test_a_place_that_is_down_costs_no_result(processes: Processes, storage_url:
     [trial] = read_trials(storage_url, "s")
     assert trial.state == TrialState.COMPLETE and links(trial) == []
     assert "could not be stored" in trial.user_attrs["artifacts"]
-    assert not place.startswith("/") or not Path(place).exists()
+    assert not store_url.startswith("/") or not Path(store_url).exists()
 
 
 def test_the_dashboard_tells_down_from_missing(processes: Processes, tmp_path: Path, s3: dict[str, str]) -> None:
@@ -158,7 +158,7 @@ def test_the_dashboard_tells_down_from_missing(processes: Processes, tmp_path: P
 
 
 def test_no_name_leaves_its_folder(tmp_path: Path, s3: dict[str, str]) -> None:
-    """Neither a path nor a name that is no artifact's, though the file is there."""
+    """Neither a path nor a name of another form is looked up, although the file exists."""
     folder = tmp_path / "shared"
     folder.mkdir()
     (tmp_path / "secret").write_text("secret")
@@ -181,18 +181,18 @@ def test_no_name_leaves_its_folder(tmp_path: Path, s3: dict[str, str]) -> None:
     database.close()
 
 
-def test_a_stored_artifact_can_be_removed(tmp_path: Path, place: str) -> None:
-    prepare_store(parse_store_url(place))
-    assert objects(place) == []
+def test_a_stored_artifact_can_be_removed(tmp_path: Path, store_url: str) -> None:
+    prepare_store(parse_store_url(store_url))
+    assert objects(store_url) == []
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
-    create_study(database, "s", make_spec(), parse_store_url(place))
+    create_study(database, "s", make_spec(), parse_store_url(store_url))
     name = str(uuid.uuid4())
-    RemoteArtifactStore(parse_store_url(place)).write(name, io.BytesIO(b"bytes"))
+    RemoteArtifactStore(parse_store_url(store_url)).write(name, io.BytesIO(b"bytes"))
     everywhere = CombinedArtifactStore(database)
     with everywhere.open_reader(name) as reader:
         assert reader.read() == b"bytes"
     everywhere.remove(name)
-    assert objects(place) == []
+    assert objects(store_url) == []
     for use in (everywhere.open_reader, everywhere.remove):
         with pytest.raises(ArtifactNotFound):
             use(name)
@@ -200,7 +200,7 @@ def test_a_stored_artifact_can_be_removed(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "store_url"),
     [
         ("/shared/a b", "file:///shared/a%20b"),
         ("file:///shared/x/", "file:///shared/x"),
@@ -209,8 +209,8 @@ def test_a_stored_artifact_can_be_removed(tmp_path: Path, place: str) -> None:
         ("s3://bucket/a/b/", "s3://bucket/a/b"),
     ],
 )
-def test_places_are_written_in_one_way(text: str, place: str) -> None:
-    assert parse_store_url(text) == place == parse_store_url(place)
+def test_a_store_url_has_one_spelling(text: str, store_url: str) -> None:
+    assert parse_store_url(text) == store_url == parse_store_url(store_url)
 
 
 @pytest.mark.parametrize(
@@ -226,50 +226,52 @@ def test_places_are_written_in_one_way(text: str, place: str) -> None:
         "gs://b",
     ],
 )
-def test_other_places_are_refused(text: str) -> None:
+def test_other_urls_are_refused(text: str) -> None:
     with pytest.raises(MiiiiSearchError, match="the artifact store") as refused:
         parse_store_url(text)
     assert "secret" not in str(refused.value)
 
 
-def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, s3: dict[str, str]) -> None:
+def test_a_store_that_cannot_be_written_is_refused_at_once(tmp_path: Path, s3: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
-    for place in (f"{tmp_path}/file/x", "s3://no-such-bucket/x"):
+    for store_url in (f"{tmp_path}/file/x", "s3://no-such-bucket/x"):
         with pytest.raises(MiiiiSearchError, match="cannot keep artifacts in"):
-            prepare_store(parse_store_url(place))
+            prepare_store(parse_store_url(store_url))
     with pytest.raises(ArtifactStoreUnavailableError):
         RemoteArtifactStore("s3://no-such-bucket").write(str(uuid.uuid4()), io.BytesIO(b""))
 
 
-def test_a_study_keeps_its_place(processes: Processes, tmp_path: Path) -> None:
+def test_a_study_keeps_its_store(processes: Processes, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     processes.run(*CREATE, "--artifacts", f"{tmp_path}/a", storage=storage)
     processes.run(*CREATE, "--artifacts", f"{tmp_path}/a/", storage=storage)
-    processes.run(*CREATE, storage=storage)  # goes on where it is
+    processes.run(*CREATE, storage=storage)  # keeps its store
     refused = processes.start(*CREATE, "--artifacts", f"{tmp_path}/b", storage=storage)
     assert refused.wait(60) == 2 and "leave --artifacts out" in processes.log(refused)
     assert not (tmp_path / "b").exists()
 
 
-def test_without_boto3_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_boto3_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(MiiiiSearchError, match=r"pip install 'miiii-search\[s3\]'"):
         prepare_store("s3://other-bucket/without")
 
 
-def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Path) -> None:
-    """An export takes the bytes along, an import has them in its database; tidying and deleting empty the place."""
+def test_exported_cleaned_up_and_deleted(processes: Processes, store_url: str, tmp_path: Path) -> None:
+    """An export contains the bytes, an import stores them in its database; cleanup and delete empty the store."""
     storage, copy = f"sqlite:///{tmp_path}/study.db", f"sqlite:///{tmp_path}/copy.db"
-    processes.run(*CREATE, "--trials", "2", "--artifacts", place, storage=storage)
+    processes.run(*CREATE, "--trials", "2", "--artifacts", store_url, storage=storage)
     processes.run("work", "--study", "s", storage=storage)
-    before = {name: RemoteArtifactStore(parse_store_url(place)).open_reader(name).read() for name in objects(place)}
+    before = {
+        name: RemoteArtifactStore(parse_store_url(store_url)).open_reader(name).read() for name in objects(store_url)
+    }
     assert len(before) >= 4
     processes.run("export-study", "study.zip", storage=storage)
     processes.run("cleanup", "--keep-records", "1", "--yes", storage=storage)
-    kept = objects(place)
+    kept = objects(store_url)
     assert 0 < len(kept) < len(before)
     processes.run("delete", "--study", "s", "--yes", storage=storage)
-    assert objects(place) == []
+    assert objects(store_url) == []
     processes.run("import-study", "study.zip", storage=copy)
     database = open_database(copy)
     try:
@@ -281,20 +283,20 @@ def test_moved_tidied_and_deleted(processes: Processes, place: str, tmp_path: Pa
 
 @pytest.mark.parametrize("empty", [False, True], ids=["no folder", "an empty mount point"])
 def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool) -> None:
-    """Nothing is exported without its artifacts, and nothing forgets them, until the folder is back."""
-    folder, away = tmp_path / "shared", tmp_path / "away"
+    """Until the folder is back, nothing is exported without its artifacts, and no link to them is deleted."""
+    folder, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
     database = open_database(f"sqlite:///{tmp_path}/study.db", create=True)
-    place = parse_store_url(str(folder))
-    prepare_store(place)
-    study = create_study(database, "s", make_spec(), place)
+    store_url = parse_store_url(str(folder))
+    prepare_store(store_url)
+    study = create_study(database, "s", make_spec(), store_url)
     lease, name = claim(study), str(uuid.uuid4())
-    RemoteArtifactStore(place).write(name, io.BytesIO(b"bytes"))
-    outcome = TrialResult(
+    RemoteArtifactStore(store_url).write(name, io.BytesIO(b"bytes"))
+    result = TrialResult(
         TrialState.COMPLETE, 0.5, "ended.", {}, [], links=dict([artifacts.artifact_link(name, "record.npz")])
     )
-    assert finish(database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == FinishStatus.WRITTEN
+    assert finish(database, study.study_id, Heartbeat(lease, 1, 1.0), result) == FinishStatus.WRITTEN
     before = everything(database)
-    folder.rename(away)
+    folder.rename(elsewhere)
     if empty:
         folder.mkdir()
     for act in (
@@ -306,19 +308,19 @@ def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool)
             act()
     for use in (
         CombinedArtifactStore(database).open_reader,
-        RemoteArtifactStore(place).open_reader,
-        RemoteArtifactStore(place).remove,
+        RemoteArtifactStore(store_url).open_reader,
+        RemoteArtifactStore(store_url).remove,
     ):
         with pytest.raises(ArtifactStoreUnavailableError):
             use(name)
     with pytest.raises(ArtifactStoreUnavailableError):
-        RemoteArtifactStore(place).write(str(uuid.uuid4()), io.BytesIO(b""))
+        RemoteArtifactStore(store_url).write(str(uuid.uuid4()), io.BytesIO(b""))
     assert everything(database) == before
     if empty:
         folder.rmdir()
-    away.rename(folder)
+    elsewhere.rename(folder)
     assert export_study(study, tmp_path / "study.zip").missing == ()
-    RemoteArtifactStore(place).remove(name)  # a single file that somebody removed is named, and the rest is written
+    RemoteArtifactStore(store_url).remove(name)  # the export lists a single missing file and writes the rest
     assert export_study(study, tmp_path / "study.zip").missing == (name,)
     delete(study)
     assert os.listdir(folder) == [MARKER]
