@@ -86,10 +86,10 @@ def open_database(text: str, *, create: bool = False) -> Database:
         create: Create the SQLite file and the tables if they do not exist yet.
 
     Raises:
-        StorageUnavailableError: The server does not answer, or the file cannot be opened.
+        StorageUnavailableError: The server does not answer.
         AccessRefusedError: The server refuses the login.
-        MiiiiSearchError: The URL is of an unknown kind, the database is another program's or another version's, or
-            there is nothing to open.
+        MiiiiSearchError: The URL is of an unknown kind, there is nothing to open, the database is another program's or
+            another version's, or it reports any other error.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # we report trials ourselves
     url = parse_url(text)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from miiii_search.errors import MiiiiSearchError
+from miiii_search.errors import AccessRefusedError, MiiiiSearchError, StorageUnavailableError
 from miiii_search.storage.database import open_database
 from miiii_search.storage.error_advice import explain
 from miiii_search.study.create import create_study
@@ -17,18 +17,20 @@ from tests.support import make_spec
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "kind", "words"),
     [
-        ({"password": "wrong"}, "are role and password right"),
-        ({"database": "nothing"}, "are the names of role and database right"),
-        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none.crt"}}, "Ours uses TLS"),
-        ({"port": 1}, "is the server there"),
+        ({"password": "wrong"}, AccessRefusedError, "are role and password right"),
+        ({"database": "nothing"}, AccessRefusedError, "are the names of role and database right"),
+        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none.crt"}}, StorageUnavailableError, "Ours uses TLS"),
+        ({"port": 1}, StorageUnavailableError, "is the server there"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_refused_connection_comes_with_advice(postgres_url: str, change: dict[str, Any], words: str) -> None:
+def test_a_refused_connection_comes_with_advice(
+    postgres_url: str, change: dict[str, Any], kind: type[MiiiiSearchError], words: str
+) -> None:
     url = sa.make_url(postgres_url).set(**change).render_as_string(hide_password=False)
-    with pytest.raises(MiiiiSearchError, match=words):
+    with pytest.raises(kind, match=words):
         open_database(url)
 
 
@@ -44,7 +46,7 @@ def test_a_server_that_stops_while_it_is_opened_is_unreachable() -> None:
 
         sa.event.listen(sa.Engine, "before_cursor_execute", leave)
         try:
-            with pytest.raises(MiiiiSearchError, match=r"cannot reach .*; is the server there"):
+            with pytest.raises(StorageUnavailableError, match=r"cannot reach .*; is the server there"):
                 open_database(url)
         finally:
             sa.event.remove(sa.Engine, "before_cursor_execute", leave)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -120,3 +122,22 @@ def test_an_error_in_a_statement_is_not_an_outage(tmp_path: object) -> None:
             connection.exec_driver_sql(statement)
         assert not is_outage(caught.value)
     database.close()
+
+
+def test_attempts_wait_longer_and_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits are 0.5, 1, 2, ..., 30 seconds, unless the caller skips one. Nothing is attempted during a wait."""
+    now, attempts = 100.0, list[float]()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def fail() -> None:
+        attempts.append(now)
+        raise sa.exc.OperationalError("SELECT 1", {}, Exception("server closed the connection unexpectedly"))
+
+    retry = DatabaseRetry()
+    while now < 250.0:
+        with pytest.raises(StorageUnavailableError):
+            retry.attempt(fail)
+        now += 0.25
+    assert [later - earlier for earlier, later in itertools.pairwise(attempts)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    retry.skip_wait()
+    assert retry.attempt(lambda: "back") == "back" and not retry.is_unavailable
