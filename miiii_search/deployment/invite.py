@@ -53,10 +53,14 @@ def invite(database: Database, keys: Keys, name: str, host: str, port: int, stud
     roles.grant_workers(database)
     is_new = roles.create_or_update_worker(database, role, password)
     url = storage_url(role, password, host, AUTHORITY_IN_CONTAINER, port)
+    what = "was created" if is_new else "has a new password"
+    return f"# The role {role} {what}. The certificate names {host}.\n\n{_instructions(keys, name, url, port, study)}"
+
+
+def _instructions(keys: Keys, name: str, url: str, port: int, study: str | None) -> str:
+    """Return the shell commands for both machines, with comments."""
     chosen = f"\nMIIII_STUDY={_quoted(study)}" if study else ""
     return f"""\
-# The role {role} {"was created" if is_new else "has a new password"}. The certificate names {host}.
-
 # 1. On this machine, once: publish the database. It accepts only TLS connections with such a password.
 #    Put these lines into .env, type docker compose up --detach, and open port {port} in the firewall:
 #      MIIII_DATABASE=published
