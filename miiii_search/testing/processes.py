@@ -1,4 +1,4 @@
-"""Commands of ours in real processes, and how tests wait for what comes of them."""
+"""Runs the command line in real processes, and waits for their results."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ TINY = (
     *("--set", "experiment.p=7", "--set", "experiment.epochs=32", "--set", "experiment.evaluate_every=8"),
     *("--set", "experiment.validation_samples=10", "--set", "hyperparameters.d_model=16"),
 )
-"""Settings that make a trial last a fraction of a second."""
+"""Settings with which a trial takes a fraction of a second."""
 
 
 class Processes:
-    """Commands of ours in one folder; whatever is left is ended with the test, and children with their parents."""
+    """Starts commands in one folder, and kills those that are left, and their children, when it is closed.
+
+    Attributes:
+        folder: Working directory of the commands, which also holds their logs.
+        environment: Additional environment variables of the commands.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +44,14 @@ class Processes:
     def start(
         self, *arguments: str, storage: str, within: Sequence[str] = (), stdin: int | None = None
     ) -> subprocess.Popen[str]:
-        """Starts a command, by way of the command `within` if there is one; its output goes to a file each."""
+        """Start a command whose output is written to a log file of its own.
+
+        Args:
+            *arguments: Arguments of `miiii-search`.
+            storage: URL of the database.
+            within: A command that runs the command, such as `nohup`.
+            stdin: File descriptor for the standard input; inherited if unset.
+        """
         log = self.folder / f"{len(self._started)}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
@@ -56,15 +68,21 @@ class Processes:
         return process
 
     def log(self, process: subprocess.Popen[str]) -> str:
-        """What a command has said so far."""
+        """Return what a command has printed so far."""
         return (self.folder / f"{self._started.index(process)}.log").read_text()
 
-    def has_logged(self, process: subprocess.Popen[str], words: str) -> bool:
-        """Whether these words are in what a command has said so far."""
-        return words in self.log(process)
+    def has_logged(self, process: subprocess.Popen[str], text: str) -> bool:
+        """Return whether a command has printed a text so far."""
+        return text in self.log(process)
 
     def run(self, *arguments: str, storage: str, code: int = 0) -> str:
-        """Runs a command to its end and returns what it said on standard output."""
+        """Run a command to its end, and return its standard output.
+
+        Args:
+            *arguments: Arguments of `miiii-search`.
+            storage: URL of the database.
+            code: Expected exit code.
+        """
         done = subprocess.run(
             [*COMMAND, *arguments],
             cwd=self.folder,
@@ -72,12 +90,13 @@ class Processes:
             capture_output=True,
             text=True,
             timeout=240,
+            check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
     def close(self) -> None:
-        """Ends what still runs, and prints the end of each log, which pytest shows of a test that failed."""
+        """Kill all processes, and print the end of each log, which pytest shows if the test failed."""
         for process in self._started:
             children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.kill()
@@ -89,27 +108,32 @@ class Processes:
 
 
 def clean_environment(storage: str) -> dict[str, str]:
+    """Return this process's environment without its `MIIII_` variables, but with the URL of a database."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MIIII_")}
     return {**kept, "MIIII_STORAGE": storage, "PYTHONUNBUFFERED": "1"}
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """What the condition returns once it is true."""
+    """Call a condition until it returns a true value, and return that value.
+
+    Raises:
+        AssertionError: If it does not within this number of seconds.
+    """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come about"
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds:g} s"
         time.sleep(0.1)
     return found
 
 
 def trials_with_checkpoint(storage: str) -> list[int]:
-    """The trials that have a checkpoint in the database."""
+    """Return the ids of the trials that have a checkpoint in the database."""
     with open_engine(storage).connect() as connection:
         return list(connection.execute(sa.select(schema.checkpoints.c.trial_id)).scalars())
 
 
 def read_trials(storage: str, study: str) -> list[optuna.trial.FrozenTrial]:
-    """The trials as plain Optuna reads them."""
+    """Return the trials of a study as Optuna itself reads them."""
     url = storage.replace("postgresql://", "postgresql+psycopg2://")
     backend = optuna.storages.RDBStorage(url)
     try:

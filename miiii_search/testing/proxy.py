@@ -1,4 +1,4 @@
-"""A network that breaks: a TCP proxy in front of a database."""
+"""A TCP proxy in front of a database, which simulates network faults."""
 
 from __future__ import annotations
 
@@ -12,15 +12,25 @@ from types import TracebackType
 import sqlalchemy as sa
 
 DELAY_SECONDS = 1.0
+"""Delay of each piece of data with the fault "delay"."""
 
 
 class Proxy:
-    """Forwards connections to the server of a storage URL, as `fault` lets it.
+    """Forwards connections to the server of a storage URL, and breaks them if `fault` is set.
 
-    Of connections that are there when `break_connections` is called: "cut" ends them, "silence" keeps them and
-    forwards nothing, "half-closed" ends what the server says and goes on to take what it is told, "delay" forwards
-    everything a second late. New ones are treated likewise; with no fault, all is well again and broken connections
-    end.
+    The faults are:
+
+    - "cut": connections are closed;
+    - "silence": connections stay open, but no data is forwarded;
+    - "half-closed": the client sees the end of the server's data, and may still send;
+    - "delay": data arrives after `DELAY_SECONDS`.
+
+    A fault affects new connections. Call `break_connections` to apply it, or its end, to existing ones. When the fault
+    is over, `fault` is empty, and connections that were broken are closed.
+
+    Attributes:
+        url: The storage URL with the proxy's host and port.
+        fault: The fault, or an empty string.
     """
 
     def __init__(self, url: str) -> None:
@@ -41,13 +51,13 @@ class Proxy:
         self.close()
 
     def close(self) -> None:
-        """Ends all connections, and takes no more."""
+        """Close all connections, and accept no more."""
         self._listener.close()
         self.fault = ""
         self.break_connections()
 
     def break_connections(self) -> None:
-        """Makes the fault, or its end, felt by the connections there are."""
+        """Apply the fault, or its end, to the existing connections."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
         for client, server in pairs:
@@ -71,7 +81,7 @@ class Proxy:
                     continue
                 try:
                     server = socket.create_connection(self._server)
-                except OSError:  # it is being restarted
+                except OSError:  # the server is being restarted
                     client.close()
                     continue
                 with self._lock:

@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from miiii_search.testing import faults
-from miiii_search.testing.faults import EPOCHS, FAULTS, Ended, create, ended
+from miiii_search.testing.fault_study import EPOCHS, FinishedTrial, create_command, finished_by_seed, run_without_faults
+from miiii_search.testing.faults import FAULTS, run_with_faults
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.testing.processes import Processes, read_trials, trials_with_checkpoint, wait_for
 from miiii_search.testing.proxy import Proxy
@@ -43,24 +43,20 @@ def epochs_of(storage: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Ended]:
-    """What the trials come to without any fault."""
-    return faults.unbroken(tmp_path_factory.mktemp("unbroken"), TRIALS)
-
-
-def assert_nothing_is_lost(result: faults.Result) -> None:
-    assert (result.lost, result.doubled, result.reports_lost, result.different) == (0, 0, 0, 0)
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, FinishedTrial]:
+    """Results of the trials without any fault."""
+    return run_without_faults(tmp_path_factory.mktemp("unbroken"), TRIALS)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300 + 60 * TRIALS)
-def test_random_kills(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
-    """SIGKILL at random moments: every trial ends once, and comes to what it comes to without."""
+def test_random_kills(tmp_path: Path, unbroken: dict[int, FinishedTrial]) -> None:
+    """SIGKILL at random times: every trial ends once, with the result that it has without faults."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
-    result = faults.run(tmp_path, unbroken, TRIALS, ["worker killed"] * KILLS, random.Random(seed))
+    result = run_with_faults(tmp_path, unbroken, TRIALS, ["worker killed"] * KILLS, random.Random(seed))
     print(result)
-    assert_nothing_is_lost(result)
+    assert result.is_intact
     # The last of them may find the study done, and a few may all hit trials that were not saved yet: in the test at
     # length there are enough to count.
     assert result.faults["worker killed"] >= (KILLS if AT_LENGTH else 1)
@@ -69,20 +65,20 @@ def test_random_kills(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(600 + 60 * TRIALS)
-def test_random_faults(tmp_path: Path, unbroken: dict[int, Ended]) -> None:
-    """All that may happen, once each, in any order."""
+def test_random_faults(tmp_path: Path, unbroken: dict[int, FinishedTrial]) -> None:
+    """Each fault once, in random order."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    result = faults.run(tmp_path, unbroken, TRIALS, chance.sample(list(FAULTS), len(FAULTS)), chance)
+    result = run_with_faults(tmp_path, unbroken, TRIALS, chance.sample(list(FAULTS), len(FAULTS)), chance)
     print(result)
-    assert_nothing_is_lost(result)
+    assert result.is_intact
     assert result.faults
 
 
-def test_told_to_stop(processes: Processes, storage_url: str, unbroken: dict[int, Ended]) -> None:
+def test_told_to_stop(processes: Processes, storage_url: str, unbroken: dict[int, FinishedTrial]) -> None:
     """SIGTERM saves all lanes and hands them back; another machine goes on from what was shared."""
-    processes.run(*create(2), storage=storage_url)
+    processes.run(*create_command(2), storage=storage_url)
     never = (*WORK[:-1], "3600", "--grace", "60")
     worker = processes.start(*never, "--checkpoints", "here", storage=storage_url)
     wait_for(lambda: min(epochs_of(storage_url), default=0) > 1000)
@@ -94,7 +90,7 @@ def test_told_to_stop(processes: Processes, storage_url: str, unbroken: dict[int
     starts = [int(n.replace(",", "")) for n in re.findall(r"starts from epoch ([\d,]+)", processes.log(other))]
     assert len(starts) == 2 and min(starts) > 1000
     trials = read_trials(storage_url, "faults")
-    assert {seed: unbroken[seed] for seed in (0, 1)} == ended(trials)
+    assert {seed: unbroken[seed] for seed in (0, 1)} == finished_by_seed(trials)
     assert not list((processes.folder / "there").rglob("*.ckpt"))  # needless once a trial has ended
 
 
@@ -109,9 +105,11 @@ def test_told_to_stop_while_it_compiles(processes: Processes, tmp_path: Path) ->
     assert {t.state for t in read_trials(storage, "faults")} == {TrialState.WAITING}
 
 
-def test_paused_for_longer_than_a_lease(processes: Processes, storage_url: str, unbroken: dict[int, Ended]) -> None:
+def test_paused_for_longer_than_a_lease(
+    processes: Processes, storage_url: str, unbroken: dict[int, FinishedTrial]
+) -> None:
     """A worker that wakes up finds its trials taken, and overwrites nothing."""
-    processes.run(*create(2), storage=storage_url)
+    processes.run(*create_command(2), storage=storage_url)
     sleeper = processes.start(*WORK, storage=storage_url)
     wait_for(lambda: min(epochs_of(storage_url), default=0) > 1000)
     pause(sleeper, storage_url)
@@ -124,17 +122,17 @@ def test_paused_for_longer_than_a_lease(processes: Processes, storage_url: str, 
     for process in (coordinator, other, sleeper):
         assert process.wait(120) == 0, processes.log(process)
     trials = read_trials(storage_url, "faults")
-    assert {seed: unbroken[seed] for seed in (0, 1)} == ended(trials)
+    assert {seed: unbroken[seed] for seed in (0, 1)} == finished_by_seed(trials)
     assert len({t.user_attrs["worker"] for t in trials}) == 1
 
 
 @pytest.mark.timeout(300 + OUTAGE_SECONDS)
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_database_goes_away(processes: Processes, unbroken: dict[int, Ended], mode: str) -> None:
+def test_database_goes_away(processes: Processes, unbroken: dict[int, FinishedTrial], mode: str) -> None:
     """Workers train on, report what waited, and lose no trial; coordinator and dashboard are there again."""
     with PostgresServer() as server:
         storage = server.create_database()
-        processes.run(*create(4), storage=storage)
+        processes.run(*create_command(4), storage=storage)
         dashboard = processes.start("dashboard", "--port", "0", storage=storage)
         coordinator = processes.start("coordinate", "--study", "faults", storage=storage)
         workers = [processes.start(*WORK, storage=storage) for _ in range(2)]
@@ -155,7 +153,7 @@ def test_database_goes_away(processes: Processes, unbroken: dict[int, Ended], mo
         assert answer(page) == 200
         assert "Traceback" not in processes.log(dashboard)
         trials = read_trials(storage, "faults")
-    assert {seed: unbroken[seed] for seed in range(4)} == ended(trials)
+    assert {seed: unbroken[seed] for seed in range(4)} == finished_by_seed(trials)
     assert [t.user_attrs["resumed"] for t in trials] == [[]] * 4
     assert "was taken" not in "".join(processes.log(worker) for worker in workers)
 
@@ -190,9 +188,11 @@ def answer(page: str) -> int:
 
 
 @pytest.mark.parametrize("fault", ["cut", "silence", "half-closed"])
-def test_network_that_breaks(processes: Processes, postgres_url: str, unbroken: dict[int, Ended], fault: str) -> None:
+def test_network_that_breaks(
+    processes: Processes, postgres_url: str, unbroken: dict[int, FinishedTrial], fault: str
+) -> None:
     """Connections that are cut, that stay but say nothing any more, or that end in one direction only."""
-    processes.run(*create(2), storage=postgres_url)
+    processes.run(*create_command(2), storage=postgres_url)
     coordinator = processes.start("coordinate", "--study", "faults", storage=postgres_url)
     with Proxy(postgres_url) as proxy:
         worker = processes.start(*WORK, storage=proxy.url)
@@ -206,15 +206,15 @@ def test_network_that_breaks(processes: Processes, postgres_url: str, unbroken: 
             assert process.wait(180) == 0, processes.log(process)
     assert "the database is back" in processes.log(worker)
     trials = read_trials(postgres_url, "faults")
-    assert {seed: unbroken[seed] for seed in (0, 1)} == ended(trials)
+    assert {seed: unbroken[seed] for seed in (0, 1)} == finished_by_seed(trials)
     for trial in trials:
         assert max(trial.intermediate_values) == EPOCHS
 
 
-def test_disk_that_takes_nothing(processes: Processes, tmp_path: Path, unbroken: dict[int, Ended]) -> None:
+def test_disk_that_takes_nothing(processes: Processes, tmp_path: Path, unbroken: dict[int, FinishedTrial]) -> None:
     """It is said, it costs nothing else, and the database holds the checkpoints instead."""
     storage = f"sqlite:///{tmp_path}/study.db"
-    processes.run(*create(2), storage=storage)
+    processes.run(*create_command(2), storage=storage)
     (tmp_path / "file").write_text("no folder")
     worker = processes.start(*WORK, "--checkpoints", "file/folder", storage=storage)
     wait_for(partial(processes.has_logged, worker, "cannot save trial"))
@@ -225,4 +225,4 @@ def test_disk_that_takes_nothing(processes: Processes, tmp_path: Path, unbroken:
     other = processes.start(*WORK, storage=storage)
     assert other.wait(120) == 0 and coordinator.wait(60) == 0
     assert len(re.findall(r"Trial (0|1) starts from epoch", processes.log(other))) >= 2
-    assert {seed: unbroken[seed] for seed in (0, 1)} == ended(read_trials(storage, "faults"))
+    assert {seed: unbroken[seed] for seed in (0, 1)} == finished_by_seed(read_trials(storage, "faults"))
