@@ -55,6 +55,7 @@ class DatabaseServer:
 
     @property
     def programs(self) -> str:
+        """Folder of the server programs, such as `pg_dump`."""
         """Folder of `pg_dump` and its like; empty for a server of the system, whose programs are on the PATH."""
         return ""
 
@@ -98,6 +99,7 @@ class PostgresServer(DatabaseServer):
 
     @property
     def programs(self) -> str:
+        """Folder of the server programs, such as `pg_dump`."""
         return str(self._bin)
 
     def __enter__(self) -> Self:
