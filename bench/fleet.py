@@ -47,8 +47,9 @@ from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.testing.trainer_pool import FakeTrainerPool
-from miiii_search.training.lane_state import PendingRecords, RunProgress
-from miiii_search.training.trainer import FinalState, RunRequest, RunUpdate
+from miiii_search.training.lane_state import RunProgress
+from miiii_search.training.lane_stores import PendingRecords
+from miiii_search.training.trainer_messages import FinalState, RunRequest, RunUpdate
 from miiii_search.trial_queue import leases
 from miiii_search.worker import finalizer, heartbeat, worker
 

@@ -23,7 +23,7 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.autotune import device_memory
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
-from miiii_search.training.trainer import RunRequest, RunUpdate
+from miiii_search.training.trainer_messages import RunRequest, RunUpdate
 from miiii_search.training.trainer_pool import TrainerPool
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)

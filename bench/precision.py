@@ -16,8 +16,9 @@ from measuring import parser, print_table, start, write
 
 from miiii_search.config.presets import get_configuration
 from miiii_search.experiment.spec import Experiment
+from miiii_search.training.lane_functions import MAX_EVALUATIONS
 from miiii_search.training.lanes import Lanes
-from miiii_search.training.program import MAX_EVALUATIONS, ProgramKey
+from miiii_search.training.program import ProgramKey
 
 Precision = Literal["float32", "tf32", "bf16"]
 

@@ -29,7 +29,7 @@ from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
-from miiii_search.training.trainer import ChunkTiming
+from miiii_search.training.trainer_messages import ChunkTiming
 from miiii_search.worker.worker import Worker
 
 SPACE: dict[str, Any] = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from miiii_search.training.program import ProgramKey
-from miiii_search.training.trainer import RunRequest
+from miiii_search.training.trainer_messages import RunRequest
 from miiii_search.training.trainer_pool import TrainerPool
 
 LaneT = TypeVar("LaneT")

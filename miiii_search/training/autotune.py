@@ -1,4 +1,4 @@
-"""How many lanes to train at once on this machine: by its memory, and by measuring."""
+"""Choice of the number of lanes that train fastest on this machine, by measuring."""
 
 from __future__ import annotations
 
@@ -11,73 +11,91 @@ import jax
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.device import cores, is_out_of_memory
-from miiii_search.training.lane_state import LANE_WIDTHS
+from miiii_search.training.lane_state import LaneState
+from miiii_search.training.lane_stores import LANE_WIDTHS
 from miiii_search.training.lanes import Lanes
-from miiii_search.training.program import LaneState, Program
+from miiii_search.training.program import Program
 
 MEASURE_SECONDS = 0.5
-WORTHWHILE = 1.05
-"""More lanes are taken while they train at least this much faster: each costs memory and answers later."""
-MEMORY_SHARE = 0.9
-LARGEST = 64
+"""Duration of each measurement."""
+MIN_SPEEDUP = 1.05
+"""More lanes are chosen only if they are faster by at least this factor: each costs memory and makes chunks longer."""
+MAX_MEMORY_FRACTION = 0.9
+MAX_LANES = 64
 
 
 @dataclass(frozen=True)
-class Point:
-    """A number of lanes and what it is good for."""
+class LaneMeasurement:
+    """The training speed with a number of lanes."""
 
     lanes: int
     epochs_per_second: float
-    """Of all lanes together."""
+    """Epochs per second of all lanes together."""
     bytes_per_lane: int | None
-    """On the device; None on a CPU, whose memory does not limit the number of lanes."""
+    """Bytes per lane on the device. None on a CPU, whose memory does not limit the number of lanes."""
 
 
 def choose_lanes(program: Program, experiment: Experiment, hyperparameters: Hyperparameters) -> tuple[int, str]:
-    """How many lanes train fastest on this machine, and why, in words."""
-    points: list[Point] = []
+    """Measure more and more lanes, and choose the number that trains fastest.
+
+    Args:
+        program: The program to measure.
+        experiment: An experiment of this program.
+        hyperparameters: Hyperparameters of this program.
+
+    Returns:
+        The number of lanes, and the measurements in words.
+    """
+    measurements: list[LaneMeasurement] = []
     limit, chosen, end = device_memory(), None, ""
     try:
-        for point in measure(program, experiment, hyperparameters):
-            points.append(point)
-            if chosen is None or point.epochs_per_second >= WORTHWHILE * chosen.epochs_per_second:
-                chosen = point
-            elif point.lanes > 2 * chosen.lanes:
-                break  # twice in a row more lanes were not faster
-            if limit and point.bytes_per_lane and 2 * point.lanes * point.bytes_per_lane > MEMORY_SHARE * limit:
+        for measurement in measure_lanes(program, experiment, hyperparameters):
+            measurements.append(measurement)
+            if chosen is None or measurement.epochs_per_second >= MIN_SPEEDUP * chosen.epochs_per_second:
+                chosen = measurement
+            elif measurement.lanes > 2 * chosen.lanes:
+                break  # two larger numbers of lanes were not faster
+            size = measurement.bytes_per_lane
+            if limit and size and 2 * measurement.lanes * size > MAX_MEMORY_FRACTION * limit:
                 break
     except Exception as error:
         if chosen is None or not is_out_of_memory(error):
             raise
         end = "; more do not fit"
     assert chosen is not None
-    why = ", ".join(f"{p.lanes} train {p.epochs_per_second:,.4g} epochs/s" for p in points)
-    if limit and points[-1].bytes_per_lane:
-        why += f"; a lane takes {points[-1].bytes_per_lane / 2**20:,.0f} of the device's {limit / 2**20:,.0f} MiB"
+    why = ", ".join(f"{m.lanes} train {m.epochs_per_second:,.4g} epochs/s" for m in measurements)
+    if limit and measurements[-1].bytes_per_lane:
+        why += f"; a lane takes {measurements[-1].bytes_per_lane / 2**20:,.0f} of the device's {limit / 2**20:,.0f} MiB"
     return chosen.lanes, why + end
 
 
 def device_memory() -> int | None:
-    """What the smallest device can hold, in bytes, or None if it does not tell, as a CPU does not."""
+    """Return the memory of the smallest device in bytes, or None if devices do not tell, as CPUs do not."""
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.devices()]
     return min((limit for limit in limits if limit), default=None) if all(limits) else None
 
 
-def measure(program: Program, experiment: Experiment, hyperparameters: Hyperparameters) -> Iterator[Point]:
-    """Trains more and more lanes for a moment each."""
+def measure_lanes(
+    program: Program, experiment: Experiment, hyperparameters: Hyperparameters
+) -> Iterator[LaneMeasurement]:
+    """Train more and more lanes for a moment each, and yield their speed."""
     program.compile_all()
     if jax.default_backend() == "cpu":
         for lanes in sorted({1, *(w for w in LANE_WIDTHS if w < cores()), cores()}):
-            yield _beside_each_other(program, experiment, hyperparameters, lanes)
+            yield _measure_parallel(program, experiment, hyperparameters, lanes)
     else:
-        for lanes in (w for w in LANE_WIDTHS if w <= LARGEST and w.bit_count() == 1):
-            yield _batched(program, experiment, hyperparameters, lanes)
+        for lanes in (w for w in LANE_WIDTHS if w <= MAX_LANES and w.bit_count() == 1):
+            yield _measure_batched(program, experiment, hyperparameters, lanes)
 
 
-def _beside_each_other(program: Program, experiment: Experiment, hyperparameters: Hyperparameters, lanes: int) -> Point:
+def _measure_parallel(
+    program: Program, experiment: Experiment, hyperparameters: Hyperparameters, lanes: int
+) -> LaneMeasurement:
+    """Measure lanes that train in parallel, each in its own thread."""
+
     def train(state: LaneState) -> int:
         start, evaluations, done = time.monotonic(), 0, 1
-        while done and time.monotonic() - start < MEASURE_SECONDS:  # a short run ends before
+        while done and time.monotonic() - start < MEASURE_SECONDS:  # or until a short run ends
             state, _, count = program.train(state, 1)
             done = int(count)
             evaluations += done
@@ -88,18 +106,21 @@ def _beside_each_other(program: Program, experiment: Experiment, hyperparameters
         start = time.monotonic()
         evaluations = sum(pool.map(train, states))
         seconds = time.monotonic() - start
-    return Point(lanes, evaluations * experiment.evaluation_interval / seconds, None)
+    return LaneMeasurement(lanes, evaluations * experiment.evaluation_interval / seconds, None)
 
 
-def _batched(program: Program, experiment: Experiment, hyperparameters: Hyperparameters, lanes: int) -> Point:
+def _measure_batched(
+    program: Program, experiment: Experiment, hyperparameters: Hyperparameters, lanes: int
+) -> LaneMeasurement:
+    """Measure lanes that train in one batch. The first evaluation, which compiles, is not measured."""
     batch = Lanes(program.key, batched=True, program=program)
     for seed in range(lanes):
         batch.admit(experiment.model_copy(update={"seed": seed}), hyperparameters)
     batch.train_async(1)
     evaluations, start = 0, time.monotonic()
     while time.monotonic() - start < MEASURE_SECONDS:
-        rows = batch.train_async(1)
-        evaluations += sum(rows.evaluations(lane) for lane in range(lanes))
+        records = batch.train_async(1)
+        evaluations += sum(records.evaluations(lane) for lane in range(lanes))
     seconds = time.monotonic() - start
     speed = evaluations * experiment.evaluation_interval / seconds
-    return Point(lanes, speed, batch.bytes_per_lane())
+    return LaneMeasurement(lanes, speed, batch.bytes_per_lane())

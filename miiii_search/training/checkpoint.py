@@ -1,7 +1,7 @@
-"""A run at one moment as a file: what another process needs to go on from there, exactly.
+"""Checkpoints: files from which another process continues a run exactly.
 
-The file is a line with the format, a line with the SHA-256 of all that follows, and a NumPy archive without pickle:
-nothing in it is executed, and one byte that was lost or changed is noticed.
+The file is a line with the format, a line with the SHA-256 of the rest, and a NumPy archive without pickle. So nothing
+in it is executed, and a single lost or changed byte is detected.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import numpy as np
 
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.lanes import Arrays
+from miiii_search.training.lane_state import Arrays
 
 FORMAT = b"miiii-search checkpoint 1\n"
 
 
 class CheckpointError(Exception):
-    """A file that is not a whole checkpoint."""
+    """A file that is not a complete checkpoint of this version."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All of a run up to one of its evaluations."""
+    """A run up to one of its evaluations."""
 
     experiment: Experiment
     hyperparameters: Hyperparameters
@@ -37,16 +37,16 @@ class Checkpoint:
     state: Arrays
     record: Record
     spectra: Mapping[int, Floats]
-    """By epoch, see `Look`."""
+    """The spectra of the run's weight snapshots, by epoch."""
     origin: Mapping[str, Any]
-    """Where it was trained: device, versions, seconds, and what came before."""
+    """The origin of the checkpoint: device, versions and seconds, also of earlier parts."""
 
     def is_of(self, experiment: Experiment, hyperparameters: Hyperparameters) -> bool:
-        """Whether it is a moment of this run: everything that a result depends on but the machine."""
+        """Return whether this is a checkpoint of a run, whichever machine trained it."""
         return (self.experiment, self.hyperparameters) == (experiment, hyperparameters)
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """Return the content of the file."""
         about = {
             "experiment": self.experiment.model_dump(mode="json"),
             "hyperparameters": self.hyperparameters.model_dump(mode="json"),
@@ -66,12 +66,16 @@ class Checkpoint:
 
     @staticmethod
     def from_bytes(data: bytes) -> Checkpoint:
-        """The inverse of `to_bytes`. Raises `CheckpointError`."""
+        """Read the content of a file.
+
+        Raises:
+            CheckpointError: It is not a complete checkpoint of this version.
+        """
         if not data.startswith(FORMAT):
             raise CheckpointError("it is not a checkpoint of this version")
         digest, newline, archive = data[len(FORMAT) :].partition(b"\n")
         if not newline or hashlib.sha256(archive).hexdigest().encode() != digest:
-            raise CheckpointError("its checksum does not fit: it is incomplete or was changed")
+            raise CheckpointError("its checksum does not match: it is incomplete or was changed")
         try:
             with np.load(io.BytesIO(archive), allow_pickle=False) as file:
                 arrays = dict(file)
@@ -80,14 +84,15 @@ class Checkpoint:
                 experiment=Experiment(**about["experiment"]),
                 hyperparameters=Hyperparameters(**about["hyperparameters"]),
                 epoch=int(about["epoch"]),
-                state=_under("state/", arrays),
-                record=Record(**_under("record/", arrays)),
-                spectra={int(epoch): spectrum for epoch, spectrum in _under("spectrum/", arrays).items()},
+                state=_with_prefix("state/", arrays),
+                record=Record(**_with_prefix("record/", arrays)),
+                spectra={int(epoch): spectrum for epoch, spectrum in _with_prefix("spectrum/", arrays).items()},
                 origin=dict(about["origin"]),
             )
         except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"it cannot be read: {error}") from None
 
 
-def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def _with_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arrays whose names begin with a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

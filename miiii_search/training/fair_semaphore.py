@@ -1,4 +1,4 @@
-"""Turns at something that only so many threads may do at once."""
+"""A semaphore that serves threads in the order in which they ask."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from types import TracebackType
 
 
 class FairSemaphore:
-    """A semaphore as a context manager, first come, first served.
+    """A semaphore that is first come, first served. It is used as a context manager.
 
-    `threading.Semaphore` lets a thread that has just left in again before those that wait, so that of many lanes on
-    two cores two would train and the others starve.
+    `threading.Semaphore` may readmit a thread that has just left before those that wait. Of many lanes on two cores,
+    two would then train and the others starve.
+
+    Args:
+        value: The number of threads that may hold the semaphore at once.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, value: int) -> None:
         self._lock = threading.Lock()
-        self._free = places
+        self._free = value
         self._waiting: deque[threading.Event] = deque()
 
     def __enter__(self) -> None:
@@ -31,6 +34,6 @@ class FairSemaphore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._lock:
             if self._waiting:
-                self._waiting.popleft().set()  # the place is handed over, not freed
+                self._waiting.popleft().set()  # passed on to the next thread, so `_free` is unchanged
             else:
                 self._free += 1

@@ -1,41 +1,44 @@
-"""Lanes: K runs of one shape, each with its own clock."""
+"""Lanes: several runs of one program, each at its own epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.lane_state import (
+from miiii_search.training.lane_functions import MAX_EVALUATIONS
+from miiii_search.training.lane_state import Arrays, RunProgress, state_from_arrays, state_to_arrays
+from miiii_search.training.lane_stores import (
     PendingRecords,
-    RunProgress,
     SequentialLanes,
     VmappedLanes,
-    progress_of,
-    scalars_of,
+    progress_from_scalars,
+    progress_scalars,
 )
 from miiii_search.training.numerics import pinned
-from miiii_search.training.program import MAX_EVALUATIONS, LaneState, Program, ProgramKey
-
-Arrays = dict[str, np.ndarray[Any, Any]]
-"""A lane's state on the host: name → array. What a checkpoint holds."""
+from miiii_search.training.program import Program, ProgramKey
 
 
 class Lanes:
-    """Runs that share a program: admit, train, snapshot, release.
+    """Runs that share a program: admit, train, copy and release them.
 
-    On a CPU one program of one lane serves all lanes, one after the other: batched matrix products are slower
-    there, nothing is compiled when lanes come and go, and a lane's result is the same, bit for bit, however many
-    neighbours it has. (Where cores would idle, several `Lanes` train beside each other, see `Trainer`.) Elsewhere
-    lanes are batched: one program maps over a lane axis, whose width follows demand in the steps of `WIDTHS`. The
-    axis is split over the `devices`, which have nothing to say to each other.
+    On a CPU, the program of one lane trains the lanes one after the other. Batched matrix products are slower there.
+    Nothing is compiled when lanes come and go, and the number of lanes does not change a result by a single bit.
+    `TrainerPool` keeps all cores busy with several `Lanes`.
 
-    Not for use by several threads at once; several `Lanes` may share a `program`.
+    Elsewhere lanes are batched: one program maps over a lane axis. Its width follows the number of lanes in the steps
+    of `LANE_WIDTHS`. The axis is split over the devices, which do not communicate.
+
+    One thread uses a `Lanes` object. Several objects may share a program.
+
+    Args:
+        key: The key of the program.
+        batched: Whether lanes are batched. By default they are, except on a CPU.
+        program: The program, if there is one already.
+        devices: The devices for batched lanes. By default all.
     """
 
     @pinned
@@ -53,107 +56,117 @@ class Lanes:
         self._progress: dict[int, RunProgress] = {}
 
     def __len__(self) -> int:
-        """The lanes in use."""
+        """Return the number of lanes in use."""
         return len(self._progress)
 
     def prepare(self, lanes: int, wait: bool = True) -> bool:
-        """Compiles what so many lanes need, in a thread of its own; True once it is there."""
+        """Compile what a number of lanes needs, in a separate thread.
+
+        Args:
+            lanes: The number of lanes.
+            wait: Whether to wait until it is compiled.
+
+        Returns:
+            Whether it is compiled.
+        """
         return self._store.prepare(lanes, wait)
 
     def needs_wider_program(self, lanes: int) -> bool:
-        """Whether so many lanes need a wider program than the one that trains now, and so more memory."""
+        """Return whether a number of lanes needs a wider program than the current one, and so more memory."""
         return self._store.needs_wider_program(lanes)
 
     @pinned
     def admit(self, experiment: Experiment, hyperparameters: Hyperparameters, state: Arrays | None = None) -> int:
-        """Gives a run a lane, from its first epoch or from a snapshot, and returns the lane's index.
+        """Give a lane to a run.
 
-        Raises `ValueError` if the run needs another program, or if the snapshot is not one of this shape.
+        Args:
+            experiment: The run's experiment.
+            hyperparameters: The run's hyperparameters.
+            state: The state from which to continue, as `state` returned it. By default the run starts anew.
+
+        Returns:
+            The index of the lane.
+
+        Raises:
+            ValueError: The run needs another program, or the state has other shapes.
         """
         lane_state = self.program.init(experiment, hyperparameters)
         if state is not None:
-            lane_state = _restore(lane_state, state)
+            lane_state = state_from_arrays(state, like=lane_state)
         lane = next(k for k in range(len(self) + 1) if k not in self._progress)
         self._store.put(lane, lane_state)
-        self._progress[lane] = progress_of(jax.device_get(scalars_of(self.program, lane_state)))
+        self._progress[lane] = progress_from_scalars(jax.device_get(progress_scalars(self.program, lane_state)))
         return lane
 
     def train(self, evaluations: int) -> dict[int, Record]:
-        """Trains all lanes for so many evaluation intervals (`MAX_EVALUATIONS` at most), or to their end.
+        """Train all lanes for a number of evaluation intervals, or until their runs end.
 
-        Returns what each lane recorded.
+        Args:
+            evaluations: The number of intervals, at most `MAX_EVALUATIONS`.
+
+        Returns:
+            The new rows of each lane's record.
         """
-        rows = self.train_async(evaluations)
-        return {lane: rows.record(lane) for lane in self._progress}
+        records = self.train_async(evaluations)
+        return {lane: records.record(lane) for lane in self._progress}
 
     @pinned
     def train_async(self, evaluations: int) -> PendingRecords:
-        """`train`, but what was recorded is still on its way to the host when this returns."""
+        """Train as `train` does, but return before the records are copied to the host.
+
+        Args:
+            evaluations: The number of intervals, at most `MAX_EVALUATIONS`.
+
+        Raises:
+            ValueError: `evaluations` is out of range.
+        """
         if not 1 <= evaluations <= MAX_EVALUATIONS:
             raise ValueError(f"evaluations must be between 1 and {MAX_EVALUATIONS}, but is {evaluations}")
         self._store.prepare(len(self), wait=True)
-        progress, rows = self._store.train(list(self._progress), evaluations)
+        progress, records = self._store.train(list(self._progress), evaluations)
         self._progress |= progress
-        return rows
+        return records
 
     def progress(self, lane: int) -> RunProgress:
-        """Where the run in this lane stands."""
+        """Return the progress of the run in a lane."""
         return self._progress[lane]
 
     @pinned
     def final_metrics(self, lane: int) -> dict[str, Floats]:
-        """`train_loss`, `train_accuracy`, `test_loss`, `test_accuracy` of each task, without dropout.
+        """Return `train_loss`, `train_accuracy`, `test_loss` and `test_accuracy` of a lane, `[tasks]` each.
 
-        The test split is touched once, when the run has ended.
+        They are measured without dropout. The test split is used only here, once the run has ended.
         """
-        final: dict[str, Floats] = jax.device_get(self.program.final_metrics(self._store.get(lane)))
-        return final
+        metrics: dict[str, Floats] = jax.device_get(self.program.final_metrics(self._store.get(lane)))
+        return metrics
 
     @pinned
     def spectrum(self, lane: int) -> Floats:
-        """The neurons' mean Fourier magnitudes `[p, p // 2 + 1]`, see `Program.spectrum`."""
+        """Return the mean Fourier magnitudes of a lane's neurons, `[p, p // 2 + 1]`; see `Program.spectrum`."""
         return np.asarray(self.program.spectrum(self._store.get(lane)))
 
     @pinned
     def weights(self, lane: int) -> Arrays:
-        """The weights of the run in this lane, by name."""
+        """Return the weights of the run in a lane, by name."""
         return {name: np.asarray(array) for name, array in self._store.get(lane).weights.items()}
 
     @pinned
     def state(self, lane: int) -> Arrays:
-        """Everything that `admit` needs to go on from here, exactly."""
-        leaves, _ = jax.tree_util.tree_flatten_with_path(self._store.get(lane))
-        return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+        """Return everything that `admit` needs to continue the run exactly from here."""
+        return state_to_arrays(self._store.get(lane))
 
     def bytes_per_lane(self) -> int | None:
-        """What a lane takes on its device while it trains, by the compiler's account; None if it gives none."""
+        """Return the bytes per lane on a device during training, or None if the compiler does not tell."""
         return self._store.bytes_per_lane()
 
     @pinned
     def release(self, lane: int) -> None:
-        """Frees the lane."""
+        """Free a lane."""
         del self._progress[lane]
         self._store.drop(lane)
 
     @pinned
     def clear(self) -> None:
-        """Frees all lanes, also after an error that left them in no state."""
+        """Free all lanes, even if an error left their states invalid."""
         self._progress = {}
         self._store.clear()
-
-
-def _restore(state: LaneState, snapshot: Arrays) -> LaneState:
-    leaves, structure = jax.tree_util.tree_flatten_with_path(state)
-    restored = []
-    for path, leaf in leaves:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if name not in snapshot:
-            raise ValueError(f"the state lacks {name}")
-        array = snapshot[name]
-        if array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise ValueError(
-                f"{name} of the state must be {leaf.dtype}{list(leaf.shape)}, but is {array.dtype}{list(array.shape)}"
-            )
-        restored.append(jnp.asarray(array))
-    whole: LaneState = jax.tree_util.tree_unflatten(structure, restored)
-    return whole

@@ -1,4 +1,4 @@
-"""How numbers are computed: JAX's configuration, pinned for all that a result depends on."""
+"""JAX's configuration, pinned for everything that a result depends on."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ PINNED: dict[str, Any] = {
     "jax_transfer_guard_device_to_device": "allow",
     "jax_transfer_guard_device_to_host": "allow",
 }
-"""JAX's defaults, as of 0.10, of what changes results or refuses to compute them."""
+"""JAX's defaults, as of 0.10, of the options that change results or can make a computation fail."""
 
 RECORDED = ("enable_x64", "default_prng_impl", "threefry_partitionable")
-"""Of `PINNED`, what defines a result; the rest decides whether there is one."""
+"""The options of `PINNED` that a result is recorded with. The others do not change a result in normal use."""
 
 
 @contextmanager
 def pinned_numerics() -> Iterator[None]:
-    """Computes as `PINNED` says, in this thread, whatever a program that uses this package has configured."""
+    """Compute with the configuration `PINNED` in this thread, whatever the calling program has configured."""
     configured: Any = jax.config
     with ExitStack() as stack:
         for name, value in PINNED.items():
             holder = configured._value_holders.get(name)
             if holder is None or holder.value == value:
                 continue
-            if callable(holder):  # for this thread, until the end
+            if callable(holder):  # for this thread, until the context ends
                 stack.enter_context(holder(value))
             else:  # for the process
                 configured.update(name, value)
@@ -64,7 +64,7 @@ def pinned_numerics() -> Iterator[None]:
 
 
 def pinned(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorates a function that computes, or that compiles what computes, with `pinned_numerics`."""
+    """Decorate a function that computes or compiles, so that it runs within `pinned_numerics`."""
 
     @functools.wraps(function)
     def compute(*arguments: P.args, **named: P.kwargs) -> T:
@@ -75,7 +75,7 @@ def pinned(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def describe_numerics() -> dict[str, Any]:
-    """What of the numerics is worth recording with a result."""
+    """Return the numeric configuration that is recorded with a result."""
     return {
         **{name.removeprefix("jax_"): PINNED[f"jax_{name}"] for name in RECORDED},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),

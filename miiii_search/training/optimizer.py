@@ -1,4 +1,4 @@
-"""AdamW on gradients whose slow component is amplified (3.4, Eq. 13)."""
+"""The optimizer: AdamW on gradients whose slow component is amplified by Grokfast (3.4, Eq. 13)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 class GrokfastState(NamedTuple):
-    """The number of updates made, and the exponential moving average of the gradients."""
+    """The state of the filter: the number of updates, and the exponential moving average of the gradients."""
 
     updates: Array
     average: Any
@@ -21,11 +21,14 @@ class GrokfastState(NamedTuple):
 def grokfast_ema(
     alpha: Array | float, amplitude: Array | float, start: str = "first-gradient"
 ) -> optax.GradientTransformation:
-    """Grokfast's EMA filter: e_t = α e_{t−1} + (1−α) g_t; the output is g_t + λ e_t.
+    """Return Grokfast's EMA filter: e_t = α e_{t−1} + (1−α) g_t, with output g_t + λ e_t.
 
-    The average starts at the first gradient, e_0 = g_0, or with `start` "zero" at 0, as in the paper's public code.
-    `alpha` and `amplitude` may be traced; an `amplitude` λ of 0 is exactly off.
-    Source: Lee et al. (2024), arXiv 2405.20233, algorithm 1; Eq. 13, whose time indices are a misprint.
+    Source: Lee et al. (2024), arXiv 2405.20233, algorithm 1. Also Eq. 13, whose time indices are a misprint.
+
+    Args:
+        alpha: The decay α of the average. It may be traced.
+        amplitude: The factor λ. It may be traced; 0 switches the filter off exactly.
+        start: The initial average: `first-gradient` for e_0 = g_0, or `zero` as in the paper's public code.
     """
 
     def init(params: Any) -> GrokfastState:
@@ -47,9 +50,16 @@ def make_optimizer(
     grokfast_alpha: Array | float,
     grokfast_start: str = "first-gradient",
 ) -> optax.GradientTransformation:
-    """The paper's optimizer: the filter, then AdamW with β1 = 0.9, β2 = 0.98, ε = 1e-8 at a constant rate.
+    """Return the paper's optimizer: Grokfast's filter, then AdamW with β1 = 0.9, β2 = 0.98 and ε = 1e-8.
 
-    The numbers may be traced: they are a lane's own.
+    All numbers may be traced, so that each lane has its own.
+
+    Args:
+        learning_rate: The learning rate of AdamW.
+        weight_decay: The weight decay of AdamW.
+        grokfast_lambda: The factor λ of the filter.
+        grokfast_alpha: The decay α of the filter.
+        grokfast_start: The initial average of the filter; see `grokfast_ema`.
     """
     return optax.chain(
         grokfast_ema(grokfast_alpha, grokfast_lambda, grokfast_start),

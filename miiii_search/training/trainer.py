@@ -1,4 +1,4 @@
-"""A thread that trains lanes, so that no database, figure or compilation keeps a device waiting."""
+"""A thread that trains lanes, so that the device never waits for a database, a figure or a compilation."""
 
 from __future__ import annotations
 
@@ -14,109 +14,46 @@ from dataclasses import dataclass, field
 
 import jax
 
-from miiii_search.experiment.record import Floats, Record, WeightSnapshot, next_snapshot_epoch
-from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.record import WeightSnapshot, next_snapshot_epoch
 from miiii_search.training.chunk_size import ChunkSizer
 from miiii_search.training.device import is_out_of_memory
-from miiii_search.training.lane_state import PendingRecords, RunProgress
-from miiii_search.training.lanes import Arrays, Lanes
-
-
-@dataclass(frozen=True)
-class FinalState:
-    """What a run came to: `Lanes.final` and `Lanes.weights`, both empty if it failed."""
-
-    final_metrics: dict[str, Floats]
-    weights: Arrays
-
-
-@dataclass(frozen=True)
-class RunUpdate:
-    """What became of one run in one chunk."""
-
-    run: int
-    progress: RunProgress
-    epochs_per_second: float
-    final_state: FinalState | None
-    """Of a run that has ended, or was stopped: nothing more will come of it."""
-    weight_snapshot: WeightSnapshot | None
-    _rows: PendingRecords
-    _lane: int
-
-    def record(self) -> Record:
-        """What was recorded; waits until it has come from the device, which computes on meanwhile."""
-        return self._rows.record(self._lane)
-
-
-@dataclass(frozen=True)
-class ChunkTiming:
-    """When lanes were trained: for timelines. Seconds of `time.monotonic`."""
-
-    start: float
-    end: float
-    lanes: int
-
-
-@dataclass(frozen=True)
-class RunSaved:
-    """All that one run is at one moment; every update up to it was posted before."""
-
-    run: int
-    epoch: int
-    state: Arrays
-
-
-@dataclass(frozen=True)
-class RunSuspended:
-    """A run that gave up its lane when told to; what it was then was posted as `RunSaved` before, if it had begun."""
-
-    run: int
-
-
-@dataclass(frozen=True)
-class RunsOutOfMemory:
-    """Runs that their device could not hold: nothing more will come of them.
-
-    Those whose state could still be read were posted as `RunSaved` just before.
-    """
-
-    runs: tuple[int, ...]
-    bytes_per_lane: int | None
-    """What one of them takes while it trains, by the compiler's account."""
-    reason: str
-    """What the device said, in a line."""
-
-
-TrainerEvent = RunUpdate | RunSaved | RunSuspended | RunsOutOfMemory | BaseException
-"""What a trainer posts: updates, snapshots, what was suspended or did not fit, or the error that ended it."""
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What a trainer is to train, with a number of the caller's; from its first epoch, or from a snapshot."""
-
-    number: int
-    experiment: Experiment
-    hyperparameters: Hyperparameters
-    state: Arrays | None = None
+from miiii_search.training.lane_stores import PendingRecords
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.trainer_messages import (
+    ChunkTiming,
+    FinalState,
+    RunRequest,
+    RunSaved,
+    RunsOutOfMemory,
+    RunSuspended,
+    RunUpdate,
+    TrainerEvent,
+)
 
 
 @dataclass
-class _Running:
+class _ActiveRun:
+    """A run that has a lane."""
+
     run: RunRequest
+    """The request, without its state."""
     lane: int
     next_snapshot: float
+    """The epoch at which the next snapshot of the weights is due."""
     reported_epoch: int
     """The epoch of the last update."""
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def number(self) -> int:
+        """The number that the caller chose."""
         return self.run.number
 
 
 @dataclass
-class _Inbox:
+class _Commands:
+    """The commands of the caller since the last chunk: runs to admit, and numbers of runs to stop, suspend or drop."""
+
     admit: list[RunRequest] = field(default_factory=list)
     stop: set[int] = field(default_factory=set)
     suspend: set[int] = field(default_factory=set)
@@ -124,11 +61,16 @@ class _Inbox:
 
 
 class Trainer:
-    """Trains the runs it is given, as lanes of one program, and posts an `RunUpdate` a run and chunk.
+    """Trains runs as lanes of one program, in a thread, and posts a `RunUpdate` of each run after each chunk.
 
-    `gate` is held while a chunk is computed: where several trainers share a processor, it says how many
-    compute at once. `on_chunk` is told of every chunk. A `RunSaved` of every run is posted every `save_seconds`, and
-    at the end that `close` asks for. Only `join` waits.
+    All methods return at once, except `join`.
+
+    Args:
+        lanes: The lanes. Only the trainer may use them from now on.
+        post: Called with each event, in the trainer's thread.
+        semaphore: Held while a chunk is computed. It limits how many trainers that share a processor compute at once.
+        on_chunk: Called after each chunk, in the trainer's thread.
+        save_seconds: Seconds between two `RunSaved` of a run. If finite, all runs are also saved at the end.
     """
 
     def __init__(
@@ -143,158 +85,161 @@ class Trainer:
         self._post = post
         self._semaphore = semaphore or nullcontext()
         self._on_chunk = on_chunk
-        self._pace = ChunkSizer()
+        self._chunk_sizer = ChunkSizer()
         self._save_seconds = save_seconds
-        self._runs: list[_Running] = []
+        self._runs: list[_ActiveRun] = []
         self._waiting: list[RunRequest] = []
         self._closed = threading.Event()
-        self._messages: queue.SimpleQueue[Callable[[_Inbox], object]] = queue.SimpleQueue()
+        self._command_queue: queue.SimpleQueue[Callable[[_Commands], object]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="trainer", daemon=True)
         self._thread.start()
 
     def admit(self, runs: Sequence[RunRequest]) -> None:
-        """Gives lanes to runs."""
-        self._messages.put(lambda inbox: inbox.admit.extend(runs))
+        """Train runs, each in a lane of its own."""
+        self._command_queue.put(lambda commands: commands.admit.extend(runs))
 
     def stop(self, run: int) -> None:
-        """Ends a run where it stands; its last update has an end. Does nothing if it has ended by itself."""
-        self._messages.put(lambda inbox: inbox.stop.add(run))
+        """End a run at its current epoch. Its last update has a final state. Do nothing if it has ended already."""
+        self._command_queue.put(lambda commands: commands.stop.add(run))
 
     def suspend(self, run: int) -> None:
-        """Saves a run and frees its lane; a `RunSuspended` is posted last. Does nothing if it has ended."""
-        self._messages.put(lambda inbox: inbox.suspend.add(run))
+        """Save a run, free its lane and post a `RunSuspended`. Do nothing if it has ended already."""
+        self._command_queue.put(lambda commands: commands.suspend.add(run))
 
     def drop(self, run: int) -> None:
-        """Frees a run's lane; at most what is under way will come of it."""
-        self._messages.put(lambda inbox: inbox.drop.add(run))
+        """Free the lane of a run. Only events of the current chunk may follow."""
+        self._command_queue.put(lambda commands: commands.drop.add(run))
 
     def close(self) -> None:
-        """Ends after the chunk that is under way."""
+        """End the thread after the current chunk."""
         self._closed.set()
-        self._messages.put(lambda inbox: None)  # for one that waits for a message
+        self._command_queue.put(lambda commands: None)  # wakes a thread that waits for a command
 
     def join(self, seconds: float) -> None:
-        """Waits so long for the end that `close` asked for."""
+        """Wait for the end of the thread, at most for a number of seconds."""
         self._thread.join(seconds)
 
     def _main(self) -> None:
         try:
             while not self._closed.is_set():
-                inbox, failure = self._read(), None
+                commands, failure = self._read_commands(), None
                 try:
-                    self._obey(inbox)
+                    self._execute(commands)
                     if self._runs:
-                        self._train(inbox.stop)
+                        self._train(commands.stop)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
                     failure = (str(error).strip().splitlines() or ["the host is out of memory"])[0]
                 if failure is not None:
-                    self._give_up(failure)
+                    self._drop_all_out_of_memory(failure)
             self._save_all()
         except BaseException as error:
             self._post(error)
 
-    def _read(self) -> _Inbox:
-        """All messages; waits for one if there is nothing to train."""
-        inbox = _Inbox()
-        while not self._messages.empty() or not (self._runs or self._waiting or inbox.admit or self._closed.is_set()):
-            self._messages.get()(inbox)
-        return inbox
+    def _read_commands(self) -> _Commands:
+        """Return all commands. Wait for one if there is nothing to train."""
+        commands = _Commands()
+        while not self._command_queue.empty() or not (
+            self._runs or self._waiting or commands.admit or self._closed.is_set()
+        ):
+            self._command_queue.get()(commands)
+        return commands
 
-    def _obey(self, inbox: _Inbox) -> None:
-        for running in [running for running in self._runs if running.number in inbox.drop]:
-            self._release(running)
-        self._waiting = [run for run in self._waiting + inbox.admit if run.number not in inbox.drop]
-        self._suspend(inbox.suspend)
-        # A wider program is compiled beside the lanes that run; those that need it wait.
+    def _execute(self, commands: _Commands) -> None:
+        for active in [active for active in self._runs if active.number in commands.drop]:
+            self._release(active)
+        self._waiting = [run for run in self._waiting + commands.admit if run.number not in commands.drop]
+        self._suspend(commands.suspend)
+        # A wider program is compiled while the current one trains. Runs that need it wait.
         lanes = len(self._runs) + len(self._waiting)
         if self._waiting and self._lanes.prepare(lanes, wait=not self._runs):
             if self._lanes.needs_wider_program(lanes):
-                self._save_all()  # more may not fit, and what does not fit takes its neighbours with it
+                self._save_all()  # if the new lanes do not fit into memory, all lanes are lost
             while self._waiting:
-                run = self._waiting[0]
-                lane = self._lanes.admit(run.experiment, run.hyperparameters, run.state)
-                epoch = self._lanes.progress(lane).epoch
-                next_snapshot = next_snapshot_epoch(run.experiment, epoch)
-                self._runs.append(
-                    _Running(RunRequest(run.number, run.experiment, run.hyperparameters), lane, next_snapshot, epoch)
-                )
+                self._admit(self._waiting[0])
                 self._waiting.pop(0)
 
+    def _admit(self, run: RunRequest) -> None:
+        lane = self._lanes.admit(run.experiment, run.hyperparameters, run.state)
+        epoch = self._lanes.progress(lane).epoch
+        without_state = RunRequest(run.number, run.experiment, run.hyperparameters)  # the state's memory is needed
+        self._runs.append(_ActiveRun(without_state, lane, next_snapshot_epoch(run.experiment, epoch), epoch))
+
     def _suspend(self, numbers: set[int]) -> None:
-        for running in [running for running in self._runs if running.number in numbers]:
+        for active in [active for active in self._runs if active.number in numbers]:
             if self._save_seconds < math.inf:
-                self._save(running)
-            self._release(running)
-            self._post(RunSuspended(running.number))
+                self._save(active)
+            self._release(active)
+            self._post(RunSuspended(active.number))
         for run in [run for run in self._waiting if run.number in numbers]:
             self._waiting.remove(run)
             self._post(RunSuspended(run.number))
 
     def _train(self, stop: set[int]) -> None:
-        # No further than to the next look of any lane.
-        evaluations = min(self._pace.evaluations, *map(self._evaluations_ahead, self._runs))
+        # Not beyond the next snapshot of any lane.
+        evaluations = min(self._chunk_sizer.evaluations, *map(self._evaluations_ahead, self._runs))
         with self._semaphore:
-            if self._closed.is_set():  # while this waited for its turn
+            if self._closed.is_set():  # while this thread waited for the semaphore
                 return
             start = time.monotonic()
-            with self._pace.measure(evaluations):
-                rows = self._lanes.train_async(evaluations)
+            with self._chunk_sizer.measure(evaluations):
+                records = self._lanes.train_async(evaluations)
             self._on_chunk(ChunkTiming(start, time.monotonic(), len(self._runs)))
-        for running in list(self._runs):
-            self._post_update(running, rows, stopped=running.number in stop)
-        for running in self._runs:
-            if time.monotonic() - running.saved_at >= self._save_seconds:
-                self._save(running)
+        for active in list(self._runs):
+            self._post_update(active, records, stopped=active.number in stop)
+        for active in self._runs:
+            if time.monotonic() - active.saved_at >= self._save_seconds:
+                self._save(active)
 
-    def _evaluations_ahead(self, running: _Running) -> int:
-        """Until the run's next look, or its end; both are at an evaluation."""
-        experiment = running.run.experiment
-        until = int(min(running.next_snapshot, experiment.epochs))
-        return (until - self._lanes.progress(running.lane).epoch) // experiment.evaluation_interval
+    def _evaluations_ahead(self, active: _ActiveRun) -> int:
+        """Return the number of evaluations until the run's next snapshot or its end."""
+        experiment = active.run.experiment
+        until = int(min(active.next_snapshot, experiment.epochs))
+        return (until - self._lanes.progress(active.lane).epoch) // experiment.evaluation_interval
 
     def _save_all(self) -> None:
         if self._save_seconds < math.inf:
-            for running in self._runs:
-                self._save(running)
+            for active in self._runs:
+                self._save(active)
 
-    def _save(self, running: _Running) -> None:
-        progress, running.saved_at = self._lanes.progress(running.lane), time.monotonic()
+    def _save(self, active: _ActiveRun) -> None:
+        progress, active.saved_at = self._lanes.progress(active.lane), time.monotonic()
         if progress.epoch and progress.failed_epoch is None:
-            self._post(RunSaved(running.number, progress.epoch, self._lanes.state(running.lane)))
+            self._post(RunSaved(active.number, progress.epoch, self._lanes.state(active.lane)))
 
-    def _give_up(self, reason: str) -> None:
-        """Ends all runs, as far as possible at the last epoch of which everything was posted."""
-        for running in self._runs:
-            # What was being computed is lost: its memory had been given to the result.
+    def _drop_all_out_of_memory(self, reason: str) -> None:
+        """End all runs. Save those whose state is still that of their last update."""
+        for active in self._runs:
+            # The state of a chunk that was being computed is lost, since its memory was donated to the result.
             with contextlib.suppress(jax.errors.JaxRuntimeError, RuntimeError, MemoryError):
-                snapshot = self._lanes.state(running.lane)
-                if 0 < running.reported_epoch == int(snapshot["epoch"]) and self._save_seconds < math.inf:
-                    self._post(RunSaved(running.number, running.reported_epoch, snapshot))
-        numbers = (*(running.number for running in self._runs), *(run.number for run in self._waiting))
+                state = self._lanes.state(active.lane)
+                if 0 < active.reported_epoch == int(state["epoch"]) and self._save_seconds < math.inf:
+                    self._post(RunSaved(active.number, active.reported_epoch, state))
+        numbers = (*(active.number for active in self._runs), *(run.number for run in self._waiting))
         size = self._lanes.bytes_per_lane()
         self._runs, self._waiting = [], []
         self._lanes.clear()
-        gc.collect()  # the error's frames refer to each other, and to what was on the device
+        gc.collect()  # the error's frames form cycles that hold arrays on the device
         self._post(RunsOutOfMemory(numbers, size, reason))
 
-    def _post_update(self, running: _Running, rows: PendingRecords, stopped: bool) -> None:
-        lane, experiment = running.lane, running.run.experiment
-        progress, look, end = self._lanes.progress(lane), None, None
-        over = progress.ended or stopped
+    def _post_update(self, active: _ActiveRun, records: PendingRecords, stopped: bool) -> None:
+        lane, experiment = active.lane, active.run.experiment
+        progress, snapshot, final_state = self._lanes.progress(lane), None, None
+        ended = progress.ended or stopped
         failed = progress.failed_epoch is not None
-        if (over or progress.epoch >= running.next_snapshot) and not failed:
-            look = WeightSnapshot(progress.epoch, self._lanes.spectrum(lane), self._lanes.weights(lane))
-            running.next_snapshot = next_snapshot_epoch(experiment, progress.epoch)
-        if over:
-            end = FinalState({} if failed else self._lanes.final_metrics(lane), look.weights if look else {})
-        speed = rows.evaluations(lane) * experiment.evaluation_interval / max(self._pace.seconds, 1e-9)
-        self._post(RunUpdate(running.number, progress, speed, end, look, rows, lane))
-        running.reported_epoch = progress.epoch
-        if over:
-            self._release(running)
+        if (ended or progress.epoch >= active.next_snapshot) and not failed:
+            snapshot = WeightSnapshot(progress.epoch, self._lanes.spectrum(lane), self._lanes.weights(lane))
+            active.next_snapshot = next_snapshot_epoch(experiment, progress.epoch)
+        if ended:
+            metrics = {} if failed else self._lanes.final_metrics(lane)
+            final_state = FinalState(metrics, snapshot.weights if snapshot else {})
+        speed = records.evaluations(lane) * experiment.evaluation_interval / max(self._chunk_sizer.seconds, 1e-9)
+        self._post(RunUpdate(active.number, progress, speed, final_state, snapshot, records, lane))
+        active.reported_epoch = progress.epoch
+        if ended:
+            self._release(active)
 
-    def _release(self, running: _Running) -> None:
-        self._lanes.release(running.lane)
-        self._runs.remove(running)
+    def _release(self, active: _ActiveRun) -> None:
+        self._lanes.release(active.lane)
+        self._runs.remove(active)

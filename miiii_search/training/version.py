@@ -1,7 +1,7 @@
-"""Which training program this is: what decides whether two versions of the package train the same run alike."""
+"""The version of the training program. Two versions of the package with the same one train a run identically."""
 
 TRAINING_PROGRAM = 1
-"""Raised by a change after which the same run comes out differently; every other version is compatible.
+"""Version number. Any change that alters the result of a run must increase it.
 
-A study holds the numbers of the programs that may train it; see `Study.admit_program`.
+A study stores the versions that may train it; see `Study.admit_program`.
 """

@@ -14,7 +14,7 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.study.objective import objective
 from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.training.lane_state import RunProgress
-from miiii_search.training.trainer import FinalState, RunSaved, RunUpdate
+from miiii_search.training.trainer_messages import FinalState, RunSaved, RunUpdate
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 
 

@@ -22,9 +22,9 @@ from miiii_search.study.study import Study
 from miiii_search.study.trials import shape_of
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.device import is_out_of_memory
-from miiii_search.training.lane_state import LANE_WIDTHS
+from miiii_search.training.lane_stores import LANE_WIDTHS
 from miiii_search.training.program import ProgramKey
-from miiii_search.training.trainer import RunRequest, RunsOutOfMemory
+from miiii_search.training.trainer_messages import RunRequest, RunsOutOfMemory
 from miiii_search.training.trainer_pool import TrainerPool
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease

@@ -31,7 +31,7 @@ from miiii_search.study.objective import objective
 from miiii_search.study.study import Study
 from miiii_search.study.trials import METRICS_KEY
 from miiii_search.training.lane_state import RunProgress
-from miiii_search.training.trainer import FinalState
+from miiii_search.training.trainer_messages import FinalState
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, requeue_for_retry
 from miiii_search.worker.active_trial import ActiveTrial

@@ -30,7 +30,14 @@ from miiii_search.study.state import describe_pause
 from miiii_search.study.study import Study
 from miiii_search.training.device import describe_device, package_versions
 from miiii_search.training.numerics import describe_numerics
-from miiii_search.training.trainer import ChunkTiming, RunSaved, RunsOutOfMemory, RunSuspended, RunUpdate, TrainerEvent
+from miiii_search.training.trainer_messages import (
+    ChunkTiming,
+    RunSaved,
+    RunsOutOfMemory,
+    RunSuspended,
+    RunUpdate,
+    TrainerEvent,
+)
 from miiii_search.training.trainer_pool import TrainerPool
 from miiii_search.trial_queue.abandoned import describe_abandoned, find_abandoned
 from miiii_search.trial_queue.budget import BudgetReservation

@@ -23,7 +23,7 @@ from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import open_engine
 from miiii_search.testing.processes import Processes, read_trials, trials_with_checkpoint, wait_for
 from miiii_search.training.device import use_compilation_cache
-from miiii_search.training.trainer import ChunkTiming
+from miiii_search.training.trainer_messages import ChunkTiming
 from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.worker.worker import Worker
 from tests.support import claim, make_spec

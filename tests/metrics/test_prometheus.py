@@ -20,7 +20,7 @@ from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
 from miiii_search.study.extend import extend
 from miiii_search.study.study import StudyCounts
-from miiii_search.training.trainer import ChunkTiming
+from miiii_search.training.trainer_messages import ChunkTiming
 from miiii_search.worker.worker import Worker
 from tests.support import SPACE, claim, end, make_spec
 

@@ -26,8 +26,9 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.trials import REPLICATE_KEY
 from miiii_search.testing.trainer_pool import FakeTrainerPool
-from miiii_search.training.lane_state import PendingRecords, RunProgress
-from miiii_search.training.trainer import FinalState, RunRequest, RunUpdate, TrainerEvent
+from miiii_search.training.lane_state import RunProgress
+from miiii_search.training.lane_stores import PendingRecords
+from miiii_search.training.trainer_messages import FinalState, RunRequest, RunUpdate, TrainerEvent
 from miiii_search.worker.worker import Worker
 from tests.simulation.support import epochs_of, make_record
 

@@ -11,7 +11,8 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
-from miiii_search.training.trainer import RunRequest, RunSaved, RunsOutOfMemory, RunUpdate, Trainer, TrainerEvent
+from miiii_search.training.trainer import Trainer
+from miiii_search.training.trainer_messages import RunRequest, RunSaved, RunsOutOfMemory, RunUpdate, TrainerEvent
 
 EXPERIMENT = Experiment(p=113, epochs=24, evaluate_every=4)
 HYPERPARAMETERS = Hyperparameters(d_model=256)

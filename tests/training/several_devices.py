@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from miiii_search.training.device import use_compilation_cache
-from miiii_search.training.lane_state import VmappedLanes
-from miiii_search.training.lanes import Arrays, Lanes
+from miiii_search.training.lane_state import Arrays
+from miiii_search.training.lane_stores import VmappedLanes
+from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
 from tests.training.small import NARROW, SMALL, with_seed
 

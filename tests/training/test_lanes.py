@@ -7,9 +7,11 @@ import pytest
 
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.lane_state import VmappedLanes
-from miiii_search.training.lanes import Arrays, Lanes
-from miiii_search.training.program import MAX_EVALUATIONS, ProgramKey
+from miiii_search.training.lane_functions import MAX_EVALUATIONS
+from miiii_search.training.lane_state import Arrays
+from miiii_search.training.lane_stores import VmappedLanes
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.program import ProgramKey
 from tests.training.small import EXPLODING, INTERVAL, NARROW, SMALL, with_seed
 
 Run = tuple[Experiment, Hyperparameters]
@@ -124,14 +126,14 @@ def test_batched_lanes_differ_by_no_more_than_rounding(looped: Lanes, batched: L
 def train_nudged(lanes: Lanes, run: Run, seed: int) -> Arrays:
     """The weights at the end of a run whose initial weights are each the next float32 up or down."""
     lane = lanes.admit(*run)
-    snapshot = lanes.state(lane)
+    state = lanes.state(lane)
     lanes.release(lane)
     rng = np.random.default_rng(seed)
-    for name, array in snapshot.items():
+    for name, array in state.items():
         if name.startswith("weights."):
             towards = np.where(rng.random(array.shape) < 0.5, np.inf, -np.inf).astype(np.float32)
-            snapshot[name] = np.nextafter(array, towards)
-    lane = lanes.admit(*run, snapshot)
+            state[name] = np.nextafter(array, towards)
+    lane = lanes.admit(*run, state)
     lanes.train(20)
     weights = lanes.weights(lane)
     lanes.release(lane)
@@ -152,7 +154,7 @@ def test_what_batched_lanes_report_is_their_own(looped: Lanes, batched: Lanes) -
     assert len({float(record.train_loss[0, 0]) for record in actual.values()}) == 3
 
 
-def test_a_snapshot_goes_on_exactly(lanes: Lanes) -> None:
+def test_a_run_continues_exactly_from_its_state(lanes: Lanes) -> None:
     run = with_seed(3), NARROW.model_copy(update={"dropout": 0.5})
     lane = lanes.admit(*run)
     lanes.train(20)
@@ -161,29 +163,29 @@ def test_a_snapshot_goes_on_exactly(lanes: Lanes) -> None:
 
     lane = lanes.admit(*run)
     lanes.train(4)
-    snapshot = lanes.state(lane)
-    copy = {name: array.copy() for name, array in snapshot.items()}
+    state = lanes.state(lane)
+    copy = {name: array.copy() for name, array in state.items()}
     lanes.train(5)
     lanes.release(lane)
-    # What was trained since, in the same memory perhaps, must not show in the snapshot.
-    assert_same(snapshot, copy)
+    # What was trained since, in the same memory perhaps, must not show in the state.
+    assert_same(state, copy)
 
-    lane = lanes.admit(*run, snapshot)
+    lane = lanes.admit(*run, state)
     assert lanes.progress(lane).epoch == 4 * INTERVAL
     assert_same(lanes.state(lane), copy)
     record = lanes.train(20)[lane]
     assert record.epoch.tolist() == list(range(5 * INTERVAL, 201, INTERVAL))
     assert_same(lanes.weights(lane), expected_weights)
     assert lanes.progress(lane) == expected_progress
-    assert_same(snapshot, copy)
+    assert_same(state, copy)
 
 
-def test_a_snapshot_moves_between_modes(looped: Lanes, batched: Lanes) -> None:
+def test_a_state_moves_between_modes(looped: Lanes, batched: Lanes) -> None:
     lane = looped.admit(with_seed(1), NARROW)
     looped.train(2)
-    snapshot = looped.state(lane)
-    other = batched.admit(with_seed(1), NARROW, snapshot)
-    assert_same(batched.state(other), snapshot)
+    state = looped.state(lane)
+    other = batched.admit(with_seed(1), NARROW, state)
+    assert_same(batched.state(other), state)
 
 
 def test_a_lane_that_explodes_leaves_its_neighbours_alone(lanes: Lanes) -> None:
@@ -267,15 +269,28 @@ def test_a_run_of_another_shape_is_refused(looped: Lanes) -> None:
     assert len(looped) == 0
 
 
+def test_the_names_in_a_state_are_those_of_stored_checkpoints(looped: Lanes) -> None:
+    """Checkpoints of earlier versions call the hyperparameters `knobs`."""
+    weights = ["attention_output", "feed_forward_in", "feed_forward_out", "key", "position_embedding", "query"]
+    weights += ["token_embedding", "unembedding", "value"]
+    hyperparameters = ["dropout", "grokfast_alpha", "grokfast_lambda", "learning_rate", "weight_decay"]
+    assert looped.state(looped.admit(SMALL, NARROW)).keys() == {
+        *("epoch", "failed_epoch", "key", "solved_epoch", "streak", "optimizer.0.updates", "optimizer.1.0.count"),
+        *(f"knobs.{name}" for name in hyperparameters),
+        *(f"{prefix}.{name}" for prefix in ("weights", "optimizer.0.average") for name in weights),
+        *(f"optimizer.1.0.{moment}.{name}" for moment in ("mu", "nu") for name in weights),
+    }
+
+
 @pytest.mark.parametrize("name", ["weights.query", "epoch", "knobs.dropout"])
-def test_a_snapshot_of_another_shape_is_refused(looped: Lanes, name: str) -> None:
+def test_a_state_of_another_shape_is_refused(looped: Lanes, name: str) -> None:
     lane = looped.admit(SMALL, NARROW)
-    snapshot = looped.state(lane)
-    for wrong in (snapshot[name][None], snapshot[name].astype(np.float64)):
+    state = looped.state(lane)
+    for wrong in (state[name][None], state[name].astype(np.float64)):
         with pytest.raises(ValueError, match=rf"^{name} of the state must be \w+32\[.*\], but is "):
-            looped.admit(SMALL, NARROW, snapshot | {name: wrong})
+            looped.admit(SMALL, NARROW, state | {name: wrong})
     with pytest.raises(ValueError, match=f"lacks {name}"):
-        looped.admit(SMALL, NARROW, {k: array for k, array in snapshot.items() if k != name})
+        looped.admit(SMALL, NARROW, {k: array for k, array in state.items() if k != name})
     assert len(looped) == 1
 
 

@@ -49,12 +49,12 @@ def weights(batched: bool) -> dict[str, Any]:
     lane = lanes.admit(TINY, SMALL)
     lanes.train(4)
     assert lanes.progress(lane).epoch == 16
-    snapshot = lanes.state(lane)
+    state = lanes.state(lane)
     assert set(lanes.final_metrics(lane)) == {"train_loss", "train_accuracy", "test_loss", "test_accuracy"}
     assert lanes.spectrum(lane).dtype == np.float32
     other = Lanes(ProgramKey.of(TINY, SMALL), batched, lanes.program)
-    assert other.progress(other.admit(TINY, SMALL, snapshot)).ended
-    return snapshot
+    assert other.progress(other.admit(TINY, SMALL, state)).ended
+    return state
 
 
 @pytest.mark.parametrize("batched", [False, True])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 from miiii_search.experiment.tasks import Split, make_splits
-from miiii_search.training.lanes import Arrays, Lanes
+from miiii_search.training.lane_state import Arrays
+from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
 from tests.training import textbook
 from tests.training.small import INTERVAL, NARROW, SMALL, with_seed
@@ -208,8 +209,10 @@ def test_dropout_falls_until_it_is_off() -> None:
 def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
     """Not by one bit."""
     run = SMALL, NARROW.model_copy(update={"dropout": 0.5})
-    falls = {name: LinearDecay(start=2 * INTERVAL, end=8 * INTERVAL, end_factor=0.5) for name in Annealing.model_fields}
-    later = SMALL.model_copy(update={"annealing": Annealing(**falls)}), run[1]
+    decays = {
+        name: LinearDecay(start=2 * INTERVAL, end=8 * INTERVAL, end_factor=0.5) for name in Annealing.model_fields
+    }
+    later = SMALL.model_copy(update={"annealing": Annealing(**decays)}), run[1]
     other = Lanes(ProgramKey.of(*later), batched=False)
     lanes = [(looped, looped.admit(*run)), (other, other.admit(*later))]
     for each, _ in lanes:
@@ -220,7 +223,7 @@ def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
 
 
 @pytest.mark.parametrize("batched", [False, True], ids=["looped", "batched"])
-def test_a_fall_goes_on_from_a_snapshot(batched: bool) -> None:
+def test_a_decay_continues_from_a_state(batched: bool) -> None:
     """By the lane's own epochs, whatever its neighbours' are."""
     annealing = Annealing(
         dropout=LinearDecay(start=20, end=90, end_factor=0.1),
@@ -231,11 +234,11 @@ def test_a_fall_goes_on_from_a_snapshot(batched: bool) -> None:
     lanes = Lanes(ProgramKey.of(*run), batched)
     first = lanes.admit(*run)
     lanes.train(4)
-    snapshot = lanes.state(first)
-    second = lanes.admit(*run, snapshot)
+    state = lanes.state(first)
+    second = lanes.admit(*run, state)
     late = lanes.admit(*run)
     lanes.train(8)
-    third = lanes.admit(*run, snapshot)
+    third = lanes.admit(*run, state)
     lanes.train(8)
     lanes.train(4)
     assert [lanes.progress(lane).epoch for lane in (first, second, third, late)] == [200, 200, 160, 200]
@@ -285,7 +288,7 @@ def test_a_target_that_is_met_exactly(solvable: Lanes, right: int, solved: bool)
     row = {"validation_accuracy": jnp.full(5, accuracy), "validation_loss": jnp.ones(5), "train_loss": jnp.ones(5)}
     state = program.init(SOLVABLE, NARROW)
     for epoch in (4, 8, 12):
-        state = program._mark_ended(dataclasses.replace(state, epoch=jnp.int32(epoch)), row)
+        state = program.mark_ended(dataclasses.replace(state, epoch=jnp.int32(epoch)), row)
     assert int(state.solved_epoch) == (4 if solved else 0)
 
 

@@ -19,9 +19,11 @@ from miiii_search.training import autotune, run
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.checkpoint import Checkpoint, CheckpointError
 from miiii_search.training.device import cores
-from miiii_search.training.lanes import Arrays, Lanes
+from miiii_search.training.lane_state import Arrays
+from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
-from miiii_search.training.trainer import ChunkTiming, RunRequest, RunSaved, RunUpdate, Trainer
+from miiii_search.training.trainer import Trainer
+from miiii_search.training.trainer_messages import ChunkTiming, RunRequest, RunSaved, RunUpdate
 from miiii_search.training.trainer_pool import TrainerPool
 from tests.training.small import EXPLODING, NARROW, SMALL, with_seed
 
@@ -258,7 +260,7 @@ def test_closing_does_not_wait_for_lanes_in_line() -> None:
     begun = set[int]()
     while len(begun) < lanes:
         begun.add(next_of(trainers).run)
-    for trainer in list(trainers._of_runs.values()):
+    for trainer in list(trainers._trainer_of_run.values()):
         trainer.close()
     at = time.monotonic()  # all have been told
     trainers.close(SECONDS)
@@ -267,21 +269,23 @@ def test_closing_does_not_wait_for_lanes_in_line() -> None:
 
 
 def test_the_best_number_of_lanes_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled, measure = list[set[str]](), autotune._beside_each_other
+    compiled, measure = list[set[str]](), autotune._measure_parallel
 
-    def spy(program: Program, *arguments: Any) -> autotune.Point:
+    def spy(program: Program, *arguments: Any) -> autotune.LaneMeasurement:
         compiled.append(set(vars(program)))
         return measure(program, *arguments)
 
-    monkeypatch.setattr(autotune, "_beside_each_other", spy)
+    monkeypatch.setattr(autotune, "_measure_parallel", spy)
     lanes, why = choose_lanes(Program(ProgramKey.of(SMALL, NARROW)), SMALL, NARROW)
-    assert {"_train", "_final", "_spectrum"} <= compiled[0]  # else the speed of one lane would be that of compiling
+    assert {"_train", "_final_metrics", "_spectrum"} <= compiled[
+        0
+    ]  # else the speed of one lane would be that of compiling
     assert lanes >= 1
     assert f"{lanes} train " in why and why.startswith("1 train ") and "epochs/s" in why
 
 
 def test_batched_lanes_are_measured(looped: Lanes) -> None:
-    one, four = (autotune._batched(looped.program, SMALL, NARROW, lanes) for lanes in (1, 4))
+    one, four = (autotune._measure_batched(looped.program, SMALL, NARROW, lanes) for lanes in (1, 4))
     assert (one.lanes, four.lanes) == (1, 4)
     assert one.epochs_per_second > 0 and four.epochs_per_second > 0
     # Weights, two moments and an average of float32 at least, and not four times as much a lane for four of them.

@@ -1,0 +1,295 @@
+"""Stores of lane states, each with the program that trains them: one by one, or in a batch over several devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from miiii_search.experiment.record import Record
+from miiii_search.training.lane_state import Array, LaneState, RunProgress
+from miiii_search.training.numerics import pinned
+from miiii_search.training.program import Program
+
+PartitionSpec: Any = jax.sharding.PartitionSpec
+_abstract: Any = jax.ShapeDtypeStruct
+
+LANE_WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Widths of batched programs. There are few, so that growing costs few compilations, but they waste few lanes."""
+
+
+def width_for(lanes: int, devices: int = 1) -> int:
+    """Return the width of the narrowest program for a number of lanes.
+
+    Each device gets the same number of lanes: one of `LANE_WIDTHS`, or a multiple of the largest.
+    """
+    per_device = -(-lanes // devices)
+    return devices * next(
+        (w for w in LANE_WIDTHS if w >= per_device), -(-per_device // LANE_WIDTHS[-1]) * LANE_WIDTHS[-1]
+    )
+
+
+def progress_scalars(program: Program, state: LaneState) -> dict[str, Array]:
+    """Return the scalars that the host reads after a chunk. `progress_from_scalars` reads them."""
+    return {
+        "epoch": state.epoch,
+        "solved_epoch": state.solved_epoch,
+        "failed_epoch": state.failed_epoch,
+        "ended": program.has_ended(state),
+    }
+
+
+def progress_from_scalars(scalars: dict[str, Any]) -> RunProgress:
+    """Return the progress of a run from scalars on the host."""
+    return RunProgress(
+        epoch=int(scalars["epoch"]),
+        solved_epoch=int(scalars["solved_epoch"]) or None,
+        failed_epoch=int(scalars["failed_epoch"]) or None,
+        ended=bool(scalars["ended"]),
+    )
+
+
+class PendingRecords:
+    """The records of all lanes for one chunk, while they are copied from the device to the host.
+
+    Args:
+        by_lane: For each lane the arrays, the number of rows that were written, and the lane's index in the arrays.
+            The index is None if the lane shares its arrays with no other lane.
+    """
+
+    def __init__(self, by_lane: dict[int, tuple[dict[str, Array], int, int | None]]) -> None:
+        self._by_lane = by_lane
+        for arrays in {id(arrays): arrays for arrays, _, _ in by_lane.values()}.values():  # batched lanes share them
+            for array in arrays.values():
+                array.copy_to_host_async()
+
+    def evaluations(self, lane: int) -> int:
+        """Return the number of rows that a lane wrote."""
+        return self._by_lane[lane][1]
+
+    def record(self, lane: int) -> Record:
+        """Return the rows of a lane. Wait until they are on the host."""
+        arrays, done, index = self._by_lane[lane]
+        where = slice(0, done) if index is None else (index, slice(0, done))
+        return Record(**{name: np.asarray(array)[where] for name, array in arrays.items()})
+
+
+def _bytes_per_lane(program: Any, lanes: int) -> int | None:
+    """Return the bytes per lane of a compiled program, or None if the compiler does not tell.
+
+    Args:
+        program: The compiled program.
+        lanes: The number of lanes that it trains on each device.
+    """
+    memory = program.memory_analysis()
+    if memory is None:
+        return None
+    # Outputs reuse the memory of the states that are donated.
+    size = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(size + memory.temp_size_in_bytes) // lanes
+
+
+TrainedChunk = tuple[dict[int, RunProgress], PendingRecords]
+"""The progress of each lane after a chunk, and what they recorded."""
+
+
+class SequentialLanes:
+    """One state per lane. The program of one lane trains them one after the other."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._states: dict[int, LaneState] = {}
+
+    def prepare(self, lanes: int, wait: bool) -> bool:
+        """Compile what training a number of lanes needs. Return whether it is compiled."""
+        self._program.compile()
+        return True
+
+    def bytes_per_lane(self) -> int | None:
+        """Return the bytes per lane of the program, or None if unknown."""
+        return _bytes_per_lane(self._program.compiled, 1)
+
+    def needs_wider_program(self, lanes: int) -> bool:
+        """Return whether a number of lanes needs a wider program than the current one."""
+        return False
+
+    def put(self, lane: int, state: LaneState) -> None:
+        """Store the state of a lane."""
+        self._states[lane] = state
+
+    def get(self, lane: int) -> LaneState:
+        """Return the state of a lane."""
+        return self._states[lane]
+
+    def drop(self, lane: int) -> None:
+        """Free a lane."""
+        del self._states[lane]
+
+    def clear(self) -> None:
+        """Free all lanes, even if an error left their states invalid."""
+        self._states = {}
+
+    def train(self, lanes: list[int], evaluations: int) -> TrainedChunk:
+        """Train lanes for a number of evaluation intervals, or until their runs end."""
+        progress: dict[int, RunProgress] = {}
+        by_lane: dict[int, tuple[dict[str, Array], int, int | None]] = {}
+        for lane in lanes:
+            self._states[lane], rows, done = self._program.train(self._states[lane], evaluations)
+            progress[lane] = progress_from_scalars(jax.device_get(progress_scalars(self._program, self._states[lane])))
+            by_lane[lane] = (rows, int(done), None)
+        return progress, PendingRecords(by_lane)
+
+
+class VmappedLanes:
+    """One batched state of all lanes, whose first axis is split over the devices. The program maps over that axis."""
+
+    def __init__(self, program: Program, devices: Sequence[jax.Device]) -> None:
+        self._program = program
+        self._mesh = Mesh(np.asarray(devices), ("lanes",))
+        self._by_lane = NamedSharding(self._mesh, PartitionSpec("lanes"))
+        self._everywhere = NamedSharding(self._mesh, PartitionSpec())
+        self._states: LaneState | None = None
+        self._width = 0
+        self._data = jax.device_put(program.data, self._everywhere)
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+        self.programs: dict[int, Future[Any]] = {}
+
+    def prepare(self, lanes: int, wait: bool) -> bool:
+        """Compile what training a number of lanes needs. Return whether it is compiled."""
+        width = max(self._width_for(lanes), self._width)
+        self._request(width)
+        if wait:
+            self.programs[width].result()
+        return self.programs[width].done()
+
+    def bytes_per_lane(self) -> int | None:
+        """Return the bytes per lane of the program, or None if unknown."""
+        compiled = {w: f.result() for w, f in self.programs.items() if f.done() and f.exception() is None}
+        width = self._width if self._width in compiled else min(compiled, default=0)
+        return _bytes_per_lane(compiled[width], width // self._mesh.size) if width else None
+
+    def needs_wider_program(self, lanes: int) -> bool:
+        """Return whether a number of lanes needs a wider program than the current one."""
+        return 0 < self._width < self._width_for(lanes)
+
+    def put(self, lane: int, state: LaneState) -> None:
+        """Store the state of a lane."""
+        if lane >= self._width:
+            self._resize(self._width_for(lane + 1), state)
+        self._states = jax.tree.map(lambda leaf, one: self._set(leaf, lane, one), self._states, state)
+
+    def get(self, lane: int) -> LaneState:
+        """Return the state of a lane."""
+        device, index = self._locate(lane)
+
+        def copy_lane(leaf: Array) -> Array:
+            [part] = [shard.data for shard in leaf.addressable_shards if shard.device == device]
+            # To the first device, for which the functions of a single lane are compiled.
+            moved: Array = jax.device_put(part[index], self._mesh.devices.flat[0])
+            return moved
+
+        state: LaneState = jax.tree.map(copy_lane, self._states)
+        return state
+
+    def clear(self) -> None:
+        """Free all lanes, even if an error left their states invalid."""
+        self._states, self._width = None, 0
+        # Compilations that failed, perhaps for lack of memory, may succeed later.
+        self.programs = {w: f for w, f in self.programs.items() if not (f.done() and f.exception())}
+
+    def drop(self, lane: int) -> None:
+        """Free a lane."""
+        # An epoch beyond any budget, so the program treats the lane as ended.
+        beyond = jnp.int32(np.iinfo(np.int32).max)
+        self._states = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: self._set(leaf, lane, beyond) if path[0].name == "epoch" else leaf, self._states
+        )
+
+    def _locate(self, lane: int) -> tuple[jax.Device, int]:
+        """Return the device of a lane, and the lane's index there."""
+        per_device = self._width // self._mesh.size
+        device: jax.Device = self._mesh.devices.flat[lane // per_device]
+        return device, lane % per_device
+
+    def _set(self, leaf: Array, lane: int, value: Array) -> Array:
+        """Replace one lane's part of a leaf on the lane's device. Indexing the whole leaf would involve all devices."""
+        device, index = self._locate(lane)
+        parts = [
+            shard.data.at[index].set(jax.device_put(value, device)) if shard.device == device else shard.data
+            for shard in leaf.addressable_shards
+        ]
+        return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts)
+
+    def _request(self, width: int) -> None:
+        """Start compiling the program of a width in a thread, unless that was requested before."""
+        if width not in self.programs:
+            self.programs[width] = self._compiler.submit(self._compile, width)
+
+    def _shrink(self, lanes: list[int]) -> None:
+        """Change to a program of at most half the width if it holds all lanes and is compiled."""
+        width = self._width_for(max(lanes) + 1)
+        if 2 * width <= self._width:
+            self._request(width)
+            if self.programs[width].done():
+                self._resize(width, self.get(0))
+
+    def _width_for(self, lanes: int) -> int:
+        return width_for(max(lanes, 1), self._mesh.size)
+
+    def _resize(self, width: int, filler: LaneState) -> None:
+        """Cut or pad the lane axis. Padded lanes count as ended."""
+        idle = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.full_like(leaf, np.iinfo(np.int32).max) if path[0].name == "epoch" else leaf,
+            filler,
+        )
+        states = [self.get(k) if k < self._width else idle for k in range(width)]
+        self._states = self._split(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+        self._width = width
+
+    def _split(self, states: LaneState) -> LaneState:
+        split: LaneState = jax.device_put(states, self._by_lane)
+        return split
+
+    @pinned
+    def _compile(self, width: int) -> Any:
+        self._program.compile_in_background()
+        mapped = jax.vmap(self._program.train_lane, in_axes=(0, None, None))
+        # Each device loops until its own lanes have ended. A plain vmap would synchronize them in each iteration.
+        each = jax.shard_map(
+            mapped,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec("lanes"), PartitionSpec(), PartitionSpec()),
+            out_specs=PartitionSpec("lanes"),
+            check_vma=False,
+        )
+        states = jax.tree.map(
+            lambda leaf: _abstract((width, *leaf.shape), leaf.dtype, sharding=self._by_lane),
+            self._program.abstract_state,
+        )
+        return jax.jit(each, donate_argnums=0).lower(states, jnp.int32(1), self._data).compile()
+
+    def train(self, lanes: list[int], evaluations: int) -> TrainedChunk:
+        """Train lanes for a number of evaluation intervals, or until their runs end."""
+        if not lanes:
+            return {}, PendingRecords({})
+        self._shrink(lanes)
+        program = self.programs[self._width].result()
+        self._states, rows, done = program(self._states, jnp.int32(evaluations), self._data)
+        scalars, done = jax.device_get((self._scalars(self._states), done))
+        progress = {
+            lane: progress_from_scalars({name: values[lane] for name, values in scalars.items()}) for lane in lanes
+        }
+        # Copy only what was written, which is little of the buffer. Powers of two, since each length is a program.
+        written = 1 << (int(done.max()) - 1).bit_length() if done.max() > 1 else 1
+        rows = {name: array[:, :written] for name, array in rows.items()}
+        return progress, PendingRecords({lane: (rows, int(done[lane]), lane) for lane in lanes})
+
+    @cached_property
+    def _scalars(self) -> Any:
+        return jax.jit(jax.vmap(lambda state: progress_scalars(self._program, state)))
