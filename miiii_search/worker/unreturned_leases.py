@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import uuid
 from collections.abc import Collection
 from pathlib import Path
 
+from miiii_search.files import write_file
 from miiii_search.storage.database import Database
 from miiii_search.storage.urls import redact_url
 from miiii_search.trial_queue.leases import Lease
@@ -32,9 +32,7 @@ class UnreturnedLeases:
         self._folder.mkdir(parents=True, exist_ok=True)
         rows = [{"trial_id": lease.trial_id, "number": lease.number, "token": lease.token} for lease in held]
         path = self._folder / f"{uuid.uuid4().hex}.json"
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        unfinished.write_text(json.dumps({"database": self._place, "leases": rows}), encoding="utf-8")
-        unfinished.replace(path)
+        write_file(path, json.dumps({"database": self._place, "leases": rows}))
 
     def hand_back(self) -> list[int]:
         """Hands back what earlier workers of this machine could not; returns the numbers of the trials."""

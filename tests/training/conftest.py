@@ -1,4 +1,4 @@
-"""Programs that several test files share: compiling one takes longer than most tests."""
+"""Programs that several test files share, since compiling one takes longer than most tests."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.training.small import NARROW, SMALL
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache() -> None:
-    # Of use only where it can be kept: JAX warns where it cannot, and warnings are errors here.
+    # Only where the cache can be written: otherwise JAX warns, and warnings are errors here.
     home = os.path.expanduser("~")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.access(home, os.W_OK):
         use_compilation_cache()
@@ -21,7 +21,7 @@ def compilation_cache() -> None:
 
 @pytest.fixture(scope="session")
 def compiled_once() -> dict[bool, Lanes]:
-    """Looped (False) and batched (True) lanes for runs of the shape of `SMALL` and `NARROW`."""
+    """Sequential (False) and batched (True) lanes for runs of the shape of `SMALL` and `NARROW`."""
     return {batched: Lanes(ProgramKey.of(SMALL, NARROW), batched) for batched in (False, True)}
 
 

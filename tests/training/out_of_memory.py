@@ -1,4 +1,4 @@
-"""Run by test_out_of_memory.py in a process of its own, whose memory it limits: batched lanes that do not fit."""
+"""Batched lanes that do not fit. test_out_of_memory.py runs this in a separate process with limited memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main() -> None:
     assert saved.run == 0 and 0 < saved.epoch < EXPERIMENT.epochs
     assert sorted(failed.runs) == list(range(1 + MORE)), failed
     assert failed.bytes_per_lane is not None and 100 * 2**20 < failed.bytes_per_lane < 300 * 2**20, failed
-    # The same trainer goes on with fewer.
+    # The same trainer continues with fewer runs.
     trainer.admit([RunRequest(8, EXPERIMENT, HYPERPARAMETERS, saved.state)])
     while True:
         update = next_of(posted, RunUpdate)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def next_of(posted: queue.SimpleQueue[TrainerEvent], kind: type) -> TrainerEvent:
-    """The next of this kind, or an end of the wait; errors are raised."""
+    """Return the next event of this kind. Raise the error if the trainer posts one."""
     while True:
         one = posted.get(timeout=120)
         if isinstance(one, BaseException):

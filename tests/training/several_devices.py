@@ -1,4 +1,4 @@
-"""Run by test_devices.py in a process of its own, where JAX was told to see four devices."""
+"""Lanes on four devices. test_devices.py runs this in a separate process in which JAX emulates them."""
 
 import json
 import re
@@ -17,7 +17,7 @@ COLLECTIVE = re.compile(r"all-reduce|all-gather|all-to-all|collective|reduce-sca
 
 
 def distance(one: Arrays, other: Arrays) -> float:
-    """‖ΔW‖/‖W‖ of the matrix where it is largest."""
+    """Return the largest ‖ΔW‖/‖W‖ of all matrices."""
     return max(float(np.linalg.norm(one[name] - other[name]) / np.linalg.norm(one[name])) for name in one)
 
 
@@ -29,7 +29,7 @@ def main() -> None:
         for seed in range(6)
     ]
 
-    # One lane each on four devices, and then six lanes, two of a device's: a lane ends before the others.
+    # First one lane on each of four devices, then six lanes with two per device. One lane ends before the others.
     split = Lanes(ProgramKey.of(SMALL, NARROW), batched=True, devices=devices)
     assert isinstance(split._store, VmappedLanes)
     lanes = [split.admit(*run) for run in runs[:4]]

@@ -1,4 +1,4 @@
-"""A gate lets in as many as it says, and in their order."""
+"""A fair semaphore admits the given number of threads, in their order."""
 
 import threading
 import time
@@ -34,7 +34,7 @@ def test_no_more_than_its_places_and_nobody_starves() -> None:
 
 
 def test_first_come_first_served() -> None:
-    """One that leaves and comes back at once comes after all that wait."""
+    """A thread that releases the semaphore and asks again at once is served after all that wait."""
     semaphore, order, threads = FairSemaphore(1), list[int](), list[threading.Thread]()
 
     def enter_twice(k: int) -> None:

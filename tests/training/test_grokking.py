@@ -1,4 +1,4 @@
-"""A real run, start to end: it memorises first and generalises later."""
+"""A complete run: it memorises first and generalises later."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lane_state import RunProgress
 from miiii_search.training.run import train
 
-# XLA divides by multiplying with 1/165, which makes 165 of 165 a little less than 1: the target has to be met
-# all the same.
+# XLA divides by multiplying with 1/165, so 165 of 165 is slightly less than 1. The target must be met
+# nevertheless.
 EXPERIMENT = Experiment(p=23, task="nanda", train_fraction=0.6, validation_samples=165, epochs=4096)
 HYPERPARAMETERS = Hyperparameters(
     d_model=64, n_heads=4, learning_rate=3e-3, weight_decay=2.0, dropout=0.1, grokfast_lambda=0.5
@@ -29,12 +29,12 @@ def test_a_run_groks() -> None:
     assert metrics.validation_accuracy == (1.0,)
     assert metrics.validation_accuracy_mean == 1.0
     assert metrics.test_accuracy[0] > 0.95
-    # Three evaluations in a row at the target, and no further.
+    # Three consecutive evaluations at the target end the run.
     assert (record.validation_accuracy[-3:] == 1).all()
     assert metrics.epochs_to_solve == record.epoch[-3] > record.epoch[memorised]
     assert metrics.epochs_trained == record.epoch[-1] == result.progress.epoch < EXPERIMENT.epochs
 
-    # The reports lie end to end, and the last one is the end.
+    # The reports join without gaps, and the last one is at the end.
     assert np.concatenate([new.epoch for _, new in reports]).tolist() == record.epoch.tolist()
     assert record.epoch.tolist() == list(range(16, metrics.epochs_trained + 1, 16))
     assert [progress.ended for progress, _ in reports] == [False] * (len(reports) - 1) + [True]

@@ -1,4 +1,4 @@
-"""Lanes: what a run comes to does not depend on its neighbours, on how many they are, or on chunks."""
+"""Lanes: the result of a run does not depend on other lanes, on their number, or on the length of chunks."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ WIDTH_AND_CHUNK = [(1, 20), (3, 3), (8, 7)]
 
 
 def make_runs(*learning_rates: float) -> list[Run]:
-    """Ten runs that differ in everything that lanes of one program may differ in."""
+    """Return ten runs that differ in everything in which lanes of one program may differ."""
     return [
         (
             with_seed(seed).model_copy(update={"grokfast_alpha": (0.98, 0.9)[seed % 2]}),
@@ -38,9 +38,9 @@ def make_runs(*learning_rates: float) -> list[Run]:
 
 
 def train_all(lanes: Lanes, runs: Sequence[Run], width: int, chunk: int) -> list[Arrays]:
-    """The weights of all runs at their ends, trained `width` at a time.
+    """Return the final weights of all runs, trained `width` at a time.
 
-    At first the other lanes hold runs that are given up one after the other: so clocks differ between lanes.
+    At first the other lanes hold runs that are released one by one, so that lanes are at different epochs.
     """
     pruned = [lanes.admit(with_seed(100 + k), NARROW) for k in range(width - 1)]
     waiting, running, weights = list(range(len(runs))), dict[int, int](), dict[int, Arrays]()
@@ -69,7 +69,7 @@ def assert_same(actual: Arrays, expected: Arrays) -> None:
 
 
 def relative_distance(actual: Arrays, expected: Arrays) -> float:
-    """‖ΔW‖/‖W‖ of the matrix where it is largest."""
+    """Return the largest ‖ΔW‖/‖W‖ of all matrices."""
     return max(
         float(np.linalg.norm(actual[name] - expected[name]) / np.linalg.norm(expected[name])) for name in expected
     )
@@ -81,13 +81,13 @@ def test_looped_lanes_are_identical_whatever_their_number(looped: Lanes) -> None
     for other in others:
         for actual, expected in zip(other, alone, strict=True):
             assert_same(actual, expected)
-    # The runs themselves are ten different ones, and all finite.
+    # The ten runs differ, and all are finite.
     assert len({weights["query"].tobytes() for weights in alone}) == len(runs)
     assert all(np.isfinite(array).all() for weights in alone for array in weights.values())
 
 
 def test_batched_lanes_agree_with_looped_ones(looped: Lanes, batched: Lanes) -> None:
-    """Within 1e-4 after 200 epochs at the lower of the paper's learning rates.
+    """They agree within 1e-4 after 200 epochs at the lower of the paper's learning rates.
 
     Batched products sum in another order. Most runs end up 1e-8 to 1e-6 apart; but where rounding moves a
     pre-activation across ReLU's kink, the gradient of that one neuron changes by a finite amount, and Adam makes
@@ -101,15 +101,15 @@ def test_batched_lanes_agree_with_looped_ones(looped: Lanes, batched: Lanes) -> 
         assert distances[-2] < 1e-4
         assert distances[-1] < 1e-3
         assert np.median(distances) < 1e-6
-    # By far less than the runs moved.
+    # This is far less than the runs moved.
     lane = looped.admit(*runs[0])
     assert relative_distance(reference[0], looped.weights(lane)) > 1e-2
-    # A program a width, whatever the hyperparameters.
+    # One program per width, whatever the hyperparameters.
     assert isinstance(batched._store, VmappedLanes) and len(batched._store.programs) == len(WIDTH_AND_CHUNK)
 
 
 def test_batched_lanes_differ_by_no_more_than_rounding(looped: Lanes, batched: Lanes) -> None:
-    """At a high rate, where runs part for good: as far as from runs that begin one unit in the last place away."""
+    """At a high rate they diverge as far as runs whose initial weights differ by one unit in the last place."""
     runs = make_runs(1e-3)
     reference = train_all(looped, runs, 1, 20)
     weights = train_all(batched, runs, *WIDTH_AND_CHUNK[1])
@@ -124,7 +124,7 @@ def test_batched_lanes_differ_by_no_more_than_rounding(looped: Lanes, batched: L
 
 
 def train_nudged(lanes: Lanes, run: Run, seed: int) -> Arrays:
-    """The weights at the end of a run whose initial weights are each the next float32 up or down."""
+    """Return the final weights of a run whose initial weights are each moved to the next float32 up or down."""
     lane = lanes.admit(*run)
     state = lanes.state(lane)
     lanes.release(lane)
@@ -167,7 +167,7 @@ def test_a_run_continues_exactly_from_its_state(lanes: Lanes) -> None:
     copy = {name: array.copy() for name, array in state.items()}
     lanes.train(5)
     lanes.release(lane)
-    # What was trained since, in the same memory perhaps, must not show in the state.
+    # Further training, perhaps in the same memory, must not change the state.
     assert_same(state, copy)
 
     lane = lanes.admit(*run, state)
@@ -190,7 +190,7 @@ def test_a_state_moves_between_modes(looped: Lanes, batched: Lanes) -> None:
 
 def test_a_lane_that_explodes_leaves_its_neighbours_alone(lanes: Lanes) -> None:
     runs = [(with_seed(5), NARROW), (with_seed(6), NARROW), (with_seed(7), NARROW)]
-    # Both times three lanes, and so the same program: only the middle lane's learning rate differs.
+    # Three lanes both times, so the same program. Only the middle lane's learning rate differs.
     weights, records = [], []
     for middle in (NARROW, EXPLODING):
         runs[1] = (runs[1][0], middle)
@@ -201,7 +201,7 @@ def test_a_lane_that_explodes_leaves_its_neighbours_alone(lanes: Lanes) -> None:
         for lane in reversed(indices):
             lanes.release(lane)
     first, second, third = progress
-    # The first step makes weights of 1e30, the second one's loss overflows.
+    # The first step makes weights of 1e30, so the loss of the second overflows.
     assert second.failed_epoch == 2
     assert second.ended
     assert second.solved_epoch is None
@@ -226,7 +226,7 @@ def test_a_run_ends_exactly_at_its_last_epoch(lanes: Lanes, chunk: int) -> None:
     assert Record.concatenate(records).epoch.tolist() == list(range(INTERVAL, 201, INTERVAL))
     assert lanes.progress(lane).epoch == 200
     weights = lanes.weights(lane)
-    # Trained again, a run that has ended stays as it is.
+    # Training does not change a run that has ended.
     assert len(lanes.train(1)[lane]) == 0
     assert_same(lanes.weights(lane), weights)
 

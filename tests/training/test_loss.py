@@ -1,4 +1,4 @@
-"""The weighted cross-entropy and its float32 gradient against exact arithmetic."""
+"""The weighted cross-entropy and its float32 gradient, compared with exact arithmetic."""
 
 from decimal import Decimal, localcontext
 from math import log
@@ -24,7 +24,7 @@ N_SAMPLES = 4
 def make_logits(
     lead: float, levels: tuple[float, ...] = (0, 0, 0, 0), seed: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Logits whose correct class leads the runner-up of its task by `lead`; each task has a level of its own."""
+    """Return logits whose correct class exceeds all others of its task by `lead`. Each task has its own level."""
     rng = np.random.default_rng(seed)
     y = np.stack([rng.integers(0, q, N_SAMPLES) for q in MODULI], axis=1).astype(np.int32)
     parts = []
@@ -38,7 +38,7 @@ def make_logits(
 
 
 def exact(logits: NDArray[np.float32], y: NDArray[np.int32]) -> tuple[float, Floats]:
-    """Σ_q CE_q / ln q and its gradient in 60 digits: float64 too cancels where the label leads by 60."""
+    """Return Σ_q CE_q / ln q and its gradient in 60 digits. Even float64 cancels if the label leads by 60."""
     gradient = np.zeros(logits.shape)
     with localcontext(prec=60):
         loss = Decimal(0)
@@ -70,7 +70,7 @@ def naive_loss(logits: Array, y: Array) -> Array:
 
 
 def relative_error(actual: Array, expected: Floats) -> float:
-    """The largest over all entries, each relative to itself."""
+    """Return the largest relative error of all entries."""
     assert (expected != 0).all()
     return float(np.max(np.abs(np.asarray(actual, np.float64) - expected) / np.abs(expected)))
 
@@ -92,7 +92,7 @@ def test_every_entry_of_the_gradient(lead: float) -> None:
 
 @pytest.mark.parametrize("lead", [30, 60])
 def test_the_naive_gradient_loses_everything(lead: float) -> None:
-    """What the test above can see: softmax − onehot is exactly zero at the label."""
+    """The test above detects the plain formula: its softmax − onehot is exactly zero at the label."""
     logits, y = make_logits(lead)
     gradient = naive_gradient(logits, y)
     _, expected = exact(logits, y)
@@ -156,7 +156,7 @@ def test_a_mean_counts_every_task(task: Task) -> None:
     experiment = Experiment(task=task)
     total = np.asarray(task_weights(experiment.moduli, experiment.scored))
     mean = np.asarray(task_weights(experiment.moduli, experiment.scored, "mean"))
-    # Tasks that are left out count as well, as in the public code, which sets their weights to 0.
+    # The mean also counts tasks that are not scored, as in the public code, which sets their weights to 0.
     np.testing.assert_allclose(mean * {"miiii": 29, "masked": 29, "nanda": 1}[task], total, rtol=1e-6)
 
 
@@ -204,7 +204,7 @@ def test_a_network_that_has_died_knows_nothing(logit: float) -> None:
 
 @pytest.mark.parametrize("n", [41, 47, 165, 235, 1000])
 def test_all_right_is_exactly_one(n: int) -> None:
-    """XLA divides by multiplying with 1/n, which leaves a plain mean of n ones below 1 for most of these n."""
+    """XLA divides by multiplying with 1/n, so a plain mean of n ones is below 1 for most of these n."""
     logits = np.zeros((sum(MODULI), n), np.float32)
     logits[[rows.start for rows in task_slices(MODULI)]] = 1
     y = np.zeros((n, len(MODULI)), np.int32)

@@ -1,4 +1,4 @@
-"""The fast forward pass against the textbook's, initial weights, and dropout."""
+"""The fast forward pass, compared with a textbook's; initial weights, and dropout."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ SIZES = [(d_model, n_heads) for d_model in (128, 256) for n_heads in (4, 8)]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same weights and samples through both implementations, the textbook's in float64."""
+    """Run both implementations on the same weights and samples, the textbook's in float64."""
 
     weights: Weights
     fast: dict[str, Any]
@@ -39,7 +39,7 @@ class Comparison:
 
 def make_weights(d_model: int, n_heads: int) -> Weights:
     weights = initial_weights(113, d_model, n_heads, MODULI, jax.random.PRNGKey(0))
-    # Freshly initialised attention is almost uniform, and would hide an error in its scores.
+    # Freshly initialised attention is almost uniform, which would hide an error in its scores.
     return weights | {"query": 20 * weights["query"]}
 
 
@@ -47,7 +47,7 @@ def in_float64(weights: Weights) -> Weights:
     return {name: array.astype(jnp.float64) for name, array in weights.items()}
 
 
-# Compiled in a hurry: each of these runs a few times only.
+# Compiled without optimization, since each of these runs only a few times.
 @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def textbook_activations(weights: Weights, x: Array, masks: tuple[Array, Array] | None = None) -> dict[str, Array]:
     return textbook.transformer(weights, x, masks)
@@ -73,7 +73,7 @@ def samples(weights: Weights) -> tuple[Array, Array]:
 
 
 def samples_first(activations: dict[str, Array]) -> dict[str, Array]:
-    """Ours have a column a sample, the textbook's a row."""
+    """Transpose activations of ours, with one column per sample, to the textbook's, with one row."""
     return {name: jnp.moveaxis(array, -1, 0) for name, array in activations.items()}
 
 
@@ -98,7 +98,7 @@ def comparison(request: pytest.FixtureRequest) -> Comparison:
             return back(by_logits)[0], back(along)[0]
 
         activations = jax.jit(network, compiler_options={"xla_backend_optimization_level": level})(weights)
-        # The chain rule by hand: the loss, of one shape for all sizes, is compiled once.
+        # The chain rule by hand, so that the loss, whose shape is the same for all sizes, is compiled once.
         loss, by_logits = loss_and_gradient(activations["logits"], y)
         gradients, along = backward(weights, by_logits, direction.astype(by_logits.dtype))
         names = "activations", "loss", "gradients", "gradients_along_direction"
@@ -111,7 +111,7 @@ def comparison(request: pytest.FixtureRequest) -> Comparison:
 
 
 def assert_close(actual: NDArray[np.float32], expected: NDArray[np.float64]) -> None:
-    """To 1e-5 of the largest magnitude in the array."""
+    """Check equality to 1e-5 of the largest magnitude in the array."""
     assert actual.dtype == np.dtype(np.float32)
     assert expected.dtype == np.dtype(np.float64)
     assert actual.shape == expected.shape
@@ -124,7 +124,7 @@ def test_activations_are_the_textbooks(comparison: Comparison) -> None:
     assert_close(actual["attention"], expected["attention"][:, :, 2])
     for name in ("residual_middle", "neurons", "residual_final"):
         assert_close(actual[name], expected[name][:, 2])
-    # Otherwise the comparison says little about attention.
+    # Otherwise the comparison would say little about attention.
     assert actual["attention"].max() > 0.7
 
 
@@ -137,7 +137,7 @@ def test_gradients_of_the_loss_are_the_textbooks(comparison: Comparison) -> None
 
 
 def test_gradients_of_any_direction_are_the_textbooks(comparison: Comparison) -> None:
-    """A random cotangent reaches what the loss's own, which sums to zero over a task's classes, does not."""
+    """A random cotangent tests more than the loss's own, which sums to zero over the classes of a task."""
     expected = comparison.textbook["gradients_along_direction"]
     for name, gradient in comparison.fast["gradients_along_direction"].items():
         assert_close(gradient, expected[name])
@@ -190,10 +190,10 @@ def test_initial_weights_follow_he(d_model: int, n_heads: int) -> None:
         array = np.asarray(weights[name], np.float64)
         assert array.shape == shape
         deviation = np.sqrt(2 / fan_in)
-        # Five standard errors, of the estimated deviation, σ/√(2n), and of the mean, σ/√n.
+        # Five standard errors: σ/√(2n) of the estimated deviation, and σ/√n of the mean.
         assert array.std() == pytest.approx(deviation, abs=5 * deviation / np.sqrt(2 * array.size))
         assert abs(array.mean()) < 5 * deviation / np.sqrt(array.size)
-        # Normal: 68.27 % within one deviation.
+        # A normal distribution has 68.27 % within one deviation.
         share = np.mean(np.abs(array) < deviation)
         assert abs(share - 0.6827) < 5 * np.sqrt(0.6827 * 0.3173 / array.size)
 
@@ -228,7 +228,7 @@ def test_public_code_weights_follow_jax_he_normal(d_model: int, n_heads: int) ->
         assert np.abs(array).max() > 1.8 * deviation / cut.std() or array.size < 1000, name
         share = np.mean(np.abs(array) < deviation)
         assert abs(share - within_one) < 5 * np.sqrt(within_one * (1 - within_one) / array.size), name
-    # That code draws both feed-forward matrices from one key.
+    # The public code draws both feed-forward matrices from one key.
     np.testing.assert_allclose(
         weights["feed_forward_out"].ravel(), weights["feed_forward_in"].ravel() / 2, rtol=1e-6, atol=1e-9
     )
@@ -281,7 +281,7 @@ def test_sample_masks_differ_and_batch_masks_do_not() -> None:
     shared = np.asarray(make_dropout(jax.random.PRNGKey(0), jnp.float32(0.5), "batch")(z)).T > 0
     assert (shared == shared[0]).all()
     assert len(np.unique(per_sample, axis=0)) == 64
-    # Independent: any two rows agree in about half of their 512 entries.
+    # If independent, any two rows agree in about half of their 512 entries.
     agreement = np.array([np.mean(per_sample[0] == row) for row in per_sample[1:]])
     assert (np.abs(agreement - 0.5) < 5 * 0.5 / np.sqrt(512)).all()
 

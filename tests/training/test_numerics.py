@@ -1,4 +1,4 @@
-"""What is computed depends on the run alone: not on JAX's configuration, nor on the environment."""
+"""Results depend on the run alone, not on JAX's configuration or the environment."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ FOREIGN: dict[str, Any] = {
     "jax_disable_jit": True,
     "jax_transfer_guard_host_to_device": "disallow",
 }
-"""What a program that uses this package may have configured; each alone changes the weights or stops the run."""
+"""Options that a calling program may have set. Each alone changes the weights or makes the run fail."""
 
 
 @contextmanager
 def configured(values: dict[str, Any]) -> Iterator[None]:
-    """JAX's configuration in this thread, and what the process is left with."""
+    """Set options of JAX in this thread, and restore the process's configuration afterwards."""
     holders: Any = jax.config
     with ExitStack() as stack:
         for name, value in values.items():
@@ -69,7 +69,7 @@ def test_weights_do_not_depend_on_jax_s_configuration(batched: bool) -> None:
 
 
 def test_what_is_pinned_is_jax_s_default() -> None:
-    """So that pinning changes no result that was trained before."""
+    """Pinning therefore does not change earlier results."""
     holders: Any = jax.config
     for name, value in PINNED.items():
         if not name.startswith("jax_transfer_guard"):  # unset, which allows

@@ -1,4 +1,4 @@
-"""The gradient filter against Lee et al.'s recurrence, AdamW against optax and against the formulas."""
+"""The gradient filter, compared with Lee et al.'s recurrence; AdamW, with optax and with the formulas."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ SHAPES = {"matrix": (5, 3), "vector": (7,), "tensor": (2, 3, 4)}
 
 
 def make_gradients() -> list[dict[str, NDArray[np.float32]]]:
-    """Fifty steps of gradients that drift, so that slow and fast parts differ; from 1e-6 to 1 in size."""
+    """Return fifty gradients that drift, so that slow and fast parts differ, of sizes from 1e-6 to 1."""
     rng = np.random.default_rng(0)
     size = {name: 10.0 ** rng.uniform(-6, 0, shape) for name, shape in SHAPES.items()}
     slow = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
@@ -39,7 +39,7 @@ def make_parameters() -> dict[str, NDArray[np.float32]]:
 
 
 def filtered(gradients: list[Floats], alpha: float, amplitude: float, start: str = "first-gradient") -> list[Floats]:
-    """Lee et al. (2024), algorithm 1, in float64."""
+    """Compute algorithm 1 of Lee et al. (2024) in float64."""
     average = gradients[0] if start == "first-gradient" else np.zeros_like(gradients[0])
     result = []
     for g in gradients:
@@ -49,7 +49,7 @@ def filtered(gradients: list[Floats], alpha: float, amplitude: float, start: str
 
 
 def adamw(parameter: Floats, gradients: list[Floats], learning_rate: float, weight_decay: float) -> list[Floats]:
-    """Loshchilov & Hutter (2019), algorithm 2, in float64: the parameter after every step."""
+    """Return the parameter after every step of algorithm 2 of Loshchilov & Hutter (2019), in float64."""
     first, second = np.zeros_like(parameter), np.zeros_like(parameter)
     result = []
     for t, g in enumerate(gradients, start=1):
@@ -62,7 +62,7 @@ def adamw(parameter: Floats, gradients: list[Floats], learning_rate: float, weig
 
 
 def run(optimizer: optax.GradientTransformation, gradients: list[dict[str, NDArray[np.float32]]]) -> list[Tree]:
-    """The parameters after every step."""
+    """Return the parameters after every step."""
 
     @jax.jit
     def step(parameters: Tree, state: optax.OptState, g: Tree) -> tuple[Tree, optax.OptState]:
@@ -99,7 +99,7 @@ def test_the_first_average_is_the_first_gradient() -> None:
     transformation = grokfast_ema(0.98, 2.0)
     first = {"w": jnp.asarray([1.0, -4.0])}
     output, _ = transformation.update(first, transformation.init(first))
-    # 3 g_0; from an average of zero it would be 1.04 g_0.
+    # 3 g_0. With an initial average of zero it would be 1.04 g_0.
     assert output["w"].tolist() == [3.0, -12.0]
 
 
@@ -127,7 +127,7 @@ def test_fifty_steps(learning_rate: float, weight_decay: float, amplitude: float
     for name in SHAPES:
         textbook = adamw(start[name].astype(np.float64), by_hand[name], learning_rate, weight_decay)
         for t in range(STEPS):
-            # Relative to the path, since a parameter itself passes through zero.
+            # Relative to the length of the path, since a parameter may pass through zero.
             atol = 1e-5 * learning_rate * (t + 1) + 1e-6
             np.testing.assert_allclose(actual[t][name], of_optax[t][name], rtol=1e-6, atol=atol)
             np.testing.assert_allclose(actual[t][name], textbook[t], rtol=1e-6, atol=atol)

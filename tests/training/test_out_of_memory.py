@@ -1,4 +1,4 @@
-"""What a device cannot hold: real allocations that fail. See also tests/integration/test_limits.py."""
+"""Real allocations that fail because the memory is too small. See also tests/integration/test_limits.py."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from miiii_search.training.device import is_out_of_memory
 
 
 def test_batched_lanes_that_do_not_fit() -> None:
-    """What runs is saved before a wider program is tried, and goes on from there when that did not fit."""
+    """Runs are saved before a wider program is tried, and continue from there if it does not fit."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.out_of_memory"],
-        # Addresses count: none for each thread, and what is freed is given back.
+        # The address space is limited: no arenas per thread, and freed memory is returned.
         env={**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -41,5 +41,5 @@ def test_batched_lanes_that_do_not_fit() -> None:
     ],
 )
 def test_which_errors_are_of_memory(error: BaseException, expected: bool) -> None:
-    """The first two as they were seen; those of CUDA as its libraries are documented to say them."""
+    """The first two messages were observed. Those of CUDA are taken from its documentation."""
     assert is_out_of_memory(error) == expected

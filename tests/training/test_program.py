@@ -1,4 +1,4 @@
-"""What a lane computes, against a training loop written plainly around the textbook's network."""
+"""The computation of a lane, compared with a plain training loop around the textbook's network."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ def train_plainly(
     rate: Callable[[int], float] = lambda t: PLAIN.learning_rate,
     decay: Callable[[int], float] = lambda t: PLAIN.weight_decay,
 ) -> tuple[Float64Arrays, Float64Arrays]:
-    """The weights after so many epochs of the filter and AdamW in float64, and the last gradients."""
+    """Return the weights after a number of epochs of the filter and AdamW in float64, and the last gradients."""
     w: Float64Arrays = {name: array.astype(np.float64) for name, array in weights.items()}
     average: Float64Arrays = {}
     first, second = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
@@ -59,7 +59,7 @@ def train_plainly(
 
 
 def evaluate_plainly(weights: Mapping[str, NDArray[Any]], split: Split) -> tuple[list[float], list[float]]:
-    """Cross-entropy in nats and accuracy of every task."""
+    """Return cross-entropy in nats and accuracy of every task."""
     with jax.enable_x64(True):
         in_float64 = {name: jnp.asarray(array, jnp.float64) for name, array in weights.items()}
         logits = np.asarray(jax.jit(textbook.transformer)(in_float64, split.x)["logits"])
@@ -83,7 +83,7 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
     assert weights.keys() == expected.keys()
     for name in expected:
         moved = np.linalg.norm(expected[name] - start[name])
-        # Adam divides by the gradient's own size, so that what rounding makes of a tiny one shows.
+        # Adam divides by the gradient's size, so rounding errors of tiny gradients are visible.
         assert np.linalg.norm(weights[name] - expected[name]) < 1e-3 * moved
 
     assert record.epoch.tolist() == [INTERVAL]
@@ -101,12 +101,12 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
 
     names = sorted(weights)
     np.testing.assert_allclose(record.weight_norm[0], [np.linalg.norm(weights[n]) for n in names], rtol=1e-5)
-    # Of the gradient before the filter, which here is about three times as large.
+    # The norm of the gradient before the filter. After it, it is about three times as large here.
     np.testing.assert_allclose(record.gradient_norm[0], [np.linalg.norm(gradients[n]) for n in names], rtol=1e-2)
 
 
 def test_annealed_epochs_are_the_textbooks() -> None:
-    """Rate and decay as they are before they fall, while they do, and after it."""
+    """Learning rate and weight decay are right before, during and after their schedules."""
     annealing = Annealing(
         learning_rate=LinearDecay(start=3, end=8, end_factor=0.2),
         weight_decay=LinearDecay(start=2, end=6, end_factor=0.1),
@@ -116,7 +116,7 @@ def test_annealed_epochs_are_the_textbooks() -> None:
     lane = lanes.admit(experiment, PLAIN)
     start = lanes.weights(lane)
     lanes.train(1)
-    # Linear between the two ends, a fifth and a quarter of the way an epoch.
+    # Linear between the two ends: each epoch covers a fifth or a quarter of the way.
     rates = [PLAIN.learning_rate * left for left in (1, 1, 1, 0.84, 0.68, 0.52, 0.36, 0.2, 0.2, 0.2)]
     decays = [PLAIN.weight_decay * left for left in (1, 1, 0.775, 0.55, 0.325, 0.1, 0.1, 0.1, 0.1, 0.1)]
     split = make_splits(SMALL).train
@@ -131,7 +131,7 @@ def test_annealed_epochs_are_the_textbooks() -> None:
 # Half a unit in the last place of a factor is 2⁻²⁴, 2⁻¹¹ and 2⁻⁹; sums of products average some of it away.
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("tf32", 2e-3), ("bf16", 1e-2)])
 def test_a_step_is_the_textbooks_in_every_precision(precision: str, tolerance: float) -> None:
-    """On a CPU, which computes all of them in float32, this holds for a precision that a GPU has to show."""
+    """A CPU computes all precisions in float32, so only a GPU tests the others."""
     experiment = Experiment(**SMALL.model_dump() | {"precision": precision})
     program = Program(ProgramKey.of(experiment, PLAIN))
     state = program.init(experiment, PLAIN)
@@ -152,7 +152,7 @@ def test_spectrum_is_the_fourier_transform_of_the_textbooks_neurons(looped: Lane
     with jax.enable_x64(True):
         in_float64 = {name: jnp.asarray(array, jnp.float64) for name, array in weights.items()}
         neurons = np.asarray(jax.jit(textbook.transformer)(in_float64, grid)["neurons"][:, 2])
-    # One frequency after the other, as the sum that defines it.
+    # Each frequency as the sum that defines it.
     angles = -2 * np.pi * np.outer(np.arange(p), np.arange(p)) / p
     wave = np.exp(1j * angles)
     expected = np.abs(np.einsum("fx,gy,xyj->fgj", wave, wave, neurons.reshape(p, p, -1))).mean(axis=-1)
@@ -176,7 +176,7 @@ def test_dropout_changes_training_but_not_evaluation(looped: Lanes) -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_every_epoch_has_masks_of_its_own(looped: Lanes, dropout: float) -> None:
-    # At so small a rate the weights stay, and only the masks can change the gradient.
+    # At this rate the weights do not change, so only the masks can change the gradient.
     still = PLAIN.model_copy(update={"dropout": dropout, "learning_rate": 1e-20})
     lane = looped.admit(SMALL, still)
     start = looped.weights(lane)
@@ -190,7 +190,7 @@ def test_dropout_falls_until_it_is_off() -> None:
     experiment = SMALL.model_copy(
         update={"evaluate_every": 1, "annealing": Annealing(dropout=LinearDecay(start=8, end=12, end_factor=0))}
     )
-    # At so small a rate the weights stay, and only the masks can change the gradient.
+    # At this rate the weights do not change, so only the masks can change the gradient.
     still = PLAIN.model_copy(update={"dropout": 0.5, "learning_rate": 1e-20})
     lanes = Lanes(ProgramKey.of(experiment, still), batched=False)
     lane = lanes.admit(experiment, still)
@@ -201,13 +201,13 @@ def test_dropout_falls_until_it_is_off() -> None:
     expected = plain.train(20)[other].gradient_norm
     dropped = (record.gradient_norm != expected).any(axis=1)
     assert record.epoch[dropped].tolist() == list(range(1, 12))
-    # While it falls, what is dropped changes the gradient less and less.
+    # During the decay, dropout changes the gradient less and less.
     distance = np.linalg.norm(record.gradient_norm / expected - 1, axis=1)
     assert distance[8:11].mean() < distance[:8].mean()
 
 
 def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
-    """Not by one bit."""
+    """They are equal bit for bit."""
     run = SMALL, NARROW.model_copy(update={"dropout": 0.5})
     decays = {
         name: LinearDecay(start=2 * INTERVAL, end=8 * INTERVAL, end_factor=0.5) for name in Annealing.model_fields
@@ -224,7 +224,7 @@ def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
 
 @pytest.mark.parametrize("batched", [False, True], ids=["looped", "batched"])
 def test_a_decay_continues_from_a_state(batched: bool) -> None:
-    """By the lane's own epochs, whatever its neighbours' are."""
+    """The schedule follows the epochs of each lane, not those of its neighbours."""
     annealing = Annealing(
         dropout=LinearDecay(start=20, end=90, end_factor=0.1),
         weight_decay=LinearDecay(end=150, end_factor=0.0),
@@ -246,7 +246,7 @@ def test_a_decay_continues_from_a_state(batched: bool) -> None:
     lanes.train(4)
     for weights in [*at_the_end[1:], lanes.weights(third)]:
         for name, expected in at_the_end[0].items():
-            # Programs of other widths sum in another order.
+            # Programs of different widths sum in a different order.
             limit = 1e-3 * np.linalg.norm(expected) if batched else 0.0
             assert np.linalg.norm(weights[name] - expected) <= limit
 
@@ -263,7 +263,7 @@ def test_seeds_choose_weights_and_masks(looped: Lanes) -> None:
         np.testing.assert_array_equal(first[name], again[name])
 
 
-# Five of 50 are at the target exactly, though 5 · (1/50) is less than 0.1 in float32.
+# Five of 50 reach the target exactly, although 5 · (1/50) is less than 0.1 in float32.
 SOLVABLE = Experiment(
     p=13,
     task="masked",
@@ -293,12 +293,12 @@ def test_a_target_that_is_met_exactly(solvable: Lanes, right: int, solved: bool)
 
 
 def first_solved(hits: list[int]) -> int | None:
-    """The index at which three evaluations in a row first are at the target."""
+    """Return the index at which three consecutive evaluations are at the target for the first time."""
     return next((k for k in range(2, len(hits)) if min(hits[k - 2 : k + 1]) >= ENOUGH), None)
 
 
 def test_solved_at_the_same_epoch_whatever_the_chunk(solvable: Lanes) -> None:
-    """On q = 11, the one task of `masked` at p = 13 that is scored."""
+    """The runs are judged by q = 11, the only scored task of `masked` at p = 13."""
     assert [q for q, scored in zip(SOLVABLE.moduli, SOLVABLE.scored, strict=True) if scored] == [11]
     runs = [
         (with_seed(seed, SOLVABLE), NARROW.model_copy(update={"learning_rate": 1e-2, "dropout": dropout}))
@@ -314,7 +314,7 @@ def test_solved_at_the_same_epoch_whatever_the_chunk(solvable: Lanes) -> None:
         assert len(hits) == (64 if index is None else index + 1)
         assert epoch == 4 * len(hits)
         assert solved_epoch == (None if index is None else 4 * (index - 1))
-    # Some runs were solved, some not, and one had been at the target before, for a shorter while.
+    # Some runs were solved and some were not. One was at the target before, but not long enough.
     assert None in indices
     assert set(indices) != {None}
     assert any(max(hits[:-3]) >= ENOUGH for (_, _, hits), index in zip(outcomes[0], indices, strict=True) if index)

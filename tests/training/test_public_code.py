@@ -1,4 +1,4 @@
-"""A run under the readings of the paper's public code, against a plain implementation of them."""
+"""A run with the choices of the paper's public code, compared with a plain implementation of them."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def test_a_run_of_the_preset_is_that_of_the_public_code(task: Task) -> None:
         state, row = step(state, x, y)
         losses.append(np.asarray(row["train_loss"]) / np.log(experiment.moduli))
     np.testing.assert_allclose(np.stack(losses), expected, rtol=2e-5)
-    # The default readings train otherwise, from the same weights: what is compared above tells them apart.
+    # From the same weights the default choices train differently, so the comparison above distinguishes them.
     other = experiment.model_copy(update={"grokfast_start": "first-gradient", "loss_reduction": "sum"})
     other_program = Program(ProgramKey.of(other, HYPERPARAMETERS))
     state, step = other_program.init(other, HYPERPARAMETERS), jax.jit(other_program.step)

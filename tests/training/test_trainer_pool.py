@@ -1,4 +1,4 @@
-"""The trainer pool: what is posted of runs that come, end, are stopped and dropped beside each other."""
+"""The trainer pool: the events of runs that start, end, are stopped and are dropped in parallel."""
 
 import math
 import queue
@@ -27,7 +27,7 @@ from miiii_search.training.trainer_messages import ChunkTiming, RunRequest, RunS
 from miiii_search.training.trainer_pool import TrainerPool
 from tests.training.small import EXPLODING, NARROW, SMALL, with_seed
 
-LONG = SMALL.model_copy(update={"epochs": 600})  # an evaluation every 12; looks at 264 and 516, and at the end
+LONG = SMALL.model_copy(update={"epochs": 600})  # an evaluation every 12; snapshots at 264 and 516, and at the end
 ENDLESS = SMALL.model_copy(update={"epochs": 10**7})
 SECONDS = 120
 
@@ -52,7 +52,7 @@ def next_of(trainers: TrainerPool) -> RunUpdate:
 
 
 def until_ended(trainers: TrainerPool, numbers: set[int]) -> dict[int, list[RunUpdate]]:
-    """All updates of these runs, to their ends."""
+    """Return all updates of these runs, up to their ends."""
     updates: dict[int, list[RunUpdate]] = {number: [] for number in numbers}
     while any(not of_run or of_run[-1].final_state is None for of_run in updates.values()):
         update = next_of(trainers)
@@ -116,7 +116,7 @@ def test_a_stopped_run_ends_where_it_stands(trainers: TrainerPool) -> None:
     assert 0 < last.progress.epoch < ENDLESS.epochs
     assert last.record().epoch[-1] == last.progress.epoch
     assert last.final_state.final_metrics["test_accuracy"].shape == (len(ENDLESS.moduli),)
-    # The other one goes on.
+    # The other run continues.
     assert [next_of(trainers).run for _ in range(3)] == [8, 8, 8]
 
 
@@ -138,7 +138,7 @@ def test_a_run_that_explodes(trainers: TrainerPool) -> None:
 
 
 def test_waiting_for_news_ends_whenever_a_signal_comes() -> None:
-    """A signal at the very moment when the wait would end: a queue of the standard library waits for ever then."""
+    """A signal may arrive just as the wait ends. A SimpleQueue of the standard library then waits forever."""
     posted, heard = TrainerPool().events, 0
 
     def on_signal(_number: int, _frame: Any) -> None:
@@ -173,7 +173,7 @@ def test_what_ends_a_trainer_is_posted() -> None:
     [
         (65536, 16, [256, 512, 1024, 2048, 4096, 8192, 16384, 32768]),
         (600, 12, [264, 516]),  # the first evaluations at or after 256 and 512
-        (256, 16, []),  # the end is a look anyway
+        (256, 16, []),  # there is a snapshot at the end anyway
         (10_000, 1000, [1000, 2000, 3000, 5000, 9000]),
     ],
 )
@@ -187,7 +187,7 @@ def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: 
 
 
 def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
-    """Saved, closed, written to a file and read, and trained on by another pool: the same as without a break."""
+    """A run that is saved, written to a file, read and continued by another pool equals one without interruption."""
     for batched in (False, True):
         trainers = TrainerPool(batched=batched, save_seconds=0.05)
         trainers.admit([RunRequest(1, LONG, NARROW)])
@@ -264,7 +264,7 @@ def test_closing_does_not_wait_for_lanes_in_line() -> None:
         trainer.close()
     at = time.monotonic()  # all have been told
     trainers.close(SECONDS)
-    # A turn may begin at this very moment; those that wait for theirs do not take it.
+    # A chunk may start at this very moment, but no waiting trainer starts another.
     assert sum(chunk.start > at for chunk in chunks) <= cores()
 
 
@@ -288,7 +288,7 @@ def test_batched_lanes_are_measured(looped: Lanes) -> None:
     one, four = (autotune._measure_batched(looped.program, SMALL, NARROW, lanes) for lanes in (1, 4))
     assert (one.lanes, four.lanes) == (1, 4)
     assert one.epochs_per_second > 0 and four.epochs_per_second > 0
-    # Weights, two moments and an average of float32 at least, and not four times as much a lane for four of them.
+    # At least the weights, two moments and an average in float32. Four lanes do not need more memory per lane.
     weights = sum(array.size for array in looped.program.abstract_state.weights.values())
     assert one.bytes_per_lane is not None and four.bytes_per_lane is not None
     assert one.bytes_per_lane > 4 * 4 * weights

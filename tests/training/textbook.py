@@ -1,4 +1,4 @@
-"""The transformer as a textbook has it: three positions, a query at each, full attention, no tables."""
+"""The transformer as in a textbook: three positions with a query each, full attention, no tables."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ Array = jax.Array
 
 
 def transformer(weights: Mapping[str, Array], x: Array, masks: tuple[Array, Array] | None = None) -> dict[str, Array]:
-    """All activations at all three positions of [x0, x1, ŷ] for the digits `x` `[n, 2]`.
+    """Return all activations at all three positions of [x0, x1, ŷ] for the digits `x` `[n, 2]`.
 
     `masks` `[n, 3, d]` multiply the residual stream after the attention sum and after the feed-forward sum.
     """
@@ -39,7 +39,7 @@ def transformer(weights: Mapping[str, Array], x: Array, masks: tuple[Array, Arra
 
 
 def weighted_loss(logits: Array, y: Array, moduli: tuple[int, ...]) -> Array:
-    """Σ_q CE_q / ln q, the plain way."""
+    """Return Σ_q CE_q / ln q, computed plainly."""
     loss, start = jnp.zeros(()), 0
     for task, q in enumerate(moduli):
         log_probabilities = jax.nn.log_softmax(logits[:, start : start + q], axis=-1)
