@@ -102,7 +102,7 @@ class _Pool(sa.QueuePool):
     trials to the queue. A process that continues later finds its connection closed.
     """
 
-    __module__ = "sqlalchemy.pool"  # SQLAlchemy names the pool's logger after it. What that logs is not ours.
+    __module__ = "sqlalchemy.pool"  # SQLAlchemy names its logger after the module, and it must not be one of ours.
 
 
 @sa.event.listens_for(_Pool, "connect")

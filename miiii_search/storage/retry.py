@@ -183,7 +183,7 @@ def is_outage(error: BaseException | None) -> bool:
     return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not is_permanent
 
 
-def is_read_only(error: sa.exc.DBAPIError) -> bool:
+def is_write_refusal(error: sa.exc.DBAPIError) -> bool:
     """Return whether a statement failed because the database, or this role, may not write."""
     if getattr(error.orig, "pgcode", None) in (READ_ONLY, INSUFFICIENT_PRIVILEGE):
         return True

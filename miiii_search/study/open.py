@@ -14,7 +14,7 @@ from miiii_search.config.suggestions import suggest
 from miiii_search.errors import MiiiiSearchError, StudyNotFoundError, VersionMismatchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
-from miiii_search.storage.retry import is_read_only
+from miiii_search.storage.retry import is_write_refusal
 from miiii_search.storage.study_attrs import (
     ARTIFACT_STORE_KEY,
     CREATED_KEY,
@@ -124,6 +124,6 @@ def _add_id(database: Database, study_id: int) -> str | None:
                 study_attrs.write(connection, study_id, {ID_KEY: found})
             return found
     except sa.exc.DBAPIError as error:
-        if not is_read_only(error):
+        if not is_write_refusal(error):
             raise
         return None

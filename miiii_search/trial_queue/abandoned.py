@@ -91,7 +91,7 @@ def describe_abandoned(found: Sequence[AbandonedTrial]) -> str:
     many = len(found) > 1
     return (
         f"trial{'s' * many} {numbers} {'are' if many else 'is'} overdue ({reason}), "
-        f"and no coordinator has taken {'them' if many else 'it'} back"
+        f"and no coordinator has returned {'them' if many else 'it'} to the queue"
     )
 
 

@@ -47,7 +47,7 @@ def test_a_worker_without_a_coordinator_says_what_it_waits_for(
             connection.execute(sa.update(schema.leases).values(expires_at=2.0, renewed_at=1.0))
         [line] = wait_until(lambda: [line for line in said if "overdue" in line])
         assert f"trial {dead.number} is overdue (worker gone:1 has been silent for " in line
-        assert "no coordinator has taken it back; start one: " in line
+        assert "no coordinator has returned it to the queue; start one: " in line
         assert "coordinate --study 'a [b]'" in line
         seen = len(turns)
         wait_until(lambda: len(turns) > seen + 3)
@@ -76,7 +76,7 @@ def test_who_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> No
         of_first = find_abandoned(connection, first.study_id)
     told = describe_abandoned(of_first)
     assert told.startswith("trials 0, 1, 2, 3, 4 and others are overdue (workers w:0, w:1 have been silent for ")
-    assert told.endswith("and no coordinator has taken them back")
+    assert told.endswith("and no coordinator has returned them to the queue")
 
 
 def test_a_coordinator_without_workers_says_so_once(

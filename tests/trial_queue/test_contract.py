@@ -338,7 +338,7 @@ def test_renew_returns_the_leases_that_are_held(study: Study) -> None:
     study.database.optuna.set_trial_state_values(ended.trial_id, TrialState.FAIL)  # as the dashboard may
     beats = [Heartbeat(lease, 7, 2.5) for lease in (mine, lost, ended, late)]
     with study.database.transaction() as connection:
-        # Overdue, but nobody has taken it back.
+        # Overdue, but not requeued yet.
         assert leases.renew(connection, beats, SECONDS) == {mine, late}
     assert requeue_overdue(study.database, study.study_id) == []
     running = {trial.number: trial for trial in read_status(study).running}
