@@ -51,7 +51,7 @@ from miiii_search.training.lane_state import RunProgress
 from miiii_search.training.lane_stores import PendingRecords
 from miiii_search.training.trainer_messages import FinalState, RunRequest, RunUpdate
 from miiii_search.trial_queue import leases
-from miiii_search.worker import finalizer, heartbeat, worker
+from miiii_search.worker import finalizer, heartbeat, trial_manager, trial_result, worker
 
 LANES = 32
 PROCESSES = 4
@@ -187,11 +187,11 @@ def simulate(
     timings = Timings()
     timings.wrap(heartbeat.HeartbeatThread, "_renew", "lease round")
     timings.wrap(leases, "claim", "claim")
-    timings.wrap(worker, "report", "report")
+    timings.wrap(trial_manager, "report", "report")
     timings.wrap(finalizer, "finish", "end of a trial")
     timings.wrap(peers.PeerReader, "read", "peers")
-    worker.LISTEN_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
-    vars(finalizer)["draw_curves"] = lambda *_: PICTURE
+    worker.EVENT_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
+    vars(trial_result)["draw_curves"] = lambda *_: PICTURE
     pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 600}
     arguments = engines.engine_arguments
     for module in (engines, storage):

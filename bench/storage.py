@@ -51,8 +51,15 @@ from miiii_search.training.program import ProgramKey
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish, report
-from miiii_search.worker.checkpoints import KEPT, ByteBudget, LocalCheckpoints, Policy, share, shared_epochs
+from miiii_search.worker.checkpoints import (
+    FILES_PER_TRIAL,
+    ByteBudget,
+    LocalCheckpoints,
+    share_checkpoint,
+    shared_epochs,
+)
 from miiii_search.worker.heartbeat import RENEW_SECONDS
+from miiii_search.worker.options import CheckpointPolicy
 
 EPOCHS = 2048
 """Of a trial. Short, which is hard on us: one of the paper's 65,536 has 10 rungs more and trains 32 times as long."""
@@ -356,18 +363,18 @@ def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
         disk = (time.perf_counter() - began) / 3
         began = time.perf_counter()
         for n in range(1, 4):
-            assert share(database, Heartbeat(lease, n, 1.0), n, data, LEASE_SECONDS)
+            assert share_checkpoint(database, Heartbeat(lease, n, 1.0), n, data, LEASE_SECONDS)
         shared_in = (time.perf_counter() - began) / 3
         database.close()
     now = 0.0
-    policy = Policy(Path())
+    policy = CheckpointPolicy(Path())
     budget = ByteBudget(policy.share_bytes_per_second, lambda: now)
     shared_at, written, shared = [0.0] * lanes, 0, 0
     while now < 3600:
         now += policy.save_seconds
         for k in range(lanes):
             written += len(data)
-            if now - shared_at[k] >= policy.share_seconds and budget.take(len(data)):
+            if now - shared_at[k] >= policy.share_seconds and budget.try_consume(len(data)):
                 shared, shared_at[k] = shared + len(data), now
     return {
         "d_model": d_model,
@@ -375,7 +382,7 @@ def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
         "megabytes": len(data) / 1e6,
         "written": written / lanes / 1e6,
         "shared": shared / lanes / 1e6,
-        "stored": (KEPT + 1) * len(data) / 1e6,
+        "stored": (FILES_PER_TRIAL + 1) * len(data) / 1e6,
         "disk_ms": 1e3 * disk,
         "database_ms": 1e3 * shared_in,
     }

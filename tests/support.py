@@ -29,7 +29,7 @@ from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report
-from miiii_search.worker.checkpoints import share
+from miiii_search.worker.checkpoints import share_checkpoint
 
 SECONDS = 60.0
 """A lease that lasts longer than any test."""
@@ -134,7 +134,7 @@ def with_all(study: Study) -> list[Lease]:
     running = claim(study)
     beat = Heartbeat(running, 16, 1.0)
     report(study.database, [beat], {running: {4: 0.1}}, SECONDS)
-    assert share(study.database, beat, 16, bytes(range(256)) * 8, SECONDS)
+    assert share_checkpoint(study.database, beat, 16, bytes(range(256)) * 8, SECONDS)
     with study.database.transaction() as connection:
         later, meta = store_artifact(connection, Artifact("late.csv", b"a,b" * 500))
         key = f"dashboard:artifacts:{lease.trial_id}:{later.removeprefix('artifacts:')}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CoordinatorOptions:
+class CoordinatorProcessOptions:
     """The options of `coordinate`."""
 
     request: StudyRequest
@@ -39,7 +39,7 @@ class CoordinatorProcess:
         stop: Set when the process is requested to stop.
     """
 
-    def __init__(self, options: CoordinatorOptions, stop: threading.Event) -> None:
+    def __init__(self, options: CoordinatorProcessOptions, stop: threading.Event) -> None:
         from miiii_search.deployment.liveness import Liveness
         from miiii_search.metrics import prometheus
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from miiii_search.cli import signals
-from miiii_search.cli.coordinator_process import CoordinatorOptions, CoordinatorProcess
+from miiii_search.cli.coordinator_process import CoordinatorProcess, CoordinatorProcessOptions
 from miiii_search.cli.local_search import check_result_path, report_results, run_until_done
 from miiii_search.cli.options import (
     DEFAULT_STORAGE,
@@ -39,7 +39,7 @@ from miiii_search.cli.options import (
 )
 from miiii_search.cli.output import print_line, report_removed_variables, write_result
 from miiii_search.cli.study_request import StudyRequest, open_or_create
-from miiii_search.cli.worker_process import WorkerOptions, WorkerProcess
+from miiii_search.cli.worker_process import WorkerProcess, WorkerProcessOptions
 from miiii_search.environment import state_folder
 from miiii_search.errors import MiiiiSearchError
 
@@ -136,7 +136,9 @@ def coordinate(
     """
     stop = signals.stop_on_signals()
     request = StudyRequest(study_name, storage, preset, spec_file, settings, trials, artifacts)
-    options = CoordinatorOptions(request, keep, keep_running, liveness_file, keys, access, metrics_port, metrics_host)
+    options = CoordinatorProcessOptions(
+        request, keep, keep_running, liveness_file, keys, access, metrics_port, metrics_host
+    )
     CoordinatorProcess(options, stop).run()
 
 
@@ -172,7 +174,7 @@ def work(
         miiii-search work --study table-1
         MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work
     """
-    options = WorkerOptions(
+    options = WorkerProcessOptions(
         study_name=study_name,
         storage=storage,
         lanes=parse_lanes(lanes),

@@ -26,7 +26,7 @@ REFUSAL_SECONDS, REFUSAL_PAUSE_SECONDS = 60.0, 5.0
 
 
 @dataclass(frozen=True)
-class WorkerOptions:
+class WorkerProcessOptions:
     """The options of `work`."""
 
     study_name: str | None
@@ -61,7 +61,7 @@ class WorkerProcess:
         stop: Set when the process is requested to stop.
     """
 
-    def __init__(self, options: WorkerOptions, stop: threading.Event) -> None:
+    def __init__(self, options: WorkerProcessOptions, stop: threading.Event) -> None:
         from miiii_search.deployment.liveness import Liveness
 
         self._options = options
@@ -168,19 +168,16 @@ class WorkerProcess:
                 self._start_worker(study, counters).run(self._stop)
 
     def _start_worker(self, study: Study, counters: WorkerCounters) -> Worker:
-        from miiii_search.worker.checkpoints import Policy
+        from miiii_search.worker.options import CheckpointPolicy, WorkerOptions
         from miiii_search.worker.worker import Worker
 
         options = self._options
-        self._worker = Worker(
-            study,
-            options.lanes,
-            options.snapshots,
-            checkpoints=Policy(options.checkpoints, options.checkpoint_every, options.share_every),
+        worker_options = WorkerOptions(
+            name=options.name,
+            checkpoints=CheckpointPolicy(options.checkpoints, options.checkpoint_every, options.share_every),
+            snapshots=options.snapshots,
             any_version=options.any_version,
             grace_seconds=options.grace,
-            on_turn=self._touch_liveness,
-            counters=counters,
-            name=options.name,
         )
+        self._worker = Worker(study, options.lanes, worker_options, on_turn=self._touch_liveness, counters=counters)
         return self._worker

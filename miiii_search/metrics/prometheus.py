@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+SILENT_SECONDS_HELP = "Seconds since the last access to the database that succeeded"
+"""Help text of `miiii_database_silent_seconds`, which workers and coordinators have."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A name with its value, or with one a state."""
@@ -63,7 +67,7 @@ class Supervision:
         """The last look in figures; of the study nothing before the first one."""
         glance, at = self._last
         seconds = time.monotonic() - at
-        silent = Metric("miiii_database_silent_seconds", "Since the last write or look that succeeded", seconds)
+        silent = Metric("miiii_database_silent_seconds", SILENT_SECONDS_HELP, seconds)
         if glance is None:
             return [silent]
         counts = {name: float(n) for name, n in counts_by_name(glance.counts).items()}

@@ -1,4 +1,4 @@
-"""A trial in one of a worker's lanes: what was trained of it, and what of that is not written yet."""
+"""A trial that a worker trains: what was trained so far, and which part of that is not written yet."""
 
 from __future__ import annotations
 
@@ -19,111 +19,185 @@ from miiii_search.trial_queue.leases import Heartbeat, Lease
 
 
 @dataclass
-class ActiveTrial:
-    """A trial that is trained, or that has ended and is being written."""
+class TrainingHistory:
+    """Everything that training a trial has produced so far, on this worker and on earlier ones."""
 
-    lease: Lease
-    experiment: Experiment
-    hyperparameters: Hyperparameters
-    rungs: list[int]
-    """Still ahead."""
-    beside: int = 1
-    """How many lanes its worker had when it was claimed."""
-    retries: int = 0
-    """How often the trial went wrong before."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """Of the checkpoint that it goes on from."""
-    started: float = field(default_factory=time.monotonic)
-    records: list[Record] = field(default_factory=list)
-    spectra: dict[int, Floats] = field(default_factory=dict)
-    """By epoch. Not the weights beside them: of a full worker those are gigabytes."""
+    """Provenance of the checkpoint from which the trial was resumed; empty if it started at epoch 0."""
+    started_at: float = field(default_factory=time.monotonic)
+    """Start of training on this worker, in seconds of `time.monotonic`."""
     progress: RunProgress = field(default_factory=lambda: RunProgress(0, None, None, ended=False))
     epochs_per_second: float = 0.0
-    reports: dict[int, float] = field(default_factory=dict)
-    """At rungs (epoch → accuracy), not written yet."""
-    undecided: list[int] = field(default_factory=list)
-    """Rungs that were written, and about which the rule was not asked yet."""
-    saved_epoch: int = 0
-    saving: Future[int | None] | None = None
-    pruned: str | None = None
-    """Why the trial is given up."""
-    suspended: bool = False
-    """The pool was told to save it and to free its lane, since the study is paused."""
-    given_up: bool = False
-    """It was suspended, or did not fit into the memory, and goes back to the queue."""
-    end: FinalState | None = None
-    written: Future[str | None] | None = None
-    """The note of the trial's end, or None if its lease was lost."""
-
-    @property
-    def trains(self) -> bool:
-        """Whether it takes a lane."""
-        return self.end is None and not self.given_up
-
-    @property
-    def value(self) -> float | None:
-        """What its trial is told, or will be: the objective, or the last accuracy if it was given up; None while it is
-        trained, or if its loss was not finite."""
-        if self.end is None or self.progress.failed_epoch is not None:
-            return None
-        accuracy = mean_accuracy(self.experiment, self.record().validation_accuracy[-1])
-        return objective(self.experiment, accuracy, self.progress.solved_epoch)
-
-    def heartbeat(self) -> Heartbeat:
-        """What the lease is renewed with."""
-        return Heartbeat(self.lease, self.progress.epoch, self.epochs_per_second, self.saved_epoch)
+    spectra: dict[int, Floats] = field(default_factory=dict)
+    """Spectra of the weights by epoch. The weights themselves are not kept: a full worker would hold gigabytes."""
+    final_state: FinalState | None = None
+    """Final metrics and weights, once training has ended."""
+    _records: list[Record] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        """In training, on all workers."""
-        return round(float(self.origin.get("seconds", 0.0)) + time.monotonic() - self.started, 3)
+        """Time since training started, in seconds, including the time on earlier workers."""
+        return round(float(self.origin.get("seconds", 0.0)) + time.monotonic() - self.started_at, 3)
 
-    def resumed(self) -> list[Any]:
-        """Where the trial was trained before, oldest first: device, versions and the epoch reached there."""
+    def add_record(self, record: Record) -> None:
+        """Append new evaluations."""
+        self._records.append(record)
+
+    def record(self) -> Record:
+        """Return all evaluations so far; there must be at least one."""
+        self._records = [Record.concatenate(self._records)]
+        return self._records[0]
+
+    def earlier_workers(self) -> list[Any]:
+        """Return where the trial was trained before, oldest first: device, versions and the epoch reached there."""
         if not self.origin:
             return []
         last = {key: value for key, value in self.origin.items() if key not in ("resumed", "seconds")}
         return [*self.origin.get("resumed", []), last]
 
-    def record(self) -> Record:
-        """All of its evaluations so far, of one at least."""
-        self.records = [Record.concatenate(self.records)]
-        return self.records[0]
 
-    def checkpoint(self, saved: RunSaved, where: Mapping[str, Any]) -> Checkpoint:
-        """All that the trial is, as the pool saved it; `where` it was trained is told to whoever resumes it."""
+@dataclass
+class RungReports:
+    """Validation accuracies at rungs, on their way into the database and from there to the pruner."""
+
+    upcoming_rungs: list[int]
+    """Rungs (epochs) that training has not reached yet, in ascending order."""
+    pending: dict[int, float] = field(default_factory=dict)
+    """Mean validation accuracy by epoch, not written to the database yet."""
+    undecided: list[int] = field(default_factory=list)
+    """Rungs that were written, and for which the pruner has not been asked yet."""
+
+    def add(self, experiment: Experiment, record: Record, *, is_last: bool) -> None:
+        """Add the accuracies at the rungs that new evaluations have passed.
+
+        Args:
+            experiment: The experiment, which defines the tasks over which accuracies are averaged.
+            record: The new evaluations.
+            is_last: Whether training has ended. The last evaluation is reported then, too.
+        """
+        for epoch, accuracy in zip(record.epoch, record.validation_accuracy, strict=True):
+            if self.upcoming_rungs and epoch >= self.upcoming_rungs[0]:
+                self.upcoming_rungs.pop(0)
+                self.pending[int(epoch)] = mean_accuracy(experiment, accuracy)
+        if is_last and len(record):
+            self.pending[int(record.epoch[-1])] = mean_accuracy(experiment, record.validation_accuracy[-1])
+
+    def mark_written(self, pruning_floor: int) -> None:
+        """Move the pending reports to the pruner, from the epoch `pruning_floor` on."""
+        self.undecided += [epoch for epoch in self.pending if epoch >= pruning_floor]
+        self.pending = {}
+
+
+@dataclass
+class CheckpointState:
+    """Checkpoints of one trial: the last one that was saved, and the one that is being written."""
+
+    saved_epoch: int = 0
+    """Epoch of the last saved checkpoint; 0 if there is none."""
+    pending: Future[int | None] | None = None
+    """The checkpoint that is being written. Its result is its epoch, or None if the disk did not accept it."""
+
+    def update(self) -> None:
+        """Record the epoch of a checkpoint whose writing has finished."""
+        if self.pending is not None and self.pending.done():
+            self.saved_epoch = self.pending.result() or self.saved_epoch
+            self.pending = None
+
+
+@dataclass
+class ActiveTrial:
+    """A trial that is being trained, or that has ended and is being written."""
+
+    lease: Lease
+    experiment: Experiment
+    hyperparameters: Hyperparameters
+    reports: RungReports
+    lanes_at_claim: int = 1
+    """Number of lanes that the worker had when it claimed the trial."""
+    retries: int = 0
+    """Number of earlier attempts that ended with a loss that was not finite."""
+    history: TrainingHistory = field(default_factory=TrainingHistory)
+    checkpoints: CheckpointState = field(default_factory=CheckpointState)
+    prune_reason: str | None = None
+    """Why the trial is pruned; None while it is not."""
+    suspended: bool = False
+    """Whether the trainer pool was told to save the trial and to free its lane, because the study is paused."""
+    requeue: bool = False
+    """Whether the trial returns to the queue, because it was suspended or did not fit into the memory."""
+    finalization: Future[str | None] | None = None
+    """The result of writing the ended trial: its note, or None if the lease was lost."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether training has ended, by itself or because the trial was pruned."""
+        return self.history.final_state is not None
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the trial occupies a lane."""
+        return not self.has_ended and not self.requeue
+
+    @property
+    def value(self) -> float | None:
+        """The value that the trial gets in the study; None while it is trained, or if its loss was not finite.
+
+        This is the objective. For a pruned trial, it is that of the last evaluation.
+        """
+        if not self.has_ended or self.history.progress.failed_epoch is not None:
+            return None
+        accuracy = mean_accuracy(self.experiment, self.history.record().validation_accuracy[-1])
+        return objective(self.experiment, accuracy, self.history.progress.solved_epoch)
+
+    def heartbeat(self) -> Heartbeat:
+        """Return the progress with which the lease is renewed."""
+        history = self.history
+        return Heartbeat(self.lease, history.progress.epoch, history.epochs_per_second, self.checkpoints.saved_epoch)
+
+    def apply_update(self, update: RunUpdate) -> None:
+        """Add what the trainer pool has trained."""
+        history = self.history
+        history.progress, history.final_state = update.progress, update.final_state
+        history.epochs_per_second = update.epochs_per_second
+        if update.weight_snapshot is not None:
+            history.spectra[update.weight_snapshot.epoch] = update.weight_snapshot.spectrum
+        if history.progress.ended:  # by itself, before it could be pruned
+            self.prune_reason = None
+        self._add_record(update.record())
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint.
+
+        Its evaluations are reported again: the worker that saved it may have stopped before it reported them.
+        """
+        self.history.origin = checkpoint.origin
+        self.history.spectra = dict(checkpoint.spectra)
+        self.history.progress = RunProgress(checkpoint.epoch, None, None, ended=False)
+        self._add_record(checkpoint.record)
+
+    def make_checkpoint(self, saved: RunSaved, environment: Mapping[str, Any]) -> Checkpoint:
+        """Return a checkpoint of the trial.
+
+        Args:
+            saved: The state of the run, as the trainer pool saved it.
+            environment: Device, versions and numerics of this worker. They are kept for whoever resumes the trial.
+        """
+        history = self.history
+        origin = {
+            "epoch": saved.epoch,
+            **environment,
+            "seconds": history.seconds,
+            "resumed": history.earlier_workers(),
+        }
         return Checkpoint(
             self.experiment,
             self.hyperparameters,
             saved.epoch,
             saved.state,
-            self.record(),
-            dict(self.spectra),
-            {"epoch": saved.epoch, **where, "seconds": self.seconds, "resumed": self.resumed()},
+            history.record(),
+            dict(history.spectra),
+            origin,
         )
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Goes on from a checkpoint."""
-        self.origin = checkpoint.origin
-        self.spectra = dict(checkpoint.spectra)
-        self.progress = RunProgress(checkpoint.epoch, None, None, ended=False)
-        # Again: the worker that saved it may have died before it reported them.
-        self._record(checkpoint.record)
-
-    def take(self, update: RunUpdate) -> None:
-        """Takes what was trained."""
-        self.progress, self.end, self.epochs_per_second = update.progress, update.final_state, update.epochs_per_second
-        if update.weight_snapshot is not None:
-            self.spectra[update.weight_snapshot.epoch] = update.weight_snapshot.spectrum
-        if self.progress.ended:  # by itself, before it could be given up
-            self.pruned = None
-        self._record(update.record())
-
-    def _record(self, record: Record) -> None:
-        self.records.append(record)
-        for epoch, accuracy in zip(record.epoch, record.validation_accuracy, strict=True):
-            if self.rungs and epoch >= self.rungs[0]:
-                self.rungs.pop(0)
-                self.reports[int(epoch)] = mean_accuracy(self.experiment, accuracy)
-        if self.end is not None and len(record):
-            self.reports[int(record.epoch[-1])] = mean_accuracy(self.experiment, record.validation_accuracy[-1])
+    def _add_record(self, record: Record) -> None:
+        self.history.add_record(record)
+        self.reports.add(self.experiment, record, is_last=self.has_ended)

@@ -1,4 +1,4 @@
-"""A thread that writes checkpoints, so that no disk and no database keeps training waiting."""
+"""A thread that writes checkpoints, so that training waits neither for the disk nor for the database."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from miiii_search.storage.retry import is_outage
 from miiii_search.study.study import Study
 from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.trial_queue.leases import Heartbeat, Lease, find_finished
-from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints, Policy, newest, share
+from miiii_search.worker.checkpoints import (
+    ByteBudget,
+    LocalCheckpoints,
+    load_newest_checkpoint,
+    share_checkpoint,
+)
+from miiii_search.worker.options import CheckpointPolicy
 
 logger = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
-    """Saves and finds the checkpoints of one worker's trials. What fails is logged, and costs no more than time."""
+    """Saves and loads the checkpoints of one worker's trials.
 
-    def __init__(self, study: Study, policy: Policy) -> None:
+    A failure is logged and does not end the worker: at worst, some epochs are trained again.
+    """
+
+    def __init__(self, study: Study, policy: CheckpointPolicy) -> None:
         self._study = study
         self._policy = policy
         self._local = LocalCheckpoints(policy.folder, study)
@@ -29,39 +38,54 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
         self._shared_at: dict[Lease, float] = {}
         self._unshared: list[tuple[Heartbeat, int, bytes]] = []
-        """Of a drain. Touched by the thread alone."""
+        """Checkpoints that `close` shares. Used by the writing thread only."""
         self._deadline: float | None = None
 
     @property
-    def drains(self) -> bool:
-        """Whether the last checkpoints are being written."""
+    def is_draining(self) -> bool:
+        """Whether the last checkpoints before the worker stops are being written."""
         return self._deadline is not None
 
     def load(
         self, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters, shared_epoch: int
     ) -> Checkpoint | None:
-        """The newest good checkpoint of a trial that this worker can reach; see `checkpoints.newest`."""
-        found = newest(self._local, self._study.database, trial_id, experiment, hyperparameters, shared_epoch)
+        """Return the newest intact checkpoint of a trial, or None. Damaged ones are logged and skipped.
+
+        Args:
+            trial_id: Id of the trial in the database.
+            experiment: Experiment that the checkpoint must belong to.
+            hyperparameters: Hyperparameters that the checkpoint must belong to.
+            shared_epoch: Epoch of the trial's checkpoint in the database; 0 if there is none.
+        """
+        found = load_newest_checkpoint(
+            self._local, self._study.database, trial_id, experiment, hyperparameters, shared_epoch
+        )
         for problem in found.problems:
-            logger.warning(f"a checkpoint was passed over: {problem}", extra={"study": self._study.name})
+            logger.warning(f"a checkpoint was skipped: {problem}", extra={"study": self._study.name})
         return found.checkpoint
 
-    def save(self, heartbeat: Heartbeat, checkpoint: Checkpoint, last: bool = False) -> Future[int | None]:
-        """Writes a checkpoint to the disk and to the database, if it is time or the `last` one before a pause.
+    def save(self, heartbeat: Heartbeat, checkpoint: Checkpoint, is_last: bool = False) -> Future[int | None]:
+        """Write a checkpoint to the disk, and to the database if it is time.
 
-        Comes to its epoch, or to None if the disk took nothing.
+        Args:
+            heartbeat: Progress with which the trial's lease is renewed.
+            checkpoint: The checkpoint.
+            is_last: Whether it is the last one before a pause. It is written to the database in any case then.
+
+        Returns:
+            A future of the checkpoint's epoch, or of None if the disk did not accept it.
         """
-        return self._thread.submit(self._save, heartbeat, checkpoint, last)
+        return self._thread.submit(self._save, heartbeat, checkpoint, is_last)
 
     def remove(self, trial_id: int) -> None:
-        """Removes the checkpoints of a trial that has ended."""
+        """Remove the checkpoint files of a trial that has ended."""
         try:
             self._local.remove(trial_id)
         except OSError as error:
             logger.warning(f"cannot remove the checkpoints of an ended trial: {error}")
 
     def sweep(self) -> None:
-        """Removes what this machine still holds of trials that ended elsewhere, and of deleted studies."""
+        """Remove checkpoint files of trials that ended on other machines, and of deleted studies."""
         try:
             self._local.remove_deleted_studies()
         except OSError as error:
@@ -70,16 +94,20 @@ class CheckpointWriter:
             self.remove(trial_id)
 
     def drain(self, deadline: float) -> None:
-        """From now on all that is saved is shared by `close`, as far as the byte budget and the deadline allow."""
+        """Begin to stop: have `close` write all checkpoints that are saved from now on to the database.
+
+        Args:
+            deadline: End of the writing, in seconds of `time.monotonic`.
+        """
         self._deadline = deadline
 
     def close(self) -> None:
-        """Writes what is left to write, until the deadline: all to the disk before one is shared."""
+        """Finish writing, until the deadline: first everything to the disk, then to the database."""
         rest = self._thread.submit(self._share_rest)
         wait([rest], max((self._deadline or 0.0) - time.monotonic(), 0.0))
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _save(self, heartbeat: Heartbeat, checkpoint: Checkpoint, last: bool) -> int | None:
+    def _save(self, heartbeat: Heartbeat, checkpoint: Checkpoint, is_last: bool) -> int | None:
         lease, data, saved = heartbeat.lease, checkpoint.to_bytes(), None
         try:
             self._local.save(lease.trial_id, checkpoint.epoch, data)
@@ -90,9 +118,9 @@ class CheckpointWriter:
                 extra={"study": self._study.name, "trial": lease.number, "epoch": checkpoint.epoch},
             )
         due = time.monotonic() - self._shared_at.setdefault(lease, time.monotonic()) >= self._policy.share_seconds
-        if self.drains:
+        if self.is_draining:
             self._unshared.append((heartbeat, checkpoint.epoch, data))
-        elif due or last or saved is None:  # a disk that takes nothing is a reason to share at once
+        elif due or is_last or saved is None:  # a checkpoint that is not on the disk is shared at once
             self._share(heartbeat, checkpoint.epoch, data)
         return saved
 
@@ -103,10 +131,10 @@ class CheckpointWriter:
     def _share(self, heartbeat: Heartbeat, epoch: int, data: bytes) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
             return
-        if not self._budget.take(len(data)):
+        if not self._budget.try_consume(len(data)):
             return
         try:
-            share(self._study.database, heartbeat, epoch, data, self._study.spec.lease_seconds)
+            share_checkpoint(self._study.database, heartbeat, epoch, data, self._study.spec.lease_seconds)
         except sa.exc.DBAPIError as error:
             if not is_outage(error):
                 raise

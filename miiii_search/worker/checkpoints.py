@@ -1,7 +1,7 @@
-"""Where checkpoints of running trials lie: on the worker's own disk often, in the database seldom.
+"""Checkpoints of running trials: often on the worker's own disk, seldom in the database.
 
-Only the newest matters, and none is needed once its trial has ended. A checkpoint that cannot be written costs
-nothing but the epochs since the last one; a bad one is passed over for the one before it.
+Only the newest checkpoint of a trial matters, and none is needed once the trial has ended. If one cannot be written,
+only the epochs since the previous one are at risk. If one is damaged, the previous one is used.
 """
 
 from __future__ import annotations
@@ -25,26 +25,17 @@ from miiii_search.training.checkpoint import Checkpoint, CheckpointError
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat
 
-KEPT = 2
-"""Files of a trial: if the newest is bad, there is the one before it."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How often checkpoints are written, and where."""
-
-    folder: Path
-    """On the worker's own disk."""
-    save_seconds: float = 60.0
-    """Between two files of a trial; what a SIGKILL costs."""
-    share_seconds: float = 600.0
-    """Between two copies of a trial in the database; what the loss of a machine costs."""
-    share_bytes_per_second: float = 2e6
-    """Of a worker, on average; a drain may use what was saved up."""
+FILES_PER_TRIAL = 2
+"""Number of checkpoint files kept per trial. If the newest is damaged, the previous one is used."""
 
 
 class ByteBudget:
-    """A token bucket: so many bytes a second on average, and no more at once than ten minutes' worth."""
+    """A token bucket that limits the average rate of writing into the database.
+
+    Args:
+        bytes_per_second: Average rate. At most the bytes of ten minutes can be written at once.
+        clock: Returns the time in seconds.
+    """
 
     def __init__(self, bytes_per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = bytes_per_second
@@ -52,8 +43,8 @@ class ByteBudget:
         self._limit = 600 * bytes_per_second
         self._bytes, self._at = min(60 * bytes_per_second, self._limit), clock()
 
-    def take(self, size: int) -> bool:
-        """Whether so many bytes may be sent now; if so, they are counted."""
+    def try_consume(self, size: int) -> bool:
+        """Return whether `size` bytes may be written now. If so, they are counted."""
         now = self._clock()
         self._bytes, self._at = min(self._limit, self._bytes + self._rate * (now - self._at)), now
         if size > self._bytes:
@@ -63,50 +54,60 @@ class ByteBudget:
 
 
 class LocalCheckpoints:
-    """Files `DATABASE/STUDY/trial-ID.epoch-N.ckpt` in a folder; trials by their id in the database.
+    """Checkpoint files `DATABASE/STUDY/trial-ID.epoch-N.ckpt` in a folder, where ID is the trial's id in the database.
 
-    STUDY is the study's random id, so that neither its name nor the spelling of the storage's URL matters. DATABASE
-    keeps a copied database, whose studies have the ids of the original's, apart from the original.
+    STUDY is the study's random id, which depends neither on its name nor on the spelling of the storage's URL.
+    DATABASE identifies the database: the studies of a copied database have the same ids as those of the original.
     """
 
     def __init__(self, folder: Path, study: Study) -> None:
         self._database = study.database
-        self._of_database = folder / study.database.instance_id()
-        self.folder = self._of_database / study.identity
+        self._database_folder = folder / study.database.instance_id()
+        self.folder = self._database_folder / study.identity
 
     def save(self, trial_id: int, epoch: int, data: bytes) -> None:
-        """Writes a checkpoint, whole or not at all, and removes those that it makes needless. Raises `OSError`."""
+        """Write a checkpoint atomically, and remove older ones that are not needed any more.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_file(self._path(trial_id, epoch), data)
-        for old in self._files(trial_id)[KEPT:]:
+        for old in self._files(trial_id)[FILES_PER_TRIAL:]:
             old.unlink(missing_ok=True)
 
-    def load(self, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters) -> Loaded:
-        """The newest good checkpoint of a trial, and what was wrong with newer ones."""
+    def load(self, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters) -> LoadResult:
+        """Load the newest intact checkpoint of a trial."""
         problems: list[str] = []
         for path in self._files(trial_id):
             try:
-                return Loaded(_read(path.read_bytes(), experiment, hyperparameters), problems)
+                return LoadResult(_read(path.read_bytes(), experiment, hyperparameters), problems)
             except (OSError, CheckpointError) as error:
                 problems.append(f"{path}: {error}")
-        return Loaded(None, problems)
+        return LoadResult(None, problems)
 
     def remove(self, trial_id: int) -> None:
-        """Removes all checkpoints of a trial."""
-        for path in self.folder.glob(f"trial-{trial_id:d}.epoch-*"):  # and what a killed process was writing
+        """Remove all checkpoints of a trial."""
+        for path in self.folder.glob(f"trial-{trial_id:d}.epoch-*"):  # including unfinished files of a killed process
             path.unlink(missing_ok=True)
 
     def remove_deleted_studies(self) -> None:
-        """Removes what this machine still holds of studies that are no longer in the database. Raises `OSError`."""
-        found = [path for path in self._of_database.glob("*") if re.fullmatch("[0-9a-f]{32}", path.name)]
-        with self._database.engine.connect() as connection:  # after the folders, which are younger than their studies
+        """Remove the checkpoints of studies that are no longer in the database.
+
+        Raises:
+            OSError: A folder cannot be removed.
+        """
+        found = [path for path in self._database_folder.glob("*") if re.fullmatch("[0-9a-f]{32}", path.name)]
+        with (
+            self._database.engine.connect() as connection
+        ):  # after listing the folders, so that no new study is missing
             known = study_attrs.read_from_all_studies(connection, ID_KEY)
         for folder in found:
             if folder.name not in known:
                 shutil.rmtree(folder)
 
     def trial_ids(self) -> set[int]:
-        """The trials that have files here."""
+        """Return the ids of the trials that have checkpoint files."""
         found = (re.match(r"trial-(\d+)\.epoch-", path.name) for path in self.folder.glob("trial-*.epoch-*"))
         return {int(match[1]) for match in found if match}
 
@@ -114,21 +115,34 @@ class LocalCheckpoints:
         return self.folder / f"trial-{trial_id:d}.epoch-{epoch:d}.ckpt"
 
     def _files(self, trial_id: int) -> list[Path]:
-        """Newest first."""
+        """Return the checkpoint files of a trial, newest first."""
         epochs = [re.search(r"epoch-(\d+)", path.name) for path in self.folder.glob(f"trial-{trial_id:d}.epoch-*.ckpt")]
         return [self._path(trial_id, epoch) for epoch in sorted((int(e[1]) for e in epochs if e), reverse=True)]
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A checkpoint, if a good one was found, and what was wrong with others."""
+class LoadResult:
+    """The newest intact checkpoint of a trial."""
 
     checkpoint: Checkpoint | None
+    """None if there is no intact one."""
     problems: list[str]
+    """Descriptions of damaged checkpoints that were skipped, one line each."""
 
 
-def share(database: Database, heartbeat: Heartbeat, epoch: int, data: bytes, seconds: float) -> bool:
-    """Puts a checkpoint into the database, over the one that is there; False if the lease was lost."""
+def share_checkpoint(database: Database, heartbeat: Heartbeat, epoch: int, data: bytes, seconds: float) -> bool:
+    """Write a checkpoint to the database, in place of the trial's previous one there.
+
+    Args:
+        database: The database.
+        heartbeat: Progress with which the trial's lease is renewed in the same transaction.
+        epoch: Epoch of the checkpoint.
+        data: The checkpoint.
+        seconds: Duration of the renewed lease, in seconds.
+
+    Returns:
+        False if the lease was lost. Nothing is written then.
+    """
     with database.transaction() as connection:
         if not leases.renew(connection, [heartbeat], seconds):
             return False
@@ -138,44 +152,55 @@ def share(database: Database, heartbeat: Heartbeat, epoch: int, data: bytes, sec
 
 
 def shared_epochs(database: Database, trial_ids: Collection[int]) -> dict[int, int]:
-    """The epochs of the checkpoints in the database, of those trials that have one."""
+    """Return the epoch of the checkpoint in the database by trial id, for the trials that have one."""
     table = schema.checkpoints
     with database.engine.connect() as connection:
         query = sa.select(table.c.trial_id, table.c.epoch).where(table.c.trial_id.in_(trial_ids))
         return {row.trial_id: row.epoch for row in connection.execute(query)}
 
 
-def load_shared(database: Database, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters) -> Loaded:
-    """The checkpoint of a trial in the database."""
+def load_shared_checkpoint(
+    database: Database, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters
+) -> LoadResult:
+    """Load the checkpoint of a trial from the database."""
     with database.engine.connect() as connection:
         query = sa.select(schema.checkpoints.c.data).where(schema.checkpoints.c.trial_id == trial_id)
         data = connection.execute(query).scalar_one_or_none()
     if data is None:
-        return Loaded(None, [])
+        return LoadResult(None, [])
     try:
-        return Loaded(_read(data, experiment, hyperparameters), [])
+        return LoadResult(_read(data, experiment, hyperparameters), [])
     except CheckpointError as error:
-        return Loaded(None, [f"the one in the database: {error}"])
+        return LoadResult(None, [f"the one in the database: {error}"])
 
 
-def newest(
+def load_newest_checkpoint(
     local: LocalCheckpoints,
     database: Database,
     trial_id: int,
     experiment: Experiment,
     hyperparameters: Hyperparameters,
     shared_epoch: int,
-) -> Loaded:
-    """The newest good checkpoint within reach; the one in the database is of `shared_epoch`, 0 if there is none."""
+) -> LoadResult:
+    """Load the newest intact checkpoint of a trial, from the disk or the database.
+
+    Args:
+        local: Checkpoint files of this machine.
+        database: The database.
+        trial_id: Id of the trial in the database.
+        experiment: Experiment that the checkpoint must belong to.
+        hyperparameters: Hyperparameters that the checkpoint must belong to.
+        shared_epoch: Epoch of the checkpoint in the database; 0 if there is none.
+    """
     here = local.load(trial_id, experiment, hyperparameters)
     if shared_epoch <= (here.checkpoint.epoch if here.checkpoint else 0):
         return here
-    there = load_shared(database, trial_id, experiment, hyperparameters)
-    return Loaded(there.checkpoint or here.checkpoint, [*here.problems, *there.problems])
+    there = load_shared_checkpoint(database, trial_id, experiment, hyperparameters)
+    return LoadResult(there.checkpoint or here.checkpoint, [*here.problems, *there.problems])
 
 
 def _read(data: bytes, experiment: Experiment, hyperparameters: Hyperparameters) -> Checkpoint:
     checkpoint = Checkpoint.from_bytes(data)
     if not checkpoint.is_of(experiment, hyperparameters):
-        raise CheckpointError("it is of another run")
+        raise CheckpointError("it belongs to another run")
     return checkpoint

@@ -16,16 +16,24 @@ from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 
 RENEW_SECONDS = 5.0
-"""Leases are renewed at least this often, or four times a period, so that `status` is fresh."""
+"""Longest time between two renewals, in seconds, so that `status` is current. A quarter of a lease, if that is less."""
 
 STALL_SECONDS = 900.0
-"""A main thread that has been silent for so long hangs: its leases are left to expire. Compiling takes minutes."""
+"""Silence of the main thread, in seconds, after which it is considered to hang: its leases are left to expire.
+
+Compilation takes minutes.
+"""
 
 
 class HeartbeatThread:
-    """A thread that renews the leases it was last told of.
+    """A thread that renews the leases of one worker. A context manager.
 
-    A context manager. Not a fence: that a lease is still held is made sure of where something is written.
+    Renewal does not prove that a lease is still held: every write checks that in its own transaction.
+
+    Args:
+        database: The database.
+        seconds: Duration of a lease, in seconds.
+        counters: Counters of the worker's metrics.
     """
 
     def __init__(self, database: Database, seconds: float, counters: WorkerCounters | None = None) -> None:
@@ -35,18 +43,18 @@ class HeartbeatThread:
         self._lock = threading.Lock()
         self._heartbeats: list[Heartbeat] = []
         self._lost: set[Lease] = set()
-        self._told = time.monotonic()
-        self._ended = threading.Event()
+        self._updated_at = time.monotonic()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def update(self, heartbeats: Sequence[Heartbeat]) -> None:
-        """What the main thread holds now; it also says that the main thread lives."""
+        """Set the leases to renew, with their progress. A call also proves that the main thread is alive."""
         with self._lock:
-            self._heartbeats, self._told = list(heartbeats), time.monotonic()
+            self._heartbeats, self._updated_at = list(heartbeats), time.monotonic()
 
     @property
     def lost(self) -> set[Lease]:
-        """Leases that turned out to be lost. One that its holder has just ended by itself may be among them."""
+        """Leases that could not be renewed. One that the worker has just ended itself may be among them."""
         with self._lock:
             return set(self._lost)
 
@@ -55,13 +63,13 @@ class HeartbeatThread:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
+        self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(min(RENEW_SECONDS, self._seconds / 4)):
+        while not self._stop.wait(min(RENEW_SECONDS, self._seconds / 4)):
             with self._lock:
-                heartbeats, silent = self._heartbeats, time.monotonic() - self._told
+                heartbeats, silent = self._heartbeats, time.monotonic() - self._updated_at
             if heartbeats and silent < STALL_SECONDS:
                 self._renew(heartbeats)
 
@@ -72,7 +80,7 @@ class HeartbeatThread:
         except sa.exc.DBAPIError as error:
             if not is_outage(error):
                 raise
-            # A lease outlasts several renewals, and the main thread meets the same database with its reports.
+            # A lease outlasts several renewals. The main thread logs the outage when it reports.
             return
         with self._lock:
             self._lost |= {beat.lease for beat in heartbeats} - held

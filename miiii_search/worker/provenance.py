@@ -1,4 +1,4 @@
-"""Where the code that trained came from."""
+"""The version of the code that trains, as recorded with every trial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def source_commit() -> str | None:
-    """The git commit of the running code, with `-dirty` if it was edited; None if it is not in a checkout."""
+    """Return the git commit of the running code, with `-dirty` if files were changed; None outside a checkout."""
     package = Path(__file__).resolve().parents[1]
     try:
         described = subprocess.run(
@@ -23,5 +23,5 @@ def source_commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    # An installed package may lie inside of somebody else's checkout: only a tracked file counts.
+    # An installed package may lie inside an unrelated checkout. Only a tracked file counts.
     return described.stdout.strip() or None if described.returncode == tracked.returncode == 0 else None

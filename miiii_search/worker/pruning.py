@@ -1,4 +1,4 @@
-"""Which of a worker's trials are given up: the study's rule, asked at every rung that was reported."""
+"""Asks the study's pruner about a worker's trials, at every rung that was reported."""
 
 from __future__ import annotations
 
@@ -23,65 +23,67 @@ logger = logging.getLogger(__name__)
 
 
 class PruningEvaluator:
-    """The rule of one study, and what it compares with. For a worker's main thread.
+    """The pruner of one study, and the trials that it compares with. For use by the worker's main thread.
 
-    A rule that fails is logged, and prunes nothing; the next trial is asked about as before.
+    A pruner that fails is logged, and prunes nothing. It is asked about the next trial as before.
     """
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._optunas = study.as_optuna()
-        self._rule = make_pruner(study.spec, self._optunas)
+        self._optuna_study = study.as_optuna()
+        self._pruner = make_pruner(study.spec, self._optuna_study)
         self._peers = PeerReader(study.database, study.study_id)
         self._failures: set[str] = set()
 
-    def evaluate(self, assignments: Iterable[ActiveTrial]) -> None:
-        """Sets why those that are to be given up are; asks about every rung that was not decided yet.
+    def evaluate(self, trials: Iterable[ActiveTrial]) -> None:
+        """Ask the pruner about every undecided rung, and set `prune_reason` of the trials that it prunes.
 
-        Raises what a database that is away raises, or `MiiiiSearchError` for a study that was deleted; has then decided
-        nothing.
+        Raises:
+            SQLAlchemyError: The database is unavailable. Nothing was decided.
+            MiiiiSearchError: The study was deleted. Nothing was decided.
         """
-        undecided = [a for a in assignments if a.undecided]
-        asked = [] if isinstance(self._rule, NopPruner) else [a for a in undecided if a.end is None]
-        trials = self._read(asked) if asked else {}
-        for assignment in asked:
-            if (trial := trials.get(assignment.lease.trial_id)) is None:
-                continue  # somebody deleted it
-            history = history_at_rungs(assignment.experiment, assignment.record())
-            for epoch in assignment.undecided:
-                if assignment.pruned is None:
+        undecided = [trial for trial in trials if trial.reports.undecided]
+        asked = [] if isinstance(self._pruner, NopPruner) else [trial for trial in undecided if not trial.has_ended]
+        peers = self._read_trials(asked) if asked else {}
+        for active in asked:
+            if (trial := peers.get(active.lease.trial_id)) is None:
+                continue  # deleted by another program
+            history = history_at_rungs(active.experiment, active.history.record())
+            for epoch in active.reports.undecided:
+                if active.prune_reason is None:
                     context = PruningContext(
-                        assignment.experiment, epoch, history.until(epoch), trial, list(trials.values())
+                        active.experiment, epoch, history.until(epoch), trial, list(peers.values())
                     )
-                    assignment.pruned = self._decide(context, assignment.lease.number)
-        for assignment in undecided:
-            assignment.undecided = []
+                    active.prune_reason = self._ask(context, active.lease.number)
+        for active in undecided:
+            active.reports.undecided = []
 
-    def _decide(self, context: PruningContext, number: int) -> str | None:
+    def _ask(self, context: PruningContext, number: int) -> str | None:
+        """Return why the trial with this number is pruned, or None."""
         try:
-            return self._rule.should_prune(context)
+            return self._pruner.should_prune(context)
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, MiiiiSearchError):
-            raise  # a pruner of Optuna's looks at the database again
+            raise  # Optuna's pruners read the database once more
         except Exception as error:
-            what = f"{type(error).__name__}: {driver_message(error)}"
-            if what not in self._failures:
-                self._failures.add(what)
+            failure = f"{type(error).__name__}: {driver_message(error)}"
+            if failure not in self._failures:
+                self._failures.add(failure)
                 logger.warning(
                     f"pruning.rule = '{self._study.spec.pruning.rule}' failed on trial {number} at epoch "
-                    f"{context.epoch:,} ({what}): it goes on, and so do others where this happens",
+                    f"{context.epoch:,} ({failure}): it goes on, and so do others where this happens",
                     extra={"study": self._study.name, "trial": number, "epoch": context.epoch},
                 )
             return None
 
-    def _read(self, asked: Iterable[ActiveTrial]) -> Mapping[int, Any]:
-        """The trials by their ids, as the rule wants them."""
-        if not self._rule.uses_peers:
-            return {a.lease.trial_id: Peer(a.lease.trial_id, TrialState.RUNNING) for a in asked}
-        if isinstance(self._rule, OptunaPruner):
+    def _read_trials(self, asked: Iterable[ActiveTrial]) -> Mapping[int, Any]:
+        """Return the trials that the pruner sees, by their ids."""
+        if not self._pruner.uses_peers:
+            return {trial.lease.trial_id: Peer(trial.lease.trial_id, TrialState.RUNNING) for trial in asked}
+        if isinstance(self._pruner, OptunaPruner):
             try:
-                return {trial._trial_id: trial for trial in self._optunas.get_trials(deepcopy=False)}
+                return {trial._trial_id: trial for trial in self._optuna_study.get_trials(deepcopy=False)}
             except KeyError:
-                self._study.refresh()  # says so if somebody deleted it
+                self._study.refresh()  # raises `StudyDeletedError` if the study was deleted
                 raise
-        rungs = {epoch for assignment in asked for epoch in assignment.undecided}
+        rungs = {epoch for trial in asked for epoch in trial.reports.undecided}
         return {peer.trial_id: peer for peer in self._peers.read(rungs)}

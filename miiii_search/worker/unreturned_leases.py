@@ -1,7 +1,7 @@
-"""Leases that a worker could not hand back when it stopped, because the database was away.
+"""Leases that a worker could not return when it stopped, because the database was unavailable.
 
-The worker writes their tokens to a file, and the next worker with the same folder hands the trials back: they do not
-wait for their leases to run out. A token that is no longer valid hands nothing back.
+The worker writes the tokens of the leases to a file. The next worker with the same folder returns the trials, which
+would otherwise wait until their leases expire. A token that is not valid any more returns nothing.
 """
 
 from __future__ import annotations
@@ -20,33 +20,40 @@ from miiii_search.trial_queue.requeue import requeue_leases
 
 
 class UnreturnedLeases:
-    """Files `unreturned/ID.json` in the folder of a machine's checkpoints, one per worker that could not hand back."""
+    """Files `unreturned/ID.json` in the folder of a machine's checkpoints.
+
+    Each file holds the leases that one worker could not return.
+    """
 
     def __init__(self, folder: Path, database: Database) -> None:
         self._folder = folder / "unreturned"
         self._database = database
-        self._place = redact_url(database.url)
+        self._database_url = redact_url(database.url)
 
     def save(self, held: Collection[Lease]) -> None:
-        """Writes down what could not be handed back. Raises `OSError`."""
+        """Record leases that could not be returned.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         rows = [{"trial_id": lease.trial_id, "number": lease.number, "token": lease.token} for lease in held]
         path = self._folder / f"{uuid.uuid4().hex}.json"
-        write_file(path, json.dumps({"database": self._place, "leases": rows}))
+        write_file(path, json.dumps({"database": self._database_url, "leases": rows}))
 
-    def hand_back(self) -> list[int]:
-        """Hands back what earlier workers of this machine could not; returns the numbers of the trials."""
+    def requeue(self) -> list[int]:
+        """Return the recorded leases of earlier workers of this machine. Return the numbers of their trials."""
         numbers: list[int] = []
         for path in sorted(self._folder.glob("*.json")):
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
                 held = [Lease(int(row["trial_id"]), int(row["number"]), str(row["token"])) for row in content["leases"]]
-                place = content["database"]
+                database_url = content["database"]
             except FileNotFoundError:
-                continue  # another worker of this machine was faster
+                continue  # another worker of this machine has just returned them
             except (OSError, ValueError, KeyError, TypeError):
-                held, place = [], self._place  # damaged: their leases run out
-            if place == self._place:
+                held, database_url = [], self._database_url  # damaged file: the leases expire
+            if database_url == self._database_url:
                 numbers += requeue_leases(self._database, held) if held else []
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)

@@ -129,7 +129,7 @@ def test_a_single_lane_that_does_not_fit_says_what_it_needs(
     enqueue_second()
     assert worker.wait(600) == 2, processes.log(worker)
     last = processes.log(worker).strip().splitlines()[-1]
-    size = re.search(r"error: not one lane fits .* d_model=256 n_heads=4 needs (\d+) MiB a lane", last)
+    size = re.search(r"error: not one lane fits .* d_model=256 n_heads=4 needs (\d+) MiB per lane", last)
     assert size and 100 <= int(size[1]) <= 300, last
     assert [t.state for t in read_trials(storage, "limits")] == [TrialState.COMPLETE, TrialState.WAITING]
     # On a machine where it fits the same trial ends.

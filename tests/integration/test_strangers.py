@@ -94,7 +94,7 @@ class Trap:
 
 
 def test_a_checkpoint_is_never_executed(processes: Processes, tmp_path: Path) -> None:
-    """Pickles with the right checksum, in the folder and in the database: passed over, and said."""
+    """Pickles with the right checksum, in the folder and in the database: skipped, and logged."""
     trap = tmp_path / "sprung"
     storage = f"sqlite:///{tmp_path}/study.db"
     processes.run("create", "--preset", "demo", "--study", "s", *TINY, "--trials", "1", storage=storage)
@@ -111,7 +111,7 @@ def test_a_checkpoint_is_never_executed(processes: Processes, tmp_path: Path) ->
     database.close()
     again = processes.start(*("work", "--study", "s", "--checkpoints", "here"), storage=storage)
     assert again.wait(60) == 0, processes.log(again)
-    assert processes.log(again).count("a checkpoint was passed over") == 3
+    assert processes.log(again).count("a checkpoint was skipped") == 3
     assert not trap.exists()
     assert [t.state for t in read_trials(storage, "s")] == [TrialState.COMPLETE]
 

@@ -36,6 +36,7 @@ from miiii_search.study.study import Study
 from miiii_search.training import run
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
+from miiii_search.worker.options import WorkerOptions
 from miiii_search.worker.worker import Worker
 from tests.analysis.figures.synthetic import make_record
 from tests.dashboard.test_app import Serve, start  # noqa: F401
@@ -86,7 +87,7 @@ def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Pa
     study = create_study(
         database, "study", make_spec(experiment=LONGER, space={"dropout": (0.1,)}, pruning=Pruning(rule="none"))
     )
-    Worker(study, 1, snapshots=tmp_path).run(threading.Event())
+    Worker(study, 1, WorkerOptions(snapshots=tmp_path)).run(threading.Event())
     read, problems = read_trial_run(study, find_finished_trial(study, 0), tmp_path)
     assert problems == [] and read.name == "study 0"
     looks: list[WeightSnapshot] = []

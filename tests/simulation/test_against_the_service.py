@@ -100,8 +100,8 @@ class CurvePool(FakeTrainerPool[Lane]):
     def advance(self) -> None:
         """To the next moment at which something happens, once all that ended is written."""
         assert self.worker is not None
-        written = [a.written for a in self.worker._runs.values() if a.written is not None]
-        if not all(future.done() for future in written):
+        results = [trial.finalization for trial in self.worker._manager.trials.values()]
+        if not all(result.done() for result in results if result is not None):
             time.sleep(0.01)
             return
         ahead = {number: lane for number, lane in self._lanes.items() if lane.stops}

@@ -28,8 +28,9 @@ from miiii_search.study.open import open_study
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import Study
 from miiii_search.trial_queue.budget import read_usage
-from miiii_search.worker import worker
-from miiii_search.worker.checkpoints import Policy, shared_epochs
+from miiii_search.worker import study_watch
+from miiii_search.worker.checkpoints import shared_epochs
+from miiii_search.worker.options import CheckpointPolicy
 from tests.dashboard.test_app import Serve, start  # noqa: F401
 from tests.study.test_pause import LONG, TWO, hashes
 from tests.support import end, everything, make_spec, read_back, wait_until, with_all
@@ -155,10 +156,10 @@ def test_a_worker_goes_on_where_it_was(
     database: Database, elsewhere: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the same weights as without: the checkpoint comes along."""
-    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.2)  # or the trials would end before the pause is noticed
+    monkeypatch.setattr(study_watch, "REFRESH_SECONDS", 0.2)  # or the trials would end before the pause is noticed
     spec = make_spec(experiment=LONG, space=TWO, pruning=Pruning(rule="none"))
     study = create_study(database, "study", spec)
-    with working(open_study(database, "study"), 2, checkpoints=Policy(tmp_path / "here")):
+    with working(open_study(database, "study"), 2, checkpoints=CheckpointPolicy(tmp_path / "here")):
         wait_until(lambda: any(t.intermediate_values for t in read_back(study).trials), 240)
         pause(study)
         wait_until(lambda: not study.counts()[TrialState.RUNNING], 240)
@@ -166,7 +167,7 @@ def test_a_worker_goes_on_where_it_was(
     copy = import_study(elsewhere, tmp_path / "study.zip", None)
     assert copy.paused
     resume(copy)
-    with working(open_study(elsewhere, "study"), 2, checkpoints=Policy(tmp_path / "there")) as (_, said):
+    with working(open_study(elsewhere, "study"), 2, checkpoints=CheckpointPolicy(tmp_path / "there")) as (_, said):
         wait_until(copy.is_done, 240)
     assert any("starts from epoch" in line for line in said)
     unbroken = create_study(elsewhere, "unbroken", spec)

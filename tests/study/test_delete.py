@@ -35,8 +35,8 @@ from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report
 from miiii_search.worker import worker
-from miiii_search.worker.active_trial import ActiveTrial
-from miiii_search.worker.checkpoints import share
+from miiii_search.worker.active_trial import ActiveTrial, RungReports
+from miiii_search.worker.checkpoints import share_checkpoint
 from miiii_search.worker.pruning import PruningEvaluator
 from tests.support import OVERDUE, SECONDS, claim, everything, make_spec, wait_until, with_all
 
@@ -72,7 +72,7 @@ def test_by_force_nobody_writes_afterwards(database: Database) -> None:
     before = everything(database)
     beat = Heartbeat(lease, 8, 1.0)
     assert report(database, [beat], {lease: {8: 0.5}}, SECONDS) == set()
-    assert not share(database, beat, 8, b"data", SECONDS)
+    assert not share_checkpoint(database, beat, 8, b"data", SECONDS)
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [])
     assert finish(database, study.study_id, beat, outcome) == FinishStatus.LEASE_LOST
     assert requeue_leases(database, [lease]) == []
@@ -181,13 +181,13 @@ def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
     lease = TrialSampler(study, 0).create_trial("worker", SECONDS)
     assert lease is not None
     evaluator, queue = PruningEvaluator(study), TrialSampler(study, 0)
-    assignment = ActiveTrial(lease, *study.trial_settings(study.trials()[0]), rungs=[], undecided=[16])
+    active = ActiveTrial(lease, *study.trial_settings(study.trials()[0]), RungReports([], undecided=[16]))
     delete(open_study(database, "study"), force=True)
     for action in (
         study.trials,
         lambda: study.read_trials([lease.trial_id]),
         lambda: queue.create_trial("worker", SECONDS),
-        lambda: evaluator.evaluate([assignment]),
+        lambda: evaluator.evaluate([active]),
     ):
         with pytest.raises(MiiiiSearchError, match="study `study` was deleted"):
             action()

@@ -30,7 +30,7 @@ from miiii_search.study.open import open_study
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
 from miiii_search.trial_queue.budget import read_exhausted_limit
-from miiii_search.worker import worker
+from miiii_search.worker import study_watch
 from tests.support import SECONDS, claim, end, everything, make_spec, read_back, together, wait_until
 from tests.worker.test_worker import working
 
@@ -160,7 +160,7 @@ def test_the_whole_space_is_in_the_study(database: Database) -> None:
 
 
 def test_a_worker_that_runs_trains_what_is_new(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(study_watch, "REFRESH_SECONDS", 0.2)
     spec = make_spec(space={"weight_decay": (0.0,)}, pruning=Pruning(rule="none"))
     study = create_study(database, "study", spec)
     held = claim(study, worker="other")  # so that the worker does not find the study done

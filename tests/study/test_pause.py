@@ -29,8 +29,9 @@ from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation, read_exhausted_limit, read_usage
 from miiii_search.trial_queue.leases import Lease
-from miiii_search.worker import worker
-from miiii_search.worker.checkpoints import Policy, shared_epochs
+from miiii_search.worker import study_watch
+from miiii_search.worker.checkpoints import shared_epochs
+from miiii_search.worker.options import CheckpointPolicy
 from tests.support import OVERDUE, SECONDS, TINY, claim, end, make_spec, read_back, together, wait_until
 from tests.worker.test_worker import work, working
 
@@ -42,7 +43,7 @@ TWO = {"weight_decay": (0.0, 0.5)}
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that look often, so that no test waits for long."""
-    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(study_watch, "REFRESH_SECONDS", 0.2)
 
 
 def hashes(study: Study) -> dict[int, str]:
@@ -176,7 +177,7 @@ def test_workers_hand_back_wait_and_go_on_where_they_were(database: Database, tm
     unbroken = create_study(database, "unbroken", spec)
     work(unbroken)
     study = create_study(database, "study", spec)
-    policies = [Policy(tmp_path / str(k), save_seconds=3600) for k in range(2)]
+    policies = [CheckpointPolicy(tmp_path / str(k), save_seconds=3600) for k in range(2)]
     with (
         working(open_study(database, "study"), 1, checkpoints=policies[0]) as (_, one),
         working(open_study(database, "study"), 1, checkpoints=policies[1]) as (_, two),
@@ -212,7 +213,7 @@ def test_device_time_is_given_back_while_paused(database: Database, tmp_path: Pa
         with database.engine.connect() as connection:
             return read_usage(connection, study.study_id).device_seconds
 
-    with working(open_study(database, "study"), 1, checkpoints=Policy(tmp_path)):
+    with working(open_study(database, "study"), 1, checkpoints=CheckpointPolicy(tmp_path)):
         wait_until(lambda: any(t.intermediate_values for t in read_back(study).trials), 240)
         assert ledger() >= 600  # a quarter of what there is, reserved
         before = ledger()

@@ -51,7 +51,7 @@ from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry
-from miiii_search.worker.checkpoints import share, shared_epochs
+from miiii_search.worker.checkpoints import share_checkpoint, shared_epochs
 from tests.support import (
     OVERDUE,
     SECONDS,
@@ -579,7 +579,7 @@ def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
     result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
     assert finish(study.database, study.study_id, beat, result) == FinishStatus.LEASE_LOST
     assert not requeue_for_retry(study.database, beat, 1, "went wrong")
-    assert not share(study.database, beat, 8, b"checkpoint", SECONDS)
+    assert not share_checkpoint(study.database, beat, 8, b"checkpoint", SECONDS)
     assert requeue_leases(study.database, [evicted]) == []
     assert everything(study.database) == before
 
@@ -614,7 +614,7 @@ def test_a_checkpoint_is_kept_until_its_trial_ends(study: Study) -> None:
     beat = Heartbeat(lease, 8, 1.0)
     assert shared_epochs(study.database, [lease.trial_id]) == {}
     for epoch in (4, 8):
-        assert share(study.database, beat, epoch, b"checkpoint", SECONDS)
+        assert share_checkpoint(study.database, beat, epoch, b"checkpoint", SECONDS)
     assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
     assert len(everything(study.database)["miiii_checkpoints"]) == 1
     assert requeue_leases(study.database, [lease]) == [lease.number]
@@ -646,7 +646,7 @@ def test_missing_tables_and_columns_of_an_earlier_version_are_created(study: Stu
         connection.execute(sa.text("ALTER TABLE miiii_leases DROP COLUMN saved_epoch"))
     other = another(study.database)
     lease = claim(study)
-    assert share(other, Heartbeat(lease, 4, 1.0, 4), 4, b"checkpoint", SECONDS)
+    assert share_checkpoint(other, Heartbeat(lease, 4, 1.0, 4), 4, b"checkpoint", SECONDS)
     other.close()
 
 

@@ -27,7 +27,7 @@ from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry
-from miiii_search.worker.checkpoints import share, shared_epochs
+from miiii_search.worker.checkpoints import share_checkpoint, shared_epochs
 from tests.support import make_spec
 
 PERIOD = 10.0
@@ -107,7 +107,7 @@ class LeaseModel(RuleBasedStateMachine):
 
     @rule(lease=granted, epoch=st.integers(1, 99))
     def share(self, lease: Lease, epoch: int) -> None:
-        assert share(DATABASE[0], Heartbeat(lease, epoch, 1.0), epoch, b"data", PERIOD) == self.held(lease)
+        assert share_checkpoint(DATABASE[0], Heartbeat(lease, epoch, 1.0), epoch, b"data", PERIOD) == self.held(lease)
         if self.held(lease):
             self.renewed(lease)
             self.trials[lease.number].saved = epoch

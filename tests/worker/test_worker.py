@@ -44,7 +44,8 @@ from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.leases import grant
 from miiii_search.trial_queue.requeue import requeue_overdue
-from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints, Policy
+from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints
+from miiii_search.worker.options import CheckpointPolicy, WorkerOptions
 from miiii_search.worker.worker import Worker
 from tests.support import SECONDS, SMALL, TINY, claim, end, everything, log_lines, make_spec, read_back, wait_until
 
@@ -76,14 +77,16 @@ def work(study: Study, lanes: int = 2) -> list[str]:
 
 
 @contextlib.contextmanager
-def working(study: Study, lanes: int = 2, **arguments: Any) -> Iterator[tuple[threading.Event, list[str]]]:
-    """A worker in a thread, stopped at the end."""
+def working(
+    study: Study, lanes: int = 2, checkpoints: CheckpointPolicy | None = None, **hooks: Any
+) -> Iterator[tuple[threading.Event, list[str]]]:
+    """Runs a worker in a thread; gives the event that stops it, and what it logs. Stops it at the end."""
     stop = threading.Event()
     errors: list[BaseException] = []
 
     def train() -> None:
         try:
-            Worker(study, lanes, **arguments).run(stop)
+            Worker(study, lanes, WorkerOptions(checkpoints=checkpoints), **hooks).run(stop)
         except BaseException as error:
             errors.append(error)
 
@@ -222,7 +225,7 @@ def test_a_study_of_another_version(sqlite: Database) -> None:
         Worker(other, 1)
     study.refresh()
     assert study.version_mismatch == replace(other, version=study.version).version_mismatch is not None
-    Worker(other, 1, any_version=True).run(threading.Event())
+    Worker(other, 1, WorkerOptions(any_version=True)).run(threading.Event())
     study.refresh()
     assert study.version_mismatch is None and study.programs == (0, TRAINING_PROGRAM)  # from now on, for everyone
     [trial] = read_back(study).trials
@@ -240,7 +243,7 @@ def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_pat
     experiment = TINY.model_copy(update={"epochs": 40_000, "evaluate_every": 50})
     spec = make_spec(experiment=experiment, space={"dropout": (0.1,)}, pruning=NEVER)
     study = create_study(sqlite, f"checkpoints, {damage}", spec)
-    policy = Policy(tmp_path, save_seconds=0.1)
+    policy = CheckpointPolicy(tmp_path, save_seconds=0.1)
     with working(study, 1, checkpoints=policy):
         wait_until(lambda: len(checkpoints_in(tmp_path)) == 2)
     older, newest = checkpoints_in(tmp_path)
@@ -252,12 +255,12 @@ def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_pat
         flipped = data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
         path.write_bytes(data[:middle] if damage == "truncated" else flipped)
     with log_lines() as said:
-        Worker(study, 1, checkpoints=policy).run(threading.Event())
+        Worker(study, 1, WorkerOptions(checkpoints=policy)).run(threading.Event())
     start = next(line for line in said if line.startswith("Trial 0 starts"))
     expected = {"none": newest, "all": None}.get(damage, older)
     epoch = int(expected.stem.split("-")[-1]) if expected else 0
     assert start.startswith(f"Trial 0 starts from epoch {epoch:,}:" if epoch else "Trial 0 starts:")
-    assert len([line for line in said if "passed over" in line]) == {"none": 0, "all": 2}.get(damage, 1)
+    assert len([line for line in said if "was skipped" in line]) == {"none": 0, "all": 2}.get(damage, 1)
     [trial] = read_back(study).trials
     assert [entry["epoch"] for entry in trial.user_attrs["resumed"]] == ([epoch] if epoch else [])
     # As if it had never been interrupted.
@@ -282,18 +285,18 @@ def test_what_ended_elsewhere_is_swept(sqlite: Database, tmp_path: Path) -> None
     end(study, first)
     stop = threading.Event()
     stop.set()
-    Worker(study, 1, checkpoints=Policy(tmp_path)).run(stop)
+    Worker(study, 1, WorkerOptions(checkpoints=CheckpointPolicy(tmp_path))).run(stop)
     assert local.trial_ids() == {second.trial_id} and len(list(local.folder.iterdir())) == 2
 
 
 def test_what_a_full_byte_budget_does_not_take() -> None:
     clock = [0.0]
     budget = ByteBudget(100.0, lambda: clock[0])
-    assert budget.take(6000) and not budget.take(1)  # a minute's worth at first
+    assert budget.try_consume(6000) and not budget.try_consume(1)  # a minute's worth at first
     clock[0] = 10.0
-    assert budget.take(1000) and not budget.take(1)
+    assert budget.try_consume(1000) and not budget.try_consume(1)
     clock[0] = 10_000.0
-    assert not budget.take(60_001) and budget.take(60_000)  # ten minutes' worth at most
+    assert not budget.try_consume(60_001) and budget.try_consume(60_000)  # ten minutes' worth at most
 
 
 def test_pruning_respects_its_floor(sqlite: Database) -> None:
@@ -388,7 +391,7 @@ def test_looks_are_kept(sqlite: Database, tmp_path: Path) -> None:
     study = create_study(
         sqlite, "looks", make_spec(experiment=experiment, space={"dropout": (0.0, 0.1)}, pruning=NEVER)
     )
-    Worker(study, None, snapshots=tmp_path).run(threading.Event())
+    Worker(study, None, WorkerOptions(snapshots=tmp_path)).run(threading.Event())
     for trial in read_back(study).trials:
         with np.load(io.BytesIO(artifacts_of(study, trial)["record.npz"]), allow_pickle=False) as arrays:
             assert arrays["spectrum_epoch"].tolist() == [256, 320]
