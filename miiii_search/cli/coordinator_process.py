@@ -46,7 +46,7 @@ class CoordinatorProcess:
         self._options = options
         self._stop = stop
         self._touch_liveness = Liveness(options.liveness_file)
-        self._supervision = prometheus.Supervision()
+        self._metrics = prometheus.CoordinatorMetrics()
 
     def run(self) -> None:
         """Supervise until the study is done, or until a request to stop.
@@ -62,7 +62,7 @@ class CoordinatorProcess:
         options = self._options
         name = options.request.name
         self._create_local_worker()
-        with prometheus.serve(self._supervision.metrics, options.metrics_host, options.metrics_port):
+        with prometheus.serve(self._metrics.read, options.metrics_host, options.metrics_port):
             while not self._stop.is_set():
                 try:
                     study = self._open_study()
@@ -99,15 +99,18 @@ class CoordinatorProcess:
 
     def _supervise(self, study: Study) -> None:
         """Supervise a study until it is done; with `--keep-running`, also whenever it is extended."""
-        from miiii_search.coordinator.coordinator import supervise, unfinished_others, wait_for_more
+        from miiii_search.coordinator.coordinator import supervise, wait_for_work
+        from miiii_search.coordinator.other_studies import describe_unfinished_studies
 
-        for line in unfinished_others(study):
+        for line in describe_unfinished_studies(study):
             print_line(line)
-        observe = self._supervision.observe
+        update_metrics = self._metrics.update
         while True:
-            done = supervise(study, self._stop, self._touch_liveness, observe=observe)
+            done = supervise(study, self._stop, self._touch_liveness, update_metrics)
             print_line(f"study `{study.name}` is done" if done else "stopped; the same command continues")
             if not (
-                done and self._options.keep_running and wait_for_more(study, self._stop, self._touch_liveness, observe)
+                done
+                and self._options.keep_running
+                and wait_for_work(study, self._stop, self._touch_liveness, update_metrics)
             ):
                 return

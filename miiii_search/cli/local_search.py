@@ -38,12 +38,14 @@ def run_until_done(
         typer.Exit: The worker's process ended unexpectedly; the reason was printed.
     """
     from miiii_search.cli.views.live import live_view
-    from miiii_search.coordinator.local import Child, run_study
+    from miiii_search.coordinator.local import ChildProcess, run_study
 
     dashboard = (
         nullcontext()
         if dashboard_port is None
-        else Child(storage, ["dashboard", "--port", str(dashboard_port)], logging.getLogger("miiii_search.dashboard"))
+        else ChildProcess(
+            storage, ["dashboard", "--port", str(dashboard_port)], logging.getLogger("miiii_search.dashboard")
+        )
     )
     try:
         with dashboard, live_view(study) as refresh:

@@ -159,12 +159,12 @@ class WorkerProcess:
 
     def _train(self, study: Study, counters: WorkerCounters) -> None:
         """Train a study until it is done; with `--keep-running`, also whenever it is extended."""
-        from miiii_search.coordinator.coordinator import wait_for_more
+        from miiii_search.coordinator.coordinator import wait_for_work
 
         self._start_worker(study, counters).run(self._stop)
         while self._options.keep_running and not self._stop.is_set():
             print_line(f"study `{study.name}` is done; waiting for more")
-            if wait_for_more(study, self._stop, self._touch_liveness):
+            if wait_for_work(study, self._stop, self._touch_liveness):
                 self._start_worker(study, counters).run(self._stop)
 
     def _start_worker(self, study: Study, counters: WorkerCounters) -> Worker:

@@ -1,11 +1,8 @@
-"""The coordinator: takes back overdue trials of every study, gives the best configurations of its own study their
-further seeds, keeps that study's note, and decides that it is done."""
+"""The coordinator: it returns overdue trials to the queue, queues further seeds, and decides that a study is done."""
 
 from __future__ import annotations
 
 import logging
-import math
-import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -13,130 +10,185 @@ from collections.abc import Callable
 from optuna.trial import TrialState
 
 from miiii_search.coordinator.dashboard_note import StudyNote
+from miiii_search.coordinator.other_studies import OtherStudies
 from miiii_search.errors import StorageUnavailableError, StudyNotFoundError
 from miiii_search.storage.database import Database
 from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.hints import hint
 from miiii_search.study.open import open_study
-from miiii_search.study.overview import list_studies
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.state import A_WORKER, StudyState, describe_pause, describe_waiting, missing_process
 from miiii_search.study.stored_spec import upgrade_stored_spec
 from miiii_search.study.study import Study, StudyCounts
-from miiii_search.trial_queue.abandoned import find_studies_with_overdue
 from miiii_search.trial_queue.budget import read_exhausted_limit
 from miiii_search.trial_queue.requeue import requeue_overdue
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
+"""Seconds between two polls of the database."""
 
-NOBODY_SECONDS = 60.0
-"""For which no worker has trained a study before the coordinator says so: starting one takes a while."""
+NO_WORKER_SECONDS = 60.0
+"""Seconds without a worker after which the coordinator logs that one is missing. To start one takes a while."""
 
 
 def supervise(
     study: Study,
     stop: threading.Event,
     on_poll: Callable[[], None] = lambda: None,
-    observe: Callable[[StudyCounts], None] = lambda glance: None,
+    on_counts: Callable[[StudyCounts], None] = lambda counts: None,
 ) -> bool:
-    """Supervises until the study is done (True) or `stop` is set (False). `on_poll` is called at each look, and
-    `observe` is told what it found.
+    """Supervise a study until it is done or `stop` is set.
 
-    Several may run at once: what one has done the others find done. While the database is away, it waits; then workers,
-    who could not reach it either, get the period of a lease to come back first.
+    Several coordinators may supervise the same study at once. While the database is unavailable, this waits.
+    Afterwards, it grants workers the duration of a lease to renew their leases before it requeues overdue trials.
 
-    Raises `AccessRefusedError` once the database has refused the login for the period of a lease.
+    Args:
+        study: The study.
+        stop: Ends the supervision, from any thread.
+        on_poll: Called at each poll.
+        on_counts: Called with what each successful poll has read.
+
+    Returns:
+        Whether the study is done.
+
+    Raises:
+        AccessRefusedError: The database has refused the login for the duration of a lease.
+        MiiiiSearchError: The study was deleted.
     """
-    poll, patience = min(POLL_SECONDS, study.spec.lease_seconds / 4), DatabaseRetry(study.spec.lease_seconds)
-    note, paused, others = StudyNote(study), False, OtherStudies(study.database, study.name)
-    fields = {"study": study.name}
-    mismatch: str | None = None
-    patient_until = 0.0
-    trained_at: float | None = time.monotonic()  # None once it was said that nobody trains
+    supervisor, others = _Supervisor(study, on_poll, on_counts), OtherStudies(study.database, study.name)
+    retry, seconds = DatabaseRetry(study.spec.lease_seconds), min(POLL_SECONDS, study.spec.lease_seconds / 4)
 
-    def look() -> bool:
-        nonlocal paused, mismatch, trained_at
-        is_early = time.monotonic() < patient_until
-        for number in () if is_early else requeue_overdue(study.database, study.study_id):
-            logger.warning(
-                f"trial {number} went back to the queue: its worker was silent for {study.spec.lease_seconds:g} s",
-                extra=fields | {"trial": number},
-            )
+    def poll() -> bool:
+        supervisor.requeue_overdue()
         others.requeue_overdue()
-        if (queued := queue_further_seeds(study)) is not None:
-            logger.info(queued, extra=fields)
-        on_poll()
-        glance = study.read_counts()
-        observe(glance)
-        done = study.is_done(glance.counts)
-        if study.paused != paused:
-            paused = study.paused
-            logger.info(describe_pause(study.name, paused), extra=fields)
-        if study.version_mismatch != mismatch:
-            mismatch = study.version_mismatch
-            if mismatch:
-                logger.warning(mismatch, extra=fields)
-            else:
-                logger.info(f"study `{study.name}` goes on with this version", extra=fields)
-        note.refresh(done)
-        missing = missing_process(glance.counts, is_selecting=study.awaits_selection, is_abandoned=False)
-        if done or paused or glance.counts[TrialState.RUNNING] or missing != A_WORKER:
-            trained_at = time.monotonic()
-        elif trained_at is not None and time.monotonic() - trained_at >= NOBODY_SECONDS:
-            trained_at = None
-            logger.warning(describe_waiting(study.name, StudyState.WAITING_FOR_WORKER, _to_work(study)), extra=fields)
-        return done
+        return supervisor.poll()
 
     if upgrade_stored_spec(study):
-        logger.info(f"study `{study.name}` was created by an older version; its spec is in today's format now")
+        message = f"study `{study.name}` was created by an older version; its spec is in today's format now"
+        logger.info(message, extra={"study": study.name})
     while not stop.is_set():
         try:
-            if patience.attempt(look):
+            if retry.attempt(poll):
                 return True
         except StorageUnavailableError:
-            patient_until = time.monotonic() + study.spec.lease_seconds
-            others.database_was_away()
-        stop.wait(poll)
+            supervisor.note_outage()
+            others.note_outage()
+        stop.wait(seconds)
     return False
 
 
-def _to_work(study: Study) -> str:
-    return hint("work", "--study", study.name, database=study.database)
+class _Supervisor:
+    """Polls one study, and logs what changes."""
+
+    def __init__(self, study: Study, on_poll: Callable[[], None], on_counts: Callable[[StudyCounts], None]) -> None:
+        self._study = study
+        self._on_poll = on_poll
+        self._on_counts = on_counts
+        self._note = StudyNote(study)
+        self._log_fields = {"study": study.name}
+        self._paused = False
+        self._mismatch: str | None = None
+        self._requeue_from = 0.0
+        """Time from which overdue trials are requeued, in seconds of `time.monotonic`."""
+        self._trained_at: float | None = time.monotonic()
+        """Time at which a worker was last seen; None once it was logged that none trains."""
+
+    def note_outage(self) -> None:
+        """Grant workers, which could not reach the database either, the duration of a lease to renew their leases."""
+        self._requeue_from = time.monotonic() + self._study.spec.lease_seconds
+
+    def requeue_overdue(self) -> None:
+        """Return trials whose worker was silent for the duration of a lease to the queue."""
+        if time.monotonic() < self._requeue_from:
+            return
+        seconds = self._study.spec.lease_seconds
+        for number in requeue_overdue(self._study.database, self._study.study_id):
+            logger.warning(
+                f"trial {number} went back to the queue: its worker was silent for {seconds:g} s",
+                extra={**self._log_fields, "trial": number},
+            )
+
+    def poll(self) -> bool:
+        """Queue further seeds if they are due, and update the note. Return whether the study is done."""
+        study = self._study
+        if (message := queue_further_seeds(study)) is not None:
+            logger.info(message, extra=self._log_fields)
+        self._on_poll()
+        counts = study.read_counts()
+        self._on_counts(counts)
+        done = study.is_done(counts.counts)
+        self._log_changes()
+        self._note.refresh(done)
+        self._log_missing_worker(counts, done)
+        return done
+
+    def _log_changes(self) -> None:
+        study = self._study
+        if study.paused != self._paused:
+            self._paused = study.paused
+            logger.info(describe_pause(study.name, study.paused), extra=self._log_fields)
+        if study.version_mismatch != self._mismatch:
+            self._mismatch = study.version_mismatch
+            if self._mismatch:
+                logger.warning(self._mismatch, extra=self._log_fields)
+            else:
+                logger.info(f"study `{study.name}` goes on with this version", extra=self._log_fields)
+
+    def _log_missing_worker(self, counts: StudyCounts, done: bool) -> None:
+        study = self._study
+        missing = missing_process(counts.counts, is_selecting=study.awaits_selection, is_abandoned=False)
+        if done or self._paused or counts.counts[TrialState.RUNNING] or missing != A_WORKER:
+            self._trained_at = time.monotonic()
+        elif self._trained_at is not None and time.monotonic() - self._trained_at >= NO_WORKER_SECONDS:
+            self._trained_at = None
+            command = hint("work", "--study", study.name, database=study.database)
+            message = describe_waiting(study.name, StudyState.WAITING_FOR_WORKER, command)
+            logger.warning(message, extra=self._log_fields)
 
 
-def wait_for_more(
+def wait_for_work(
     study: Study,
     stop: threading.Event,
     on_poll: Callable[[], None] = lambda: None,
-    observe: Callable[[StudyCounts], None] = lambda glance: None,
+    on_counts: Callable[[StudyCounts], None] = lambda counts: None,
 ) -> bool:
-    """Waits until there is something to train in a study where there was nothing (True), or `stop` is set (False).
+    """Wait until a study that was done has trials to train again, because it was extended.
 
-    `on_poll` is called at each look, `observe` with what one that succeeded saw. Raises `AccessRefusedError` once the
-    database has refused the login for the period of a lease.
+    Overdue trials of other studies are requeued meanwhile.
+
+    Args:
+        study: The study.
+        stop: Ends the wait, from any thread.
+        on_poll: Called at each poll.
+        on_counts: Called with what each successful poll has read.
+
+    Returns:
+        Whether there are trials to train; False once `stop` is set.
+
+    Raises:
+        AccessRefusedError: The database has refused the login for the duration of a lease.
+        MiiiiSearchError: The study was deleted.
     """
-    patience = DatabaseRetry(study.spec.lease_seconds)
-    others = OtherStudies(study.database, study.name)
+    retry, others = DatabaseRetry(study.spec.lease_seconds), OtherStudies(study.database, study.name)
 
-    def has_more() -> bool:
+    def has_work() -> bool:
         others.requeue_overdue()
-        glance = study.read_counts()
-        observe(glance)
-        # What still runs where the budget is spent is others' to end.
+        counts = study.read_counts()
+        on_counts(counts)
+        # If the budget is used up, trials may still run. Their own workers end them.
         return (
-            not study.is_done(glance.counts)
+            not study.is_done(counts.counts)
             and read_exhausted_limit(study.database, study.study_id, study.spec.budget) is None
         )
 
     while not stop.wait(POLL_SECONDS):
         on_poll()
         try:
-            if patience.attempt(has_more):
+            if retry.attempt(has_work):
                 return True
         except StorageUnavailableError:
-            others.database_was_away()
+            others.note_outage()
     return False
 
 
@@ -146,65 +198,36 @@ def wait_for_study(
     stop: threading.Event,
     on_poll: Callable[[], None] = lambda: None,
 ) -> Study | None:
-    """Waits until there is a study of this name, or any where no name is given; returns it, or None once `stop` is set.
+    """Wait until a study exists. Overdue trials of other studies are requeued meanwhile.
 
-    `on_poll` is called at each look. Raises `MiiiiSearchError` where no name is given and there are several studies.
+    Args:
+        database: The database.
+        name: Name of the study; None waits for any study.
+        stop: Ends the wait, from any thread.
+        on_poll: Called at each poll.
+
+    Returns:
+        The study, or None once `stop` is set.
+
+    Raises:
+        MiiiiSearchError: No name is given, and there are several studies.
     """
-    patience, others = DatabaseRetry(), OtherStudies(database, name)
-    said = ""
+    retry, others = DatabaseRetry(), OtherStudies(database, name)
+    logged = ""
 
-    def look() -> Study:
+    def find() -> Study:
         others.requeue_overdue()
         return open_study(database, name)
 
     while not stop.is_set():
         on_poll()
         try:
-            return patience.attempt(look)
+            return retry.attempt(find)
         except StudyNotFoundError as error:
-            if str(error) != said:
-                said = str(error)
-                logger.info(f"waiting: {said}")
+            if str(error) != logged:
+                logged = str(error)
+                logger.info(f"waiting: {logged}")
         except StorageUnavailableError:
-            others.database_was_away()
+            others.note_outage()
         stop.wait(POLL_SECONDS)
     return None
-
-
-def unfinished_others(study: Study) -> list[str]:
-    """One line for each other study of the storage that is neither done nor paused: nobody here trains it."""
-    return [
-        f"study `{other.name}` is not done ({other.state}), and this coordinator only takes back its overdue trials: "
-        f"--study {shlex.quote(other.name)} or MIIII_STUDY goes on with it"
-        for other in list_studies(study.database)
-        if other.name != study.name and (other.state == StudyState.RUNNING or other.state.is_waiting)
-    ]
-
-
-class OtherStudies:
-    """Takes back overdue trials of all studies but one: of a study that was left nobody else may be in charge.
-
-    Any number of coordinators may do so at once.
-    """
-
-    def __init__(self, database: Database, name: str | None) -> None:
-        self._database = database
-        self._name = name
-        self._away_at = -math.inf
-
-    def database_was_away(self) -> None:
-        """Gives workers, who could not reach the database either, the period of a lease to come back."""
-        self._away_at = time.monotonic()
-
-    def requeue_overdue(self) -> None:
-        """Puts overdue trials back into the queues of their studies."""
-        with self._database.engine.connect() as connection:
-            found = find_studies_with_overdue(connection)
-        for study_id, name, seconds in found:
-            if name == self._name or time.monotonic() < self._away_at + seconds:
-                continue
-            for number in requeue_overdue(self._database, study_id):
-                logger.warning(
-                    f"trial {number} of study `{name}` went back to the queue: its worker was silent",
-                    extra={"study": name, "trial": number},
-                )

@@ -1,4 +1,4 @@
-"""The note on a study's page: where it stands, the best so far, how that is exported, what is searched."""
+"""The note on a study's page in the dashboard: its state, the best trial, how to export it, and the search space."""
 
 from __future__ import annotations
 
@@ -20,40 +20,48 @@ from miiii_search.study.study import Study
 from miiii_search.study.trials import counts_by_name
 from miiii_search.trial_queue.budget import read_exhausted_limit
 
-SECONDS = 60.0
-"""Between two looks: what the note is made of costs three statements."""
+REFRESH_SECONDS = 60.0
+"""Seconds between two updates of a note. Each reads the database with three statements."""
 
 
 class StudyNote:
-    """Keeps a study's note current, unless somebody has edited it. For one thread.
+    """Keeps a study's note current, unless a user has edited it. For use by one thread.
 
-    Done twice, by two coordinators or by one that was restarted, it is done once.
+    Several coordinators may keep the same note: each writes what the others would.
+
+    Args:
+        study: The study.
+        seconds: Seconds between two updates.
     """
 
-    def __init__(self, study: Study, seconds: float = SECONDS) -> None:
+    def __init__(self, study: Study, seconds: float = REFRESH_SECONDS) -> None:
         self._study = study
         self._seconds = seconds
         self._due = 0.0
         self._body: str | None = None
 
     def refresh(self, done: bool) -> None:
-        """Writes the note if it is time to, and if it says something new; a study that is done is always told of."""
+        """Write the note if an update is due and its text has changed.
+
+        Args:
+            done: Whether the study is done. The note is always updated then.
+        """
         if not done and time.monotonic() < self._due:
             return
-        body = note(self._study, done)
+        body = render_note(self._study, done)
         if body != self._body:
             when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
             with self._study.database.transaction() as connection:
-                # Shared, since it only writes beside what others change; first, since inserting an attribute would
-                # wait for the study's row with the note locked, and `extend` for the note with the row locked.
+                # A shared lock, because this does not change what others write. It is taken before the note is locked:
+                # inserting an attribute waits for the study's row, and `extend` locks the row before the note.
                 self._study.lock(connection, shared=True)
                 notes.rewrite(connection, self._study.study_id, f"{body}\nLast changed {when}.\n")
             self._body = body
         self._due = time.monotonic() + self._seconds
 
 
-def note(study: Study, done: bool) -> str:
-    """The note as Markdown, without a time."""
+def render_note(study: Study, done: bool) -> str:
+    """Return the note as Markdown, without the time of its last change."""
     counts = study.counts()
     counted = ", ".join(f"{n} {name}" for name, n in counts_by_name(counts).items())
     expected = expected_trials(study.spec, study.selection, sum(counts.values()))
@@ -93,7 +101,7 @@ def _best(study: Study, best: FrozenTrial | None) -> str:
 
 
 def _curves(study: Study, trial: FrozenTrial) -> str:
-    """The trial's picture, where it has one."""
+    """Return the trial's learning curves as a Markdown image, or nothing if it has none."""
     artifacts = [json.loads(meta) for key, meta in trial.system_attrs.items() if key.startswith("artifacts:")]
     pictures = [artifact["artifact_id"] for artifact in artifacts if artifact["filename"] == LEARNING_CURVES]
     path = f"/artifacts/{study.study_id}/{trial._trial_id}"

@@ -1,4 +1,4 @@
-"""A whole study on this box: the coordinator in this process, a worker and the dashboard beside it."""
+"""A whole study on one machine: the coordinator in this process, a worker in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ from miiii_search.errors import WorkerDiedError
 from miiii_search.study.study import Study
 
 worker_logger = logging.getLogger("miiii_search.worker")
-"""Passes on the lines of the worker's process."""
+"""Gets the lines of the worker's process."""
 
 DRAIN_SECONDS = 30
-"""How long children may take to hand back their trials before they are killed."""
+"""Time that a child process may take to return its trials before it is killed, in seconds."""
+
+CHILD_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
+"""Environment variables of a child process, for plain lines without delay."""
+
+LINES_KEPT = 50
+"""Number of output lines of a child process that are kept, for the message if it fails."""
 
 
-PLAIN = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
-"""Environment of a child, for lines as we read them."""
+class ChildProcess:
+    """A command of this program in a process of its own. A context manager that ends the process.
 
+    The process gets the storage from its environment, because command lines are visible to every user of the machine.
+    It runs in a session of its own, so that Ctrl-C reaches it only once, from this process. It watches its standard
+    input, so that it ends if this process is killed.
 
-class Child:
-    """A command of ours in a process of its own, whose lines go to `logger`.
-
-    It gets the storage through its environment, since command lines are visible to everyone on the machine. It
-    is a session of its own, so that Ctrl-C reaches it once, from us; and it watches its standard input, so that
-    it ends when we are gone.
+    Args:
+        storage: URL of the storage.
+        arguments: Arguments of the command.
+        logger: Gets the lines that the process prints.
     """
 
     def __init__(self, storage: str, arguments: list[str], logger: logging.Logger) -> None:
@@ -43,27 +50,22 @@ class Child:
             encoding="utf-8",
             errors="replace",  # libraries write to the pipe, too
             start_new_session=True,
-            env={**os.environ, **PLAIN, "MIIII_STORAGE": storage},
+            env={**os.environ, **CHILD_ENVIRONMENT, "MIIII_STORAGE": storage},
         )
         self.lines: list[str] = []
+        """The last lines that the process has printed."""
         self._reader = threading.Thread(target=self._read, args=(logger,), daemon=True)
         self._reader.start()
 
-    def _read(self, logger: logging.Logger) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.lines = [*self.lines[-50:], line.rstrip()]
-            logger.info(line.rstrip())
-
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Return the exit code, or None while the process runs."""
         return self._process.poll()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ChildProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Asks it to end, and sees to it that it does."""
+        """Tell the process to stop, and kill it if it does not."""
         if self._process.poll() is None:
             self._process.terminate()
         try:
@@ -77,6 +79,13 @@ class Child:
         self._process.stdin.close()
         self._process.stdout.close()
 
+    def _read(self, logger: logging.Logger) -> None:
+        """Log all lines. The process would wait forever on a pipe that nobody reads."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines = [*self.lines[-LINES_KEPT:], line.rstrip()]
+            logger.info(line.rstrip())
+
 
 def run_study(
     study: Study,
@@ -86,15 +95,26 @@ def run_study(
     stop: threading.Event,
     on_poll: Callable[[], object],
 ) -> bool:
-    """Coordinates a study and trains it with one worker; True once it is done, False if stopped.
+    """Coordinate a study, and train it with one worker.
 
-    Raises `WorkerDiedError` with its last line.
+    Args:
+        study: The study.
+        storage: URL of its storage, with the password, for the worker.
+        lanes: Number of lanes of the worker; None measures how many train fastest.
+        stop: Ends the work, from any thread.
+        on_poll: Called every few seconds.
+
+    Returns:
+        Whether the study is done; False if `stop` was set before.
+
+    Raises:
+        WorkerDiedError: The worker failed. The error quotes its last line.
     """
     arguments = ["work", "--study", study.name, *(["--lanes", str(lanes)] if lanes else [])]
-    with Child(storage, arguments, worker_logger) as worker:
+    with ChildProcess(storage, arguments, worker_logger) as worker:
 
         def check() -> None:
-            # 0 is a worker that found the study done before we did.
+            # Exit code 0: the worker found the study done before this process did.
             if worker.exit_code() not in (None, 0):
                 last = next((line for line in reversed(worker.lines) if line), "it said nothing")
                 raise WorkerDiedError(f"the worker ended with exit code {worker.exit_code()}: {last}")

@@ -1,4 +1,8 @@
-"""What a worker and a coordinator tell Prometheus: read when it is asked for, and nothing waits for it."""
+"""Metrics of a worker and of a coordinator, read at each request. Nothing waits for Prometheus.
+
+The collector is written here, because the gauges of `prometheus_client` with `set_function` do not suffice: counters
+have no such function, and a coordinator has no counts of trials before its first poll.
+"""
 
 from __future__ import annotations
 
@@ -26,63 +30,78 @@ SILENT_SECONDS_HELP = "Seconds since the last access to the database that succee
 
 @dataclass(frozen=True)
 class Metric:
-    """A name with its value, or with one a state."""
+    """A metric with its value."""
 
     name: str
+    """Name, without the suffix `_total` of a counter."""
     help: str
+    """Help text."""
     value: float | Mapping[str, float]
+    """The value, or a mapping from the label `state` to values."""
     is_total: bool = False
-    """Whether it only grows."""
+    """Whether it is a counter, which never decreases. Otherwise it is a gauge."""
 
 
 @dataclass
 class WorkerCounters:
-    """What a worker has done since its start. Written by its own threads, read by any."""
+    """Totals of a worker since its start. Its own threads update them, and any thread may read them."""
 
     lane_epochs: int = 0
+    """Epochs that all lanes have trained."""
     device_seconds: float = 0.0
+    """Seconds that devices were held, times their number."""
     wrote_at: float = field(default_factory=time.monotonic)
-    """When reports were last written or leases renewed, by `time.monotonic`."""
+    """Time at which reports were last written or leases renewed, in seconds of `time.monotonic`."""
     _held: int = 0
     _since: float = field(default_factory=time.monotonic)
 
     def hold(self, devices: int) -> None:
-        """So many devices are held from now on."""
+        """Record that the worker holds this number of devices from now on."""
         now = time.monotonic()
         self.device_seconds += self._held * (now - self._since)
         self._held, self._since = devices, now
 
 
-class Supervision:
-    """What a coordinator has seen at its last look."""
+class CoordinatorMetrics:
+    """Metrics of a coordinator, as of its last poll."""
 
     def __init__(self) -> None:
         self._last: tuple[StudyCounts | None, float] = None, time.monotonic()
 
-    def observe(self, glance: StudyCounts) -> None:
-        """To be called after each look."""
-        self._last = glance, time.monotonic()
+    def update(self, counts: StudyCounts) -> None:
+        """Replace the counts, after each poll."""
+        self._last = counts, time.monotonic()
 
-    def metrics(self) -> list[Metric]:
-        """The last look in figures; of the study nothing before the first one."""
-        glance, at = self._last
+    def read(self) -> list[Metric]:
+        """Return the metrics. Before the first poll, there are none of the study."""
+        counts, at = self._last
         seconds = time.monotonic() - at
         silent = Metric("miiii_database_silent_seconds", SILENT_SECONDS_HELP, seconds)
-        if glance is None:
+        if counts is None:
             return [silent]
-        counts = {name: float(n) for name, n in counts_by_name(glance.counts).items()}
+        by_state = {name: float(n) for name, n in counts_by_name(counts.counts).items()}
         return [
             silent,
-            Metric("miiii_trials", "Trials of the study, by state", counts),
-            Metric("miiii_oldest_lease_seconds", "Since its renewal, of the oldest lease", glance.oldest_lease_seconds),
+            Metric("miiii_trials", "Trials of the study, by state", by_state),
+            Metric(
+                "miiii_oldest_lease_seconds",
+                "Seconds since the renewal of the lease that was renewed least recently",
+                counts.oldest_lease_seconds,
+            ),
         ]
 
 
 @contextmanager
 def serve(read: Callable[[], Iterable[Metric]], host: str, port: int | None) -> Iterator[None]:
-    """Answers GET /metrics in threads of its own while the context lasts, and logs where; does nothing without a port.
+    """Serve metrics over HTTP at `/metrics`, in threads of their own, and log the address. A context manager.
 
-    Port 0 is any free one. Raises `MiiiiSearchError` when the address cannot be had.
+    Args:
+        read: Returns the current metrics. Called at each request.
+        host: Address to listen on.
+        port: Port to listen on; 0 is any free one. Without a port, nothing is served.
+
+    Raises:
+        MiiiiSearchError: The address is not available.
     """
     if port is None:
         yield

@@ -119,7 +119,7 @@ class ActiveTrial:
     history: TrainingHistory = field(default_factory=TrainingHistory)
     checkpoints: CheckpointState = field(default_factory=CheckpointState)
     prune_reason: str | None = None
-    """Why the trial is pruned; None while it is not."""
+    """Reason for which the trial is pruned; None while it is not."""
     suspended: bool = False
     """Whether the trainer pool was told to save the trial and to free its lane, because the study is paused."""
     requeue: bool = False
@@ -179,7 +179,7 @@ class ActiveTrial:
 
         Args:
             saved: The state of the run, as the trainer pool saved it.
-            environment: Device, versions and numerics of this worker. They are kept for whoever resumes the trial.
+            environment: Device, versions and numerics of this worker. The next worker of the trial records them.
         """
         history = self.history
         origin = {

@@ -1,4 +1,4 @@
-"""How many trials a worker trains at once: given, measured, or lowered when the memory is too small."""
+"""The number of trials that a worker trains at once: given, measured, or lowered when the memory is too small."""
 
 from __future__ import annotations
 

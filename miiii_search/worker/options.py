@@ -11,7 +11,7 @@ GRACE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Where and how often the checkpoints of running trials are written."""
+    """Location and frequency of the checkpoints of running trials."""
 
     folder: Path
     """Folder on the worker's own disk."""
@@ -28,12 +28,12 @@ class CheckpointPolicy:
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """How one worker trains."""
+    """Options of one worker."""
 
     name: str | None = None
     """Name that people recognize. None derives one from the host; see `worker_name`."""
     checkpoints: CheckpointPolicy | None = None
-    """Where and how often running trials are saved. Without it, a trial that is requeued starts again at epoch 0."""
+    """Location and frequency of checkpoints. Without them, a trial that is requeued starts again at epoch 0."""
     snapshots: Path | None = None
     """Folder for snapshots of the weights at log-spaced epochs. Each study gets a folder of its own in it."""
     any_version: bool = False

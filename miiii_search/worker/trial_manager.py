@@ -27,7 +27,7 @@ from miiii_search.worker.snapshot_writer import SnapshotWriter
 logger = logging.getLogger(__name__)
 
 RunEvent = RunUpdate | RunSaved | RunSuspended | RunsOutOfMemory
-"""What a trainer pool posts about runs."""
+"""An event that a trainer pool posts about one or more runs."""
 
 
 class TrialManager:

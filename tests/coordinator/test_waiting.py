@@ -84,7 +84,7 @@ def test_a_coordinator_without_workers_says_so_once(
 ) -> None:
     """Again only if a worker came in between; not in a pause."""
     monkeypatch.setattr(coordinator, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(coordinator, "NOBODY_SECONDS", 0.0)
+    monkeypatch.setattr(coordinator, "NO_WORKER_SECONDS", 0.0)
     study = create_study(database, "s", make_spec(budget=Budget(trials=2)))
     pause(study)
     stop, looks = threading.Event(), list[int]()

@@ -11,10 +11,10 @@ import pytest
 from optuna.trial import TrialState
 from prometheus_client.parser import text_string_to_metric_families
 
-from miiii_search.coordinator.coordinator import supervise, wait_for_more
+from miiii_search.coordinator.coordinator import supervise, wait_for_work
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.metrics import prometheus
-from miiii_search.metrics.prometheus import Metric, Supervision, WorkerCounters
+from miiii_search.metrics.prometheus import CoordinatorMetrics, Metric, WorkerCounters
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
@@ -90,7 +90,7 @@ def test_a_coordinator_that_waits_goes_on_looking(database: Database) -> None:
         seen.append(glance)
         stop.set()
 
-    assert not wait_for_more(study, stop, observe=see)
+    assert not wait_for_work(study, stop, on_counts=see)
     assert seen[0].counts[TrialState.COMPLETE] == 1
 
 
@@ -98,10 +98,10 @@ def test_a_coordinator_tells_what_it_saw(database: Database, logged: list[str]) 
     study = create_study(database, "s", make_spec(budget={"trials": 4, "solved": 1}))
     end(study, claim(study), value=1.5, epochs_to_solve=8)
     end(study, claim(study), TrialState.PRUNED)
-    supervision = Supervision()
-    with prometheus.serve(supervision.metrics, "127.0.0.1", 0):
+    metrics = CoordinatorMetrics()
+    with prometheus.serve(metrics.read, "127.0.0.1", 0):
         assert not [name for name in scrape(address(logged)) if name.startswith("miiii_trials")]
-        assert supervise(study, threading.Event(), observe=supervision.observe)
+        assert supervise(study, threading.Event(), on_counts=metrics.update)
         after = scrape(address(logged))
     counts = {"complete": 1, "pruned": 1, "waiting": 2, "running": 0, "fail": 0}
     assert {name: after[f"miiii_trials[{name}]"] for name in counts} == counts
@@ -127,9 +127,9 @@ def test_the_oldest_lease_is_by_the_database_s_clock(database: Database) -> None
 
 def test_all_that_is_told_is_documented(database: Database) -> None:
     study = create_study(database, "s", make_spec())
-    supervision = Supervision()
-    supervision.observe(StudyCounts(study.counts(), 1.0))
-    told = [*Worker(study, 1).metrics(), *supervision.metrics()]
+    metrics = CoordinatorMetrics()
+    metrics.update(StudyCounts(study.counts(), 1.0))
+    told = [*Worker(study, 1).metrics(), *metrics.read()]
     assert {metric.name + "_total" * metric.is_total for metric in told} == DOCUMENTED
 
 

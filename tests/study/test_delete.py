@@ -146,7 +146,7 @@ def test_of_what_another_program_deletes_the_name_is_recorded_once(database: Dat
 def of_what_is_gone(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Callable[[], object]]:
     """What may be begun just before somebody deletes the study: it looked, and found it."""
     monkeypatch.setattr(Study, "is_done", lambda *_: False)
-    monkeypatch.setattr("miiii_search.coordinator.dashboard_note.note", lambda *_: "a note")
+    monkeypatch.setattr("miiii_search.coordinator.dashboard_note.render_note", lambda *_: "a note")
     return [
         lambda: pause(study),
         lambda: resume(study),

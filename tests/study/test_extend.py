@@ -249,7 +249,7 @@ def test_the_coordinator_s_note_and_an_extension_do_not_wait_for_each_other(
     """On PostgreSQL: the note, of more parts than before, locks the study's row as well."""
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec(space=SPACE))
-    monkeypatch.setattr("miiii_search.coordinator.dashboard_note.note", lambda *_: "a long note " * 1000)
+    monkeypatch.setattr("miiii_search.coordinator.dashboard_note.render_note", lambda *_: "a long note " * 1000)
     upsert, locked, goes_on = schema.upsert, threading.Event(), threading.Event()
 
     def upsert_late(*arguments: Any) -> None:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from miiii_search.config.study_sections import Pruning
 from miiii_search.coordinator import coordinator
 from miiii_search.coordinator.coordinator import supervise
-from miiii_search.coordinator.dashboard_note import note
+from miiii_search.coordinator.dashboard_note import render_note
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import study_attrs
 from miiii_search.storage.database import Database
@@ -96,7 +96,7 @@ def test_pruned_and_failed_ones_get_none_and_the_study_ends(database: Database) 
     assert str(queue_further_seeds(study)).startswith("2 trials with further seeds are queued")
     assert {t.params["dropout"] for t in waiting(study)} == {read_back(study).trials[1].params["dropout"]}
     assert read_status(study).n_trials == list_studies(database)[0].n_trials == 8
-    assert " of 8 trials" in note(open_study(database, "study"), False)
+    assert " of 8 trials" in render_note(open_study(database, "study"), False)
     end_all(study, [0.5, 0.5])
     assert study.is_done() and list_studies(database)[0].state == "done"
 
