@@ -124,9 +124,10 @@ def dashboard(
         miiii-search dashboard --port 8080
         miiii-search dashboard --root-path /optuna
     """
-    from miiii_search.dashboard.app import application, serve
+    from miiii_search.dashboard.app import make_application
     from miiii_search.dashboard.auth import check_exposure, read_password
     from miiii_search.dashboard.page import parse_root_path
+    from miiii_search.dashboard.server import serve
     from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
 
     password = read_password()
@@ -136,7 +137,7 @@ def dashboard(
     signals.treat_hangup_as_termination()
     database = open_storage(storage, quiet=with_parent)
     stores = CombinedArtifactStore(database)
-    page = application(database.optuna, stores, writable=writable, password=password, root_path=root_path)
+    page = make_application(database.optuna, stores, writable=writable, password=password, root_path=root_path)
 
     def ready(url: str) -> None:
         address = f"http://{published}/" if published else url

@@ -1,60 +1,33 @@
-"""optuna-dashboard as a WSGI application: read-only by default, guarded, and served by waitress."""
+"""optuna-dashboard as a WSGI application: read-only by default, with a password, below a root path."""
 
 from __future__ import annotations
 
-import errno
-import functools
-import gzip
-import json
-import logging
-import re
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import bottle  # type: ignore[import-untyped]
 import optuna
 import optuna_dashboard
-import waitress  # type: ignore[import-untyped]
-from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.exceptions import StorageInternalError
 from optuna_dashboard import _serializer
-from sqlalchemy.exc import OperationalError
 
 from miiii_search.dashboard import auth
 from miiii_search.dashboard.cache import CurrentDashboard
 from miiii_search.dashboard.page import Page, parse_root_path, serialize_attributes
-from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError
+from miiii_search.dashboard.responses import contain_artifact, respond_json, respond_script
+from miiii_search.dashboard.views import STORAGE_DOWN, log_storage_error, wrap_view
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from optuna.artifacts._protocol import ArtifactStore
 
-logger = logging.getLogger(__name__)
-
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
-STORAGE_DOWN = "The study storage does not answer: check that its database runs and is reachable."
-SHOWN = frozenset(
-    {
-        *("image/png", "image/svg+xml", "text/csv", "text/plain"),
-        *("application/json", "application/jsonl", "application/x-ndjson"),
-    }
-)
-"""The kinds of artifacts that a browser may open; any other it saves."""
-CONTAINED = [
-    ("X-Content-Type-Options", "nosniff"),  # what an artifact is was said by whoever uploaded it
-    ("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'"),  # an SVG may hold a script
-]
-STORE_DOWN = "The place where the study keeps its artifacts does not answer, or refuses."
-MAX_BODY = 128 * 2**20  # bytes; the dashboard's own limit for an upload (bottle's MEMFILE_MAX)
+"""HTTP methods that change nothing."""
+
+CHALLENGE = ("WWW-Authenticate", 'Basic realm="hyperparameter search", charset="UTF-8"')
 
 
-def application(
+def make_application(
     storage: optuna.storages.BaseStorage,
     artifact_store: ArtifactStore | None,
     *,
@@ -62,220 +35,138 @@ def application(
     password: str | None = None,
     root_path: str = "",
 ) -> WSGIApplication:
-    """The dashboard of every study in `storage`, with `GET /healthz`.
+    """Return the dashboard of all studies in a storage, with `GET /healthz`.
 
-    Answers 403 to a write unless `writable`, to a foreign host name when there is no password and to a write
-    from another site's page; 401 without the password (an empty one counts as none; `/healthz` needs none);
-    503 when the storage fails; 404 for an artifact without bytes. Refusals are JSON: `{"reason": ...}`.
-    `GET /` leads to the note of the only study, or to the list of several. Artifacts are `SHOWN` or saved.
-    `root_path` is the path below which a proxy serves it. Requests may come with it or without it: some proxies take
-    it away. Raises `MiiiiSearchError` for a root path that is none.
+    Refusals and errors are JSON, `{"reason": ...}`:
+
+    - 403 for a foreign host name without a password, a write that is not allowed, or a write from another site's page.
+    - 401 without the password. `/healthz` needs none.
+    - 503 if the storage does not answer, and 404 for an artifact without bytes.
+
+    `GET /` leads to the note of the only study, or to the list of several. Browsers open artifacts of a few media
+    types, and save all others.
+
+    Args:
+        storage: The storage.
+        artifact_store: The store of the artifacts; None shows none.
+        writable: Allow changes.
+        password: The password; None or an empty one restricts access to this machine.
+        root_path: Path below which a proxy serves the dashboard. Requests may come with or without it, because some
+            proxies remove it.
+
+    Raises:
+        MiiiiSearchError: The root path is invalid.
     """
     page = Page(parse_root_path(root_path), read_only=not writable)
     _serializer.serialize_attrs = serialize_attributes
 
-    def make(cached: optuna.storages.BaseStorage) -> Any:
+    def make_dashboard(cached: optuna.storages.BaseStorage) -> Any:
         dashboard: Any = optuna_dashboard.wsgi(cached, artifact_store=artifact_store)
-        dashboard.install(lambda view: _explained(view, page))
+        dashboard.install(lambda view: wrap_view(view, page))
         return dashboard
 
-    dashboards = CurrentDashboard(storage, make)
+    return _Application(storage, CurrentDashboard(storage, make_dashboard), page, writable, password)
 
-    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def refuse(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> list[bytes]:
-            return _answer(environ, start_response, status, {"reason": reason}, *headers)
 
-        if page.root and f"{environ.get('PATH_INFO', '')}/".startswith(f"{page.root}/"):
-            environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(page.root) or "/"
-        host, reading = environ.get("HTTP_HOST", ""), environ["REQUEST_METHOD"] in READING
-        # Against DNS rebinding: a page of another site that resolves its own name to this machine.
-        if not password and not auth.is_loopback(auth.hostname(host)):
-            reason = f"The host {host!r} is not this machine: use localhost, or set a password."
-            return refuse(HTTPStatus.FORBIDDEN, reason)
-        if environ.get("PATH_INFO") == "/healthz" and reading:
-            if _is_up(storage):
-                return _answer(environ, start_response, HTTPStatus.OK, {"status": "ok"})
-            return refuse(HTTPStatus.SERVICE_UNAVAILABLE, STORAGE_DOWN)
-        if password and not auth.knows(password, environ.get("HTTP_AUTHORIZATION", "")):
-            challenge = ("WWW-Authenticate", 'Basic realm="hyperparameter search", charset="UTF-8"')
-            return refuse(HTTPStatus.UNAUTHORIZED, "The dashboard asks for its password.", challenge)
-        if not reading and not writable:
-            return refuse(HTTPStatus.FORBIDDEN, "The dashboard is read-only: restart it writable.")
-        if not reading and auth.is_cross_origin(environ):
-            return refuse(HTTPStatus.FORBIDDEN, "Another site's page may not write: use the dashboard's own.")
-        if (path := environ.get("PATH_INFO", "")) == "/" and reading:
-            start_response("302 Found", [("Location", page.root + _first_page(storage)), ("Content-Length", "0")])
+class _Refusal(NamedTuple):
+    status: HTTPStatus
+    reason: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class _Application:
+    """Checks each request, and passes it on to the dashboard."""
+
+    def __init__(
+        self,
+        storage: optuna.storages.BaseStorage,
+        dashboard: CurrentDashboard,
+        page: Page,
+        writable: bool,
+        password: str | None,
+    ) -> None:
+        self._storage = storage
+        self._dashboard = dashboard
+        self._page = page
+        self._writable = writable
+        self._password = password
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Respond to one request."""
+        root = self._page.root
+        if root and f"{environ.get('PATH_INFO', '')}/".startswith(f"{root}/"):
+            environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(root) or "/"
+        refusal = self._check_host(environ)
+        if refusal is None and environ.get("PATH_INFO") == "/healthz" and environ["REQUEST_METHOD"] in READING:
+            if self._is_up():
+                return respond_json(environ, start_response, HTTPStatus.OK, {"status": "ok"})
+            refusal = _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, STORAGE_DOWN)
+        refusal = refusal or self._check_password(environ) or self._check_method(environ)
+        if refusal is not None:
+            body = {"reason": refusal.reason}
+            return respond_json(environ, start_response, refusal.status, body, *refusal.headers)
+        return self._respond(environ, start_response)
+
+    def _check_host(self, environ: WSGIEnvironment) -> _Refusal | None:
+        """Refuse foreign host names without a password.
+
+        This prevents DNS rebinding: a page of another site that resolves its own name to this machine.
+        """
+        host = environ.get("HTTP_HOST", "")
+        if self._password or auth.is_loopback(auth.hostname(host)):
+            return None
+        reason = f"The host {host!r} is not this machine: use localhost, or set a password."
+        return _Refusal(HTTPStatus.FORBIDDEN, reason)
+
+    def _check_password(self, environ: WSGIEnvironment) -> _Refusal | None:
+        if not self._password or auth.has_password(self._password, environ.get("HTTP_AUTHORIZATION", "")):
+            return None
+        return _Refusal(HTTPStatus.UNAUTHORIZED, "The dashboard asks for its password.", (CHALLENGE,))
+
+    def _check_method(self, environ: WSGIEnvironment) -> _Refusal | None:
+        """Refuse writes that are not allowed, or that come from another site's page."""
+        if environ["REQUEST_METHOD"] in READING:
+            return None
+        if not self._writable:
+            return _Refusal(HTTPStatus.FORBIDDEN, "The dashboard is read-only: restart it writable.")
+        if auth.is_cross_origin(environ):
+            reason = "Another site's page may not write: use the dashboard's own."
+            return _Refusal(HTTPStatus.FORBIDDEN, reason)
+        return None
+
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Respond to a request that is allowed."""
+        page, path = self._page, environ.get("PATH_INFO", "")
+        if path == "/" and environ["REQUEST_METHOD"] in READING:
+            location = page.root + self._first_page()
+            start_response("302 Found", [("Location", location), ("Content-Length", "0")])
             return []
         if path == "/static/bundle.js" and page.root:
-            return _script(environ, start_response, page)
+            return respond_script(environ, start_response, page)
         if path.startswith("/artifacts/"):
-            start_response = _contained(start_response)
-        if path.startswith("/dashboard"):  # our page is not the file that it would compare
+            start_response = contain_artifact(start_response)
+        if path.startswith("/dashboard"):  # the date would be compared with the dashboard's file, not with our page
             environ.pop("HTTP_IF_MODIFIED_SINCE", None)
-        # The dashboard answers 500 for its script and icon to a client that sends no such header, as curl.
+        # Without this header, as from curl, the dashboard answers 500 for its script and icon.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
-        response: Iterable[bytes] = dashboards.respond(lambda dashboard: dashboard(environ, start_response))
+        response: Iterable[bytes] = self._dashboard.respond(lambda app: app(environ, start_response))
         return response
 
-    return guarded
-
-
-def listen(app: WSGIApplication, host: str, port: int) -> tuple[Any, str]:
-    """A waitress server that listens but does not run yet, and its URL; port 0 is any free port.
-
-    Raises `MiiiiSearchError` when the address cannot be had.
-    """
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        if not 0 <= port <= 65535:
-            raise OSError(errno.EINVAL, "not between 0 and 65535")
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        cause = str(error.strerror).partition(" (")[0]  # create_server repeats the address in brackets
-        raise MiiiiSearchError(
-            f"Cannot listen on port {port} of `{host}` ({cause}): "
-            "choose another port with --port (0: any free one) or another address with --host"
-        ) from None
-    # A busy machine is no news: requests wait for a moment then.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    server = waitress.create_server(app, sockets=[listener], threads=8, max_request_body_size=MAX_BODY)
-    name = f"[{host}]" if family == socket.AF_INET6 else host
-    return server, f"http://{name}:{listener.getsockname()[1]}/"
-
-
-def serve(app: WSGIApplication, host: str, port: int, ready: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, then return; `ready(url)` is called once requests are accepted.
-
-    Raises `MiiiiSearchError` when the address cannot be had. Outside the main thread no signal ends it.
-    """
-    server, url = listen(app, host, port)
-    in_main = threading.current_thread() is threading.main_thread()
-    # waitress ends its loop and lets its threads finish on the exception that Python's SIGINT handler raises.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
-    try:
-        if ready is not None:
-            ready(url)
-        server.run()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        # waitress leaves open what a browser keeps alive.
-        for connection in list(server.active_channels.values()):
-            connection.handle_close()
-        server.close()
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _first_page(storage: optuna.storages.BaseStorage) -> str:
-    try:
-        studies = storage.get_all_studies()
-    except Exception:  # the page itself says why
-        return "/dashboard"
-    return f"/dashboard/studies/{studies[0]._study_id}/note" if len(studies) == 1 else "/dashboard"
-
-
-def _contained(start_response: StartResponse) -> StartResponse:
-    """Answers with an artifact such that it cannot act as a page of the dashboard's own."""
-
-    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-        # Other sites' pages are nobody that the dashboard should share artifacts with.
-        kept = [header for header in headers if header[0].lower() != "access-control-allow-origin"]
-        kind = next((value for name, value in kept if name.lower() == "content-type"), "")
-        # A picture or table within a page is shown all the same: this only bears on what a tab opens.
-        saved = [] if kind.partition(";")[0].strip().lower() in SHOWN else [("Content-Disposition", "attachment")]
-        return start_response(status, [*kept, *CONTAINED, *saved], *exc_info)
-
-    return start
-
-
-def _explained(view: Callable[..., Any], page: Page) -> Callable[..., Any]:
-    """A bottle plugin: a view whose exceptions become JSON answers with a reason, and whose answers suit `page`."""
-    # The dashboard's decorator answers a mute 500 to every exception, so the view under it is called instead.
-    inner = getattr(view, "__wrapped__", view)
-
-    @functools.wraps(inner)
-    def explained(*args: Any, **kwargs: Any) -> Any:
-        if inner is not view:  # what the decorator sets, for the one view that returns JSON as text
-            bottle.response.content_type = "application/json"
+    def _first_page(self) -> str:
+        """Return the path of the page that `/` leads to."""
         try:
-            if bottle.request.method == "PUT":
-                page.accept(bottle.request.json)
-            answer = page.present(inner(*args, **kwargs))
-            if bottle.request.path.startswith("/dashboard"):
-                answer = _page(answer, page)
-            if bottle.response.status_code == 204:
-                # The dashboard's page parses every answer as JSON and reports a failure when there is none.
-                bottle.response.status = 200
-            return answer
-        except bottle.HTTPResponse:
-            raise
-        except (StorageInternalError, OperationalError) as error:
-            logger.error("%s (%s)", STORAGE_DOWN, _without_password(error.__cause__ or error))
-            status, reason = 503, STORAGE_DOWN
+            studies = self._storage.get_all_studies()
+        except Exception:  # the page itself shows the error
+            return "/dashboard"
+        return f"/dashboard/studies/{studies[0]._study_id}/note" if len(studies) == 1 else "/dashboard"
+
+    def _is_up(self) -> bool:
+        """Return whether the storage answers."""
+        try:
+            self._storage.get_study_id_from_name("")  # one look-up by an index, which no kind of storage caches
+        except KeyError:
+            pass
         except Exception as error:
-            artifact = bottle.request.path.startswith("/artifacts/")
-            if isinstance(error, ArtifactNotFound) and artifact:
-                status, reason = 404, "The artifact is listed, but its bytes are not in the artifact store."
-            elif isinstance(error, ArtifactStoreUnavailableError) and artifact:
-                logger.error("%s (%s)", STORE_DOWN, error)
-                status, reason = 503, STORE_DOWN
-            elif isinstance(error, KeyError) and artifact:
-                status, reason = 404, "There is no such study or trial."
-            else:
-                logger.exception("The dashboard failed on %s %s", bottle.request.method, bottle.request.path)
-                status, reason = 500, "The dashboard failed: its log has the traceback."
-        raise bottle.HTTPResponse({"reason": reason}, status)
-
-    return explained
-
-
-def _page(file: Any, page: Page) -> Any:
-    """Our page in place of the dashboard's file, with its Content-Security-Policy."""
-    if hasattr(file.body, "close"):
-        file.body.close()
-    # Browsers ask for it anew, since its root path and buttons are those of this process.
-    headers = {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-cache"}
-    policy = file.get_header("Content-Security-Policy")
-    return bottle.HTTPResponse(page.html, 200, **headers, **{"Content-Security-Policy": policy})
-
-
-def _script(environ: WSGIEnvironment, start_response: StartResponse, page: Page) -> list[bytes]:
-    """The page's script with the root path in its addresses. Browsers keep it, since the page names it by its tag."""
-    headers = [("Content-Type", "text/javascript; charset=utf-8"), ("Cache-Control", "max-age=31536000, immutable")]
-    content = page.script
-    if "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
-        headers.append(("Content-Encoding", "gzip"))
-    else:
-        content = gzip.decompress(content)
-    start_response("200 OK", [*headers, ("Vary", "Accept-Encoding"), ("Content-Length", str(len(content)))])
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
-
-
-def _answer(
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-    status: HTTPStatus,
-    body: dict[str, str],
-    *headers: tuple[str, str],
-) -> list[bytes]:
-    content = json.dumps(body).encode()
-    length = ("Content-Length", str(len(content)))
-    start_response(f"{status} {status.phrase}", [("Content-Type", "application/json"), length, *headers])
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
-
-
-def _is_up(storage: optuna.storages.BaseStorage) -> bool:
-    try:
-        storage.get_study_id_from_name("")  # one look-up by an index, and no kind of storage caches it
-    except KeyError:
-        pass
-    except Exception as error:
-        logger.error("%s (%s)", STORAGE_DOWN, _without_password(error.__cause__ or error))
-        return False
-    return True
-
-
-def _without_password(error: BaseException) -> str:
-    return re.sub(r"://[^/\s]*@", "://***@", f"{type(error).__name__}: {error}")
+            log_storage_error(error)
+            return False
+        return True

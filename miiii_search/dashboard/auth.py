@@ -1,4 +1,4 @@
-"""Who may reach the dashboard, and what their browser may be made to do."""
+"""Access to the dashboard: the password, the addresses to listen on, and requests from other sites."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 PASSWORD = "MIIII_DASHBOARD_PASSWORD"
-"""The environment variable with the password; with `_FILE` behind it, the one with the file that holds it."""
+"""Environment variable with the password. With the suffix `_FILE`, it names a file that holds the password."""
 
 
 def read_password(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The dashboard's password, from the environment or a file that it names; None where neither is set.
+    """Return the dashboard's password, or None if there is none.
 
-    Raises `MiiiiSearchError` if both are set, or the file cannot be read or is empty.
+    Args:
+        environment: Environment variables. They hold the password, or name a file that holds it.
+
+    Raises:
+        MiiiiSearchError: Both variables are set, or the file cannot be read or is empty.
     """
     password, name = environment.get(PASSWORD), environment.get(f"{PASSWORD}_FILE")
     if not name:
         return password or None
     if password:
-        raise MiiiiSearchError(f"{PASSWORD} and {PASSWORD}_FILE are two ways to say the same: set one of them")
+        raise MiiiiSearchError(f"{PASSWORD} and {PASSWORD}_FILE are both set: set only one of them")
     try:
         text = read_value(Path(name), f"{PASSWORD}_FILE", LINE_ENDS)
     except OSError as error:
@@ -44,10 +48,16 @@ def read_password(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def check_exposure(host: str, password: str | None, published: str | None = None) -> None:
-    """Refuse to listen beyond this machine without a password; raises `MiiiiSearchError`.
+    """Check that the dashboard is not reachable from the network without a password.
 
-    In a container everything is beyond; `published` is then the ADDRESS:PORT of the machine at which whoever started
-    it publishes the port.
+    Args:
+        host: Address that the dashboard listens on; empty for all addresses.
+        password: The password, if there is one.
+        published: In a container, the ADDRESS:PORT of the machine at which the port is published. It counts in place
+            of `host`, because a container listens on all of its addresses.
+
+    Raises:
+        MiiiiSearchError: The dashboard would be open to the network.
     """
     address = host if published is None else published.rpartition(":")[0]
     if not (password or is_loopback(address)):
@@ -59,7 +69,7 @@ def check_exposure(host: str, password: str | None, published: str | None = None
 
 
 def hostname(host: str) -> str:
-    """Of a Host header, without its port; empty if there is none."""
+    """Return the host name of a Host header, without its port; empty if there is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -67,15 +77,15 @@ def hostname(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own, as seen from it alone."""
+    """Return whether a name or address is a loopback address, which only this machine can reach."""
     try:
         return host.lower() == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 
 
-def knows(password: str, authorization: str) -> bool:
-    """Whether an Authorization header holds the password, under any name."""
+def has_password(password: str, authorization: str) -> bool:
+    """Return whether an Authorization header holds the password, with any user name."""
     scheme, _, token = authorization.partition(" ")
     try:
         _, _, given = base64.b64decode(token.strip(), validate=True).partition(b":")
@@ -85,7 +95,10 @@ def knows(password: str, authorization: str) -> bool:
 
 
 def is_cross_origin(environ: WSGIEnvironment) -> bool:
-    """Whether a browser says that another site's page sends this (the rule of Go's CrossOriginProtection)."""
+    """Return whether a request comes from another site's page, by the headers that browsers send.
+
+    The rule is that of Go's `CrossOriginProtection`.
+    """
     site = environ.get("HTTP_SEC_FETCH_SITE")
     if site is not None:
         return site not in ("same-origin", "none")

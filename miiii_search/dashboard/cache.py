@@ -1,4 +1,4 @@
-"""optuna-dashboard without stale caches: it starts anew when rows that it has cached were rewritten."""
+"""optuna-dashboard without stale caches: its application is made again when cached rows were rewritten."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from miiii_search.storage.revisions import Revision, read_revisions
 
 MakeApp = Callable[[BaseStorage], Any]
+"""Makes the dashboard's WSGI application for a storage."""
 
 
 class CurrentDashboard:
-    """Makes the dashboard's application, and makes it again when what it may have cached is out of date.
+    """The dashboard's application, which is made again when its caches are out of date.
 
-    The dashboard keeps ended trials in Optuna's cached storage, the union of the search space in its application, and
-    importances in its module, none of which it ever reads again. A new application has a new storage; requests that
-    are under way end with the old one.
+    The dashboard caches three things and never reads them again: ended trials in Optuna's cached storage, the union of
+    the search spaces in its application, and importances in its module. A new application has a new storage. Requests
+    that have started end with the old one.
+
+    Args:
+        storage: The storage.
+        make: Makes the application.
     """
 
     def __init__(self, storage: BaseStorage, make: MakeApp) -> None:
@@ -32,17 +37,20 @@ class CurrentDashboard:
         self._renew()
 
     def respond(self, respond: Callable[[Any], Any]) -> Any:
-        """Calls `respond` with an application whose caches are current; asks the database in one statement."""
+        """Call `respond` with an application whose caches are current, and return its result.
+
+        The database is asked with one statement.
+        """
         self._refresh()
         app = self._app
         try:
             return respond(app)
         finally:
-            if app is not self._app:  # it may have computed importances of rows that were rewritten meanwhile
+            if app is not self._app:  # importances may be those of rows that were rewritten meanwhile
                 _forget_importances()
 
     def revision(self, study_id: int) -> str:
-        """The revision of a study as of the latest request, for comparison."""
+        """Return an identifier of a study's revision, as of the latest request."""
         return "/".join(map(str, self._revisions.get(study_id, ())))
 
     def _refresh(self) -> None:
@@ -50,7 +58,7 @@ class CurrentDashboard:
             return
         try:
             found = read_revisions(self._storage.engine)
-        except SQLAlchemyError:  # the application says that the storage is down
+        except SQLAlchemyError:  # the application responds that the storage is down
             return
         with self._lock:
             stale = any(found.get(study_id) != known for study_id, known in self._revisions.items())
@@ -59,12 +67,12 @@ class CurrentDashboard:
             self._revisions = found
 
     def _renew(self) -> None:
-        # The dashboard uses a storage object as it is, and a bare RDBStorage reads every trial again per refresh.
+        # get_storage adds a cache. Without it, the dashboard would read all trials at each request.
         self._app = self._make(optuna.storages.get_storage(self._storage))
         _forget_importances()
 
 
 def _forget_importances() -> None:
-    """Empties the dashboard's cache of importances, which knows a study by its id and its number of trials."""
+    """Clear the dashboard's cache of importances, whose keys are a study's id and its number of trials."""
     with _importance.param_importance_cache_lock:
         _importance.param_importance_cache.clear()

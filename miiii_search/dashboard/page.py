@@ -1,7 +1,7 @@
-"""What we change of optuna-dashboard's page: where it is, what it offers, and how it shows what a trial holds.
+"""Changes to optuna-dashboard's page: its root path, its buttons, and how it shows numbers and attributes.
 
-The page is one HTML file and one script, whose paths are absolute. `Page` puts the root path before them, for a proxy
-that serves the dashboard below a path of a host name.
+The page is one HTML file and one script with absolute paths. `Page` puts the root path in front of them, for a proxy
+that serves the dashboard below a path of its host.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import optuna_dashboard
 from miiii_search.errors import MiiiiSearchError
 
 FOLDER = Path(optuna_dashboard.__file__).parent
+"""Folder of the installed optuna-dashboard."""
 
 SCRIPT_PATHS = (
     ("`${this.baseURL}/api/", "`%s${this.baseURL}/api/"),
@@ -29,7 +30,7 @@ SCRIPT_PATHS = (
     ("`${e}/artifacts/", "`%s${e}/artifacts/"),
     ("`/csv/", "`%s/csv/"),
 )
-"""Where the script of optuna-dashboard 0.21 has its absolute paths, and what they become."""
+"""Absolute paths in the script of optuna-dashboard 0.21, and their replacements; `%s` is the root path."""
 
 STYLE = """
 /* A trial's page: its values wrap, and nothing is wider than the window. */
@@ -55,22 +56,26 @@ button[aria-label="delete artifact"], button[aria-label="rename study"], button[
 button[aria-label="skip trial"], button:has([data-testid="AddBoxIcon"]), button:has([data-testid="EditIcon"]),
 button.MuiButton-outlinedError, .MuiCard-root:has([data-testid="UploadFileIcon"]) { display: none !important; }
 """
-"""What visitors may not do, by the labels and icons of its buttons: create, rename, delete, edit, upload, fail."""
+"""Styles that hide the buttons for changes, by their labels and icons: create, rename, delete, edit, upload, fail."""
 
-DIGITS = 7
-"""Significant digits of a number on the page: as many as float32 has, in which accuracies are computed."""
-LONGEST_LIST = 8
-LONGEST_TEXT = 1024
-"""Characters of an attribute that is no text."""
+SIGNIFICANT_DIGITS = 7
+"""Significant digits of numbers on the page: those of float32, in which accuracies are computed."""
+
+MAX_LIST_ITEMS = 8
+"""Longest list that is shown in full."""
+
+MAX_TEXT_LENGTH = 1024
+"""Longest text of an attribute that is not a string, in characters."""
 
 _ROOT = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _LINK = r"(\]\()%s/(dashboard|artifacts)/"
 
 
 def parse_root_path(text: str) -> str:
-    """The path below which a proxy serves the dashboard, without a slash at its end; empty for the root.
+    """Return the path below which a proxy serves the dashboard, without a slash at its end; empty for the root.
 
-    Raises `MiiiiSearchError` if it is not a path of plain characters.
+    Raises:
+        MiiiiSearchError: The text is not a path of letters, digits and `. _ ~ -`.
     """
     path = text.strip().rstrip("/")
     if not _ROOT.fullmatch(path) or {".", ".."} & set(path.split("/")):
@@ -81,7 +86,12 @@ def parse_root_path(text: str) -> str:
 
 
 class Page:
-    """The dashboard's HTML and script below a root path. Not needed for the API, which does not know its own place."""
+    """The dashboard's HTML and script below a root path. The API does not depend on its path.
+
+    Args:
+        root: The root path, without a slash at its end; empty for the root.
+        read_only: Hide the buttons for changes.
+    """
 
     def __init__(self, root: str, *, read_only: bool) -> None:
         self.root = root
@@ -89,7 +99,7 @@ class Page:
 
     @cached_property
     def html(self) -> str:
-        """The page, with its script's address, our style and an icon."""
+        """The HTML page, with the URL of its script, our styles and an icon."""
         text = (FOLDER / "index.html").read_text(encoding="utf-8")
         script = 'src="/static/bundle.js"'
         _check(text, script, "</head>")
@@ -109,25 +119,28 @@ class Page:
 
     @cached_property
     def tag(self) -> str:
-        """What the script's address ends with, so that a browser keeps no script of another root path or version."""
+        """Query of the script's URL, so that a browser does not use a cached script of another root path or version."""
         return hashlib.sha256(f"{self.root} {optuna_dashboard.__version__}".encode()).hexdigest()[:12]
 
-    def present(self, answer: Any) -> Any:
-        """Changes an answer of the API for the reader: shorter numbers and attributes, links below the root path."""
-        if not isinstance(answer, dict):
-            return answer
-        for trial in [*_list(answer, "trials"), *_list(answer, "best_trials")]:
-            _present_trial(trial)
-            self._place_links(trial)
-        self._place_links(answer)
-        return answer
+    def present(self, response: Any) -> Any:
+        """Shorten the numbers in a response of the API, and put the root path into its links.
+
+        A response that is not a JSON object is returned as it is.
+        """
+        if not isinstance(response, dict):
+            return response
+        for trial in [*_list(response, "trials"), *_list(response, "best_trials")]:
+            _shorten_trial(trial)
+            self._add_root(trial)
+        self._add_root(response)
+        return response
 
     def accept(self, body: Any) -> None:
-        """Takes the root path out of a note that was edited, since the note is kept without it."""
+        """Remove the root path from the links of a note that was edited. Notes are stored without it."""
         if self.root and isinstance(body, dict) and isinstance(body.get("body"), str):
             body["body"] = re.sub(_LINK % re.escape(self.root), r"\1/\2/", body["body"])
 
-    def _place_links(self, holder: dict[str, Any]) -> None:
+    def _add_root(self, holder: dict[str, Any]) -> None:
         note = holder.get("note")
         if self.root and isinstance(note, dict) and isinstance(note.get("body"), str):
             note["body"] = re.sub(_LINK % "", rf"\1{self.root}/\2/", note["body"])
@@ -142,42 +155,48 @@ def _check(text: str, *needed: str) -> None:
         )
 
 
-def _list(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found = answer.get(key)
+def _list(response: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = response.get(key)
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
-def _present_trial(trial: dict[str, Any]) -> None:
+def _shorten_trial(trial: dict[str, Any]) -> None:
     if "values" in trial:
-        trial["values"] = [_short(value) for value in trial["values"]]
+        trial["values"] = [_shorten(value) for value in trial["values"]]
     for report in _list(trial, "intermediate_values"):
-        report["value"] = _short(report["value"])
+        report["value"] = _shorten(report["value"])
 
 
-def _short(value: Any) -> Any:
-    """A number without the digits that are those of its binary representation."""
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) and math.isfinite(value) else value
+def _shorten(value: Any) -> Any:
+    """Round a float to the digits that are shown. Return any other value as it is."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
-def describe(value: Any) -> str:
-    """An attribute in a line that wraps: `2 0.99, 3 1` of a table, `29 values from 0.1 to 1` of a long list."""
+def format_attribute(value: Any) -> str:
+    """Return an attribute as text that can wrap.
+
+    A mapping becomes `2 0.99, 3 1`, and a long list `[29 values from 0.1 to 1]`.
+    """
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {describe(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {format_attribute(item)}" for key, item in value.items())
     if isinstance(value, list):
-        if len(value) <= LONGEST_LIST:
-            return f"[{', '.join(describe(item) for item in value)}]"
+        if len(value) <= MAX_LIST_ITEMS:
+            return f"[{', '.join(format_attribute(item) for item in value)}]"
         if all(isinstance(item, int | float) for item in value):
-            return f"[{len(value)} values from {describe(min(value))} to {describe(max(value))}]"
+            return f"[{len(value)} values from {format_attribute(min(value))} to {format_attribute(max(value))}]"
         return f"[{len(value)} values]"
     if isinstance(value, float):
-        return f"{value:.{DIGITS}g}"
+        return f"{value:.{SIGNIFICANT_DIGITS}g}"
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def serialize_attributes(attributes: Mapping[str, Any]) -> list[dict[str, str]]:
-    """In place of the dashboard's own function, which writes tables as JSON and cuts them after 1,024 characters."""
+    """Serialize attributes for the page.
+
+    This replaces the dashboard's own function, which writes mappings as JSON and cuts them after 1,024 characters.
+    """
     return [{"key": key, "value": _attribute_text(value)} for key, value in attributes.items()]
 
 
 def _attribute_text(value: Any) -> str:
-    return value if isinstance(value, str) else describe(value)[:LONGEST_TEXT]
+    return value if isinstance(value, str) else format_attribute(value)[:MAX_TEXT_LENGTH]

@@ -57,6 +57,7 @@ class TrialFetcher:
         trainers: TrainerPool,
         checkpoint_writer: CheckpointWriter | None,
         retry: DatabaseRetry,
+        *,
         seed: int,
     ) -> None:
         self._study = study

@@ -15,11 +15,13 @@ def source_commit() -> str | None:
             capture_output=True,
             text=True,
             timeout=10,
+            check=False,
         )
         tracked = subprocess.run(
             ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__],
             capture_output=True,
             timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

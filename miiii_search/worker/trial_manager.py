@@ -50,6 +50,7 @@ class TrialManager:
         trainers: TrainerPool,
         tuner: LaneTuner,
         retry: DatabaseRetry,
+        *,
         checkpoint_writer: CheckpointWriter | None,
         snapshot_writer: SnapshotWriter | None,
         counters: WorkerCounters,

@@ -96,10 +96,24 @@ class Worker:
         snapshots = SnapshotWriter(options.snapshots, study) if options.snapshots else None
         tuner = LaneTuner(lanes, self._trainers, log_fields)
         self._manager = TrialManager(
-            study, self._trainers, tuner, retry, self._checkpoint_writer, snapshots, self._counters, attributes
+            study,
+            self._trainers,
+            tuner,
+            retry,
+            checkpoint_writer=self._checkpoint_writer,
+            snapshot_writer=snapshots,
+            counters=self._counters,
+            attributes=attributes,
         )
-        seed = int.from_bytes(os.urandom(4), "little")
-        self._fetcher = TrialFetcher(study, log_fields, tuner, self._trainers, self._checkpoint_writer, retry, seed)
+        self._fetcher = TrialFetcher(
+            study,
+            log_fields,
+            tuner,
+            self._trainers,
+            self._checkpoint_writer,
+            retry,
+            seed=int.from_bytes(os.urandom(4), "little"),
+        )
         self._budget = BudgetWatch(study, self._trainers.devices, longest_chunk, retry)
         self._watch = StudyWatch(study, self._budget, self._fetcher, retry, log_fields)
         self._leases = LeaseReturner(study.database, retry, checkpoints.folder if checkpoints else None, log_fields)

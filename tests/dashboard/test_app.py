@@ -26,8 +26,9 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study._frozen import FrozenStudy
 
-from miiii_search.dashboard.app import application, listen, serve
+from miiii_search.dashboard.app import make_application
 from miiii_search.dashboard.auth import check_exposure, read_password
+from miiii_search.dashboard.server import listen, serve
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.testing.postgres import PostgresServer
 
@@ -121,7 +122,7 @@ def start() -> Iterator[Serve]:
     running = []
 
     def start(*args: Any, **options: Any) -> Client:
-        server, url = listen(application(*args, **options), "127.0.0.1", 0)
+        server, url = listen(make_application(*args, **options), "127.0.0.1", 0)
         thread = threading.Thread(target=server.run)
         thread.start()
         running.append((server, thread))
@@ -429,7 +430,7 @@ def test_password_of_a_file(tmp_path: Path) -> None:
         (None, None, r"cannot be read from .* \(No such file or directory\): correct MIIII_DASHBOARD_PASSWORD_FILE"),
         (b"\xff", None, r"\(not UTF-8\)"),
         (b"\n", None, r"is empty: write the password into it$"),
-        (b"secret", "secret", r"two ways to say the same"),
+        (b"secret", "secret", r"are both set"),
     ],
 )
 def test_password_that_cannot_be_had(tmp_path: Path, content: bytes | None, password: str | None, message: str) -> None:
@@ -451,10 +452,11 @@ def test_signal_ends_serve(number: signal.Signals) -> None:
     program = """
         import signal, sys
         import optuna
-        from miiii_search.dashboard.app import application, serve
+        from miiii_search.dashboard.app import make_application
+        from miiii_search.dashboard.server import serve
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job may ignore it
         before = signal.getsignal(signal.SIGTERM)
-        app = application(optuna.storages.InMemoryStorage(), None)
+        app = make_application(optuna.storages.InMemoryStorage(), None)
         serve(app, "127.0.0.1", 0, lambda url: print(url, flush=True))
         assert signal.getsignal(signal.SIGTERM) is before
         print("returned without JAX" if "jax" not in sys.modules else "JAX was imported")
@@ -519,7 +521,7 @@ def test_links_of_notes_below_a_root_path(data: Fixture, start: Serve) -> None:
 )
 def test_no_root_path(path: str) -> None:
     with pytest.raises(MiiiiSearchError, match="--root-path must be a path such as /optuna"):
-        application(InMemoryStorage(), None, root_path=path)
+        make_application(InMemoryStorage(), None, root_path=path)
 
 
 def test_attributes_and_numbers_are_for_reading(data: Fixture, start: Serve) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
-from miiii_search.dashboard.app import application
+from miiii_search.dashboard.app import make_application
 from miiii_search.storage import schema
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
@@ -38,7 +38,7 @@ Call = Callable[[str], Any]
 @pytest.fixture
 def call(database: Database) -> Call:
     """Requests to a running dashboard; returns the answer's JSON."""
-    app = application(database.optuna, CombinedArtifactStore(database))
+    app = make_application(database.optuna, CombinedArtifactStore(database))
 
     def call(path: str) -> Any:
         environ: dict[str, Any] = {
