@@ -5,7 +5,7 @@
     run = ms.train(ms.Experiment(p=31, task="nanda"), ms.Hyperparameters(d_model=128))
     study = ms.create_study("sqlite:///grok.db", ms.presets["demo"], name="demo")
 
-Names are imported when they are first used, so that `import miiii_search` is quick and loads no JAX.
+Each name is imported when it is first used, so that `import miiii_search` is fast and does not import JAX.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from miiii_search.config.study_spec import StudySpec
     from miiii_search.errors import (
         DuplicateStudyError,
+        InvalidSpecError,
         MiiiiSearchError,
         NonFiniteLossError,
         OutOfMemoryError,
+        StorageUnavailableError,
         StudyNotFoundError,
         VersionMismatchError,
         WorkerDiedError,
@@ -46,9 +48,11 @@ __all__ = [
     "DuplicateStudyError",
     "Experiment",
     "Hyperparameters",
+    "InvalidSpecError",
     "MiiiiSearchError",
     "NonFiniteLossError",
     "OutOfMemoryError",
+    "StorageUnavailableError",
     "Study",
     "StudyNotFoundError",
     "StudySpec",
@@ -75,10 +79,11 @@ _MODULES = {
     "StudySpec": "config.study_spec",
     "TrainedRun": "analysis.trained_run",
 }
-"""The module of each name that is neither an error nor in `api`."""
+"""The module of each name. Names that are not listed are errors, or belong to `api`."""
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module `miiii_search` has no attribute `{name}`")
     if name == "__version__":
@@ -95,4 +100,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """Return the public names, also those that are not yet imported."""
     return __all__

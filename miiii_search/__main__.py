@@ -1,4 +1,4 @@
-"""`python -m miiii_search`, for where the command is not on the path."""
+"""The command line as `python -m miiii_search`, for when `miiii-search` is not on the path."""
 
 from miiii_search.cli import main
 

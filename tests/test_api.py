@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 import miiii_search as ms
 from miiii_search import api
+from miiii_search.api import runs, study
+from miiii_search.cli.views.train import train_to_folder
 from miiii_search.pruners import forecast
 from miiii_search.pruners.history import History
 
@@ -42,11 +45,33 @@ def test_every_name_is_there_and_importing_the_package_loads_little() -> None:
         getattr(ms, "Experment")  # noqa: B009
 
 
-@pytest.mark.parametrize("module", [api, forecast], ids=["api", "forecast"])
-def test_examples_of_docstrings(module: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples read: the run runs/best, and search.db with a study that is done."""
+    folder = tmp_path_factory.mktemp("examples")
+    with ms.create_study(f"sqlite:///{folder}/search.db", spec(), name="search") as searched:
+        assert searched.run(lanes=1)
+        best = searched.export_best(folder / "best.toml")
+    assert train_to_folder(best, folder / "runs" / "best", compare_with_recorded=False)
+    return folder
+
+
+@pytest.mark.parametrize("module", [runs, study, forecast], ids=["runs", "study", "forecast"])
+def test_examples_of_docstrings(module: object, example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(example_folder)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)  # type: ignore[arg-type]
     assert result.attempted > 0 and result.failed == 0
+
+
+@pytest.mark.parametrize("name", api.__all__)
+def test_every_function_has_an_example(name: str) -> None:
+    function = getattr(api, name)
+    if inspect.isfunction(function):
+        docstring = inspect.getdoc(function) or ""
+        assert all(
+            section in docstring for section in ("Args:", "Raises:", "Example:\n    >>> import miiii_search as ms")
+        )
+        assert "Returns:" in docstring or inspect.signature(function).return_annotation == "None"
 
 
 def test_a_run_and_what_it_learned(tmp_path: Path) -> None:

@@ -1,0 +1,311 @@
+"""Studies: creating, opening, listing and deleting them, and the class `Study`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial
+
+from miiii_search.api.progress_bar import progress_bar
+from miiii_search.config.presets import PRESETS
+from miiii_search.config.study_spec import StudySpec
+from miiii_search.files import write_file
+from miiii_search.storage.artifact_stores import parse_store_url, prepare_store
+from miiii_search.storage.database import Database, open_database
+from miiii_search.study import create, names
+from miiii_search.study import delete as deletion
+from miiii_search.study import open as opening
+from miiii_search.study import pause as pausing
+from miiii_search.study import study as studies
+from miiii_search.study.export import Configuration, export_best
+from miiii_search.study.objective import OBJECTIVE_NAME
+from miiii_search.study.trials import counts_by_name
+
+presets: Mapping[str, StudySpec] = {name: preset.spec for name, preset in PRESETS.items()}
+"""The study specifications that come with the package, by name."""
+
+
+def create_study(
+    storage: str,
+    spec: StudySpec,
+    *,
+    name: str,
+    artifacts: str | None = None,
+) -> Study:
+    """Create a study with its queue of trials, or open it if it exists with the same specification.
+
+    Args:
+        storage: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. A missing SQLite file is created.
+        spec: The specification: experiment, search space, sampler, pruner and budget. `presets` has some.
+        name: The study's name.
+        artifacts: Folder or `s3://BUCKET/PREFIX` for records, figures and weights. By default the database.
+
+    Returns:
+        The open study.
+
+    Raises:
+        DuplicateStudyError: A study of this name has another specification.
+        MiiiiSearchError: The storage cannot be opened or written.
+
+    Example:
+        >>> import miiii_search as ms
+        >>> study = ms.create_study("sqlite:///new.db", ms.presets["demo"], name="demo")
+        >>> study.spec.n_trials
+        12
+        >>> study.close()
+    """
+    database = open_database(storage, create=True)
+    try:
+        store_url = parse_store_url(artifacts) if artifacts else None
+        if store_url:
+            prepare_store(store_url)
+        return Study(create.create_study(database, name, spec, store_url))
+    except BaseException:
+        database.close()
+        raise
+
+
+def load_study(storage: str, name: str | None = None) -> Study:
+    """Open a study. Workers may train it at the same time.
+
+    Args:
+        storage: URL of the storage, as for `create_study`.
+        name: The study's name. Optional if the storage holds only one study.
+
+    Returns:
+        The open study.
+
+    Raises:
+        StudyNotFoundError: There is no such study.
+        MiiiiSearchError: The storage cannot be opened.
+
+    Example:
+        >>> import miiii_search as ms
+        >>> with ms.load_study("sqlite:///search.db", "search") as study:
+        ...     study.counts
+        {'waiting': 0, 'running': 0, 'complete': 2, 'pruned': 0, 'fail': 0}
+    """
+    database = open_database(storage)
+    try:
+        return Study(opening.open_study(database, name))
+    except BaseException:
+        database.close()
+        raise
+
+
+def list_studies(storage: str) -> list[str]:
+    """Return the names of the studies in a storage.
+
+    Args:
+        storage: URL of the storage, as for `create_study`.
+
+    Returns:
+        The names in alphabetical order.
+
+    Raises:
+        MiiiiSearchError: The storage cannot be opened.
+
+    Example:
+        >>> import miiii_search as ms
+        >>> ms.list_studies("sqlite:///search.db")
+        ['search']
+    """
+    database = open_database(storage)
+    try:
+        return sorted(names.study_names(database))
+    finally:
+        database.close()
+
+
+def delete_study(storage: str, name: str, *, force: bool = False) -> None:
+    """Delete a study with all of its trials and artifacts.
+
+    Args:
+        storage: URL of the storage, as for `create_study`.
+        name: The study's name.
+        force: Whether to delete the study even while workers train it.
+
+    Raises:
+        StudyNotFoundError: There is no such study.
+        MiiiiSearchError: A worker trains the study, or its artifacts cannot be reached.
+
+    Example:
+        >>> import miiii_search as ms
+        >>> ms.create_study("sqlite:///old.db", ms.presets["demo"], name="old").close()
+        >>> ms.delete_study("sqlite:///old.db", "old")
+        >>> ms.list_studies("sqlite:///old.db")
+        []
+    """
+    with contextlib.closing(load_study(storage, name)) as study:
+        deletion.delete(study._study, force=force)
+
+
+class Study:
+    """An open study. Several processes may open the same study; each sees the changes of the others.
+
+    `create_study` and `load_study` return it. Close it with `close()`, or use it as a context manager.
+    """
+
+    def __init__(self, study: studies.Study) -> None:
+        self._study = study
+        self._close = weakref.finalize(self, Database.close, study.database)
+
+    def close(self) -> None:
+        """Close the connections to the database. The study is kept."""
+        self._close()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, {str(self._study.database)!r})"
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self._study.name
+
+    @property
+    def spec(self) -> StudySpec:
+        """The current specification. `miiii-search extend` may have changed it since the study was opened."""
+        self._study.refresh()
+        return self._study.spec
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials by number, as Optuna's `FrozenTrial`."""
+        return self._study.trials()
+
+    @property
+    def best_trial(self) -> FrozenTrial | None:
+        """The completed trial with the highest objective; None if no trial is complete."""
+        from miiii_search.study.best_trials import read_best
+
+        return read_best(self._study)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of trials in each state: waiting, running, complete, pruned and fail."""
+        return counts_by_name(self._study.counts())
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent, or no trial is waiting or running and none will be added."""
+        return self._study.is_done()
+
+    def run(self, lanes: int | Literal["auto"] = "auto", *, progress: bool = False) -> bool:
+        """Train the study on this machine until it is done, with a worker in a process of its own.
+
+        Workers on other machines may train the same study at the same time. After Ctrl-C (`KeyboardInterrupt`) the
+        running trials return to the queue, and the next call continues them.
+
+        Args:
+            lanes: Number of runs that one compiled program trains at a time; "auto" measures which number is fastest.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Whether the study is done.
+
+        Raises:
+            WorkerDiedError: The worker ended while there was work left.
+            StudyNotFoundError: The study was deleted.
+
+        Example:
+            >>> import miiii_search as ms
+            >>> with ms.load_study("sqlite:///search.db") as study:
+            ...     study.run(lanes=1)
+            True
+        """
+        from miiii_search.coordinator.local import run_study
+
+        storage = self._study.database.url.render_as_string(hide_password=False)
+        with progress_bar("trials", self.spec.n_trials, shown=progress) as advance:
+
+            def show_progress() -> None:
+                counts = self._study.counts()
+                advance(sum(n for state, n in counts.items() if state.is_finished()))
+
+            done = run_study(
+                self._study,
+                storage,
+                lanes=None if lanes == "auto" else lanes,
+                stop=threading.Event(),
+                on_poll=show_progress,
+            )
+            show_progress()
+        return done
+
+    def pause(self) -> None:
+        """Make all workers return their trials to the queue and wait. No effect if the study is paused.
+
+        Raises:
+            MiiiiSearchError: The study is done.
+
+        Example:
+            >>> import miiii_search as ms
+            >>> with ms.create_study("sqlite:///new.db", ms.presets["demo"], name="demo") as study:
+            ...     study.pause()
+            ...     study.resume()
+        """
+        pausing.pause(self._study)
+
+    def resume(self) -> None:
+        """Let the workers of a paused study continue. No effect if the study is not paused."""
+        pausing.resume(self._study)
+
+    def trials_dataframe(self, attrs: Sequence[str] = ("number", "value", "params", "state", "duration")) -> Any:
+        """Return the trials as a pandas data frame, one row per trial. Needs pandas.
+
+        Args:
+            attrs: Fields of `optuna.trial.FrozenTrial`; with "user_attrs" also metrics, worker and device.
+
+        Returns:
+            The data frame. Hyperparameters are the columns `params_NAME`.
+
+        Raises:
+            ImportError: pandas is not installed.
+
+        Example:
+            >>> import miiii_search as ms
+            >>> with ms.load_study("sqlite:///search.db") as study:
+            ...     table = study.trials_dataframe(attrs=("number", "params", "state"))
+            >>> table["params_weight_decay"].tolist()
+            [0.5, 1.0]
+        """
+        table = self._study.as_optuna().trials_dataframe(attrs=tuple(attrs))
+        # Optuna names this column for the objective, as the dashboard shows it.
+        return table.rename(columns={f"value_{OBJECTIVE_NAME}": "value", f"values_{OBJECTIVE_NAME}": "value"})
+
+    def export_best(self, file: str | Path, *, by: Literal["trial", "median", "worst"] = "trial") -> Configuration:
+        """Write the best configuration as a TOML file for `miiii-search train` and `load_configuration`.
+
+        Args:
+            file: The file. An existing one is replaced.
+            by: "trial" exports the best trial. "median" and "worst" rank the configurations by the median or the worst
+                result over their seeds, and export the trial with that result of the best one.
+
+        Returns:
+            The configuration that was written.
+
+        Raises:
+            MiiiiSearchError: No trial is complete.
+            OSError: The file cannot be written.
+
+        Example:
+            >>> import miiii_search as ms
+            >>> with ms.load_study("sqlite:///search.db") as study:
+            ...     best = study.export_best("best.toml")
+            >>> best.metrics.epochs_trained
+            32
+        """
+        best = export_best(self._study, by)
+        write_file(Path(file), best.to_toml(Path(file)))
+        return best
