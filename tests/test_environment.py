@@ -1,4 +1,4 @@
-"""Values from the environment as users have them: with line ends of another system, empty, or without a home."""
+"""Real environments: values with line ends of another system, empty values, and users without a home."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from miiii_search.testing.processes import COMMAND, TINY, clean_environment
 from miiii_search.training.device import use_compilation_cache
 
 UNKNOWN = ("unshare", "--user", "--map-user=54321")
-"""A user whom the system does not know, with the same rights."""
+"""A prefix of commands that runs them as a user who is not in the password database, with the same rights."""
 
 
 def test_values_lose_what_nobody_sees() -> None:
@@ -123,7 +123,7 @@ def test_compiled_programs_are_kept_where_a_folder_is_named(monkeypatch: pytest.
 
 
 def test_user_without_a_home(tmp_path: Path) -> None:
-    """As in many containers: no HOME, and a user whom the system does not know."""
+    """Many containers have no HOME, and a user who is not in the password database."""
     if not shutil.which("unshare") or subprocess.run([*UNKNOWN, "true"], capture_output=True).returncode:
         pytest.skip("this system lets nobody be another user in a namespace")
     homes = ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")

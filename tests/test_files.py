@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: what is there stays until the new one is complete."""
+"""Atomic writes: an existing file is unchanged until the new one is complete."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_permissions_and_links_stay(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_written_directly() -> None:
-    """As in `best --out /dev/stdout | less`; nothing may be renamed over a device."""
+    """Devices are written directly, as in `best --out /dev/stdout | less`, and never replaced."""
     reader, writer = os.pipe()
     write_file(Path(f"/dev/fd/{writer}"), "text")
     os.close(writer)

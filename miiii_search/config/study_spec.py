@@ -82,7 +82,7 @@ class StudySpec(Spec):
         else:
             self._check_sampling()
         for point in self.first:
-            self.run(point, 0)
+            self.run_at(point, 0)
         return self
 
     def grid(self) -> list[Point]:
@@ -123,7 +123,7 @@ class StudySpec(Spec):
         ]
         return [dict(zip(self.space, point, strict=True)) for point in itertools.product(*ends)]
 
-    def run(self, point: Mapping[str, Value], replicate: int) -> tuple[Experiment, Hyperparameters]:
+    def run_at(self, point: Mapping[str, Value], replicate: int) -> tuple[Experiment, Hyperparameters]:
         """Return the experiment and the hyperparameters of a run.
 
         Args:
@@ -236,7 +236,7 @@ class StudySpec(Spec):
         if self.replicates.count > 1:
             raise ValueError(f"replicates need sampler = 'grid_ei' or 'grid'; '{self.sampler}' visits each point once")
         for point in self.corners():
-            self.run(point, 0)
+            self.run_at(point, 0)
 
 
 def rungs(experiment: Experiment) -> list[int]:

@@ -177,7 +177,7 @@ def _is_new(spec: StudySpec, point: Point, visited: Collection[PointKey]) -> boo
     if point_key(point) in visited:
         return False
     try:
-        spec.run(point, 0)
+        spec.run_at(point, 0)
     except ValueError:
         return False
     return True

@@ -226,7 +226,7 @@ def _read_set(archive: Mapping[str, NDArray[Any]], name: str) -> CurveSet:
 def _read_runs(spec: StudySpec, record: Record, runs: Sequence[dict[str, Any]]) -> Iterator[Curve]:
     ends = list(itertools.accumulate(run.pop("rows") for run in runs))
     for run, start, end in zip(runs, [0, *ends], ends, strict=False):
-        experiment, _ = spec.run(run["point"], run["replicate"])
+        experiment, _ = spec.run_at(run["point"], run["replicate"])
         yield Curve(experiment=experiment, record=record.rows(slice(start, end)), **run)
 
 

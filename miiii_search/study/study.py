@@ -251,7 +251,7 @@ class Study:
 
     def trial_settings(self, trial: FrozenTrial) -> tuple[Experiment, Hyperparameters]:
         """Return the experiment and the hyperparameters of a trial."""
-        return self.spec.run(trial.params, int(trial.system_attrs.get(REPLICATE_KEY, 0)))
+        return self.spec.run_at(trial.params, int(trial.system_attrs.get(REPLICATE_KEY, 0)))
 
 
 def training_programs(attributes: Mapping[str, Any]) -> tuple[int, ...]:

@@ -84,7 +84,7 @@ def insert_trials(
     ]
     attributes = []
     for trial_id, (point, replicate) in zip(ids, points, strict=True):
-        hyperparameters = spec.run(point, replicate)[1]
+        hyperparameters = spec.run_at(point, replicate)[1]
         values = {SHAPE_KEY: shape_of(hyperparameters.d_model, hyperparameters.n_heads), REPLICATE_KEY: replicate}
         for key, value in values.items():
             attributes.append({"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})

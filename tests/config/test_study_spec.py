@@ -1,4 +1,4 @@
-"""Search spaces, queues and rungs, and how specs are edited, against the paper and brute force."""
+"""Search spaces, queues, rungs and settings, compared with the paper and with brute force."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAPER_TABLE_1 = {
     "learning_rate": "3/10000 1/10000",
     "n_heads": "4 8",
 }
-"""Table 1, typed off the paper."""
+"""Table 1, copied from the paper."""
 
 
 def paper_grid() -> list[tuple[float, ...]]:
@@ -52,7 +52,7 @@ def test_table_1(name: str) -> None:
     points = [tuple(point[key] for key in PAPER_TABLE_1) for point, _ in spec.queue()]
     assert len(points) == spec.n_trials == 384
     assert sorted(points) == sorted(paper_grid())
-    assert len({(spec.run(point, 0)[1].d_model, spec.run(point, 0)[1].n_heads) for point in spec.grid()}) == 4
+    assert len({(spec.run_at(point, 0)[1].d_model, spec.run_at(point, 0)[1].n_heads) for point in spec.grid()}) == 4
 
 
 def test_paper_preset_is_the_papers_experiment() -> None:
@@ -122,13 +122,13 @@ def test_replicates() -> None:
     queue = spec.queue()
     assert len(queue) == spec.n_trials == 72
     assert Counter(repr(point) for point, _ in queue) == Counter({repr(point): 3 for point in spec.grid()})
-    # A replicate of the whole grid is done before the next begins.
+    # One replicate of the whole grid comes before the next.
     assert [replicate for _, replicate in queue] == [0] * 24 + [1] * 24 + [2] * 24
-    seeds = {replicate: spec.run(point, replicate)[0].seed for point, replicate in queue}
+    seeds = {replicate: spec.run_at(point, replicate)[0].seed for point, replicate in queue}
     assert seeds == {0: 7, 1: 8, 2: 9}
     for point, replicate in queue:
-        experiment, _ = spec.run(point, replicate)
-        # The data stay what they are: replicates differ in their initial weights and dropout masks.
+        experiment, _ = spec.run_at(point, replicate)
+        # All replicates have the same data. They differ in their initial weights and dropout masks.
         assert experiment == spec.experiment.model_copy(update={"seed": 7 + replicate})
 
 
@@ -147,7 +147,7 @@ def test_replicates() -> None:
     ],
 )
 def test_ways_to_say_how_many_replicates(settings: list[str], stored: Any) -> None:
-    """A number where there is nothing else to say, as all versions read and write it."""
+    """Replicates are stored as a plain number if that is sufficient, as all versions read and write it."""
     spec = demo_with(*settings)
     tree = to_tree(spec)
     assert tree["replicates"] == stored and tree["format"] == FORMAT
@@ -209,7 +209,7 @@ def test_first_points_come_first_and_once() -> None:
 
 def test_runs_of_points() -> None:
     spec = make_spec(space={"train_fraction": (0.3, 0.5), "dropout_mask": ("batch",), "d_model": (16, 32)})
-    experiment, hyperparameters = spec.run({"train_fraction": 0.3, "dropout_mask": "batch", "d_model": 32}, 0)
+    experiment, hyperparameters = spec.run_at({"train_fraction": 0.3, "dropout_mask": "batch", "d_model": 32}, 0)
     assert experiment == spec.experiment.model_copy(update={"train_fraction": 0.3, "dropout_mask": "batch"})
     assert hyperparameters == spec.hyperparameters.model_copy(update={"d_model": 32})
 
@@ -243,7 +243,7 @@ def test_rungs_of_the_paper_are_few() -> None:
 
 
 def test_pruning_floor() -> None:
-    """A part of the budget that hangs on the rule, unless it is given."""
+    """By default it is a fraction of the epochs, which depends on the rule."""
     spec = make_spec(experiment=make_spec().experiment.model_copy(update={"epochs": 100}))
     assert spec.pruning_floor == 12
     for rule, floor in (("forecast", 12), ("quantile", 25), ("median", 25)):
@@ -478,7 +478,7 @@ def test_spec_files_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: d
     path.write_text((tomli_w.dumps if kind == "toml" else json.dumps)(to_tree(spec)), encoding="utf-8")
     again = validate(StudySpec, read_config_file(path), str(path))
     assert again == spec and describe_differences(again, spec) == []
-    # Points keep their order, and their values' types.
+    # The order of the points and the types of their values are kept.
     if spec.is_grid_search:
         assert repr(again.queue()) == repr(spec.queue())
 
@@ -532,7 +532,7 @@ def test_spec_files_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_what_is_searched_over_need_not_be_valid_by_itself() -> None:
-    """The base of a searched hyperparameter is in no run, so nothing may hinge on it."""
+    """No run has the base value of a dimension, so it need not be valid on its own."""
     tree = {
         "experiment": {"p": 7},
         "hyperparameters": {"d_model": 96, "n_heads": 3},

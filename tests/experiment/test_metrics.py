@@ -1,4 +1,4 @@
-"""What a run came to, and when another one repeats it."""
+"""The final metrics of a run, and their comparison with those of a repetition."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ def test_anything_else_only_agrees(change: dict[str, Any]) -> None:
 
 
 def of_1000(right: int) -> float:
-    """An accuracy as a run reports it."""
+    """Return a mean accuracy as a run computes it."""
     return float(np.float32(right) / np.float32(1000))
 
 
@@ -129,7 +129,7 @@ def test_summarize_takes_the_last_evaluation() -> None:
     assert all(math.isfinite(loss) for loss in metrics.train_loss + metrics.test_loss)
     assert metrics.train_accuracy == (0.75,) * 6
     assert metrics.test_accuracy == (0.25,) * 6
-    # What a file holds comes back equal.
+    # Metrics that are written to a file are equal when they are read.
     assert Metrics.model_validate_json(metrics.model_dump_json()) == metrics
     assert Metrics(**json.loads(json.dumps(metrics.model_dump()))) == metrics
 

@@ -1,4 +1,4 @@
-"""The record of a run: rows, joins, and its file."""
+"""The record of a run: selecting rows, joining, and its file."""
 
 import io
 import zipfile
@@ -38,7 +38,7 @@ def test_a_file_holds_all() -> None:
 
 
 def test_a_file_is_plain_numpy() -> None:
-    """Readable elsewhere: arrays under their names, no pickle, what was added beside them."""
+    """Other programs can read it: arrays under their names, including added ones, without pickle."""
     record = make_record()
     data = record.to_npz(moduli=np.asarray([2, 3, 5]))
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:

@@ -1,4 +1,4 @@
-"""What an experiment refuses, in which words, and what it derives."""
+"""Validation of experiments, its messages, and derived values."""
 
 import re
 import subprocess
@@ -141,7 +141,7 @@ def test_the_last_epoch_is_evaluated(epochs: int, evaluate_every: int) -> None:
     interval = Experiment(epochs=epochs, evaluate_every=evaluate_every).evaluation_interval
     assert 1 <= interval <= evaluate_every
     assert epochs % interval == 0
-    # The largest such: no divisor lies between.
+    # It is the largest: no divisor lies between.
     assert all(epochs % k for k in range(interval + 1, min(evaluate_every, epochs) + 1))
 
 
@@ -153,7 +153,7 @@ def test_a_changed_copy_derives_its_own_interval() -> None:
 
 @pytest.mark.parametrize("p", [7, 113])
 def test_a_share_that_is_a_whole_number_of_samples(p: int) -> None:
-    """(k / p²) · p² is at times a little less than k in floats, which must not cost a sample."""
+    """(k / p²) · p² may be slightly less than k in floats, which must not lose a sample."""
     samples = range(1, p * p - 1)
     assert [Experiment(p=p, train_fraction=k / p**2).n_train for k in samples] == list(samples)
 
@@ -166,7 +166,7 @@ def test_reading_a_spec_loads_no_jax() -> None:
 @settings(max_examples=30)
 @given(st.integers(1, 1500), st.floats(0.001, 1))
 def test_an_accuracy_is_at_the_target_from_the_fewest_samples_that_reach_it(n: int, target: float) -> None:
-    """Also where the target is no whole number of samples, and where the accuracy was rounded to a float32."""
+    """This also holds for a target between two numbers of samples, and for accuracies rounded to float32."""
     p = next(q for q in primes_below(200) if q >= 5 and 0.5 * q**2 > n + 2)
     experiment = Experiment(p=p, task="nanda", train_fraction=0.4, validation_samples=n, target_accuracy=target)
     for samples in {0, 1, n - 1, n, *(int(target * n) + k for k in (-1, 0, 1, 2))} & set(range(n + 1)):

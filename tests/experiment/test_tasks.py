@@ -1,4 +1,4 @@
-"""Labels, digits and splits against brute force over Python integers."""
+"""Labels, digits and splits, compared with brute force over Python integers."""
 
 import random
 from typing import get_args
@@ -19,7 +19,7 @@ def is_prime(n: int) -> bool:
 
 
 def all_samples(p: int) -> list[tuple[int, int]]:
-    """(x0, x1) for n = 0 … p² − 1, found by search rather than by division."""
+    """Return (x0, x1) for n = 0 … p² − 1, found by search instead of division."""
     by_number = {x0 + x1 * p: (x0, x1) for x1 in range(p) for x0 in range(p)}
     return [by_number[n] for n in range(p * p)]
 
@@ -67,7 +67,7 @@ def test_basis_is_determined_by_data_seed_alone() -> None:
 
 
 def test_the_permutation_of_basis_is_not_that_of_the_splits() -> None:
-    # At p = 13 a row names its n (Chinese remainder theorem), and so the permutation can be read off.
+    # At p = 13 a row identifies its n (Chinese remainder theorem), so the rows reveal the permutation.
     number = {tuple(row): n for n, row in enumerate(remainders(13))}
     experiment = Experiment(p=13, task="basis")
     permutation = [number[tuple(row)] for row in labels(experiment).tolist()]
@@ -77,7 +77,7 @@ def test_the_permutation_of_basis_is_not_that_of_the_splits() -> None:
 
 
 def test_basis_loses_the_relation_to_the_digits() -> None:
-    # The parity of x0 + x1 is that of n, as p is odd: in `basis` it says nothing about the label of q = 2.
+    # x0 + x1 has the parity of n, since p is odd. In `basis` it is unrelated to the label of q = 2.
     x, y = digits(113), labels(Experiment(task="basis"))
     share = np.mean((x.sum(axis=1) % 2) == y[:, 0])
     assert abs(share - 0.5) < 5 * 0.5 / 113
@@ -131,7 +131,7 @@ def test_splits_depend_on_data_seed_and_size_alone() -> None:
 
 
 def test_splits_are_mixed() -> None:
-    """Each split holds every digit about as often: a cut through sorted samples would not."""
+    """Each split contains all digits about equally often, unlike a cut through sorted samples."""
     for split in vars(make_splits(Experiment(p=113))).values():
         for column in split.x.T:
             counts = np.bincount(column, minlength=113)
@@ -158,7 +158,7 @@ def test_splits_partition_the_samples(
     train, validation, test = parts(splits)
     assert [len(train), len(validation), len(test)] == [n_train, n_validation, left - n_validation]
     assert train | validation | test == set(range(p * p))
-    # Nothing twice: the sizes of the sets already add up to p².
+    # No sample occurs twice, since the sizes of the sets add up to p².
     assert sum(len(split.n) for split in vars(splits).values()) == p * p
 
 
