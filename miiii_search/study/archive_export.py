@@ -1,8 +1,7 @@
-""""""
+"""Writing a study into an archive."""
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +20,6 @@ from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, 
 from miiii_search.storage.artifacts import linked_artifact_ids
 from miiii_search.storage.database import Database
 from miiii_search.study.archive import (
-    FORMAT,
-    MANIFEST,
-    STUDY,
     ArchiveWriter,
     content_columns,
     to_json,
@@ -33,23 +29,30 @@ from miiii_search.study.study import Study
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A file that was written."""
+    """An archive that was written."""
 
-    size: int  # bytes
+    size: int
+    """Size in bytes."""
     missing: tuple[str, ...]
-    """The ids of artifacts that trials link to but that are nowhere: the file is without them."""
+    """Ids of artifacts that trials link to but that no store has. The archive lacks them."""
 
 
 def export_study(study: Study, path: Path) -> ExportResult:
-    """Writes the study as it is at one moment. A file that is there is replaced.
+    """Write a study into a file, as it is at one moment.
 
-    Trials that run are written as waiting, with their newest checkpoint in the database. Raises `MiiiiSearchError` if
-    the file cannot be written.
+    Running trials are written as waiting, with their newest checkpoint in the database.
+
+    Args:
+        study: The study.
+        path: The file. An existing file is replaced.
+
+    Raises:
+        MiiiiSearchError: The file cannot be written, or the artifact store is not available.
     """
     try:
         with (
             replace_file(path) as file,
-            _snapshot(study.database) as connection,
+            _repeatable_read(study.database) as connection,
             zipfile.ZipFile(file, "w") as archive,
         ):
             missing = _write(connection, study, ArchiveWriter(archive))
@@ -59,59 +62,75 @@ def export_study(study: Study, path: Path) -> ExportResult:
 
 
 @contextmanager
-def _snapshot(database: Database) -> Iterator[sa.Connection]:
-    """Reads the database as it is at one moment, however long that takes."""
+def _repeatable_read(database: Database) -> Iterator[sa.Connection]:
+    """Yield a connection that shows the database as it is at one moment, however long reading takes."""
     with database.engine.connect() as connection:
-        if connection.dialect.name != "sqlite":  # where every transaction is one
-            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        if connection.dialect.name != "sqlite":  # SQLite's transactions are all like this
+            connection.execution_options(isolation_level="REPEATABLE READ")
         yield connection
 
 
 def _write(connection: sa.Connection, study: Study, writer: ArchiveWriter) -> tuple[str, ...]:
-    """Writes the members of the archive; returns the ids of artifacts that are nowhere."""
+    """Write all members of the archive; return the ids of missing artifacts."""
     study_id, trials = study.study_id, schema.trials
-    ids = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
+    trial_ids = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
     tree: dict[str, Any] = {
         "name": study.name,
         "exported_at": study_attrs.now(connection),
         "study": {
-            t.name: _rows(connection, t, t.c.study_id == study_id) for t in (*schema.STUDY_TABLES, schema.device_time)
+            table.name: _rows(connection, table, table.c.study_id == study_id)
+            for table in (*schema.STUDY_TABLES, schema.device_time)
         },
         "trials": _rows(connection, trials, trials.c.study_id == study_id, keep="trial_id"),
         "of_trials": {
-            t.name: _rows(connection, t, t.c.trial_id.in_(ids), keep="trial_id") for t in schema.TRIAL_TABLES
+            table.name: _rows(connection, table, table.c.trial_id.in_(trial_ids), keep="trial_id")
+            for table in schema.TRIAL_TABLES
         },
     }
     for row in tree["trials"]:
         if row["state"] == TrialState.RUNNING.name:
             row["state"] = TrialState.WAITING.name
-    tree["artifacts"], tree["checkpoints"], missing = [], [], list[str]()
-    artifacts, checkpoints = schema.artifacts, schema.checkpoints
-    for artifact_id in linked_artifact_ids(connection, study_id):
-        query = sa.select(artifacts.c.data).where(artifacts.c.artifact_id == artifact_id)
-        data = connection.execute(query).scalar_one_or_none()
-        if data is None and study.artifact_store_url is not None:
-            data = _read_from(study.artifact_store_url, artifact_id)
-        if data is not None:
-            tree["artifacts"].append({"artifact_id": artifact_id, "file": writer.add_file(data)})
-        else:
-            missing.append(artifact_id)
-    saved = connection.execute(
-        sa.select(checkpoints.c.trial_id, checkpoints.c.epoch).where(checkpoints.c.trial_id.in_(ids))
-    ).all()
-    for row in saved:  # one at a time: together they may be larger than the memory
-        query = sa.select(checkpoints.c.data).where(checkpoints.c.trial_id == row.trial_id)
-        file = writer.add_file(connection.execute(query).scalar_one())
-        tree["checkpoints"].append({"trial_id": row.trial_id, "epoch": row.epoch, "file": file})
-    text = json.dumps(tree, allow_nan=False).encode()
-    writer.add(STUDY, text, zipfile.ZIP_DEFLATED)
-    manifest = {"format": FORMAT, "members": writer.members}
-    writer.add(MANIFEST, json.dumps(manifest).encode(), zipfile.ZIP_DEFLATED)
+    tree["artifacts"], missing = _write_artifacts(connection, study, writer)
+    tree["checkpoints"] = _write_checkpoints(connection, trial_ids, writer)
+    writer.add_study(tree)
+    writer.write_manifest()
     return tuple(missing)
 
 
-def _read_from(store_url: str, artifact_id: str) -> bytes | None:
-    """An artifact outside of the database; None if nobody has it. Raises `MiiiiSearchError` if the place is down."""
+def _write_artifacts(
+    connection: sa.Connection, study: Study, writer: ArchiveWriter
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Write the study's artifacts; return their entries in study.json, and the ids of those that no store has."""
+    artifacts, entries, missing = schema.artifacts, list[dict[str, str]](), list[str]()
+    for artifact_id in linked_artifact_ids(connection, study.study_id):
+        query = sa.select(artifacts.c.data).where(artifacts.c.artifact_id == artifact_id)
+        data = connection.execute(query).scalar_one_or_none()
+        if data is None and study.artifact_store_url is not None:
+            data = _read_from_store(study.artifact_store_url, artifact_id)
+        if data is None:
+            missing.append(artifact_id)
+        else:
+            entries.append({"artifact_id": artifact_id, "file": writer.add_file(data)})
+    return entries, missing
+
+
+def _write_checkpoints(connection: sa.Connection, trial_ids: Any, writer: ArchiveWriter) -> list[dict[str, Any]]:
+    """Write the trials' checkpoints; return their entries in study.json."""
+    checkpoints, entries = schema.checkpoints, list[dict[str, Any]]()
+    stored = sa.select(checkpoints.c.trial_id, checkpoints.c.epoch).where(checkpoints.c.trial_id.in_(trial_ids))
+    for row in connection.execute(stored).all():  # one at a time, since memory may not hold all of them
+        query = sa.select(checkpoints.c.data).where(checkpoints.c.trial_id == row.trial_id)
+        file = writer.add_file(connection.execute(query).scalar_one())
+        entries.append({"trial_id": row.trial_id, "epoch": row.epoch, "file": file})
+    return entries
+
+
+def _read_from_store(store_url: str, artifact_id: str) -> bytes | None:
+    """Return an artifact from a store outside of the database; None if the store does not have it.
+
+    Raises:
+        MiiiiSearchError: The store is not available.
+    """
     try:
         with open_store(store_url).open_reader(artifact_id) as reader:
             return bytes(reader.read())
@@ -124,9 +143,11 @@ def _read_from(store_url: str, artifact_id: str) -> bytes | None:
 
 
 def _rows(connection: sa.Connection, table: Any, where: Any, keep: str = "") -> list[dict[str, Any]]:
-    """The rows as JSON holds them, without the ids that the database gave."""
-    columns = [c for c in table.c if c.name == keep or c in content_columns(table)]
+    """Return the rows of a table as JSON, without the ids that the database assigned except the column `keep`."""
+    contents = content_columns(table)
+    columns = [column for column in table.c if column.name == keep or column in contents]
     query = sa.select(*columns).where(where).order_by(*table.primary_key)
     return [
-        {c.name: to_json(value) for c, value in zip(columns, row, strict=True)} for row in connection.execute(query)
+        {column.name: to_json(value) for column, value in zip(columns, row, strict=True)}
+        for row in connection.execute(query)
     ]

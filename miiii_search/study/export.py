@@ -1,4 +1,4 @@
-"""The best trial as a runnable file with its provenance, and how such a file is read."""
+"""Exporting the best trial as a configuration file with its provenance, and reading such a file."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FORMAT = 1
 
 TRIAL = "trial"
 BY = (TRIAL, MEDIAN, WORST)
-"""What `best` goes by."""
+"""Measures by which `best --by` chooses a trial."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A run that can be trained, and what it came to when it was."""
+    """A configuration that can be trained, with the metrics of an earlier run."""
 
     experiment: Experiment
     hyperparameters: Hyperparameters
@@ -42,7 +42,7 @@ class Configuration:
     provenance: dict[str, Any]
 
     def to_tree(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the configuration as plain data."""
         tree = {
             "kind": KIND,
             "format": FORMAT,
@@ -54,32 +54,42 @@ class Configuration:
         return tree | ({"provenance": self.provenance} if self.provenance else {})
 
     def to_toml(self, path: Path | None = None) -> str:
-        """As a TOML file with a comment that says what to do with it, once it is the file `path`."""
+        """Return the configuration as TOML, with a comment that says how to train it.
+
+        Args:
+            path: The file that the text is written to, which the comment names.
+        """
         file = shlex.quote(file_argument(path)) if path and str(path).isprintable() else "THIS_FILE"
         return f"# Train it again: {PROGRAM} train {file} --out runs/best\n" + tomli_w.dumps(self.to_tree())
 
     def to_json(self) -> str:
-        """As a JSON file."""
+        """Return the configuration as JSON."""
         return json.dumps(self.to_tree(), indent=2, ensure_ascii=False) + "\n"
 
 
 def export_best(study: Study, by: str = TRIAL) -> Configuration:
-    """The best of a study: by `trial` its best trial, by `median` or `worst` a run of its best configuration.
+    """Return the best configuration of a study.
 
-    That is the seed that the configuration is ranked by, so that the file shows what may be expected, not the luckiest
-    seed. Raises `MiiiiSearchError` if there is none.
+    Args:
+        study: The study.
+        by: `TRIAL` takes the best trial. `MEDIAN` and `WORST` take the best configuration over its seeds. Of its trials
+            they take the one that it is ranked by, which shows what to expect better than the luckiest seed.
+
+    Raises:
+        StudyDeletedError: The study was deleted.
+        MiiiiSearchError: No trial is complete, or no configuration is solved with enough of its seeds.
     """
     if by != TRIAL:
-        return _export_standing(study, StatusReader(study).rank_configurations(by), by)
+        return _export_configuration(study, StatusReader(study).rank_configurations(by), by)
     best = read_best(study)
     if best is None:
-        seen = hint("status", "--study", study.name, database=study.database)
-        raise MiiiiSearchError(f"study `{study.name}` has no completed trial to export yet; see {seen}")
+        status = hint("status", "--study", study.name, database=study.database)
+        raise MiiiiSearchError(f"study `{study.name}` has no completed trial to export yet; see {status}")
     return export_trial(study, best)
 
 
-def _export_standing(study: Study, found: list[SeedStats], by: str) -> Configuration:
-    best = found[0] if found else SeedStats({}, study.spec.replicates.count, ())
+def _export_configuration(study: Study, ranked: list[SeedStats], by: str) -> Configuration:
+    best = ranked[0] if ranked else SeedStats({}, study.spec.replicates.count, ())
     chosen = best.worst_trial if by == WORST else best.median_trial
     if chosen is None:
         share, others = ("all", f"{MEDIAN} or {TRIAL}") if by == WORST else ("more than half", TRIAL)
@@ -93,7 +103,7 @@ def _export_standing(study: Study, found: list[SeedStats], by: str) -> Configura
 
 
 def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
-    """A trial of a study that has ended with metrics: completed, or pruned."""
+    """Return the configuration of a complete or pruned trial."""
     experiment, hyperparameters = study.trial_settings(trial)
     attributes = trial.user_attrs
     completed = trial.datetime_complete
@@ -119,9 +129,10 @@ def export_trial(study: Study, trial: FrozenTrial) -> Configuration:
 
 
 def read_configuration(path: Path) -> Configuration:
-    """Reads what `to_toml` or `to_json` wrote; nothing in it is executed.
+    """Read a file that `to_toml` wrote. Nothing in it is executed.
 
-    Raises `MiiiiSearchError` if the file is not a configuration of ours, is of a newer format, or is not valid.
+    Raises:
+        MiiiiSearchError: The file is not a configuration, has another format, or is not valid.
     """
     tree = read_config_file(path)
     if tree.get("kind") != KIND:

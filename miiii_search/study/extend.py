@@ -1,6 +1,6 @@
-"""Extending a study: more trials of its space, a larger space, more replicates, a larger budget.
+"""Extending a study: more trials, a larger search space, more replicates, a larger budget.
 
-Only added to: what was trained stays what it is, and a trial never changes its point.
+An extension only adds to a study. Trained trials stay as they are, and no trial changes its parameters.
 """
 
 from __future__ import annotations
@@ -29,26 +29,35 @@ from miiii_search.study.trials import distributions, insert_trials
 from miiii_search.trial_queue.counts import count_trials
 
 EXTENDED = ("space", "budget", "replicates")
-"""The parts of a spec that may grow. One queue may become the other, too: their trials are the same."""
+"""Sections of a specification that may grow. One grid sampler may also replace the other: their trials are the same."""
 
 
 @dataclass(frozen=True)
 class ExtensionResult:
-    """What became of a study."""
+    """Result of extending a study."""
 
     queued: int
-    """Trials that are new in the queue; a sampler adds its own as it goes on."""
+    """Number of trials that were added to the queue. A sampler adds its trials later."""
     n_trials: int
-    """That the study has when it is done; at most so many where the best are yet to be given further seeds."""
+    """Number of trials that the study has when it is done. An upper bound if the best configurations still have to be
+    selected for further seeds."""
     changed: bool
-    """Whether there was anything to do."""
+    """Whether the settings changed the specification."""
 
 
 def extend(study: Study, settings: Sequence[str]) -> ExtensionResult:
-    """Applies `key=value` settings that add to the study's spec, and queues the points that no trial has.
+    """Apply settings that add to the study's specification, and queue the new points.
 
-    One transaction, under the study's lock: workers see all of it or nothing, and called twice, or by two at once, it
-    adds no point twice. Raises `MiiiiSearchError` for a setting that takes something away or changes the problem.
+    This is one transaction under the study's lock. Workers see all of the extension or nothing, and repeated or
+    concurrent calls add no point twice.
+
+    Args:
+        study: The study.
+        settings: Settings of the form `key=value`.
+
+    Raises:
+        StudyDeletedError: The study was deleted.
+        MiiiiSearchError: A setting removes something, changes the problem, or has no effect.
     """
     with study.database.transaction() as connection:
         study.lock(connection)
@@ -70,15 +79,22 @@ def extend(study: Study, settings: Sequence[str]) -> ExtensionResult:
             _check_effect(stored, wanted, n_trials, queued)
             write_spec(connection, study.study_id, wanted)
             if _asks_for_trials(stored, wanted):
-                # Who is among the best is to be seen again, once all have had their first run.
+                # The best configurations are selected again once all first replicates have ended.
                 study_attrs.remove(connection, study.study_id, [SELECTED_KEY])
     study.refresh()
     return ExtensionResult(queued, wanted.n_trials, changed)
 
 
 def _check(stored: StudySpec, wanted: StudySpec, has: int) -> None:
-    """Raises `MiiiiSearchError` if the wanted spec does more than to add to a study that has, or will have,
-    so many trials.
+    """Check that a specification only adds to a study.
+
+    Args:
+        stored: The study's specification.
+        wanted: The new specification.
+        has: Number of trials that the study has or, if larger, will have.
+
+    Raises:
+        MiiiiSearchError: The new specification removes or changes something.
     """
     may_change = (*EXTENDED, "sampler") if stored.is_grid_search and wanted.is_grid_search else EXTENDED
     others = [phrase for phrase in describe_differences(stored, wanted) if not phrase.startswith(may_change)]
@@ -132,19 +148,23 @@ def _check_dimension(name: str, old: tuple[Any, ...] | Range, new: tuple[Any, ..
 
 
 def _asks_for_trials(stored: StudySpec, wanted: StudySpec) -> bool:
-    """Whether trials may come of the difference."""
+    """Return whether the difference can add trials."""
     old, new = ((spec.space, spec.replicates, spec.budget.trials) for spec in (stored, wanted))
     return old != new
 
 
 def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: int) -> None:
-    """Raises `MiiiiSearchError` if trials were asked for, and none came of it."""
+    """Check that settings that ask for trials add some.
+
+    Raises:
+        MiiiiSearchError: They add none.
+    """
     if not _asks_for_trials(stored, wanted) or queued or wanted.n_trials > n_trials:
         return
     if not wanted.is_grid_search and stored.space != wanted.space:
         return
     if wanted.replicates.top is not None and stored.replicates != wanted.replicates and wanted.budget.trials is None:
-        return  # whose they are, and whether they are new, is seen later
+        return  # the selection decides later which trials are added
     if wanted.budget.trials == n_trials:
         raise MiiiiSearchError(f"budget.trials is {n_trials}, as many as there are: raise it too, with --trials N")
     raise MiiiiSearchError(
@@ -154,29 +174,29 @@ def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: i
 
 
 def _rewrite_distributions(connection: sa.Connection, study_id: int, stored: StudySpec, wanted: StudySpec) -> None:
-    """Gives the trials that there are the larger space: Optuna wants one list of choices for all trials.
+    """Replace the distributions of existing trials: Optuna requires the same choices for all trials of a study.
 
-    FinishedTrial trials too, which readers hold for final: the study has another revision then.
+    This also changes finished trials, which readers cache. So the study gets a new revision.
     """
     trials, params = schema.trials, schema.trial_params
     of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
     new = distributions(wanted)
     for name, old in distributions(stored).items():
         before, after = distribution_to_json(old), distribution_to_json(new[name])
-        if before == after:  # as text: a list may become one of equal numbers, 0 and 0.0
+        if before == after:  # compared as text, since 0 and 0.0 are equal but differ in Optuna's storage
             continue
         renew_revision(connection, study_id)
         connection.execute(
             sa.update(params)
             .where(params.c.trial_id.in_(of_study), params.c.param_name == name)
             .where(params.c.distribution_json == before)
-            .values(distribution_json=after, param_value=_moved(params, old, new[name]))
+            .values(distribution_json=after, param_value=_new_param_value(params, old, new[name]))
         )
 
 
-def _moved(params: Any, old: BaseDistribution, new: BaseDistribution) -> Any:
-    """What Optuna writes for the same value: of a list, the place in it."""
+def _new_param_value(params: Any, old: BaseDistribution, new: BaseDistribution) -> Any:
+    """Return what Optuna stores for the same value: the index of a categorical choice, otherwise the value itself."""
     if not isinstance(old, CategoricalDistribution) or not isinstance(new, CategoricalDistribution):
         return params.c.param_value
-    places = {float(place): float(new.choices.index(value)) for place, value in enumerate(old.choices)}
-    return sa.case(places, value=params.c.param_value, else_=params.c.param_value)
+    new_indices = {float(index): float(new.choices.index(value)) for index, value in enumerate(old.choices)}
+    return sa.case(new_indices, value=params.c.param_value, else_=params.c.param_value)

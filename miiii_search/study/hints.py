@@ -1,4 +1,4 @@
-"""Commands that a user is told to type: quoted for a shell, with the storage that is meant, without its password."""
+"""Commands that messages suggest to the user: quoted for a shell, with the storage but without its password."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 PROGRAM = "miiii-search"
 
 DEFAULT_STORAGE = "sqlite:///miiii-search.db"
-"""The storage of a command that is not told of another one."""
+"""Storage of a command if neither an option nor the environment names one."""
+
+
+VARIABLE = '--storage "$MIIII_STORAGE"'
+"""Option that names a storage whose URL has a password."""
 
 
 def program() -> str:
-    """Returns how this program is started from here, as words of a shell: as the user just did, where that is known."""
+    """Return the words that start this program in a shell, as the user typed them if that is known."""
     typed = sys.argv[0]
     if os.path.basename(typed) == "__main__.py":
         on_path = shutil.which("python")
@@ -37,10 +41,12 @@ def program() -> str:
 
 
 def hint(*words: str | Path, database: Database | None = None) -> str:
-    """Returns a command of ours as a shell takes it.
+    """Return a command of this program, quoted for a shell.
 
-    With a `database` it names that storage, unless the command would find it by itself: it is the default one, or
-    the environment names it.
+    Args:
+        *words: The command and its arguments.
+        database: Storage that the command should use. It is left out if the command uses it anyway, because it is
+            the default or the environment names it.
     """
     parts = [program(), *(shlex.quote(str(word)) for word in words)]
     if database is not None:
@@ -49,16 +55,13 @@ def hint(*words: str | Path, database: Database | None = None) -> str:
 
 
 def file_argument(path: Path) -> str:
-    """Returns a file's name such that a command cannot take it for an option."""
+    """Return a file's name in a form that a command cannot mistake for an option."""
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def hides_password(database: Database) -> bool:
-    """Whether a hint refers to the variable MIIII_STORAGE, since the storage's URL has a password."""
+    """Return whether hints refer to the variable MIIII_STORAGE, because the storage's URL has a password."""
     return _storage_option(database.url) == [VARIABLE]
-
-
-VARIABLE = '--storage "$MIIII_STORAGE"'
 
 
 def _storage_option(url: URL) -> list[str]:
@@ -73,7 +76,7 @@ def _storage_option(url: URL) -> list[str]:
 
 
 def _environment() -> str | None:
-    """The storage that the environment names."""
+    """Return the URL of the storage that the environment names, if any."""
     if text := os.environ.get("MIIII_STORAGE"):
         return text
     if not (path := os.environ.get("MIIII_STORAGE_FILE")):

@@ -1,4 +1,4 @@
-"""Where `work --snapshots DIR` keeps weights: `DIR/STUDY-ID/trial-N/epoch-M.npz`, a folder for each study."""
+"""Folders of weight snapshots: `work --snapshots DIR` writes `DIR/STUDY-ID/trial-N/epoch-M.npz`."""
 
 from __future__ import annotations
 
@@ -14,41 +14,45 @@ from miiii_search.files import write_file
 from miiii_search.study.study import Study
 
 ID_DIGITS = 12
-"""Of the study's id in the folder's name, which a person should be able to read."""
+"""Number of digits of the study's id in the name of its folder, few enough to be readable."""
 
 DATABASE = ".database"
-"""The file in a study's folder that names its database. The studies of a copied database have the ids of the
-original's, and may train other trials under the same numbers."""
+"""File in a study's folder that names its database. A copied database has studies with the same ids as the original,
+which may train other trials under the same numbers."""
 
 
 def study_folder(folder: Path, study: Study) -> Path:
-    """The study's own folder below `folder`: its name, as far as a path can hold it, and its id."""
+    """Return the study's folder below `folder`. Characters of its name that a path may not have are replaced."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", study.name)[:60].lstrip(".")
     return folder / f"{name}-{study.identity[:ID_DIGITS]}"
 
 
 def trial_folder(folder: Path, study: Study, number: int) -> Path:
-    """Where the weights of the study's trial `number` lie."""
+    """Return the folder of the snapshots of the trial with this number."""
     return study_folder(folder, study) / f"trial-{number}"
 
 
 def check_database(folder: Path, study: Study) -> None:
-    """Raises `MiiiiSearchError` if the study's snapshots below `folder` are of another database, such as a
-    copied one.
+    """Check that the study's snapshots below `folder` belong to its database, not to a copy of it.
+
+    Raises:
+        MiiiiSearchError: They belong to another database.
     """
     path = study_folder(folder, study) / DATABASE
     with suppress(FileNotFoundError):
         if path.read_text().strip() != study.database.instance_id():
             raise MiiiiSearchError(
-                f"the snapshots in {path.parent} are of another database than {study.database}; one may be a copy of "
-                f"the other: give another --snapshots, or, if the database was moved, remove {path}"
+                f"the snapshots in {path.parent} belong to another database than {study.database}; one may be a copy "
+                f"of the other: give another --snapshots, or, if the database was moved, remove {path}"
             )
 
 
 def claim_folder(folder: Path, study: Study) -> None:
-    """Notes in the study's folder which database it is of.
+    """Create the study's folder, and write into it which database it belongs to.
 
-    Raises `MiiiiSearchError` as `check_database`, and `OSError`.
+    Raises:
+        MiiiiSearchError: The folder belongs to another database.
+        OSError: The folder cannot be written.
     """
     check_database(folder, study)
     own = study_folder(folder, study)
@@ -57,9 +61,10 @@ def claim_folder(folder: Path, study: Study) -> None:
 
 
 def read_snapshots(folder: Path, study: Study, trial: FrozenTrial) -> tuple[dict[int, Path], list[str]]:
-    """A trial's snapshots by epoch, and a line if `folder` may hold some that cannot be told apart.
+    """Find the snapshots of a trial. An imported study also finds those from before its export.
 
-    An imported study also finds what its trials left before they were exported.
+    Returns:
+        The files by epoch, and messages about snapshots that may belong to the trial but cannot be used.
     """
     try:
         check_database(folder, study)
@@ -73,9 +78,9 @@ def read_snapshots(folder: Path, study: Study, trial: FrozenTrial) -> tuple[dict
                 if found := find_snapshots(path / f"trial-{trial.number}"):
                     return found, []
     if find_snapshots(folder / f"trial-{trial.number}"):
-        place = trial_folder(folder, study, trial.number)
+        expected = trial_folder(folder, study, trial.number)
         return {}, [
-            f"{folder / place.name} was written by an older version, which does not say of which study: if it is "
-            f"of `{study.name}` alone, move it to {place}"
+            f"{folder / expected.name} was written by an older version, which did not record the study: if it belongs "
+            f"to `{study.name}`, move it to {expected}"
         ]
     return {}, []

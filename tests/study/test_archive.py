@@ -331,6 +331,6 @@ def test_no_more_is_read_than_the_limit(database: Database, tmp_path: Path, monk
     study = create_study(database, "study", make_spec(budget=BUDGET))
     with_all(study)
     export_study(study, tmp_path / "study.zip")
-    monkeypatch.setattr("miiii_search.study.archive.JSON_LIMIT", 1000)
+    monkeypatch.setattr("miiii_search.study.archive.MAX_JSON_BYTES", 1000)
     with pytest.raises(MiiiiSearchError, match="more than 1,000 bytes"):
         import_study(database, tmp_path / "study.zip", "copy")

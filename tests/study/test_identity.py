@@ -203,11 +203,11 @@ def test_weights_of_a_copied_database_are_not_the_original_s(tmp_path: Path) -> 
     shutil.copy(tmp_path / "original.db", tmp_path / "copy.db")
     database = open_database(f"sqlite:///{tmp_path}/copy.db")
     copy = open_study(database, "study")
-    with pytest.raises(MiiiiSearchError, match="are of another database"):
+    with pytest.raises(MiiiiSearchError, match="belong to another database"):
         claim_folder(tmp_path, copy)
     run, lines = read_trial_run(copy, find_finished_trial(copy, 0), tmp_path)
-    assert run.snapshots == {} and "are of another database" in lines[0]
-    with pytest.raises(MiiiiSearchError, match="are of another database"):
+    assert run.snapshots == {} and "belong to another database" in lines[0]
+    with pytest.raises(MiiiiSearchError, match="belong to another database"):
         old_snapshots(copy, tmp_path, 0)
     database.close()
 
