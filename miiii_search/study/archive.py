@@ -1,4 +1,6 @@
-"""The file format of an exported study: a zip archive of JSON, artifacts and checkpoints::
+"""The file format of an exported study: a zip archive of JSON, artifacts and checkpoints.
+
+Members::
 
     manifest.json   the format, and size and SHA-256 of each other member
     study.json      the rows of the study and its trials, from Optuna's tables and from ours
