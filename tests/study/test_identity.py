@@ -251,7 +251,7 @@ def test_weights_that_an_older_version_left(database: Database, tmp_path: Path) 
     assert read.snapshots == {}
     [line] = [line for line in problems if "older version" in line]
     place = trial_folder(tmp_path, study, 0)
-    assert line.endswith(f"if it is of `study` alone, move it to {place}")
+    assert line.endswith(f"if it belongs to `study`, move it to {place}")
     place.parent.mkdir()
     (tmp_path / "trial-0").rename(place)
     assert list(read_trial_run(study, find_finished_trial(study, 0), tmp_path)[0].snapshots) == [256]
