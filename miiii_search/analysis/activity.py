@@ -1,4 +1,4 @@
-"""Which frequencies the neurons use, through training (4.4, Fig. 17, 21, Table 3)."""
+"""Frequencies that the neurons use, through training (section 4.4, Fig. 17, 21, Table 3)."""
 
 from __future__ import annotations
 
@@ -12,60 +12,71 @@ from numpy.typing import NDArray
 from miiii_search.analysis.network import Floats
 
 SIGMAS = 2.0
-"""The paper's threshold: active is ω > μ + 2σ."""
+"""Threshold of the paper: a frequency is active if ω > μ + 2σ."""
 
-SPIKE = 1.5
-"""The paper's wall has 18 frequencies, and 10 are left."""
+WALL_RATIO = 1.5
+"""Number of active frequencies that counts as a wall, relative to the end. In the paper it is 18 of 10."""
 
-LEAST_SPIKE = 4
-"""Of few active frequencies one more or less is luck."""
+MIN_WALL_EXCESS = 4
+"""Number of active frequencies that a wall must have more than the end. Smaller differences are chance."""
 
-SMOOTHING = 1.0
-"""In looks, which lie evenly on the logarithmic axis. The public code smoothed so before it counted above one σ."""
+SMOOTHING_SIGMA = 1.0
+"""Standard deviation of the smoothing in `smoothed`, in recorded epochs, which are evenly spaced on the logarithmic
+axis.
+
+The public code smooths by this much before it counts frequencies above one σ.
+"""
 
 
 @dataclass(frozen=True)
 class FrequencyActivity:
-    """The neurons' mean frequency activation at every look."""
+    """Mean activation of each frequency by the neurons, at each recorded epoch."""
 
-    epochs: NDArray[np.intp]  # [looks], ascending
-    activation: NDArray[np.float64]  # [looks, 2, (p − 1) / 2], of x0 and of x1, each digit's of a look sums to 1
+    epochs: NDArray[np.intp]  # [epochs], ascending
+    activation: NDArray[np.float64]  # [epochs, 2, (p − 1) / 2], of x0 and of x1; sums to 1 over the last axis
 
     def threshold(self, sigmas: float = SIGMAS) -> NDArray[np.float64]:
-        """μ + so many σ of each digit over all frequencies of all looks `[2]`."""
+        """Return μ + `sigmas`·σ of each digit `[2]`, taken over all frequencies at all epochs."""
         limit: NDArray[np.float64] = self.activation.mean(axis=(0, 2)) + sigmas * self.activation.std(axis=(0, 2))
         return limit
 
     def counts(self, sigmas: float = SIGMAS) -> NDArray[np.intp]:
-        """How many frequencies of each digit are active at each look `[looks, 2]`."""
+        """Return the number of active frequencies of each digit at each epoch `[epochs, 2]`."""
         active: NDArray[np.bool_] = self.activation > self.threshold(sigmas)[None, :, None]
         return np.asarray(np.count_nonzero(active, axis=2))
 
     def phases(self) -> list[int]:
-        """Which of the paper's four phases each look is in (Fig. 17), by the active frequencies of both digits.
+        """Return the phase of training of each epoch, by the number of active frequencies of both digits (Fig. 17).
 
-        1: none has been active yet. 2: some are. 3: a wall of frequencies, at least `SPIKE` times as many as at the
-        end, and `LEAST_SPIKE` more. 4: after the last look at a wall. Without a wall no look is in 3 or 4.
+        Phase 1: no frequency has been active yet. Phase 2: some have been. Phase 3: a wall of frequencies, which has at
+        least `WALL_RATIO` times as many as the end and `MIN_WALL_EXCESS` more. Phase 4: all epochs after the last wall.
+        Without a wall no epoch is in phase 3 or 4.
         """
         counts = self.counts().sum(axis=1)
-        wall = np.flatnonzero((counts >= SPIKE * counts[-1]) & (counts >= counts[-1] + LEAST_SPIKE))
+        wall = np.flatnonzero((counts >= WALL_RATIO * counts[-1]) & (counts >= counts[-1] + MIN_WALL_EXCESS))
         last = wall[-1] if len(wall) else len(counts)
         return [
-            3 if look in wall else 4 if look > last else 2 if counts[: look + 1].any() else 1
-            for look in range(len(counts))
+            3 if index in wall else 4 if index > last else 2 if counts[: index + 1].any() else 1
+            for index in range(len(counts))
         ]
 
     def smoothed(self) -> FrequencyActivity:
-        """Smoothed over the looks, as the public code does before it counts."""
-        return FrequencyActivity(self.epochs, scipy.ndimage.gaussian_filter1d(self.activation, SMOOTHING, axis=0))
+        """Return the activations smoothed over the epochs, as the public code does before it counts."""
+        return FrequencyActivity(self.epochs, scipy.ndimage.gaussian_filter1d(self.activation, SMOOTHING_SIGMA, axis=0))
 
 
 def analyze_activity(spectra: Mapping[int, Floats]) -> FrequencyActivity | None:
-    """Of the spectra `[p, p // 2 + 1]` that training recorded, by epoch; None if there are none.
+    """Compute the mean activation of each digit's frequencies.
 
-    A spectrum is the magnitude of each neuron's 2-d Fourier transform over the grid, mean over the neurons, the half
-    of x1's frequencies that a real function does not repeat. Without the constant's row and column it is summed over
-    one digit's frequencies to one value a frequency of the other, and normalised.
+    A spectrum is the magnitude of each neuron's 2-d Fourier transform over the grid, averaged over the neurons. It
+    contains the half of x1's frequencies that is not redundant for a real function. The constant's row and column are
+    left out. The rest is summed to one value per frequency of each digit and normalised.
+
+    Args:
+        spectra: Spectra `[p, p // 2 + 1]` recorded in training, by epoch.
+
+    Returns:
+        The activations, or None if no spectrum was recorded.
     """
     if not spectra:
         return None
@@ -74,10 +85,13 @@ def analyze_activity(spectra: Mapping[int, Floats]) -> FrequencyActivity | None:
 
 
 def _by_digit(spectrum: Floats) -> NDArray[np.float64]:
-    """`[2, (p − 1) / 2]`, each summing to 1; uniform where nothing is active at all."""
+    """Return the activations `[2, (p − 1) / 2]` of one spectrum.
+
+    Each row sums to 1. It is uniform if the spectrum is zero.
+    """
     half = spectrum.astype(np.float64)[1:, 1:]  # [p − 1, m]: k = 1 … p − 1 of x0, l = 1 … m of x1
     m = half.shape[1]
-    # |F(−k, −l)| = |F(k, l)|, so the half that is left out adds the same again to every sum.
+    # |F(−k, −l)| = |F(k, l)|: the redundant half would double every sum, so it can be left out.
     of_x0 = half.sum(axis=1)
     of_x0 = of_x0[:m] + of_x0[: m - 1 : -1]
     activation = np.stack([of_x0, half.sum(axis=0)])

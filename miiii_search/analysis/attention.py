@@ -1,4 +1,4 @@
-"""Which digit the attention heads read (4.5, Fig. 19)."""
+"""Preference of the attention heads for one of the digits (section 4.5, Fig. 19)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from miiii_search.analysis.network import Floats
 
 @dataclass(frozen=True)
 class DigitPreference:
-    """Of each head, from (a0 − a1) / (a0 + a1) over the grid, a0 and a1 being the attention from ŷ to x0 and to x1.
+    """Preference of each head for one of the digits.
 
-    A head that reads x0 throughout has a mean of 1 and varies by 0, one that reads x1 throughout has −1 and 0. One
-    that reads now this digit and now that, as they change, has a mean near 0 and varies by up to 1.
+    It is computed from (a0 − a1) / (a0 + a1) over the grid, where a0 and a1 are the attention from ŷ to x0 and to x1. A
+    head that only reads x0 has mean 1 and variation 0; one that only reads x1 has mean −1 and variation 0. A head that
+    switches between the digits depending on their values has a mean near 0 and a variation of up to 1.
     """
 
     mean: NDArray[np.float64]  # [heads]
@@ -23,14 +24,17 @@ class DigitPreference:
 
     @property
     def strength(self) -> float:
-        """How strongly a head prefers one digit, whichever it is: the mean over the heads."""
+        """Mean over the heads of the absolute preference, from 0 to 1."""
         return float(np.abs(self.mean).mean())
 
 
 def digit_preference(attention: Floats) -> DigitPreference:
-    """Of attention from ŷ to x0, x1, ŷ over the grid `[heads, 3, n]`.
+    """Compute the preference of each head.
 
-    What a head gives to ŷ itself does not enter; where it gives all to ŷ, it prefers neither digit.
+    Attention from ŷ to itself is ignored. A head that only attends to ŷ has no preference.
+
+    Args:
+        attention: Attention from ŷ to x0, x1 and ŷ over the grid `[heads, 3, n]`.
     """
     to_x0, to_x1 = attention[:, 0].astype(np.float64), attention[:, 1].astype(np.float64)
     both = to_x0 + to_x1

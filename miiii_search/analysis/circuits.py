@@ -1,7 +1,7 @@
-"""Which part of a network which task needs: what accuracy is lost when the part is taken out.
+"""Ablations: how much accuracy each task loses without one part of the network.
 
-A part is a frequency of the digits' embedding, an attention head, or the neurons of one dominant frequency. To take it
-out is to put its mean over the inputs in its place, so that what follows still gets what it is used to.
+A part is a frequency of the digits' embedding, an attention head, or the neurons with a common dominant frequency.
+Ablation replaces its activation by the mean over the inputs, so that later layers still see their usual average input.
 """
 
 from __future__ import annotations
@@ -19,33 +19,45 @@ from miiii_search.analysis.scores import Labels, accuracies, grid_labels, traini
 from miiii_search.experiment.spec import Experiment
 
 ABLATION_SAMPLES = 2000
-"""Of those held out, drawn by the data's seed: 19 times of 20 an accuracy is within two points of that on all."""
+"""Number of held-out samples, drawn with the data's seed.
+
+In 19 of 20 draws the accuracy is within two percentage points of the accuracy on all held-out samples.
+"""
 
 NEEDED_DROP = 0.02
-"""A loss of mean accuracy that is more than the samples' luck."""
+"""Loss of mean accuracy from which a part counts as needed. Smaller losses can be due to the choice of samples."""
 
 TRANSIENT_SHARE = 0.25
-"""A part that helped is gone where so little of its greatest effect is left."""
+"""A part is transient if its final effect is at most this share of its largest effect."""
 
-
-LEAST_SPACING = 3.0
-"""Closer, and every whole frequency is next to a multiple."""
+MIN_HARMONIC_SPACING = 3.0
+"""Smallest p/q for `harmonic_offsets`. With smaller ones every whole frequency is close to a harmonic."""
 
 
 @dataclass(frozen=True)
 class Ablations:
-    """Changes of accuracy on samples held out, negative where the part was needed. Tasks in the order of `moduli`."""
+    """Changes of accuracy on held-out samples at one epoch, in the order of the experiment's moduli.
+
+    Negative values mean that the part was needed.
+    """
 
     epoch: int
-    accuracy: NDArray[np.float64]  # [tasks], with nothing taken out
+    accuracy: NDArray[np.float64]  # [tasks], of the whole network
     frequencies: NDArray[np.float64]  # [(p − 1) / 2, tasks], of the embedding of both digits
     heads: NDArray[np.float64]  # [heads, tasks]
-    groups: NDArray[np.float64]  # [(p − 1) / 2, tasks], the neurons whose dominant frequency of x0 it is
+    groups: NDArray[np.float64]  # [(p − 1) / 2, tasks], of the neurons with this dominant frequency of x0
     group_sizes: NDArray[np.intp]  # [(p − 1) / 2]
 
 
 def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = ABLATION_SAMPLES) -> Ablations:
-    """Takes out each part in turn. `epoch` is kept for the figures."""
+    """Ablate each part of a network in turn.
+
+    Args:
+        experiment: The experiment.
+        weights: The weights at the epoch.
+        epoch: The epoch, for the figures.
+        samples: Number of held-out samples on which accuracy is measured.
+    """
     p = experiment.p
     held_out = np.flatnonzero(~training_mask(experiment))
     chosen = np.random.default_rng([experiment.data_seed, 2]).permutation(held_out)[:samples]
@@ -53,79 +65,99 @@ def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = 
     whole = forward(weights, grid(p))
     evaluator = _Evaluator(weights, x, y, experiment.moduli)
     base = evaluator.accuracy(weights)
-    found, logits = analyze_neurons(whole.neurons, p), whole.logits[:, chosen]
-    surplus = whole.neurons[:, chosen] - whole.neurons.mean(axis=1, keepdims=True)
-    members = [_members(found, k) for k in range(1, n_frequencies(p) + 1)]
+    frequencies = [evaluator.accuracy(without_frequency(weights, k)) for k in range(1, n_frequencies(p) + 1)]
     head_means = whole.head_output.mean(axis=2)
+    heads = [evaluator.accuracy(weights, _without_head(head, head_means)) for head in range(n_heads(weights))]
+    found, logits = analyze_neurons(whole.neurons, p), whole.logits[:, chosen]
+    deviations = whole.neurons[:, chosen] - whole.neurons.mean(axis=1, keepdims=True)
+    groups = [_neurons_of_frequency(found, k) for k in range(1, n_frequencies(p) + 1)]
+    without_groups = [evaluator.without_neurons(logits, deviations, group) if len(group) else base for group in groups]
     return Ablations(
-        epoch,
-        base,
-        np.stack([evaluator.accuracy(without_frequency(weights, k)) for k in range(1, n_frequencies(p) + 1)]) - base,
-        np.stack([evaluator.accuracy(weights, _without_head(h, head_means)) for h in range(n_heads(weights))]) - base,
-        np.stack(
-            [evaluator.without_neurons(logits, surplus, of_group) if len(of_group) else base for of_group in members]
-        )
-        - base,
-        np.asarray([len(of_group) for of_group in members]),
+        epoch=epoch,
+        accuracy=base,
+        frequencies=np.stack(frequencies) - base,
+        heads=np.stack(heads) - base,
+        groups=np.stack(without_groups) - base,
+        group_sizes=np.asarray([len(group) for group in groups]),
     )
 
 
 def without_frequency(weights: Weights, k: int) -> Weights:
-    """The weights with the embedding of the digits rid of cos and sin of frequency `k`."""
+    """Return the weights without cos and sin of frequency `k` in the embedding of the digits."""
     token = weights["token_embedding"]
     return {**weights, "token_embedding": np.concatenate([without_frequencies(token[:-1], [k]), token[-1:]])}
 
 
 def accuracy_lost(ablations: Ablations, scored: Sequence[bool]) -> NDArray[np.float64]:
-    """How much mean accuracy over the scored tasks is lost without each frequency `[(p − 1) / 2]`."""
+    """Return the mean accuracy over the scored tasks that is lost without each frequency `[(p − 1) / 2]`."""
     lost: NDArray[np.float64] = -ablations.frequencies[:, np.asarray(scored)].mean(axis=1)
     return lost
 
 
 def harmonic_offsets(ablations: Ablations, moduli: Sequence[int]) -> dict[int, float]:
-    """By modulus, how far the frequencies that a task needs lie from those of its own period.
+    """Compute how far the frequencies that a task needs are from the harmonics of its period.
 
-    A remainder modulo q repeats every q steps of a digit, which over p digits is a frequency of p/q and its multiples,
-    j·p/q, none of them whole. The distance of a needed frequency to the nearest is given as a share of the p/q between
-    two of them, in the mean over needed frequencies weighted by the accuracy lost without each: 0 is on them, 1/4 is
-    chance. Of tasks with p/q ≥ `LEAST_SPACING` that need any frequency at all.
+    A remainder modulo q has period q in each digit. Over p digits, this is the frequency p/q and its multiples j·p/q,
+    none of which is a whole number. The offset of a needed frequency is its distance to the nearest harmonic, divided
+    by their spacing p/q. It is averaged over the needed frequencies, weighted by the accuracy lost without each. An
+    offset of 0 means that they lie on harmonics; 1/4 is expected by chance.
+
+    Args:
+        ablations: The ablations.
+        moduli: The modulus of each task.
+
+    Returns:
+        The offset by modulus, for tasks with p/q ≥ `MIN_HARMONIC_SPACING` that need at least one frequency.
     """
     count = len(ablations.frequencies)
     p, k = 2 * count + 1, np.arange(1, count + 1)
     offsets = {}
     for task, q in enumerate(moduli):
         lost = np.maximum(-ablations.frequencies[:, task] - NEEDED_DROP, 0)
-        if p / q >= LEAST_SPACING and lost.any():
+        if p / q >= MIN_HARMONIC_SPACING and lost.any():
             multiples = np.arange(1, q) * p / q  # those above p/2 are the same ones from the other end
             distance = np.abs(k[:, None] - multiples).min(axis=1) * q / p
             offsets[q] = float((distance * lost).sum() / lost.sum())
     return offsets
 
 
-def transient_frequencies(through_training: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
-    """Frequencies that were needed once and are not at the end, with the epoch at which they were needed most."""
-    gone = _transient(through_training, [accuracy_lost(ablations, scored) for ablations in through_training])
+def transient_frequencies(ablations: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
+    """Find the frequencies that were needed at some time but not at the end.
+
+    Args:
+        ablations: Ablations through training, ascending by epoch.
+        scored: Whether each task is scored.
+
+    Returns:
+        By frequency, the epoch at which it was needed most.
+    """
+    gone = _transient(ablations, [accuracy_lost(one, scored) for one in ablations])
     return {index + 1: epoch for index, epoch in gone.items()}
 
 
-def transient_heads(through_training: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
-    """The same of the heads, the first of which is 0."""
+def transient_heads(ablations: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
+    """Find the attention heads that were needed at some time but not at the end, as `transient_frequencies` does."""
     chosen = np.asarray(scored)
-    return _transient(through_training, [-ablations.heads[:, chosen].mean(axis=1) for ablations in through_training])
+    return _transient(ablations, [-one.heads[:, chosen].mean(axis=1) for one in ablations])
 
 
-def _transient(through_training: Sequence[Ablations], losses: Sequence[NDArray[np.float64]]) -> dict[int, int]:
-    """By index in `losses`, one array a look."""
+def _transient(ablations: Sequence[Ablations], losses: Sequence[NDArray[np.float64]]) -> dict[int, int]:
+    """Return, by index of the part, the epoch at which a transient part was needed most.
+
+    Args:
+        ablations: Ablations through training, ascending by epoch.
+        losses: The accuracy lost without each part `[parts]`, at each of these epochs.
+    """
     if not losses:
         return {}
-    lost = np.stack(losses)  # [looks, parts]
+    lost = np.stack(losses)  # [epochs, parts]
     peak = lost.max(axis=0)
     gone = np.flatnonzero((peak >= NEEDED_DROP) & (lost[-1] <= TRANSIENT_SHARE * peak))
-    return {int(part): through_training[int(lost[:, part].argmax())].epoch for part in gone}
+    return {int(part): ablations[int(lost[:, part].argmax())].epoch for part in gone}
 
 
 class _Evaluator:
-    """Accuracy of each task on chosen samples."""
+    """Accuracy of each task on some of the samples."""
 
     def __init__(self, weights: Weights, x: NDArray[np.intp], y: Labels, moduli: Sequence[int]) -> None:
         self._weights, self._x, self._y, self._moduli = weights, x, y, moduli
@@ -134,19 +166,23 @@ class _Evaluator:
         hooks = {"head_output": head_output} if head_output else {}
         return accuracies(forward(weights, self._x, hooks).logits, self._y, self._moduli)
 
-    def without_neurons(self, logits: Floats, surplus: Floats, group: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Of logits less what the group's neurons write beyond their mean, since all that follows is linear."""
+    def without_neurons(self, logits: Floats, deviations: Floats, group: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the accuracy without some neurons, from the logits of the whole network.
+
+        All that follows the neurons is linear, so their contribution beyond its mean is subtracted from the logits.
+        """
         write = self._weights["feed_forward_out"][group] @ self._weights["unembedding"]  # [group, Σq]
-        written = write.T @ surplus[group]
+        written = write.T @ deviations[group]
         return accuracies(np.subtract(logits, written, out=written), self._y, self._moduli)
 
 
-def _members(neurons: Neurons, k: int) -> NDArray[np.intp]:
+def _neurons_of_frequency(neurons: Neurons, k: int) -> NDArray[np.intp]:
+    """Return the neurons whose dominant frequency of x0 is `k`."""
     return np.flatnonzero(neurons.alive & (neurons.frequency[:, 0] == k))
 
 
 def _without_head(head: int, means: Floats) -> Hook:
-    """`means` `[heads, d_head]`, over the grid."""
+    """Return a hook that replaces a head's output by its mean. `means` `[heads, d_head]` are over the grid."""
 
     def replace(head_output: Floats) -> Floats:
         changed = head_output.copy()

@@ -1,28 +1,29 @@
-"""Reading a run's files, which may be damaged, cut short, or another run's."""
+"""Checks of a run's files, which may be damaged, truncated, or of another run."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from miiii_search.errors import reason
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 
-ReadT = TypeVar("ReadT")
 Arrays = dict[str, NDArray[Any]]
 
 
 class InvalidRunError(Exception):
-    """A file is not what it should be; why, in a line."""
+    """A file cannot be used. The message gives the reason in one line."""
 
 
 _DAMAGES = (
@@ -41,34 +42,42 @@ _DAMAGES = (
     zlib.error,
     SafetensorError,
 )
-"""What reading a NumPy archive or a safetensors file may raise where its bytes are not those that were written."""
+"""Exceptions that reading a NumPy archive or a safetensors file raises if the bytes are not the original ones."""
 
 
-def attempt(read: Callable[[], ReadT]) -> ReadT:
-    """What `read` returns. Raises `InvalidRunError` for whatever a damaged file makes it raise."""
+@contextmanager
+def file_errors() -> Iterator[None]:
+    """Turn any exception that a damaged file causes within the block into `InvalidRunError`.
+
+    Raises:
+        InvalidRunError: The block raised such an exception.
+    """
     try:
-        return read()
+        yield
     except _DAMAGES as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InvalidRunError((words.strip().splitlines() or [type(error).__name__])[0]) from error
+        raise InvalidRunError(reason(error)) from error
 
 
 def read_arrays(path: Path) -> Arrays:
-    """All arrays of a NumPy archive. Raises `InvalidRunError`."""
+    """Read all arrays of a NumPy archive.
 
-    def read() -> Arrays:
-        # Opened here, since NumPy leaves open what turns out to be no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-
-    return attempt(read)
+    Raises:
+        InvalidRunError: The file cannot be read.
+    """
+    # The file is opened here, since NumPy leaves a file open that turns out not to be an archive.
+    with file_errors(), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def check_metrics(metrics: Metrics, experiment: Experiment) -> Metrics:
-    """The metrics, if they are of the experiment's tasks. Raises `InvalidRunError`."""
+    """Return the metrics if they are of the experiment's tasks.
+
+    Raises:
+        InvalidRunError: They are of other tasks.
+    """
     if metrics.moduli != experiment.moduli:
         raise InvalidRunError(
-            f"they are of {len(metrics.moduli)} tasks other than the {len(experiment.moduli)} trained"
+            f"they are of {len(metrics.moduli)} tasks, which are not the {len(experiment.moduli)} trained"
         )
     for name, value in metrics:
         if isinstance(value, tuple) and len(value) != len(metrics.moduli):
@@ -77,7 +86,11 @@ def check_metrics(metrics: Metrics, experiment: Experiment) -> Metrics:
 
 
 def check_record(record: Record, experiment: Experiment, hyperparameters: Hyperparameters) -> Record:
-    """The record, if it is of a run like this one. Raises `InvalidRunError`."""
+    """Return the record if its shapes match the run and its epochs ascend.
+
+    Raises:
+        InvalidRunError: They do not.
+    """
     evaluations, tasks = record.epoch.size, len(experiment.moduli)
     matrices = len(weight_shapes(experiment, hyperparameters))
     if not evaluations:
@@ -94,7 +107,11 @@ def check_record(record: Record, experiment: Experiment, hyperparameters: Hyperp
 
 
 def check_spectra(spectra: dict[int, NDArray[Any]], experiment: Experiment) -> dict[int, NDArray[Any]]:
-    """The spectra by epoch, if they are of this p. Raises `InvalidRunError`."""
+    """Return the spectra by epoch if they match the experiment's p and are finite.
+
+    Raises:
+        InvalidRunError: They do not match or are not finite.
+    """
     expected = (experiment.p, experiment.p // 2 + 1)
     for epoch, spectrum in spectra.items():
         if spectrum.shape != expected or spectrum.dtype.kind != "f":
@@ -106,7 +123,7 @@ def check_spectra(spectra: dict[int, NDArray[Any]], experiment: Experiment) -> d
 
 
 def weight_shapes(experiment: Experiment, hyperparameters: Hyperparameters) -> dict[str, tuple[int, ...]]:
-    """The shape of each matrix of a run, by name."""
+    """Return the shape of each weight matrix of a run, by name."""
     d, heads = hyperparameters.d_model, hyperparameters.n_heads
     return {
         "token_embedding": (experiment.p + 1, d),
@@ -124,7 +141,11 @@ def weight_shapes(experiment: Experiment, hyperparameters: Hyperparameters) -> d
 def check_weights(
     weights: Mapping[str, NDArray[Any]], experiment: Experiment, hyperparameters: Hyperparameters
 ) -> dict[str, NDArray[Any]]:
-    """The weights, if a run like this one has such. Raises `InvalidRunError`."""
+    """Return the weights if their names, types and shapes match the run and they are finite.
+
+    Raises:
+        InvalidRunError: They do not match or are not finite.
+    """
     expected = {n: f"float32 {list(shape)}" for n, shape in weight_shapes(experiment, hyperparameters).items()}
     found = {name: f"{array.dtype} {list(array.shape)}" for name, array in weights.items()}
     for name in sorted(expected.keys() | found.keys()):

@@ -1,4 +1,4 @@
-"""All that is computed of one run, before anything is drawn."""
+"""The complete analysis of one run, as numbers."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.metrics import hash_weights
 
 SNAPSHOT_SAMPLES = 1000
-"""For ablations at a snapshot: there are up to ten of them, and what is wanted is their course."""
+"""Number of samples for the ablations at a snapshot. There are up to ten snapshots, and only the trend matters."""
 
 
 @dataclass
 class NetworkFindings:
-    """What the final weights show."""
+    """Findings from the final weights."""
 
     weights: Weights
     activations: Activations
-    """Over the whole grid, x0 the slower."""
+    """Over the whole grid, in the order of `network.grid`."""
     embeddings: Embeddings
     neurons: Neurons
 
 
 @dataclass
 class Findings:
-    """Of one run; None or empty where what it needs is missing."""
+    """Findings about one run. A field is None or empty if the data for it is missing."""
 
     run: TrainedRun
     milestones: Milestones | None = None
     activity: FrequencyActivity | None = None
     network: NetworkFindings | None = None
     ablations: Sequence[Ablations] = ()
-    """Ascending by epoch; the last is of the final weights."""
+    """Ascending by epoch; the last one is of the final weights."""
     key_frequencies: Sequence[int] = ()
-    """Of the task `nanda`."""
+    """Only for the task `nanda`."""
     progress: Sequence[ProgressMeasures] = ()
-    """Of the task `nanda`, ascending by epoch."""
+    """Only for the task `nanda`, ascending by epoch."""
     unusable_snapshots: Sequence[str] = ()
-    """Snapshots that could not be used, a line each."""
+    """One message per snapshot that could not be used."""
 
     @property
     def missing(self) -> list[str]:
-        """What could not be computed, and why, a line each."""
+        """Messages that say which findings are missing, and why."""
         run, lines = self.run, list[str]()
         if run.record is None:
             lines.append("no record of training: no learning curves, no order of tasks, no gradient norms")
@@ -60,12 +60,17 @@ class Findings:
         if run.weights is None:
             lines.append("no weights: no embeddings, neurons, attention, circuits")
         elif not run.snapshots:
-            lines.append("no snapshots of the weights: circuits at the end alone, not through training")
+            lines.append("no snapshots of the weights: circuits only at the end, not through training")
         return [*lines, *self.unusable_snapshots]
 
 
-def analyze(run: TrainedRun, on_step: Callable[[str], None] = lambda what: None) -> Findings:
-    """Computes all that the run allows. `on_step` is told what comes next."""
+def analyze(run: TrainedRun, on_step: Callable[[str], None] = lambda step: None) -> Findings:
+    """Compute everything that the data of a run allows.
+
+    Args:
+        run: The run.
+        on_step: Called with a description of each step that takes long, before it begins.
+    """
     findings = Findings(run)
     if run.record is not None and len(run.record):
         findings.milestones = find_milestones(run.experiment, run.record)
@@ -83,7 +88,7 @@ def analyze(run: TrainedRun, on_step: Callable[[str], None] = lambda what: None)
 
 
 def _analyze_through_training(findings: Findings, on_step: Callable[[str], None]) -> None:
-    """Ablations and progress measures, at the snapshots that are this run's and at its end."""
+    """Compute ablations and progress measures at the run's snapshots and at its end."""
     run, task = findings.run, findings.run.experiment.task
     assert run.weights is not None
     earlier, unusable_snapshots = _snapshots_before_the_end(run)
@@ -104,13 +109,17 @@ def _analyze_through_training(findings: Findings, on_step: Callable[[str], None]
 
 
 def _snapshots_before_the_end(run: TrainedRun) -> tuple[list[int], list[str]]:
-    """The epochs of the snapshots to look at; none, and why, if they are another run's."""
+    """Return the epochs of the snapshots before the end of the run, and messages.
+
+    If the snapshots belong to another run there are no epochs and one message.
+    """
     last, epochs = run.last_epoch, list(run.snapshots)
     if epochs and epochs[-1] > last:
-        return [], [f"the snapshots go on to epoch {epochs[-1]:,}, the run to {last:,}: they are another run's"]
+        return [], [f"the snapshots go up to epoch {epochs[-1]:,}, but the run up to {last:,}: they are of another run"]
     if last in run.snapshots:
-        with suppress(InvalidRunError):  # then nothing speaks against the others
+        with suppress(InvalidRunError):  # an unreadable snapshot does not make the others suspect
             at_end = run.read_snapshot(last)
             if run.weights is not None and hash_weights(at_end) != hash_weights(run.weights):
-                return [], [f"the snapshot at the end, epoch {last:,}, has other weights: they are another run's"]
+                at = f"epoch {last:,}, the end of the run,"
+                return [], [f"the snapshot at {at} has other weights: the snapshots are of another run"]
     return [epoch for epoch in epochs if epoch < last], []

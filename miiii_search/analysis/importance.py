@@ -1,20 +1,23 @@
-"""Which hyperparameter decides: the share of the objective's variance that each one, and each pair, explains.
+"""Importance of hyperparameters: the share of the objective's variance that each one, and each pair, explains.
 
-Functional ANOVA (Hooker, 2007; Hutter, Hoos and Leyton-Brown, 2014): the objective as a function on the grid is the sum
-of its mean, a main effect of every dimension, an interaction of every pair, and so on; these are orthogonal, so
-that their variances add up to the whole.
+The method is functional ANOVA (Hooker, 2007; Hutter, Hoos and Leyton-Brown, 2014). The objective is a function on the
+grid. It is the sum of its mean, a main effect of each dimension, an interaction of each pair, and so on. These terms
+are orthogonal, so their variances add up to the total variance.
 
-Where every cell of the grid has been tried this is exact: effects are differences of marginal means. Where some
-have not (trials failed, the budget was not spent, a sampler chose the points, or the dimensions are ranges cut into
-bins) the effects are not orthogonal and their shares not unique. We then fit main effects by least squares, and a
-dimension has what R² loses without it (sums of squares of type II): what no other dimension can account for, and
-nothing where it does nothing. What several dimensions could account for equally well is told as shared. Shapley values
-(Lindeman, Merenda and Gold, 1980) would divide that among them, and give a dimension that does nothing a part of it.
-A pair has what it adds to R² after all main effects.
-On a balanced complete grid both methods give the same. We prefer this to Optuna's evaluators: a random forest (its
-fANOVA) needs scikit-learn, differs with its seed, and has no closed form to test against; PED-ANOVA tells what sets
-the best tenth of the trials apart, which for a study of dozens is a handful, and knows no pairs. Both also leave out
-the pruned trials, and with them what made them bad.
+If every cell of the grid has been tried, the result is exact: effects are differences of marginal means.
+
+Otherwise the effects are not orthogonal and their shares are not unique. Cells are missing if trials failed, the budget
+was not spent, a sampler chose the points, or the dimensions are ranges cut into bins. Main effects are then fitted by
+least squares. The share of a dimension is the decrease of R² without it (type II sums of squares). So it counts only
+what no other dimension can explain, and is zero for a dimension without effect. What several dimensions can explain
+equally well is reported as shared. Shapley values (Lindeman, Merenda and Gold, 1980) would divide it among them, and
+give a share to dimensions without effect. The share of a pair is the increase of R² over all main effects. On a
+balanced complete grid both methods agree.
+
+Optuna's evaluators are not used. Its fANOVA fits a random forest: it needs scikit-learn, depends on a seed, and has no
+closed form to test against. PED-ANOVA explains what distinguishes the best tenth of the trials, which are only a few in
+a study of dozens, and does not consider pairs. Both also leave out pruned trials, and thus the reasons for pruning
+them.
 """
 
 from __future__ import annotations
@@ -32,76 +35,84 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int_]]
 
 LEVEL = 0.95
-"""Of the F tests: of what does nothing, one in twenty still seems to do something."""
+"""Confidence level of the F tests. One in twenty effects that do not exist appears significant."""
 
 TRIALS_PER_PARAMETER = 2
-"""With fewer, least squares fits the noise."""
+"""Smallest number of trials per fitted parameter. With fewer, least squares fits noise."""
 
 ROUNDING = 1e-9
-"""Relative; a variance or a share this small is none."""
+"""Relative size below which a variance or a share is a rounding error."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one dimension alone, or two of them beyond what each does alone, explain."""
+    """Main effect of one dimension, or interaction of two dimensions."""
 
     names: tuple[str, ...]
     share: float
-    """Of the variance of the objective, 0 to 1."""
+    """Share of the objective's variance, from 0 to 1."""
     chance_level: float
-    """The share above which an F test calls it more than chance. It is tested against what all dimensions alone, and
-    this pair, leave unexplained; exact for normal noise, by the exact method if replicates are equally many."""
+    """Share above which the effect is significant in an F test.
+
+    The effect is tested against the variance that all main effects, and this interaction, leave unexplained. The test
+    is exact for normal noise if the method is exact and all cells have the same number of replicates.
+    """
 
     @property
     def is_significant(self) -> bool:
-        """Whether it is above chance."""
+        """Whether the share exceeds the chance level."""
         return self.share > self.chance_level
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How the variance of the objective divides."""
+    """Decomposition of the objective's variance."""
 
     method: Literal["exact", "least squares", "none"]
     trials: int
-    """With an objective."""
+    """Number of trials with an objective."""
     cells: int
-    """Of the grid; 0 where the space is none."""
+    """Number of cells of the grid; 0 if the search space is not a grid."""
     cells_tried: int
+    """Number of cells in which a trial has an objective."""
     terms: tuple[Effect, ...] = ()
-    """Dimensions, then pairs, each by descending share."""
+    """Main effects, then interactions, each by descending share."""
     seed: float | None = None
-    """The share of what differs between replicates of a cell; None where there are none."""
+    """Share of the differences between replicates of a cell; None if there are no replicates."""
     higher: float | None = None
-    """The share of all interactions of three and more, and without replicates of the seed; exact method only."""
+    """Share of all interactions of three or more dimensions; exact method only.
+
+    Without replicates it includes the differences between seeds.
+    """
     shared: float | None = None
-    """The share that several dimensions could account for equally well; least squares only."""
+    """Share that several dimensions explain equally well; least squares only."""
     notes: tuple[str, ...] = ()
-    """What a reader must know to trust these, a line each."""
+    """Messages about the limits of these results."""
 
     @property
     def most_important(self) -> str | None:
-        """The dimension of the largest share, if it is above chance."""
+        """Name of the dimension with the largest share, or None if that share is not significant."""
         alone = [term for term in self.terms if len(term.names) == 1]
         return alone[0].names[0] if alone and alone[0].is_significant else None
 
     @property
     def in_words(self) -> str:
-        """The answer in a line: what decides, or why that cannot be said."""
-        above = [f"{' × '.join(t.names)} ({100 * t.share:.0f} %)" for t in self.terms if t.is_significant]
+        """The result in one sentence."""
+        significant = [f"{' × '.join(t.names)} ({100 * t.share:.0f} %)" for t in self.terms if t.is_significant]
+        if not significant:
+            return self.notes[0]
         if self.most_important is None:
-            return f"no hyperparameter decides alone; together: {', '.join(above)}" if above else self.notes[0]
-        then = f"; then {', '.join(above[1:])}" if above[1:] else ""
-        return (
-            f"{self.most_important} decides: {100 * self.terms[0].share:.0f} % of the variance of the objective{then}"
-        )
+            return f"no hyperparameter is significant alone, but together: {', '.join(significant)}"
+        rest = f"; then {', '.join(significant[1:])}" if significant[1:] else ""
+        share = 100 * self.terms[0].share
+        return f"{self.most_important} explains {share:.0f} % of the variance of the objective{rest}"
 
     def with_notes(self, notes: Sequence[str]) -> Importance:
-        """The same, with more to say."""
+        """Return the same importance with additional notes."""
         return replace(self, notes=(*self.notes, *notes))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return everything as plain data."""
         terms = [{"names": term.names, "share": term.share, "luck": term.chance_level} for term in self.terms]
         return asdict(self) | {"terms": terms, "decides": self.most_important, "in_words": self.in_words}
 
@@ -109,21 +120,29 @@ class Importance:
 def functional_anova(
     names: Sequence[str], sizes: Sequence[int], points: Indices, values: Floats, is_grid: bool
 ) -> Importance:
-    """Divides the variance of `values` [trial] at `points` [trial, dimension], indices of levels below `sizes`.
+    """Decompose the variance of an objective.
 
-    `is_grid`: levels are values, not bins, so that trials at the same point are replicates.
+    Args:
+        names: Names of the dimensions.
+        sizes: Number of levels of each dimension.
+        points: Index of each trial's level in each dimension `[trials, dimensions]`.
+        values: The objective `[trials]`.
+        is_grid: Whether levels are values and not bins, so that trials at the same point are replicates.
+
+    Returns:
+        The importance. If nothing can be said, it has no terms, and its notes give the reason.
     """
     count, cells = len(values), math.prod(sizes) if is_grid else 0
     tried, cell = np.unique(np.column_stack([points, np.zeros(count, int)]), axis=0, return_inverse=True)
     cell, varied = cell.ravel(), [k for k in range(len(names)) if len(np.unique(points[:, k])) > 1]
     base = Importance("none", count, cells, len(tried) if is_grid else 0)
     if not count:
-        return base.with_notes(["no trial has an objective, so nothing can be said about what decides"])
+        return base.with_notes(["no trial has an objective yet, so the importance of the hyperparameters is unknown"])
     total = float(np.var(values))
     if total <= ROUNDING**2 * float(np.mean(values**2)):
-        return base.with_notes([f"all {count} trials came to the same objective, so nothing decides"])
+        return base.with_notes([f"all {count} trials have the same objective, so no hyperparameter matters"])
     if not varied:
-        return base.with_notes(["every dimension has been tried at one value only, so nothing can be compared"])
+        return base.with_notes(["every hyperparameter has been tried at one value only, so nothing can be compared"])
     if is_grid and len(tried) == cells:
         result = _exact(base, names, sizes, cell, values)
     else:
@@ -132,13 +151,21 @@ def functional_anova(
             within = values - (np.bincount(cell, values) / np.bincount(cell))[cell]
             result = replace(result, seed=float(np.mean(within**2)) / total)
     if result.terms and not any(term.is_significant for term in result.terms):
-        notes = (f"nothing stands out from chance with {count} trials", *result.notes)
+        notes = (f"no effect is significant with {count} trials", *result.notes)
         return replace(result, notes=notes)
     return result
 
 
 def _exact(base: Importance, names: Sequence[str], sizes: Sequence[int], cell: Indices, values: Floats) -> Importance:
-    """Of a grid with a trial in every cell; `cell` [trial] counts them in the order of the grid."""
+    """Decompose the variance of a grid with at least one trial in every cell.
+
+    Args:
+        base: The importance to complete.
+        names: Names of the dimensions.
+        sizes: Number of levels of each dimension.
+        cell: Index of each trial's cell in the flattened grid `[trials]`.
+        values: The objective `[trials]`.
+    """
     per_cell = np.bincount(cell)
     means = (np.bincount(cell, values) / per_cell).reshape(sizes)
     scatter = np.bincount(cell, (values - means.ravel()[cell]) ** 2) / per_cell
@@ -165,7 +192,7 @@ def _exact(base: Importance, names: Sequence[str], sizes: Sequence[int], cell: I
 
 
 def _fitted(base: Importance, names: Sequence[str], points: Indices, values: Floats) -> Importance:
-    """By least squares, of dimensions that have been tried at two levels at least."""
+    """Decompose the variance by least squares, for dimensions that have been tried at two or more levels."""
     centred = values - values.mean()
     blocks = [_indicators(points[:, k]) for k in range(len(names))]
     design = np.hstack(blocks)
@@ -175,7 +202,7 @@ def _fitted(base: Importance, names: Sequence[str], points: Indices, values: Flo
     seen = f"{base.cells_tried} of the grid's {base.cells} points have"
     if not base.cells:
         seen = f"{len(values)} trials of ranges, cut into bins, have"
-    note = f"{seen} an objective: shares are of a least-squares fit, not exact"
+    note = f"{seen} an objective: shares are from a least-squares fit, not exact"
     if len(values) < TRIALS_PER_PARAMETER * (rank + 1):
         return base.with_notes([f"{len(values)} trials with an objective are too few for shares of {rank + 1} effects"])
     shares: dict[tuple[int, ...], tuple[float, int]] = {}
@@ -195,7 +222,7 @@ def _fitted(base: Importance, names: Sequence[str], points: Indices, values: Flo
 
 
 def _explained(gram: Floats, moments: Floats, chosen: Indices) -> tuple[float, int]:
-    """The sum of squares that the chosen columns of the design explain, and their rank."""
+    """Return the sum of squares that some columns of the design matrix explain, and the rank of these columns."""
     if not len(chosen):
         return 0.0, 0
     eigenvalues, vectors = np.linalg.eigh(gram[np.ix_(chosen, chosen)])
@@ -205,7 +232,7 @@ def _explained(gram: Floats, moments: Floats, chosen: Indices) -> tuple[float, i
 
 
 def _indicators(levels: Indices) -> Floats:
-    """A column a level that occurs, centred: [trial, level]."""
+    """Return centred indicator variables of the levels that occur `[trials, levels]`."""
     columns = (levels[:, None] == np.unique(levels)).astype(float)
     centred: Floats = columns - columns.mean(axis=0)
     return centred
@@ -214,7 +241,15 @@ def _indicators(levels: Indices) -> Floats:
 def _terms(
     names: Sequence[str], shares: dict[tuple[int, ...], tuple[float, int]], main: float, rank: int, trials: int
 ) -> tuple[Effect, ...]:
-    """Of shares and degrees of freedom by the indices of one or two dimensions; `main` is R² without pairs."""
+    """Return effects with their chance levels, sorted.
+
+    Args:
+        names: Names of the dimensions.
+        shares: Share and degrees of freedom of each effect, by the indices of its one or two dimensions.
+        main: R² of all main effects.
+        rank: Degrees of freedom of all main effects.
+        trials: Number of trials.
+    """
     terms = []
     for axes, (share, freedom) in shares.items():
         own = (share, freedom) if len(axes) == 2 else (0.0, 0)

@@ -1,4 +1,4 @@
-"""The trained network in NumPy, in which anything can be taken out between two layers."""
+"""The trained network in NumPy, with hooks that replace activations."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 Weights = Mapping[str, NDArray[Any]]
-"""Name → array, with the names and shapes of `experiment.model.Transformer`."""
+"""Weight matrices by name, with the names and shapes of `training.model.Transformer`."""
 
 Hook = Callable[[Floats], Floats]
 Hooks = Mapping[str, Hook]
-"""Name of an activation → what it is replaced by."""
+"""Functions that replace an activation, by the activation's name."""
 
 HOOK_NAMES = ("attention", "head_output", "neurons")
 
 
 @dataclass(frozen=True)
 class Activations:
-    """At ŷ, a column a sample, named as in `Transformer.__call__`; in the precision of the weights."""
+    """Activations at ŷ, with one sample per column, in the precision of the weights.
+
+    The names are those in `Transformer.__call__`.
+    """
 
     attention: Floats  # [heads, 3, n], from ŷ to x0, x1, ŷ
     head_output: Floats  # [heads, d_head, n], before the output projection
@@ -33,15 +36,24 @@ class Activations:
 
 
 def grid(p: int) -> NDArray[np.intp]:
-    """Every (x0, x1), x0 the slower `[p², 2]`: what is computed for them reshapes to `[..., x0, x1]`."""
+    """Return all pairs (x0, x1) of digits `[p², 2]`, where x1 changes fastest.
+
+    An array computed for them reshapes to `[..., x0, x1]`.
+    """
     return np.stack(np.meshgrid(np.arange(p), np.arange(p), indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 def forward(weights: Weights, x: NDArray[np.integer[Any]], hooks: Hooks | None = None) -> Activations:
-    """Eq. 7 to 11 for the digits `x` `[n, 2]`, without dropout.
+    """Compute the network's activations, without dropout (Eq. 7 to 11).
 
-    A hook gets the activation of its name (`HOOK_NAMES`) and returns what takes its place. Raises `ValueError` for
-    another name.
+    Args:
+        weights: The weights.
+        x: The digits `[n, 2]`.
+        hooks: Functions by the name of an activation, one of `HOOK_NAMES`. Each gets the activation and returns its
+            replacement.
+
+    Raises:
+        ValueError: There is no hook of such a name.
     """
     hooks = dict(hooks or {})
     if unknown := hooks.keys() - set(HOOK_NAMES):
@@ -55,7 +67,7 @@ def forward(weights: Weights, x: NDArray[np.integer[Any]], hooks: Hooks | None =
     answer = token[-1] + position[2]  # [d]
     query, key, value = weights["query"], weights["key"], weights["value"]  # [d, heads, d_head]
     reader = np.einsum("dhk,hk->hd", key, np.einsum("d,dhk->hk", answer, query)) / np.sqrt(query.shape[2])
-    reader = reader.astype(token.dtype)  # NumPy's √ is float64
+    reader = reader.astype(token.dtype)  # np.sqrt made it float64
     scores = np.einsum("hd,ipd->hip", reader, digits)  # [heads, 2, p]
     values = np.einsum("dhk,ipd->ihkp", value, digits)  # [2, heads, d_head, p]
     own = np.broadcast_to((reader @ answer)[:, None], (len(reader), len(x)))
@@ -69,18 +81,18 @@ def forward(weights: Weights, x: NDArray[np.integer[Any]], hooks: Hooks | None =
     write = weights["attention_output"].reshape(-1, len(answer))  # [heads · d_head, d]
     middle = answer[:, None] + write.T @ head_output.reshape(len(write), -1)
     before_relu = weights["feed_forward_in"].T @ middle
-    neurons = hooked("neurons", np.maximum(before_relu, 0, out=before_relu))  # the largest array of most networks
+    neurons = hooked("neurons", np.maximum(before_relu, 0, out=before_relu))  # in place: this is the largest array
     final = middle + weights["feed_forward_out"].T @ neurons
     return Activations(attention, head_output, middle, neurons, final, weights["unembedding"].T @ final)
 
 
 def _softmax(scores: Floats) -> Floats:
-    """Over the second axis."""
+    """Return the softmax over the second axis."""
     e = np.exp(scores - scores.max(axis=1, keepdims=True))
     normalized: Floats = e / e.sum(axis=1, keepdims=True)
     return normalized
 
 
 def n_heads(weights: Weights) -> int:
-    """The number of attention heads."""
+    """Return the number of attention heads."""
     return int(weights["query"].shape[1])

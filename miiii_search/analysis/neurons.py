@@ -1,4 +1,4 @@
-"""What the neurons react to (4.4): the frequencies of both digits."""
+"""Frequencies to which the neurons respond (section 4.4)."""
 
 from __future__ import annotations
 
@@ -11,45 +11,51 @@ from numpy.typing import NDArray
 from miiii_search.analysis.fourier import grid_power
 from miiii_search.analysis.network import Floats
 
-BLOCK = 128
-"""Neurons transformed at once: a few dozen megabytes."""
+BLOCK_SIZE = 128
+"""Number of neurons transformed at once, which takes a few dozen megabytes."""
 
-DEAD = 1e-6
-"""A neuron that varies less than this share of the most active one has no frequency."""
+DEAD_SHARE = 1e-6
+"""A neuron is dead if its variance is at most this share of the largest variance."""
 
 
 @dataclass(frozen=True)
 class Neurons:
-    """A row a neuron, in the order of the weights."""
+    """Properties of each neuron, in the order of the weights."""
 
     variance: NDArray[np.float64]  # [neurons], over the grid
     frequency: NDArray[np.intp]  # [neurons, 2], dominant one of x0 and of x1
     explained: NDArray[np.float64]  # [neurons]
-    """The share of the variance at the dominant frequencies: of each digit alone, and of both together."""
+    """Share of the variance at the dominant frequencies, of each digit alone and of both together."""
     single: NDArray[np.intp]  # [neurons]
-    """The one frequency that, taken for both digits, explains most: how `nanda` is solved."""
+    """The frequency that explains most if it is used for both digits, as in the solution of `nanda`."""
     single_explained: NDArray[np.float64]  # [neurons]
     dominance: NDArray[np.float64]  # [neurons, 2]
-    """The share that the dominant frequency has of all that varies with x0, and with x1."""
+    """Share of the variance that depends on x0, or on x1, at the dominant frequency of that digit."""
 
     @property
     def alive(self) -> NDArray[np.bool_]:
-        """Those that vary at all."""
-        alive: NDArray[np.bool_] = self.variance > DEAD * self.variance.max(initial=0)
+        """Whether each neuron varies at all `[neurons]`."""
+        alive: NDArray[np.bool_] = self.variance > DEAD_SHARE * self.variance.max(initial=0)
         return alive
 
     def median(self, values: NDArray[np.float64]) -> float:
-        """Of what is given for each neuron, over those that are alive; 0 if none is."""
+        """Return the median of `values` `[neurons]` over the neurons that are alive; 0 if there is none."""
         return float(np.median(values[self.alive])) if self.alive.any() else 0.0
 
 
 def analyze_neurons(neurons: Floats, p: int) -> Neurons:
-    """Of activations over the whole grid `[neurons, p²]`, x0 the slower."""
-    found = [_analyze(neurons[at : at + BLOCK].reshape(-1, p, p)) for at in range(0, len(neurons), BLOCK)]
+    """Analyze the neurons' activations.
+
+    Args:
+        neurons: Activations over the whole grid `[neurons, p²]`, in the order of `network.grid`.
+        p: Number of digits.
+    """
+    found = [_analyze(neurons[at : at + BLOCK_SIZE].reshape(-1, p, p)) for at in range(0, len(neurons), BLOCK_SIZE)]
     return Neurons(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
 def _analyze(grids: Floats) -> tuple[NDArray[Any], ...]:
+    """Return the fields of `Neurons` for some neurons `[n, p, p]`."""
     power = grid_power(grids)  # [n, m, m]
     power[:, 0, 0] = 0
     total = power.sum(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Findings as plain data: what numbers.json holds."""
+"""Findings as plain data, the content of numbers.json."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from miiii_search.analysis.file_checks import weight_shapes
 from miiii_search.analysis.findings import Findings, NetworkFindings
 from miiii_search.analysis.milestones import LEARNED_ACCURACY, Milestones
 
-FORMAT = 1
+FORMAT_VERSION = 1
 
-DIGITS = 6
-"""Significant: more than any of these is known to."""
+SIGNIFICANT_DIGITS = 6
+"""Number of significant digits, more than any of the numbers is accurate to."""
 
 
 def findings_to_json(findings: Findings) -> dict[str, Any]:
-    """A tree of names, numbers and lists. Tasks are by modulus, frequencies count from 1; the rest is left out."""
+    """Return the findings of a run as a tree of names, numbers and lists.
+
+    Tasks are named by their modulus, and frequencies start from 1. What could not be computed is left out.
+    """
     run = findings.run
     tree: dict[str, Any] = {
         "kind": "miiii-search analysis",
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "run": run.name,
         "experiment": run.experiment.model_dump(mode="json", exclude_none=True),
         "hyperparameters": run.hyperparameters.model_dump(mode="json"),
@@ -47,7 +50,7 @@ def findings_to_json(findings: Findings) -> dict[str, Any]:
         tree["milestones"] = _milestones(findings.milestones)
     if run.record is not None and len(run.record):
         names = sorted(weight_shapes(run.experiment, run.hyperparameters))
-        tree["gradient_norm_at_end"] = _listed(run.record.gradient_norm[-1], names)
+        tree["gradient_norm_at_end"] = _by_name(run.record.gradient_norm[-1], names)
     if findings.network is not None:
         tree |= _of_weights(findings.network)
     if findings.activity is not None:
@@ -104,7 +107,7 @@ def _of_weights(found: NetworkFindings) -> dict[str, Any]:
 
 
 def _activity(activity: FrequencyActivity) -> dict[str, Any]:
-    """The paper's count, and beside it both variants of the public code; `[x0, x1]` a look."""
+    """Return the paper's counts and both variants of the public code's counts, as `[x0, x1]` for each epoch."""
     return {
         "epochs": activity.epochs.tolist(),
         "sigmas": SIGMAS,
@@ -117,10 +120,10 @@ def _activity(activity: FrequencyActivity) -> dict[str, Any]:
 
 
 def _ablations(at: Ablations, moduli: list[str]) -> dict[str, Any]:
-    """Changes of accuracy: a row a part, a column a task."""
+    """Return changes of accuracy, with one row per part and one column per task."""
     return {
         "epoch": at.epoch,
-        "accuracy": _listed(at.accuracy, moduli),
+        "accuracy": _by_name(at.accuracy, moduli),
         "without_frequency": _rounded(at.frequencies),
         "without_head": _rounded(at.heads),
         "without_neurons_of_frequency": _rounded(at.groups),
@@ -128,17 +131,17 @@ def _ablations(at: Ablations, moduli: list[str]) -> dict[str, Any]:
     }
 
 
-def _listed(values: NDArray[Any], names: list[str]) -> dict[str, Any]:
+def _by_name(values: NDArray[Any], names: list[str]) -> dict[str, Any]:
     return dict(zip(names, _rounded(values), strict=True))
 
 
 def _rounded(values: NDArray[Any]) -> Any:
-    """Nested lists of numbers that JSON can hold."""
+    """Return an array as nested lists of numbers that JSON can represent."""
     return np.vectorize(_round, otypes=[object])(values).tolist() if values.size else []
 
 
 def _round(value: float) -> float | int | None:
-    """None where it is not finite, since JSON knows neither infinity nor NaN."""
+    """Return a rounded number, or None if it is not finite, since JSON has neither infinity nor NaN."""
     if isinstance(value, int):
         return value
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if np.isfinite(value) else None

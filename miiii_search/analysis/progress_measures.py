@@ -1,4 +1,4 @@
-"""Nanda et al.'s progress measures, for the task `nanda` (arXiv 2301.05217, section 5)."""
+"""Progress measures of Nanda et al. for the task `nanda` (arXiv 2301.05217, section 5)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from miiii_search.analysis.network import Floats, Weights, forward, grid
 from miiii_search.analysis.scores import grid_labels, losses, training_mask
 from miiii_search.experiment.spec import Experiment
 
-KEY_SHARE = 0.95
-"""Key frequencies are the fewest that hold so much of what the logits are of x0 + x1."""
+KEY_ENERGY_SHARE = 0.95
+"""Key frequencies are the fewest that have this share of the logits' energy at frequencies of x0 + x1."""
 
 
 @dataclass(frozen=True)
 class ProgressMeasures:
-    """Losses in nats at one epoch."""
+    """Losses at one epoch, in nats."""
 
     epoch: int
     train: float
     """On the training samples."""
     held_out: float
-    """On all others."""
+    """On all other samples."""
     restricted: float
-    """On all samples, of logits that have the key frequencies and the constant alone: the general solution."""
+    """On all samples, from logits with only the key frequencies and the constant: the general solution."""
     excluded: float
-    """On the training samples, of logits without the key frequencies: what was memorised."""
+    """On the training samples, from logits without the key frequencies: what was memorised."""
 
 
 def digit_sum_waves(p: int) -> NDArray[np.float64]:
-    """cos and sin of each frequency of x0 + x1 over the grid, orthonormal `[(p − 1) / 2, 2, p²]`."""
+    """Return cos and sin of each frequency of x0 + x1 over the grid, orthonormal `[(p − 1) / 2, 2, p²]`."""
     x = grid(p).sum(axis=1)
     angle = 2 * np.pi * np.arange(1, n_frequencies(p) + 1)[:, None] * x / p
     cosine_and_sine: NDArray[np.float64] = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.sqrt(2) / p
@@ -41,7 +41,7 @@ def digit_sum_waves(p: int) -> NDArray[np.float64]:
 
 
 def digit_sum_energies(logits: Floats) -> NDArray[np.float64]:
-    """How much of the logits `[p, p²]` lies at each frequency of x0 + x1 `[(p − 1) / 2]`."""
+    """Return the energy of the logits `[p, p²]` at each frequency of x0 + x1 `[(p − 1) / 2]`."""
     p = len(logits)
     components = np.einsum("kwn,cn->kwc", digit_sum_waves(p), logits.astype(np.float64), optimize=True)
     energies: NDArray[np.float64] = (components**2).sum(axis=(1, 2))
@@ -49,20 +49,27 @@ def digit_sum_energies(logits: Floats) -> NDArray[np.float64]:
 
 
 def key_frequencies(weights: Weights) -> list[int]:
-    """The frequencies that a trained network computes with, strongest first."""
+    """Return the frequencies with which a trained network computes its logits, strongest first."""
     p = len(weights["token_embedding"]) - 1
     energies = digit_sum_energies(forward(weights, grid(p)).logits)
     order = np.argsort(energies)[::-1]
-    enough = np.searchsorted(np.cumsum(energies[order]), KEY_SHARE * energies.sum()) + 1
+    enough = np.searchsorted(np.cumsum(energies[order]), KEY_ENERGY_SHARE * energies.sum()) + 1
     return [int(k) + 1 for k in order[:enough]]
 
 
 def compute_progress_measures(
     experiment: Experiment, weights: Weights, keys: Sequence[int], epoch: int
 ) -> ProgressMeasures:
-    """The measures at one epoch, by the key frequencies of the run's end.
+    """Compute the progress measures at one epoch.
 
-    Raises `ValueError` for another task than `nanda`.
+    Args:
+        experiment: The experiment, with the task `nanda`.
+        weights: The weights at the epoch.
+        keys: The key frequencies, from the final weights.
+        epoch: The epoch.
+
+    Raises:
+        ValueError: The task is not `nanda`.
     """
     if experiment.task != "nanda":
         raise ValueError(f"progress measures are for the task nanda, not for {experiment.task}")

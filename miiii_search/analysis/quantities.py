@@ -79,7 +79,7 @@ QUANTITIES = (
         "%",
         "Fig. 12",
         "{:.0f}",
-        measurements.of_embeddings(lambda e: 100 * e.frequencies.share(5)),
+        measurements.of_embeddings(lambda e: 100 * e.frequencies.energy_share(5)),
     ),
     Quantity(
         "neurons_two_frequencies",

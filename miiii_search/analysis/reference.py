@@ -1,4 +1,4 @@
-"""Accuracy curves from elsewhere, such as a paper's figure, and how far a run's are from them."""
+"""Accuracy curves from another source, such as a figure of the paper, and the differences of a run from them."""
 
 from __future__ import annotations
 
@@ -16,31 +16,34 @@ from miiii_search.experiment.spec import Experiment
 
 SPLITS = ("training", "validation")
 
-WINDOW = 0.05
-"""A run's value at an epoch is the mean of its evaluations within this share of the epoch, and of the nearest one."""
+WINDOW_SHARE = 0.05
+"""Half width of the averaging window, relative to the epoch.
 
-Means = NDArray[np.float64]
+A run's value at an epoch is the mean of its evaluations in this window, and of at least the nearest evaluation.
+"""
+
+MeanAccuracies = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ReferenceCurves:
-    """Accuracies of every task at some epochs of another run, on both splits."""
+    """Accuracies of every task at some epochs of another run, for both splits."""
 
     name: str
     moduli: tuple[int, ...]
     epochs: NDArray[np.int64]  # [epochs], ascending
-    accuracy: dict[str, Means]  # by split: [epochs, tasks]
+    accuracy: dict[str, MeanAccuracies]  # by split: [epochs, tasks]
     floor: float
-    """The smallest accuracy that it can show: curves that were read off a figure end at what its ink could show."""
+    """Smallest accuracy that the source can show. Curves read off a figure end at the edge of its axes."""
 
 
 @dataclass(frozen=True)
 class ReferenceDifferences:
-    """Mean accuracies over the tasks that a run and a reference share, at the reference's epochs."""
+    """Mean accuracies of a run and a reference over their common tasks, at the reference's epochs."""
 
     epochs: NDArray[np.int64]  # [epochs]
-    reference: dict[str, Means]  # by split: [epochs]
-    run: dict[str, Means]  # by split: [epochs]
+    reference: dict[str, MeanAccuracies]  # by split: [epochs]
+    run: dict[str, MeanAccuracies]  # by split: [epochs]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -50,9 +53,14 @@ class ReferenceDifferences:
         return {"epochs": self.epochs.tolist(), **accuracies}
 
     def largest(self, split: str, until: int | None = None) -> tuple[float, int]:
-        """Return the largest absolute difference on a split up to an epoch, and the epoch at which it occurs.
+        """Return the largest absolute difference on a split, and the epoch at which it occurs.
 
-        It is 0 at epoch 0 if no epoch of the reference is that early.
+        Args:
+            split: One of `SPLITS`.
+            until: Last epoch to consider; all epochs if it is None.
+
+        Returns:
+            The difference and its epoch; both are 0 if there is no epoch up to `until`.
         """
         within = self.epochs <= (until or np.inf)
         if not within.any():
@@ -64,8 +72,8 @@ class ReferenceDifferences:
 def read_reference(path: Path) -> ReferenceCurves:
     """Read accuracy curves from a CSV file with the columns split, epoch and one for each modulus.
 
-    The split is `training` or `validation`; both have the same epochs. An epoch that occurs twice counts once.
-    The smallest accuracy in the file is taken for the smallest that its source could show.
+    The split is `training` or `validation`; both have the same epochs. If an epoch occurs twice, the last row counts.
+    The smallest accuracy in the file is used as the smallest that its source can show.
 
     Raises:
         MiiiiSearchError: The file cannot be read, or is not of this form. The message names the line.
@@ -103,7 +111,7 @@ def read_reference(path: Path) -> ReferenceCurves:
 def differences_from_reference(
     experiment: Experiment, record: Record, reference: ReferenceCurves
 ) -> ReferenceDifferences:
-    """Compare a run's accuracies with a reference's, at those of its epochs that the run has come to.
+    """Compare a run's accuracies with a reference's, at the reference's epochs up to the end of the run.
 
     Both are clipped below at the reference's floor. Tasks that only one of them has are left out.
 
@@ -122,18 +130,25 @@ def differences_from_reference(
         )
     epochs = reference.epochs[reached]
     curves = {"training": record.train_accuracy, "validation": record.validation_accuracy}
+    means = {split: _windowed_means(record.epoch, curves[split][:, ours], epochs) for split in SPLITS}
     return ReferenceDifferences(
         epochs,
         {split: reference.accuracy[split][reached][:, theirs].mean(axis=1) for split in SPLITS},
-        {
-            split: np.maximum(_around(record.epoch, curves[split][:, ours], epochs), reference.floor).mean(axis=1)
-            for split in SPLITS
-        },
+        {split: np.maximum(means[split], reference.floor).mean(axis=1) for split in SPLITS},
     )
 
 
-def last_crossing_epochs(epochs: NDArray[np.int64], accuracy: Means, threshold: float) -> list[int | None]:
-    """Return, for each task, the first epoch from which its accuracy stays at a threshold; None if it does not."""
+def last_crossing_epochs(epochs: NDArray[np.int64], accuracy: MeanAccuracies, threshold: float) -> list[int | None]:
+    """Return, for each task, the first epoch from which its accuracy stays at or above a threshold.
+
+    Args:
+        epochs: Epochs of the evaluations `[epochs]`.
+        accuracy: Accuracies `[epochs, tasks]`.
+        threshold: The threshold.
+
+    Returns:
+        The epochs `[tasks]`; None for a task that is below the threshold at the end.
+    """
     result: list[int | None] = []
     for column in accuracy.T:
         below = np.flatnonzero(column < threshold)
@@ -142,12 +157,12 @@ def last_crossing_epochs(epochs: NDArray[np.int64], accuracy: Means, threshold: 
     return result
 
 
-def _around(evaluated: NDArray[np.int32], accuracy: Floats, epochs: NDArray[np.int64]) -> Means:
-    """The mean of the evaluations around each epoch. `[epochs, tasks]`."""
+def _windowed_means(evaluated: NDArray[np.int32], accuracy: Floats, epochs: NDArray[np.int64]) -> MeanAccuracies:
+    """Return the mean of the evaluations around each epoch `[epochs, tasks]`."""
     values = []
     for epoch in epochs:
         distance = np.abs(evaluated - epoch)
-        near = distance <= WINDOW * epoch
+        near = distance <= WINDOW_SHARE * epoch
         near[distance.argmin()] = True
         values.append(accuracy[near].astype(np.float64).mean(axis=0))
     return np.stack(values)

@@ -16,14 +16,14 @@ Labels = NDArray[np.integer[Any]]
 
 
 def grid_labels(experiment: Experiment) -> Labels:
-    """The class of every task `[tasks, p, p]`, x0 by x1."""
+    """Return the class of every sample of the grid in every task `[tasks, x0, x1]`."""
     p = experiment.p
-    # By n = x0 + x1·p, so that x1 is the slower.
+    # The labels are in the order of n = x0 + x1·p, so x0 changes fastest.
     return labels(experiment).reshape(p, p, -1).transpose(2, 1, 0)
 
 
 def training_mask(experiment: Experiment) -> NDArray[np.bool_]:
-    """Which samples of the grid `[p, p]` were trained on."""
+    """Return which samples of the grid `[x0, x1]` are in the training set."""
     mask = np.zeros((experiment.p, experiment.p), bool)
     x = make_splits(experiment).train.x
     mask[x[:, 0], x[:, 1]] = True
@@ -31,7 +31,7 @@ def training_mask(experiment: Experiment) -> NDArray[np.bool_]:
 
 
 def task_slices(moduli: Sequence[int]) -> Iterator[slice]:
-    """The rows of the logits that belong to each task."""
+    """Yield the rows of the logits that belong to each task."""
     start = 0
     for q in moduli:
         yield slice(start, start + q)
@@ -39,9 +39,17 @@ def task_slices(moduli: Sequence[int]) -> Iterator[slice]:
 
 
 def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float64]:
-    """The share of samples whose largest logit is the label's, a task `[tasks]`; a tie is wrong, and so is a NaN.
+    """Compute the accuracy of each task.
 
-    Logits are `[Σq, n]`, labels `[tasks, n]`.
+    A sample counts as right if its label's logit is larger than all others; ties and NaN are wrong.
+
+    Args:
+        logits: Logits of all tasks `[Σq, n]`.
+        y: Labels `[tasks, n]`.
+        moduli: The modulus q of each task.
+
+    Returns:
+        The accuracies `[tasks]`.
     """
     found = []
     for rows, of_task in zip(task_slices(moduli), y, strict=True):
@@ -51,7 +59,13 @@ def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.f
 
 
 def losses(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float64]:
-    """The mean cross-entropy of each task in nats `[tasks]`, summed in float64."""
+    """Compute the mean cross-entropy of each task in nats `[tasks]`, in float64.
+
+    Args:
+        logits: Logits of all tasks `[Σq, n]`.
+        y: Labels `[tasks, n]`.
+        moduli: The modulus q of each task.
+    """
     found = []
     for rows, of_task in zip(task_slices(moduli), y, strict=True):
         z = logits[rows].astype(np.float64)

@@ -1,6 +1,6 @@
-"""All trials of a study at once: what came of them, and at which values of the hyperparameters.
+"""Summary of a study: the outcomes of its trials, and their dependence on the hyperparameters.
 
-Knows nothing of databases: it takes plain rows.
+It is computed from plain data, without a database.
 """
 
 from __future__ import annotations
@@ -19,50 +19,53 @@ from miiii_search.experiment.text import format_params, format_value
 Value = float | int | str
 
 OUTCOMES = ("solved", "not solved", "pruned", "failed", "running", "waiting")
-"""`not solved`: trained to the end of its epochs without."""
+"""Possible outcomes of a trial. `not solved` means that it was trained for all epochs without solving its tasks."""
 
 BINS = 4
-"""Of a range: few enough that a study of some dozens of trials has several in each."""
+"""Number of bins of a range, small enough that in a study of dozens of trials each bin has several."""
 
 
 @dataclass(frozen=True)
 class SearchDimension:
-    """A hyperparameter that is searched over. Its levels are the values of its list, or the bins of its range."""
+    """A hyperparameter over which the study searches.
+
+    Its levels are the values of its list, or the bins of its range.
+    """
 
     name: str
     values: tuple[Value, ...] = ()
-    """Of a list: numbers ascend, words stand as they were given. Empty: a range."""
+    """Values of a list, with numbers in ascending order; empty for a range."""
     low: float = math.nan
     high: float = math.nan
     log: bool = False
-    """Bins are equal in the logarithm."""
+    """Whether the bins have equal widths on a logarithmic scale."""
 
     @classmethod
     def from_values(cls, name: str, values: Sequence[Value]) -> SearchDimension:
-        """A dimension of listed values."""
+        """Return the dimension of a list of values."""
         words = any(isinstance(value, str) for value in values)
         return cls(name, tuple(values) if words else tuple(sorted(values)))
 
     @property
     def is_range(self) -> bool:
-        """Whether its levels are bins."""
+        """Whether the levels are bins."""
         return not self.values
 
     @property
     def edges(self) -> tuple[float, ...]:
-        """Of the bins of a range, ascending."""
+        """Edges of the bins of a range, ascending."""
         space = np.geomspace if self.log else np.linspace
         return tuple(map(float, space(self.low, self.high, BINS + 1)))
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of the levels, in words."""
+        """Labels of the levels."""
         if not self.is_range:
             return tuple(format_value(value) for value in self.values)
         return tuple(f"{a:.2g} to {b:.2g}" for a, b in zip(self.edges, self.edges[1:], strict=False))
 
     def level(self, value: Value | None) -> int | None:
-        """The index of the level that a value belongs to; None if it is not in the list, or if there is no value."""
+        """Return the index of the level to which a value belongs, or None if it belongs to none."""
         if value is None:
             return None
         if not self.is_range:
@@ -72,26 +75,26 @@ class SearchDimension:
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """What is known of one trial."""
+    """Data about one trial."""
 
     number: int
     outcome: str
     """One of `OUTCOMES`."""
     point: Mapping[str, Value]
-    """The value of each dimension."""
+    """Value of each hyperparameter, by name."""
     value: float | None = None
-    """The objective; of a pruned trial the accuracy at which it was given up."""
+    """The objective. For a pruned trial it is the accuracy at which it was pruned."""
     epochs_to_solve: int | None = None
     epochs_trained: int | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
-    """Validation accuracy (mean over the scored tasks) by epoch, at the rungs and at the end, ascending."""
+    """Mean validation accuracy over the scored tasks by epoch, at the rungs and at the end, ascending."""
     replicate: int = 0
     reason: str = ""
-    """Why it was pruned or has failed."""
+    """Reason why it was pruned or failed."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing will change about it."""
+        """Whether the trial will not change any more."""
         return self.outcome not in ("running", "waiting")
 
 
@@ -101,36 +104,38 @@ class Marginal:
 
     level: str
     ended: int
+    """Number of trials that have ended."""
     with_value: int
-    """Trials behind the two figures of the objective: pruned ones are among them, failed ones are not."""
+    """Number of trials with an objective, among them pruned trials but not failed ones."""
     value_mean: float | None
     value_median: float | None
     solved: int
     solved_share: float | None
-    """Of the trials that ended."""
+    """Share of the ended trials."""
     epochs_to_solve_mean: float | None
-    """Over the solved trials; this and the median say nothing of those that were not solved."""
+    """Mean over the solved trials. Like the median, it does not depend on the trials that were not solved."""
     epochs_to_solve_median: float | None
 
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """One configuration over its seeds."""
+    """Results of one configuration over its seeds."""
 
     point: Mapping[str, Value]
     seeds: int
-    """That it is compared by; those that have not ended, or were never queued, count as not solved."""
+    """Number of seeds of the comparison. Seeds that have not ended or were never queued count as not solved."""
     ended: int
+    """Number of seeds that have ended."""
     epochs_to_solve: tuple[int, ...]
-    """Of the seeds that are solved, ascending."""
+    """Epochs to solve of the solved seeds, ascending."""
     median: int | None
-    """Over all seeds; None if not more than half of them are solved."""
+    """Median of the epochs to solve over all seeds; None if at most half of them are solved."""
     worst: int | None
-    """None unless all of them are."""
+    """Largest epochs to solve; None unless all seeds are solved."""
 
     @property
     def in_words(self) -> str:
-        """The configuration and its figures in a line."""
+        """The configuration and its results in one line."""
         point = format_params(self.point)
         figures = [("median", self.median), ("worst", self.worst)]
         epochs = "".join(f", {name} {epoch:,} epochs" for name, epoch in figures if epoch is not None)
@@ -139,28 +144,32 @@ class SeedSpread:
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study's trials and what they show together."""
+    """The trials of a study, and statistics over them."""
 
     study: str
     epochs: int
-    """That a trial may train for."""
+    """Largest number of epochs that a trial may train for."""
     dimensions: tuple[SearchDimension, ...]
     trials: tuple[TrialSummary, ...]
     counts: dict[str, int]
+    """Number of trials by outcome."""
     marginals: dict[str, tuple[Marginal, ...]]
-    """By the name of the dimension."""
+    """By the name of the dimension, one entry per level."""
     importance: Importance
     seed_spreads: tuple[SeedSpread, ...] = ()
-    """The configurations over their seeds, best median first; none where each has one seed."""
+    """Configurations over their seeds, best median first. Empty if each configuration has one seed."""
 
     def dimensions_by_importance(self) -> list[SearchDimension]:
-        """The dimensions of several levels, those that decide most first; if that is unknown, in the study's order."""
+        """Return the dimensions with several levels, most important first.
+
+        If the importance is unknown, they are in the order of the study.
+        """
         shares = {term.names[0]: term.share for term in self.importance.terms if len(term.names) == 1}
         varied = [dimension for dimension in self.dimensions if len(dimension.labels) > 1]
         return sorted(varied, key=lambda dimension: -shares.get(dimension.name, 0.0))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return everything as plain data."""
         return {
             "study": self.study,
             "epochs": self.epochs,
@@ -175,7 +184,14 @@ class StudySummary:
 def summarize_trials(
     study: str, epochs: int, dimensions: Sequence[SearchDimension], trials: Sequence[TrialSummary]
 ) -> StudySummary:
-    """All numbers of a study's trials."""
+    """Summarize the trials of a study. Spreads over seeds are not computed here.
+
+    Args:
+        study: Name of the study.
+        epochs: Largest number of epochs that a trial may train for.
+        dimensions: Dimensions of the search space.
+        trials: All trials.
+    """
     counts = Counter(trial.outcome for trial in trials)
     return StudySummary(
         study,
@@ -189,6 +205,7 @@ def summarize_trials(
 
 
 def _marginals(dimension: SearchDimension, trials: Sequence[TrialSummary]) -> tuple[Marginal, ...]:
+    """Return the statistics of each level of a dimension."""
     found = []
     for level, label in enumerate(dimension.labels):
         ended = [t for t in trials if t.has_ended and dimension.level(t.point.get(dimension.name)) == level]
@@ -211,7 +228,7 @@ def _marginals(dimension: SearchDimension, trials: Sequence[TrialSummary]) -> tu
 
 
 def _importance(dimensions: Sequence[SearchDimension], trials: Sequence[TrialSummary]) -> Importance:
-    """Of the trials with an objective, as indices of levels."""
+    """Compute the importance of the dimensions from the trials with an objective."""
     points, values, outside = list[list[int]](), list[float](), 0
     for trial in trials:
         if trial.value is None or not trial.has_ended:
@@ -231,7 +248,7 @@ def _importance(dimensions: Sequence[SearchDimension], trials: Sequence[TrialSum
     )
     counts = Counter(trial.outcome for trial in trials)
     notes = [
-        f"pruned trials count with the accuracy at which they were given up ({counts['pruned']})"
+        f"pruned trials count with the accuracy at which they were pruned ({counts['pruned']})"
         * (counts["pruned"] > 0),
         f"failed trials have no objective and are left out ({counts['failed']})" * (counts["failed"] > 0),
         f"trials at values outside of the lists are left out ({outside})" * (outside > 0),

@@ -1,4 +1,4 @@
-"""A trained run as the analyses take it: any part of it may be missing."""
+"""A trained run as the analyses use it; any part of it may be missing."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What is known of one run."""
+    """All available data of one run."""
 
     name: str
-    """How figures and tables call it."""
+    """Name in figures and tables."""
     experiment: Experiment
     hyperparameters: Hyperparameters
     metrics: Metrics | None = None
     record: Record | None = None
     spectra: Mapping[int, Floats] = field(default_factory=dict)
-    """By epoch, see `experiment.program.Program.spectrum`."""
+    """By epoch; see `training.program.Program.spectrum`."""
     weights: Weights | None = None
-    """At its end."""
+    """Final weights."""
     folder: Path | None = None
-    """Where `train` wrote it, if it did."""
+    """Folder to which `train` wrote the run, if it did."""
     snapshots: Mapping[int, Path] = field(default_factory=dict)
-    """Files of weights by epoch, ascending; read one at a time, since together they may be hundreds of megabytes."""
+    """Files of weights by epoch, ascending.
+
+    They are read one at a time, since together they may have hundreds of megabytes.
+    """
 
     @property
     def last_epoch(self) -> int:
-        """At which training ended, as far as is known."""
+        """Epoch at which training ended, as far as it is known."""
         if self.metrics is not None:
             return self.metrics.epochs_trained
         return int(self.record.epoch[-1]) if self.record is not None and len(self.record) else self.experiment.epochs
 
     def read_snapshot(self, epoch: int) -> Weights:
-        """The weights at one of the epochs of `snapshots`.
+        """Read the weights at one of the epochs of `snapshots`.
 
-        Raises `InvalidRunError` if they are not those of such a run.
+        Raises:
+            InvalidRunError: The file cannot be read, or contains the weights of another run.
         """
         return check_weights(read_arrays(self.snapshots[epoch]), self.experiment, self.hyperparameters)

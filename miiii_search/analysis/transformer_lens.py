@@ -1,4 +1,4 @@
-"""The network as TransformerLens' `HookedTransformer` has it: its names, its shapes, its configuration."""
+"""Conversion to TransformerLens: names, shapes and configuration of a `HookedTransformer`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 def to_state_dict(weights: Weights) -> dict[str, NDArray[Any]]:
-    """Our weights under HookedTransformer's names, with the biases and buffers that strict loading asks for.
+    """Return the weights under HookedTransformer's names, with the biases and buffers that strict loading needs.
 
-    Biases are zeros, as the network has none. Its heads come first in `W_Q`, `W_K`, `W_V` `[heads, d, d_head]`.
+    The network has no biases, so they are zero. The head is the first axis of `W_Q`, `W_K` and `W_V` `[heads, d,
+    d_head]`.
     """
     d_model, n_heads, d_head = weights["query"].shape
     d_mlp, n_logits = weights["feed_forward_in"].shape[1], weights["unembedding"].shape[1]
@@ -29,8 +30,8 @@ def to_state_dict(weights: Weights) -> dict[str, NDArray[Any]]:
         "b_K": _zeros(n_heads, d_head),
         "b_V": _zeros(n_heads, d_head),
         "b_O": _zeros(d_model),
-        # Buffers: from query (row) to key, and the score of a key that is not seen. TransformerLens 3 makes
-        # its mask anew and takes one of any shape; 2 takes this one only.
+        # Buffers: the causal mask from query (row) to key, and the score of a masked key. TransformerLens 2 accepts
+        # only a mask of this shape; TransformerLens 3 computes its own.
         "mask": np.tri(n_positions, dtype=np.bool_),
         "IGNORE": np.array(-np.inf, np.float32),
     }
@@ -51,9 +52,9 @@ def to_state_dict(weights: Weights) -> dict[str, NDArray[Any]]:
 
 
 def to_config(weights: Weights) -> dict[str, Any]:
-    """The fields of `HookedTransformerConfig` that make this network, as plain data.
+    """Return the fields of `HookedTransformerConfig` for this network, as plain data.
 
-    Attention is causal: ŷ, the one position that is read, is the last and sees all three either way.
+    Attention is causal there. This makes no difference, since only the output at ŷ is read, which is the last position.
     """
     d_model, n_heads, d_head = weights["query"].shape
     return {
@@ -69,14 +70,14 @@ def to_config(weights: Weights) -> dict[str, Any]:
         "normalization_type": None,
         "positional_embedding_type": "standard",
         "attention_dir": "causal",
-        # Scores are divided by this.
+        # Attention scores are divided by attn_scale.
         "use_attn_scale": True,
         "attn_scale": math.sqrt(d_head),
     }
 
 
 def _heads_first(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    # Contiguous: of a transposed array safetensors writes the memory as it lies, which is another matrix.
+    # Contiguous, since safetensors writes the memory of a transposed array in its original order.
     return np.ascontiguousarray(weights.transpose(1, 0, 2))  # [d, heads, d_head] to [heads, d, d_head]
 
 

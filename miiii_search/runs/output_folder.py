@@ -1,7 +1,7 @@
-"""A folder of results that one process writes at a time, and that changes all at once.
+"""A folder of results that one process writes at a time, and whose content changes all at once.
 
-A command writes into a hidden folder within it. What is whole there is moved into place at the end, which needs no
-space. A process may be killed at any moment: readers find the old files or the new ones, never some of each.
+A command writes into a hidden folder within it. At the end the complete results are moved into place, which needs no
+disk space. If a process is killed at any moment, readers find either the old files or the new ones, but no mixture.
 """
 
 from __future__ import annotations
@@ -20,36 +20,38 @@ from miiii_search.experiment.record import SNAPSHOT_FILE
 from miiii_search.runs.output_files import output_errors
 
 LOCK = ".miiii-search.lock"
-"""Locked by the process that writes the folder; the operating system unlocks it when that process ends."""
+"""File that is locked by the process that writes the folder. The operating system unlocks it when that process ends."""
 
 UNFINISHED, READY = ".miiii-search.unfinished", ".miiii-search.ready"
-"""What is being written, and what is whole and only has to be moved into place."""
+"""Hidden folders for results that are being written, and for complete results that are yet to be moved into place."""
 
 REPLACED = ".replaced"
+"""Suffix of an old folder that has been replaced and is yet to be removed."""
 
 
 def newest_path(folder: Path, name: str) -> Path:
-    """Returns where the newest whole version of a file or a folder of results lies."""
+    """Return the path of the newest complete version of a file or folder of results."""
     ready = folder / READY / name
     return ready if ready.exists() else folder / name
 
 
 class OutputFolder:
-    """A folder that this process alone may write. Made by `open_output`."""
+    """A folder that only this process may write. It is created by `open_output`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.unfinished = path / UNFINISHED
-        """Where to write. Files keep their names; a folder of snapshots may be among them."""
+        """Folder to write to. Files have their final names; one folder of snapshots may be among them."""
 
     def publish(self) -> None:
-        """Moves everything that was written into place.
+        """Move everything that was written into place.
 
-        A file takes the place of the one with its name. A folder takes the place of the snapshots in the one before
-        it; other files there are kept.
+        A file replaces the file of its name. A folder replaces the snapshots in the folder of its name; other files
+        there are kept.
 
         Raises:
-            OSError: A file cannot be moved. Readers see the new results all the same, and the next owner goes on.
+            OSError: A file cannot be moved. Readers still find the new results, and the next process completes the
+                move.
         """
         self.unfinished.rename(self.path / READY)
         _move_into_place(self.path)
@@ -57,10 +59,15 @@ class OutputFolder:
 
 @contextmanager
 def open_output(folder: Path, check: Callable[[Path], None] = lambda folder: None) -> Iterator[OutputFolder]:
-    """Makes a folder and holds it until the block ends. What was not published then is removed.
+    """Create a folder and reserve it for this process until the block ends.
 
-    `check` looks at the folder before anything is written, and raises `MiiiiSearchError` if its files are somebody
-    else's.
+    Results that have not been published by then are removed.
+
+    Args:
+        folder: The folder.
+        check: Called with the folder before anything is written. It raises `MiiiiSearchError` if the folder
+            contains files
+            that must not be replaced.
 
     Raises:
         MiiiiSearchError: The folder cannot be written, or another process is writing it.
@@ -81,12 +88,13 @@ def open_output(folder: Path, check: Callable[[Path], None] = lambda folder: Non
                 shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     finally:
         if is_new:
-            with suppress(OSError):  # unless there is something in it
+            with suppress(OSError):  # not empty
                 folder.rmdir()
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder until the block ends."""
     with output_errors(folder):
         descriptor = _lock(folder)
     try:
@@ -98,7 +106,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> int:
-    """The open file that holds the lock. Raises `OSError`, and `MiiiiSearchError` if another process has it."""
+    """Return the file descriptor that holds the lock.
+
+    Raises:
+        OSError: The lock file cannot be opened.
+        MiiiiSearchError: Another process holds the lock.
+    """
     while True:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -107,14 +120,14 @@ def _lock(folder: Path) -> int:
             except BlockingIOError:
                 owner = os.read(descriptor, 200).decode(errors="replace").strip()
                 raise MiiiiSearchError(
-                    f"{folder} is being written by {owner or 'another process'}; wait until that has ended, "
+                    f"{folder} is being written by {owner or 'another process'}; wait until it has ended, "
                     "or choose another --out"
                 ) from None
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise  # a file system without locks is no reason not to train
+                    raise  # the file system has no locks
             with suppress(FileNotFoundError):
-                # The owner before this one may have removed the file between the two calls above.
+                # The previous owner may have removed the file between the two calls above.
                 if os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK)):
                     os.truncate(descriptor, 0)
                     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -126,32 +139,36 @@ def _lock(folder: Path) -> int:
 
 
 def _move_into_place(folder: Path) -> None:
-    """Moves what is ready, and goes on where another process was killed. Raises `OSError`."""
+    """Move complete results into place, and complete such a move by a process that was killed.
+
+    Raises:
+        OSError: A file cannot be moved.
+    """
     ready = folder / READY
     if not ready.is_dir():
         return
-    places = []
+    moved = []
     for new in sorted(ready.iterdir()):
-        place = folder / new.name
+        target = folder / new.name
         if new.name.endswith(REPLACED):
             continue
         if not new.is_dir():
-            new.replace(place)
+            new.replace(target)
             continue
-        if os.path.lexists(place):
-            place.rename(ready / (new.name + REPLACED))
-        new.rename(place)
-        places.append(place)
+        if os.path.lexists(target):
+            target.rename(ready / (new.name + REPLACED))
+        new.rename(target)
+        moved.append(target)
     for old in ready.iterdir():
         _remove_snapshots(old, folder / old.name.removesuffix(REPLACED))
-    for place in places:
-        with suppress(OSError):  # unless it has files: a short run has no snapshots
-            place.rmdir()
+    for target in moved:
+        with suppress(OSError):  # not empty; a short run has no snapshots
+            target.rmdir()
     ready.rmdir()
 
 
 def _remove_snapshots(old: Path, new: Path) -> None:
-    """Removes a folder of snapshots that was replaced; what else is in it moves to the new one."""
+    """Remove a folder of snapshots that was replaced, and move its other files to the new folder."""
     if old.is_symlink() or not old.is_dir():
         old.unlink()
         return

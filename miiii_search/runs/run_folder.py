@@ -1,4 +1,4 @@
-"""A run's folder: written by `miiii-search train`, read by the analyses."""
+"""The folder of a run, which `miiii-search train` writes and the analyses read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from safetensors.numpy import load
 
 from miiii_search.analysis.file_checks import (
     InvalidRunError,
-    attempt,
     check_metrics,
     check_record,
     check_spectra,
     check_weights,
+    file_errors,
 )
 from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.config.overrides import read_config_file
@@ -36,12 +36,13 @@ CONFIG, RECORD, WEIGHTS, METRICS, SNAPSHOTS, CURVES = (
     "snapshots",
     "learning-curves.png",
 )
+"""Names of the files and of the snapshots' folder in a run's folder."""
 
 ReadT = TypeVar("ReadT")
 
 
 def contains_run(folder: Path) -> bool:
-    """Whether `train` has written a run into a folder."""
+    """Return whether `train` has written a run into a folder."""
     path = newest_path(folder, CONFIG)
     if not path.is_file():
         return False
@@ -50,16 +51,16 @@ def contains_run(folder: Path) -> bool:
     except MiiiiSearchError:
         return False
     provenance = tree.get("provenance")
-    # A file that somebody wrote has no metrics; one that `best` wrote names its study.
+    # A configuration written by hand has no metrics; one written by `best` names its study.
     return tree.get("kind") == KIND and "metrics" in tree and isinstance(provenance, dict) and "study" not in provenance
 
 
 def check_run_folder(folder: Path) -> None:
-    """Checks that a run would replace no file that `train` did not write.
+    """Check that a new run would only replace files that `train` wrote.
 
     Raises:
-        MiiiiSearchError: It would.
-        OSError: A folder is in the place of a file.
+        MiiiiSearchError: It would replace another file.
+        OSError: There is a folder with the name of a file.
     """
     for name in (CONFIG, METRICS, RECORD, WEIGHTS, CURVES):
         if (folder / name).is_dir():
@@ -76,6 +77,7 @@ def check_run_folder(folder: Path) -> None:
 
 
 def _are_metrics(path: Path) -> bool:
+    """Return whether a file contains metrics of a run."""
     try:
         tree = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -84,16 +86,23 @@ def _are_metrics(path: Path) -> bool:
 
 
 def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
-    """What of a run can be read, and a line about each file that cannot.
+    """Read a run from its folder.
 
-    Raises `MiiiiSearchError` if the folder is not one of a run, or if its configuration is not readable.
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The run with all data that can be read, and one message per file that cannot be used.
+
+    Raises:
+        MiiiiSearchError: The folder is not one of a run, or its configuration cannot be read.
     """
     if not folder.is_dir():
         train = hint("train", "--preset", "demo", "--out", file_argument(folder))
         raise MiiiiSearchError(f"there is no folder {folder}; make one, for example with {train}")
     if not newest_path(folder, CONFIG).is_file():
         raise MiiiiSearchError(
-            f"{folder} is not a run's folder: it has no {CONFIG}; name one that miiii-search train --out wrote"
+            f"{folder} is not a run's folder: it has no {CONFIG}; give a folder that miiii-search train --out wrote"
         )
     return assemble_run(
         folder.resolve().name,
@@ -107,17 +116,29 @@ def read_run(folder: Path) -> tuple[TrainedRun, list[str]]:
 def assemble_run(
     name: str,
     configuration: Configuration,
-    fetch: Callable[[str], bytes | None],
+    read_file: Callable[[str], bytes | None],
     snapshots: Mapping[int, Path],
     folder: Path | None = None,
 ) -> tuple[TrainedRun, list[str]]:
-    """A run of files that `fetch` gets by their names (None: there is no such file), as `read_run` returns it."""
+    """Assemble a run from its files and check that they belong together.
+
+    Args:
+        name: Name of the run in figures and messages.
+        configuration: What was trained.
+        read_file: Returns the content of the file with a name, or None if there is no such file.
+        snapshots: Files of weights by epoch.
+        folder: The run's folder, if there is one.
+
+    Returns:
+        The run with all data that can be used, and one message per file that cannot.
+    """
     problems: list[str] = []
     experiment, hyperparameters = configuration.experiment, configuration.hyperparameters
 
     def use(what: str, read: Callable[[], ReadT | None]) -> ReadT | None:
         try:
-            return attempt(read)
+            with file_errors():
+                return read()
         except InvalidRunError as error:
             problems.append(f"{what} of {name} cannot be used: {error}")
             return None
@@ -126,14 +147,14 @@ def assemble_run(
         return configuration.metrics and check_metrics(configuration.metrics, experiment)
 
     def read_record() -> Record | None:
-        data = fetch(RECORD)
+        data = read_file(RECORD)
         return None if data is None else check_record(Record.from_npz(data), experiment, hyperparameters)
 
     def read_spectra() -> dict[int, Floats]:
-        return check_spectra(spectra_from_npz(fetch(RECORD) or b""), experiment)
+        return check_spectra(spectra_from_npz(read_file(RECORD) or b""), experiment)
 
     def read_weights() -> dict[str, Floats] | None:
-        data = fetch(WEIGHTS)
+        data = read_file(WEIGHTS)
         return None if data is None else check_weights(load(data), experiment, hyperparameters)
 
     metrics = use("the metrics in the configuration", checked_metrics)
@@ -141,5 +162,5 @@ def assemble_run(
     spectra = (record and use(f"the spectra in {RECORD}", read_spectra)) or {}
     weights = use(WEIGHTS, read_weights)
     if weights and metrics and hash_weights(weights) != metrics.weights_sha256:
-        problems.append(f"{WEIGHTS} of {name} are not the weights that its metrics were measured with")
+        problems.append(f"{WEIGHTS} of {name} does not contain the weights for which its metrics were measured")
     return TrainedRun(name, experiment, hyperparameters, metrics, record, spectra, weights, folder, snapshots), problems

@@ -1,4 +1,4 @@
-"""A study's trials as the plain rows that the analysis of a whole study takes."""
+"""The summary of a study, from its database."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from miiii_search.study.replicates import SeedStats, rank_configurations
 from miiii_search.study.study import Study
 from miiii_search.study.trials import METRICS_KEY, REPLICATE_KEY
 
-FEW = 6
-"""Integers in a range that are levels of their own."""
+MAX_SEPARATE_INTEGERS = 6
+"""Largest number of integers in a range up to which each is a level of its own, not a bin."""
 
 OUTCOMES = {
     TrialState.COMPLETE: "not solved",
@@ -31,37 +31,42 @@ OUTCOMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+"""Outcome of a trial by its state. A completed trial with epochs to solve is `solved` instead."""
 
 
 def read_study_summary(study: Study) -> StudySummary:
-    """All numbers of the study as it is now."""
+    """Read the study's trials from the database and summarize them."""
     study.refresh()
     dimensions = [_dimension(name, dimension) for name, dimension in study.spec.space.items()]
     trials, seeds = study.trials(), study.spec.replicates.count
-    seed_spreads = (
-        [_spread(standing) for standing in rank_configurations(finished_trials(trials), seeds)] if seeds > 1 else []
-    )
-    found = summarize_trials(study.name, study.spec.experiment.epochs, dimensions, [_row(trial) for trial in trials])
-    return replace(found, seed_spreads=tuple(seed_spreads))
+    rows = [_trial_summary(trial) for trial in trials]
+    summary = summarize_trials(study.name, study.spec.experiment.epochs, dimensions, rows)
+    if seeds == 1:
+        return summary
+    configurations = rank_configurations(finished_trials(trials), seeds)
+    return replace(summary, seed_spreads=tuple(_seed_spread(stats) for stats in configurations))
 
 
 def _dimension(name: str, dimension: object) -> SearchDimension:
+    """Return a dimension of the search space for the summary."""
     if not isinstance(dimension, Range):
         assert isinstance(dimension, tuple)
         return SearchDimension.from_values(name, dimension)
     field = Hyperparameters.model_fields.get(name)
-    if field is not None and field.annotation is int and dimension.high - dimension.low < FEW:
+    if field is not None and field.annotation is int and dimension.high - dimension.low < MAX_SEPARATE_INTEGERS:
         return SearchDimension.from_values(name, range(int(dimension.low), int(dimension.high) + 1))
     return SearchDimension(name, low=float(dimension.low), high=float(dimension.high), log=dimension.log)
 
 
-def _spread(standing: SeedStats) -> SeedSpread:
-    epochs = [trial.solved_at for trial in standing.trials]
+def _seed_spread(stats: SeedStats) -> SeedSpread:
+    """Return the results of a configuration over its seeds."""
+    epochs = [trial.solved_at for trial in stats.trials]
     solved = tuple(epoch for epoch in epochs if epoch is not None)
-    return SeedSpread(standing.params, standing.seeds, len(epochs), solved, standing.median, standing.worst)
+    return SeedSpread(stats.params, stats.seeds, len(epochs), solved, stats.median, stats.worst)
 
 
-def _row(trial: FrozenTrial) -> TrialSummary:
+def _trial_summary(trial: FrozenTrial) -> TrialSummary:
+    """Return the data about one trial."""
     attributes = trial.user_attrs
     solved, trained = attributes.get("epochs_to_solve"), attributes.get("epochs_trained")
     outcome = OUTCOMES[trial.state]

@@ -1,4 +1,4 @@
-"""Trials as the analyses take them, and what came out of it attached to them: long after they have ended."""
+"""The runs of a study's trials, and artifacts that are attached to trials after they have ended."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ from miiii_search.study.trials import METRICS_KEY
 
 
 def find_finished_trial(study: Study, number: int) -> FrozenTrial:
-    """The trial of this number. Raises `MiiiiSearchError` if there is none, or if it has not ended."""
+    """Return the trial with a number.
+
+    Raises:
+        MiiiiSearchError: There is no such trial, or it has not ended.
+    """
     trial = study.read_trial(number)
     if trial is None:
         n = sum(study.counts().values())
@@ -51,30 +55,39 @@ def find_finished_trial(study: Study, number: int) -> FrozenTrial:
 
 
 def trial_configuration(study: Study, trial: FrozenTrial) -> Configuration:
-    """What the trial trained; with its metrics unless it failed."""
+    """Return what a trial trained, with its metrics unless it failed."""
     if METRICS_KEY in trial.user_attrs:
         return export_trial(study, trial)
     return Configuration(*study.trial_settings(trial), metrics=None, provenance={})
 
 
 def read_trial_run(study: Study, trial: FrozenTrial, snapshots: Path | None = None) -> tuple[TrainedRun, list[str]]:
-    """What is kept of a trial that has ended, and a line about each file that cannot be read.
+    """Read the run of a trial that has ended from the study's artifacts.
 
-    `snapshots` is the folder of `work --snapshots`, if this machine has it.
+    Args:
+        study: The study.
+        trial: The trial.
+        snapshots: The folder given to `work --snapshots`, if this machine has it.
+
+    Returns:
+        The run with all data that can be read, and one message per file that cannot be used.
+
+    Raises:
+        MiiiiSearchError: The store of the study's artifacts cannot be reached.
     """
-    places = CombinedArtifactStore(study.database)
+    store = CombinedArtifactStore(study.database)
     names = {
         meta["filename"]: meta["artifact_id"]
         for key, value in trial.system_attrs.items()
         if key.startswith(TRIAL_ARTIFACT_PREFIX)
-        if (meta := json.loads(value)) is not None  # what a visitor of the dashboard removed
+        if (meta := json.loads(value)) is not None  # None if it was removed in the dashboard
     }
 
-    def fetch(filename: str) -> bytes | None:
+    def read_file(filename: str) -> bytes | None:
         if filename not in names:
             return None
         try:
-            with places.open_reader(names[filename]) as reader:
+            with store.open_reader(names[filename]) as reader:
                 return reader.read()
         except ArtifactNotFound:
             return None
@@ -82,16 +95,25 @@ def read_trial_run(study: Study, trial: FrozenTrial, snapshots: Path | None = No
             raise MiiiiSearchError(f"cannot read {filename} of trial {trial.number}: {error}") from None
 
     found, lines = read_snapshots(snapshots, study, trial) if snapshots else ({}, [])
-    run, problems = assemble_run(f"{study.name} {trial.number}", trial_configuration(study, trial), fetch, found)
+    run, problems = assemble_run(f"{study.name} {trial.number}", trial_configuration(study, trial), read_file, found)
     return run, [*problems, *lines]
 
 
 def attach_artifacts(study: Study, trial: FrozenTrial, files: Sequence[Artifact]) -> None:
-    """Puts files onto the page of a trial that has ended, in place of those that an earlier call put there.
+    """Attach files to a trial that has ended, so that the dashboard shows them on its page.
 
-    Optuna lets nobody add to an ended trial; the dashboard also looks for a trial's artifacts in an attribute of the
-    study. Raises `MiiiiSearchError` if a file is too large for a database, if the place of the study's artifacts is
-    down, or if somebody deleted the study; none of it is left behind then.
+    They replace the files of an earlier call. Optuna does not allow changes to a finished trial. The links are
+    therefore attributes of the study, where the dashboard looks for them, too.
+
+    Args:
+        study: The study.
+        trial: The trial.
+        files: The files.
+
+    Raises:
+        MiiiiSearchError: A file is too large for a database, the artifact store cannot be reached, or the study has
+            been
+            deleted. None of the files is left behind then.
     """
     by_id = {str(uuid.uuid4()): file for file in files}
     _upload(study, by_id)
@@ -109,7 +131,7 @@ def attach_artifacts(study: Study, trial: FrozenTrial, files: Sequence[Artifact]
                 for artifact_id, file in by_id.items()
             }
             study_attrs.write(connection, study.study_id, new)
-    except MiiiiSearchError:  # of anything else it is not known whether the files are pointed to by now
+    except MiiiiSearchError:  # after any other error the links may have been committed, so the files are kept
         with suppress(MiiiiSearchError):
             remove_artifacts(study.artifact_store_url, by_id)
         raise
@@ -117,15 +139,19 @@ def attach_artifacts(study: Study, trial: FrozenTrial, files: Sequence[Artifact]
 
 
 def _upload(study: Study, by_id: Mapping[str, Artifact]) -> None:
-    """Writes files to where the study keeps them, if that is not the database, in which they are refused if too large.
+    """Write files to the study's artifact store, before anything links to them.
 
-    Before anything points to them. Raises `MiiiiSearchError`, with nothing left behind as far as the place allows.
+    If the study keeps artifacts in its database, only their sizes are checked.
+
+    Raises:
+        MiiiiSearchError: A file is too large for a database, or the store cannot be reached. Files already written are
+            removed if possible.
     """
     if study.artifact_store_url is None:
         for file in by_id.values():
             if len(file.data) > MAX_ARTIFACT_BYTES:
                 size, limit = (f"{n / 2**20:.0f} MiB" for n in (len(file.data), MAX_ARTIFACT_BYTES))
-                raise MiiiiSearchError(f"{file.filename} has {size}, an artifact in a database {limit} at most")
+                raise MiiiiSearchError(f"{file.filename} has {size}, but an artifact in a database has at most {limit}")
         return
     store = open_store(study.artifact_store_url)
     try:

@@ -69,7 +69,7 @@ def test_planted_frequencies_are_found_and_no_others(p: int, noise: float) -> No
         chosen = np.random.default_rng(seed).permutation(n_frequencies(p))[:4] + 1
         found = detect_frequencies(planted(p, 32, dict.fromkeys(chosen.tolist(), 2.0), noise, seed))
         assert found.active.tolist() == sorted(chosen)
-        assert found.share(4) > 0.7
+        assert found.energy_share(4) > 0.7
         assert 3 < found.participation < 10
 
 
@@ -95,7 +95,7 @@ def test_where_there_is_no_noise(dtype: type[np.floating]) -> None:
     for constant in (0.0, 0.1):
         nothing = detect_frequencies(np.full((23, 16), constant, dtype))
         assert nothing.active.size == 0
-        assert nothing.participation >= 0 and 0 <= nothing.share(1) <= 1
+        assert nothing.participation >= 0 and 0 <= nothing.energy_share(1) <= 1
 
 
 @pytest.mark.parametrize("correlated", [False, True], ids=["white", "correlated columns"])

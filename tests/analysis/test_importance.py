@@ -185,13 +185,15 @@ def test_what_stands_out_is_what_an_f_test_says(scale: float) -> None:
 def test_in_words() -> None:
     points = full_grid(SIZES)
     values = np.asarray(2.0 * points[:, 2] + 0.5 * (points[:, 1] == 1), np.float64)
-    assert divide(points, values).in_words == "c decides: 95 % of the variance of the objective; then b (5 %)"
-    assert divide(points, np.zeros(24)).in_words == "all 24 trials came to the same objective, so nothing decides"
+    assert divide(points, values).in_words == "c explains 95 % of the variance of the objective; then b (5 %)"
+    assert (
+        divide(points, np.zeros(24)).in_words == "all 24 trials have the same objective, so no hyperparameter matters"
+    )
     three = (points.sum(axis=1) % 2).astype(float)
-    assert divide(points, three).in_words == "nothing stands out from chance with 24 trials"
+    assert divide(points, three).in_words == "no effect is significant with 24 trials"
     pairs = full_grid((2, 2, 3), replicates=2)
     found = divide(pairs, ((pairs[:, 0] + pairs[:, 1]) % 2).astype(float), sizes=(2, 2, 3))
-    assert found.in_words == "no hyperparameter decides alone; together: a × b (100 %)"
+    assert found.in_words == "no hyperparameter is significant alone, but together: a × b (100 %)"
 
 
 def test_one_level_only() -> None:
@@ -200,7 +202,7 @@ def test_one_level_only() -> None:
     assert shares_of(found) == {"b": pytest.approx(1)} and found.most_important == "b"
     found = divide(points[:1].repeat(5, 0), np.arange(5.0), sizes=(1, 3, 1))
     assert (found.method, found.terms) == ("none", ())
-    assert found.notes == ("every dimension has been tried at one value only, so nothing can be compared",)
+    assert found.notes == ("every hyperparameter has been tried at one value only, so nothing can be compared",)
 
 
 def test_nothing_to_compare() -> None:
@@ -208,7 +210,7 @@ def test_nothing_to_compare() -> None:
     assert (nothing.method, nothing.terms, nothing.trials, nothing.cells_tried) == ("none", (), 0, 0)
     assert "no trial has an objective" in nothing.notes[0]
     same = divide(full_grid(SIZES), np.full(24, 0.1) + 1e-17)
-    assert same.terms == () and same.notes == ("all 24 trials came to the same objective, so nothing decides",)
+    assert same.terms == () and same.notes == ("all 24 trials have the same objective, so no hyperparameter matters",)
     no_dimensions = divide(np.zeros((3, 0), int), np.arange(3.0), sizes=())
     assert no_dimensions.terms == () and no_dimensions.notes
 
@@ -224,5 +226,5 @@ def test_a_grid_of_noise_says_so() -> None:
     # A complete grid of four trials has no degree of freedom left for a pair.
     found = divide(full_grid((2, 2)), np.array([0.0, 1.0, 1.0, 0.1]), sizes=(2, 2))
     assert found.method == "exact" and found.most_important is None
-    assert "nothing stands out from chance with 4 trials" in found.notes
+    assert "no effect is significant with 4 trials" in found.notes
     assert {term.names: term.chance_level for term in found.terms}[("a", "b")] == 1.0

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from miiii_search.analysis.network import forward, grid
-from miiii_search.analysis.neurons import BLOCK, analyze_neurons
+from miiii_search.analysis.neurons import BLOCK_SIZE, analyze_neurons
 from tests.analysis.networks import adder
 
 
@@ -77,9 +77,9 @@ def test_dead_neurons() -> None:
 
 
 def test_blocks_lie_in_the_order_of_the_neurons() -> None:
-    neurons = np.random.default_rng(0).normal(size=(BLOCK + 9, 49))
+    neurons = np.random.default_rng(0).normal(size=(BLOCK_SIZE + 9, 49))
     whole = analyze_neurons(neurons, 7)
-    for at in (0, BLOCK - 1, BLOCK, BLOCK + 8):
+    for at in (0, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 8):
         alone = analyze_neurons(neurons[at : at + 1], 7)
         for name in ("variance", "frequency", "explained", "single", "single_explained", "dominance"):
             np.testing.assert_allclose(getattr(whole, name)[at], getattr(alone, name)[0], err_msg=name)

@@ -61,7 +61,7 @@ def test_nanda_computes_with_a_few_frequencies(analyzed: Analyzed) -> None:
     of = network(findings)
     assert findings.run.metrics is not None and findings.run.metrics.test_accuracy[0] > 0.95
     frequencies = of.embeddings.frequencies
-    assert frequencies.share(4) > 0.75
+    assert frequencies.energy_share(4) > 0.75
     assert frequencies.participation < 7
     assert 1 <= len(frequencies.active) <= 10
     assert of.embeddings.position_correlation > 0.5
@@ -106,7 +106,7 @@ def test_basis_has_no_frequencies(analyzed: Analyzed) -> None:
     assert findings.run.metrics is not None and np.mean(findings.run.metrics.train_accuracy) > 0.9
     frequencies = of.embeddings.frequencies
     assert len(frequencies.active) <= 1
-    assert frequencies.share(4) < 0.5
+    assert frequencies.energy_share(4) < 0.5
     assert frequencies.participation > 12
     random = analyze_neurons(forward(random_weights(P, 64, 4, P), grid(P)).neurons, P)
     assert of.neurons.median(of.neurons.explained) < 1.5 * random.median(random.explained) < 0.3

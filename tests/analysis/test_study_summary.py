@@ -25,7 +25,7 @@ from miiii_search.analysis.figures.study_importance import importance_bars
 from miiii_search.analysis.figures.study_marginals import solved_share_bars
 from miiii_search.analysis.figures.study_seeds import epochs_to_solve_by_seed
 from miiii_search.analysis.figures.study_solved import UNSOLVED_COLOUR, epochs_to_solve_heatmap
-from miiii_search.analysis.figures.study_style import COLOURS
+from miiii_search.analysis.figures.study_style import OUTCOME_COLOURS
 from miiii_search.analysis.report.study_report import STUDY_FIGURES, study_figures, study_page
 from miiii_search.analysis.study_summary import (
     SearchDimension,
@@ -118,7 +118,10 @@ def test_trials_without_an_objective() -> None:
     failed = make_survey(rows)
     assert failed.counts["failed"] == 12
     assert failed.importance.terms == () and failed.importance.most_important is None
-    assert failed.importance.notes[0] == "no trial has an objective, so nothing can be said about what decides"
+    assert (
+        failed.importance.notes[0]
+        == "no trial has an objective yet, so the importance of the hyperparameters is unknown"
+    )
     assert all((m.solved_share, m.value_mean) == (0.0, None) for m in failed.marginals["dropout"])
     waiting = make_survey([TrialSummary(k, "waiting", point) for k, point in enumerate(points)])
     assert all((m.ended, m.solved_share) == (0, None) for m in waiting.marginals["dropout"])
@@ -169,7 +172,7 @@ def test_every_curve_is_in_its_panel(mixed: StudySummary) -> None:
         [curves] = [c for c in axes.collections if isinstance(c, LineCollection)]
         segments, colours = curves.get_segments(), np.asarray(curves.get_edgecolor())
         found = {(*np.ravel(s).tolist(), to_hex(c)) for s, c in zip(segments, colours, strict=True)}
-        assert found == {(*itertools.chain(*t.curve.items()), to_hex(COLOURS[t.outcome])) for t in here}
+        assert found == {(*itertools.chain(*t.curve.items()), to_hex(OUTCOME_COLOURS[t.outcome])) for t in here}
         ends = {tuple(place) for marks in axes.lines for place in np.asarray(marks.get_xydata()).tolist()}
         assert ends == {list(t.curve.items())[-1] for t in here if t.outcome in ("solved", "pruned")}
         assert axes.texts[0].get_text() == f"{sum(t.outcome == 'solved' for t in here)} of 6 solved"
@@ -212,7 +215,7 @@ def test_where_a_trial_stands_in_the_sheet() -> None:
     [axes] = drawn(figure).axes
     [curves] = [c for c in axes.collections if isinstance(c, LineCollection)]
     colours = [to_hex(colour) for colour in np.asarray(curves.get_edgecolor())]
-    segment = np.asarray(curves.get_segments()[colours.index(to_hex(COLOURS["solved"]))])
+    segment = np.asarray(curves.get_segments()[colours.index(to_hex(OUTCOME_COLOURS["solved"]))])
     x, y = segment[:, 0].mean(), segment[:, 1].mean()
     nearest: dict[str, tuple[float, str]] = {}
     for text in axes.texts:
@@ -362,9 +365,9 @@ def test_seeds_of_a_configuration(mixed: StudySummary) -> None:
     found = replace(mixed, seed_spreads=tuple(seed_spreads))
     figure = drawn(epochs_to_solve_by_seed(found) or Figure())
     [axes] = figure.axes
-    assert line(axes, "a seed, solved") == [(100, 0), (200, 0), (300, 0), (50, 1), (400, 1), (60, 2)]
+    assert line(axes, "solved seed") == [(100, 0), (200, 0), (300, 0), (50, 1), (400, 1), (60, 2)]
     assert line(axes, "median") == [(200, 0), (400, 1)]
-    unsolved = line(axes, "a seed, not solved")
+    unsolved = line(axes, "unsolved seed")
     assert [row for _, row in unsolved] == [1, 2, 2] and len(set(unsolved)) == 3
     low, high = axes.get_xlim()
     assert low < 50 and all(EPOCHS < epoch < high for epoch, _ in unsolved)
@@ -397,5 +400,5 @@ def test_only_the_best_configurations_are_drawn_and_seeds_of_which_none_is_solve
     assert len(axes.get_yticks()) == 30 and any("30" in figure.caption for figure in STUDY_FIGURES)
     hopeless = replace(many, seed_spreads=(make_spread(points[0], [], 12, 12),))
     [axes] = drawn(epochs_to_solve_by_seed(hopeless) or Figure()).axes
-    assert len(line(axes, "a seed, not solved")) == 12 and line(axes, "median") == []
+    assert len(line(axes, "unsolved seed")) == 12 and line(axes, "median") == []
     assert [text.get_text() for text in axes.get_yticklabels()] == ["weight decay 0"]

@@ -259,7 +259,9 @@ def test_weights_that_were_not_measured(folder: Path) -> None:
     assert problems == ["weights.safetensors of best are not the weights that its metrics were measured with"]
     found, lines = analyzed(folder)
     assert found.network is not None
-    assert lines[1:] == ["the snapshot at the end, epoch 960, has other weights: they are another run's"]
+    assert lines[1:] == [
+        "the snapshot at epoch 960, the end of the run, has other weights: the snapshots are of another run"
+    ]
     without_metrics(folder)
     assert read_run(folder)[1] == []
 
@@ -313,7 +315,7 @@ def test_a_damaged_snapshot_at_the_end(folder: Path) -> None:
 def test_snapshots_of_a_longer_run(folder: Path) -> None:
     (folder / "snapshots" / "epoch-960.npz").rename(folder / "snapshots" / "epoch-1024.npz")
     found, lines = analyzed(folder)
-    assert lines == ["the snapshots go on to epoch 1,024, the run to 960: they are another run's"]
+    assert lines == ["the snapshots go up to epoch 1,024, but the run up to 960: they are of another run"]
     assert [at.epoch for at in found.ablations] == [960]
 
 

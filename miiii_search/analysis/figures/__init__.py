@@ -1,5 +1,5 @@
-"""The figures of the analyses.
+"""Figures of the analyses, drawn with matplotlib.
 
-Each function takes findings and returns a matplotlib figure, or None where what it needs is missing. All are called
-within `style.styled()`.
+Each function takes findings and returns a figure, or None if the data for it is missing. All of them are called within
+`style.figure_style()`.
 """

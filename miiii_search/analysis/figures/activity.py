@@ -1,4 +1,4 @@
-"""Which frequencies the neurons use, through training (Fig. 17, 21)."""
+"""Frequencies that the neurons use, through training (Fig. 17, 21)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIGITS = ("$x_0$", "$x_1$")
 
 
 def frequencies_through_training(findings: Findings) -> Figure | None:
-    """The mean activation of the frequencies of both digits, and below how many are active."""
+    """Draw the mean activation of both digits' frequencies, and below it the number of active ones."""
     activity = findings.activity
     if activity is None:
         return None
@@ -27,14 +27,14 @@ def frequencies_through_training(findings: Findings) -> Figure | None:
         axes.set_ylabel(f"frequency $k$ of {digit}")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.colorbar(image, ax=heat_maps, location="top", label="mean frequency activation", aspect=40)
-    # The two are often equal: the second must not hide the first.
-    looks = ({"marker": "o", "markersize": 5, "linewidth": 2.2}, {"marker": "s", "markersize": 2.5})
-    for counts, digit, colour, look in zip(
-        activity.counts().T, DIGITS, (OKABE_ITO[5], OKABE_ITO[1]), looks, strict=True
+    # The lines are often equal, so the second must not hide the first.
+    styles = ({"marker": "o", "markersize": 5, "linewidth": 2.2}, {"marker": "s", "markersize": 2.5})
+    for counts, digit, colour, line_style in zip(
+        activity.counts().T, DIGITS, (OKABE_ITO[5], OKABE_ITO[1]), styles, strict=True
     ):
-        lines.plot(activity.epochs, counts, color=colour, label=f"of {digit}", **look)
+        lines.plot(activity.epochs, counts, color=colour, label=f"of {digit}", **line_style)
     set_log_epoch_axis(lines)
-    lines.set_ylabel(f"active\n($\\omega > \\mu + {SIGMAS:.0f}\\sigma$)")
+    lines.set_ylabel(f"active frequencies\n($\\omega > \\mu + {SIGMAS:.0f}\\sigma$)")
     most = max(int(activity.counts().max()), 1)
     lines.set_ylim(-0.08 * most, 1.1 * most)
     lines.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -1,4 +1,4 @@
-"""Which circuits which task needs: what is lost without a frequency, a head, a group of neurons."""
+"""Effects of ablations on each task: frequencies, attention heads and groups of neurons."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from miiii_search.analysis.circuits import NEEDED_DROP, Ablations, accuracy_lost
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.findings import Findings
 
-EMPTY = "#d9d9d9"
-"""Where there is nothing that could be taken out."""
+EMPTY_COLOUR = "#d9d9d9"
+"""Colour of frequencies that are dominant in no neuron."""
 
-LEAST_RANGE = NEEDED_DROP
-"""Colours and axes span at least so much, so that the luck of the samples does not look like an effect."""
+MIN_RANGE = NEEDED_DROP
+"""Smallest range of colours and axes, so that chance differences between samples do not look like effects."""
 
-MOST_LABELS = 32
-"""Tasks of which each can have a label; of more, every second has one."""
+MAX_LABELS = 32
+"""Number of tasks up to which every task has a label. Otherwise every second task has one."""
 
 POINTS = FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}".replace("-", "−"))
 
 
 def circuits_by_task(findings: Findings) -> Figure | None:
-    """Change of every task's accuracy without each part of the final network; None without weights.
+    """Draw the change of every task's accuracy without each part of the final network.
 
-    A matrix for the frequencies of the embedding, one for the neurons of each dominant frequency, one for the heads:
-    a row a part, a column a task. Below stands the accuracy with nothing taken out, since what is not there cannot be
-    lost. With a single task, bars.
+    There are heat maps for the frequencies of the embedding, for the neurons of each dominant frequency, and for the
+    heads. Each row is a part and each column a task. The fourth panel shows the accuracy of the whole network, since a
+    task cannot lose more than that. A single task is drawn as bars. Returns None if there are no weights.
     """
     if not findings.ablations:
         return None
@@ -43,9 +43,9 @@ def circuits_by_task(findings: Findings) -> Figure | None:
 
 
 def circuits_through_training(findings: Findings) -> Figure | None:
-    """Change of mean accuracy without each frequency and each head, a column a snapshot; None without snapshots.
+    """Draw the change of mean accuracy without each frequency and each head, with one column per snapshot.
 
-    A circle marks those that are gone at the end, where they were needed most.
+    A circle marks transient parts at the epoch at which they were needed most. Returns None if there are no snapshots.
     """
     if len(findings.ablations) < 2:
         return None
@@ -73,6 +73,7 @@ def circuits_through_training(findings: Findings) -> Figure | None:
 
 
 def _matrices(ablations: Ablations, moduli: Sequence[int]) -> Figure:
+    """Draw one heat map per kind of part, and the accuracy of the whole network."""
     groups = np.where(ablations.group_sizes[:, None] > 0, ablations.groups, np.nan)
     normalize = _symmetric(ablations.frequencies, ablations.groups, ablations.heads)
     inches = [_inches(len(groups)), _inches(len(ablations.heads))]
@@ -85,7 +86,7 @@ def _matrices(ablations: Ablations, moduli: Sequence[int]) -> Figure:
     whole.bar(range(len(moduli)), 100 * ablations.accuracy, color="0.4", width=0.7)
     whole.set_ylim(0, 100)
     whole.set_ylabel("whole network:\naccuracy (%)")
-    step = 1 if len(moduli) <= MOST_LABELS else 2
+    step = 1 if len(moduli) <= MAX_LABELS else 2
     for axes in (by_head, whole):
         axes.set_xticks(range(0, len(moduli), step), [str(q) for q in moduli[::step]])
         axes.tick_params(axis="x", labelrotation=90 if len(moduli) > 10 else 0, labelsize=6)
@@ -95,14 +96,14 @@ def _matrices(ablations: Ablations, moduli: Sequence[int]) -> Figure:
 
 
 def _bars(ablations: Ablations) -> Figure:
-    """Of one task: as a length what a matrix of a single column would show as a colour."""
+    """Draw bars for a single task, for which a heat map would have one column."""
     figure = style.new_figure(style.PAGE_WIDTH, 2)
     parts = [
         (ablations.frequencies[:, 0], "frequency $k$ of the embedding", 1),
         (ablations.groups[:, 0], "neurons whose frequency of $x_0$ is $k$", 1),
         (ablations.heads[:, 0], "head", 0),
     ]
-    lowest = min(-LEAST_RANGE, *(change.min() for change, *_ in parts))
+    lowest = min(-MIN_RANGE, *(change.min() for change, *_ in parts))
     highest = max(0, *(change.max() for change, *_ in parts))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1])
     for axes, (change, label, first) in zip(panels, parts, strict=True):
@@ -118,40 +119,42 @@ def _bars(ablations: Ablations) -> Figure:
 
 
 def _matrix(axes: Axes, values: NDArray[np.float64], normalize: Normalize, label: str, first: int = 1) -> None:
-    axes.set_facecolor(EMPTY)
+    """Draw a heat map `[parts, columns]` whose rows are counted from `first`."""
+    axes.set_facecolor(EMPTY_COLOUR)
     axes.imshow(values, norm=normalize, cmap=style.DIVERGING, aspect="auto", interpolation="nearest")
     axes.spines[:].set_visible(False)
     _count(axes.yaxis, len(values), first)
     axes.set_ylabel(label)
 
 
-def _mark(axes: Axes, epochs: Sequence[int], gone: Mapping[int, int]) -> None:
-    """`gone`: the epoch at which to mark a row."""
+def _mark(axes: Axes, epochs: Sequence[int], transient: Mapping[int, int]) -> None:
+    """Mark transient parts. `transient` contains the epoch to mark, by row."""
     axes.scatter(
-        [epochs.index(epoch) for epoch in gone.values()],
-        list(gone),
+        [epochs.index(epoch) for epoch in transient.values()],
+        list(transient),
         s=14,
         facecolors="none",
         edgecolors=style.OKABE_ITO[1],
         linewidths=1,
-        label="needed most here, gone at the end",
+        label="needed most here, not needed at the end",
     )
 
 
 def _count(axis: Axis, n: int, first: int) -> None:
-    """Ticks at things that stand at 0, 1, 2 … and are counted from `first`."""
+    """Set the ticks of `n` rows or columns, which are counted from `first`."""
     step = 1 if n <= 12 else 5 if n <= 60 else 10
     shown = [k for k in range(first, first + n) if k == first or k % step == 0]
     axis.set_ticks([k - first for k in shown], [str(k) for k in shown])
 
 
 def _symmetric(*parts: NDArray[np.float64]) -> Normalize:
-    limit = max(LEAST_RANGE, *(float(np.abs(part).max()) for part in parts))
+    """Return a colour scale that is symmetric about zero and covers all values."""
+    limit = max(MIN_RANGE, *(float(np.abs(part).max()) for part in parts))
     return Normalize(-limit, limit)
 
 
 def _inches(rows: int) -> float:
-    """The height of a matrix: its rows can be told apart, and two matrices fit on a page."""
+    """Return the height of a heat map, such that its rows can be distinguished and two of them fit on a page."""
     return float(np.clip(0.15 * rows, 0.95, 4.5))
 
 

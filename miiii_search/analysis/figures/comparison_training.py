@@ -1,4 +1,4 @@
-"""How several runs came about: accuracy and frequencies through training (4.2, 4.4), a panel a run."""
+"""Comparison of several runs through training: accuracy and frequencies (sections 4.2 and 4.4)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
-from numpy.typing import NDArray
 
 from miiii_search.analysis.activity import FrequencyActivity
 from miiii_search.analysis.figures import style
+from miiii_search.analysis.figures.heatmaps import merge_into_columns
 from miiii_search.analysis.figures.panels import (
     PANELS_PER_ROW,
     create_panels,
@@ -26,19 +26,19 @@ from miiii_search.analysis.findings import Findings
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
 
-FULL_SCALE = (2.0, 8.0)
-"""Times the share that a frequency has when all are alike: the least and the most that colours of activations span."""
+ACTIVATION_RANGE = (2.0, 8.0)
+"""Smallest and largest upper end of the colour scale, relative to a uniform activation."""
 
 
 def compare_activity(findings: Sequence[Findings]) -> Figure | None:
-    """Fig. 17, 21: activation of the frequencies of each digit through training, and how many are active."""
+    """Draw the activation of each digit's frequencies through training, and the number of active ones (Fig. 17, 21)."""
     runs = [(found.run.name, found.activity) for found in findings if found.activity is not None]
     if not runs:
         return None
     figure = style.new_figure(style.PAGE_WIDTH, 4.6)
     panels = figure.subplots(3, len(runs), sharex=True, sharey="row", squeeze=False, height_ratios=[1.2, 1.2, 1])
     strongest = max(activity.activation.max() * activity.activation.shape[2] for _, activity in runs)
-    normalize = Normalize(0, float(np.clip(strongest, *FULL_SCALE)))
+    normalize = Normalize(0, float(np.clip(strongest, *ACTIVATION_RANGE)))
     for column, (name, activity) in zip(panels.T, runs, strict=True):
         for digit, axes in enumerate(column[:2]):
             _activation(axes, activity, digit, normalize)
@@ -53,15 +53,15 @@ def compare_activity(findings: Sequence[Findings]) -> Figure | None:
     most = max(1, *(int(activity.counts().max()) for _, activity in runs))
     panels[2, 0].set_ylim(-0.08 * most, 1.1 * most)
     panels[2, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1))
-    extend = "max" if strongest > FULL_SCALE[1] else "neither"
-    label = "activation (1: as if all were alike)"
+    extend = "max" if strongest > ACTIVATION_RANGE[1] else "neither"
+    label = "activation (1: all frequencies equal)"
     scale = ScalarMappable(normalize, style.SEQUENTIAL)
     figure.colorbar(scale, ax=list(panels[:2].ravel()), label=label, extend=extend, aspect=30)
     return figure
 
 
 def compare_accuracy(findings: Sequence[Findings]) -> Figure | None:
-    """Fig. 6, 20: validation accuracy of every task through training, and the scored tasks' means."""
+    """Draw the validation accuracy of every task through training, and the means over the scored tasks (Fig. 6, 20)."""
     runs = [(found, found.run.record) for found in findings if found.run.record is not None and len(found.run.record)]
     if not runs:
         return None
@@ -88,7 +88,7 @@ def compare_accuracy(findings: Sequence[Findings]) -> Figure | None:
 def _activation(axes: Axes, activity: FrequencyActivity, digit: int, normalize: Normalize) -> None:
     m = activity.activation.shape[2]
     axes.pcolormesh(
-        _edges(activity.epochs),
+        merge_into_columns(activity.epochs)[1],
         0.5 + np.arange(m + 1),
         m * activity.activation[:, digit].T,
         norm=normalize,
@@ -98,7 +98,7 @@ def _activation(axes: Axes, activity: FrequencyActivity, digit: int, normalize: 
 
 
 def _counts(axes: Axes, activity: FrequencyActivity) -> None:
-    """Drawn so that both digits are seen where they are alike."""
+    """Draw the number of active frequencies, such that both digits are visible if they are equal."""
     counts = activity.counts()
     axes.plot(activity.epochs, counts[:, 0], color=style.OKABE_ITO[0], marker="o", markersize=4.5, label="of $x_0$")
     axes.plot(
@@ -123,18 +123,6 @@ def _accuracies(axes: Axes, experiment: Experiment, record: Record, colours: Map
 
 
 def _few_epochs(axes: Axes) -> None:
-    """An axis for a narrow panel."""
+    """Set up the epoch axis of a narrow panel."""
     style.set_log_epoch_axis(axes)
     axes.xaxis.set_major_locator(LogLocator(base=4, numticks=4))
-
-
-def _edges(epochs: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Borders of the looks on a logarithmic axis: half way between them."""
-    logs = np.log2(epochs.astype(np.float64))
-    if len(logs) == 1:
-        borders = np.asarray([logs[0] - 0.5, logs[0] + 0.5])
-    else:
-        between = (logs[1:] + logs[:-1]) / 2
-        borders = np.concatenate([[2 * logs[0] - between[0]], between, [2 * logs[-1] - between[-1]]])
-    edges: NDArray[np.float64] = np.exp2(borders)
-    return edges

@@ -1,4 +1,4 @@
-"""What the final weights of several runs show, a figure a finding (4.3 to 4.5): a panel or a line a run."""
+"""Comparison of the final weights of several runs (sections 4.3 to 4.5), with one panel or one line per run."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from miiii_search.analysis.figures.panels import (
 from miiii_search.analysis.findings import Findings, NetworkFindings
 
 LINES = ("-", "--", ":", "-.")
-"""Through which runs go when the colours are used up."""
+"""Line styles. The next one is used when all colours have been used with the previous one."""
 
 MARKERS = ("o", "s")
-"""For 50 % and for 90 %."""
+"""Markers for 50 % and for 90 % of the variance."""
 
-MOST_BARS = 30
-"""That have gaps between them in a panel; more would be drawn with gaps of now one dot, now two."""
+MAX_SEPARATE_BARS = 30
+"""Number of bars in a panel up to which there are gaps between them. More gaps would have unequal widths."""
 
-NOISE = "what noise reaches once in a hundred tables"
+NOISE_LABEL = "noise threshold (exceeded in 1 of 100 random tables)"
 
 
 def compare_positions(findings: Sequence[Findings]) -> Figure | None:
-    """Fig. 8: the embedding of the second position against that of the first, a dot a dimension."""
+    """Draw the embedding of the second position against that of the first, one dot per dimension (Fig. 8)."""
     runs = _with_weights(findings)
     if not runs:
         return None
@@ -47,35 +47,38 @@ def compare_positions(findings: Sequence[Findings]) -> Figure | None:
     for axes, (name, network), (first, second) in zip(panels, runs, tables, strict=True):
         axes.axline((0, 0), slope=1, color="0.8", linewidth=0.6)
         axes.scatter(first, second, s=5, color=style.OKABE_ITO[0], linewidths=0, alpha=0.6, rasterized=True)
-        correlation = f"{network.embeddings.position_correlation:z.2f}".replace("-", "−")
+        correlation = style.format_signed(network.embeddings.position_correlation)
         axes.set_title(f"{wrap_name(name, min(len(runs), PANELS_PER_ROW))}\nr = {correlation}")
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    label_shared_axes(figure, "value at the position of $x_0$", "value at that of $x_1$")
+    label_shared_axes(figure, "position embedding of $x_0$", "position embedding of $x_1$")
     return figure
 
 
 def compare_singular_values(findings: Sequence[Findings]) -> Figure | None:
-    """Fig. 9: singular values of the digits' embedding, a line a run, with marks at 50 % and 90 % of the variance."""
+    """Draw the singular values of the digits' embedding, one line per run (Fig. 9).
+
+    Markers show where the squares sum to 50 % and to 90 % of the variance.
+    """
     runs = _with_weights(findings)
     if not runs:
         return None
     figure = style.new_figure(style.COLUMN_WIDTH, 2.4)
     axes = figure.subplots()
-    for (name, network), (colour, line) in zip(runs, _looks(), strict=False):
+    for (name, network), (colour, line) in zip(runs, _line_styles(), strict=False):
         _singular_values(axes, network.embeddings.singular, name, colour, line)
     for marker, mark in zip(MARKERS, VARIANCE_SHARES, strict=True):
         axes.plot(
             [], [], marker=marker, linestyle="", color="0.4", markersize=4, label=f"{100 * mark:.0f} % of variance"
         )
     axes.set_ylim(0, 1.05)
-    axes.set_xlabel("singular value, by size")
-    axes.set_ylabel("share of the largest")
+    axes.set_xlabel("index of the singular value")
+    axes.set_ylabel("singular value / largest one")
     axes.legend()
     return figure
 
 
 def compare_embeddings(findings: Sequence[Findings]) -> Figure | None:
-    """Fig. 12 to 14: the share of the embedding's energy at each frequency, and the threshold of noise."""
+    """Draw the share of the embedding's energy at each frequency, and the noise threshold (Fig. 12 to 14)."""
     runs = _with_weights(findings)
     if not runs:
         return None
@@ -85,15 +88,15 @@ def compare_embeddings(findings: Sequence[Findings]) -> Figure | None:
         total = found.energies.sum() or 1.0
         k = 1 + np.arange(len(found.energies))
         active = np.isin(k, found.active)
-        width = 0.8 if len(k) <= MOST_BARS else 1.0
+        width = 0.8 if len(k) <= MAX_SEPARATE_BARS else 1.0
         axes.bar(k[active], 100 * found.energies[active] / total, width=width, color=style.OKABE_ITO[0])
         axes.bar(k[~active], 100 * found.energies[~active] / total, width=width, color="0.7")
         if np.isfinite(found.threshold):
             threshold = 100 * found.threshold / total
-            axes.axhline(threshold, color=style.OKABE_ITO[1], linewidth=width, linestyle="--", label=NOISE)
+            axes.axhline(threshold, color=style.OKABE_ITO[1], linewidth=width, linestyle="--", label=NOISE_LABEL)
         axes.set_xlim(0.3, len(k) + 0.7)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axes.set_title(f"{wrap_name(name, min(len(runs), PANELS_PER_ROW))}\n{active.sum()} of {len(k)} above noise")
+        axes.set_title(f"{wrap_name(name, min(len(runs), PANELS_PER_ROW))}\n{active.sum()} of {len(k)} active")
     label_shared_axes(figure, "frequency $k$", "share of energy (%)")
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
@@ -102,18 +105,21 @@ def compare_embeddings(findings: Sequence[Findings]) -> Figure | None:
 
 
 def compare_neurons(findings: Sequence[Findings]) -> Figure | None:
-    """Fig. 15, 16 in numbers: how many neurons are explained how well by two frequencies, and by a single one."""
+    """Draw how much of the neurons' variance is at two frequencies, and at a single one (Fig. 15, 16).
+
+    A curve shows the percentage of neurons that have at least a certain share of their variance there.
+    """
     runs = _with_weights(findings)
     if not runs:
         return None
     figure = style.new_figure(style.PAGE_WIDTH, 2.4)
     panels = figure.subplots(1, 2, sharey=True)
-    for (name, network), (colour, line) in zip(runs, _looks(), strict=False):
+    for (name, network), (colour, line) in zip(runs, _line_styles(), strict=False):
         neurons = network.neurons
         for axes, explained in zip(panels, (neurons.explained, neurons.single_explained), strict=True):
             alive = np.sort(explained[neurons.alive])
             if len(alive):
-                # From all neurons at no share at all down to the best explained one.
+                # The curve starts with all neurons at a share of 0 and ends at the best explained neuron.
                 left = 100 * (1 - np.arange(len(alive) + 1) / len(alive))
                 share = 100 * np.concatenate([[0], alive])
                 axes.step(share, left, where="post", color=colour, linestyle=line, label=name)
@@ -122,7 +128,7 @@ def compare_neurons(findings: Sequence[Findings]) -> Figure | None:
     ):
         axes.set(xlim=(0, 100), ylim=(0, 102))
         axes.set_xlabel(f"variance at {title} (%)")
-    panels[0].set_ylabel("neurons with at least so much (%)")
+    panels[0].set_ylabel("neurons with at least this share (%)")
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels))
@@ -130,7 +136,7 @@ def compare_neurons(findings: Sequence[Findings]) -> Figure | None:
 
 
 def compare_attention(findings: Sequence[Findings]) -> Figure | None:
-    """Fig. 19: attention from ŷ to x0 over the grid, a row a run, a column a head."""
+    """Draw the attention from ŷ to x0 over the grid, with one row per run and one column per head (Fig. 19)."""
     runs = [(found, found.network) for found in findings if found.network is not None]
     if not runs:
         return None
@@ -151,13 +157,13 @@ def compare_attention(findings: Sequence[Findings]) -> Figure | None:
             image = network.activations.attention[head, 0].reshape(p, p)
             axes.imshow(image, norm=normalize, cmap=style.SEQUENTIAL, interpolation="nearest")
             axes.spines[:].set_visible(False)
-            axes.set_title(f"{preferences[head]:z.2f}".replace("-", "−"), pad=2)
+            axes.set_title(style.format_signed(preferences[head]), pad=2)
         row[0].set_ylabel(f"{found.run.name}\n$x_0$ →", rotation=90)
     for axes in panels[-1]:
         axes.set_xlabel("$x_1$ →")
     scale = ScalarMappable(normalize, style.SEQUENTIAL)
     figure.colorbar(scale, ax=list(panels.ravel()), label="attention from ŷ to $x_0$", aspect=30, shrink=0.8)
-    figure.suptitle("a panel a head, above it its preference: 1 for $x_0$ alone, −1 for $x_1$ alone", fontsize=7)
+    figure.suptitle("one panel per head; its title is the preference: 1 is $x_0$ only, −1 is $x_1$ only", fontsize=7)
     return figure
 
 
@@ -169,10 +175,11 @@ def _singular_values(axes: Axes, found: SingularValues, name: str, colour: str, 
 
 
 def _with_weights(findings: Sequence[Findings]) -> list[tuple[str, NetworkFindings]]:
+    """Return the name and the findings of each run that has weights."""
     return [(found.run.name, found.network) for found in findings if found.network is not None]
 
 
-def _looks() -> Iterator[tuple[str, str]]:
-    """A colour and a line for each run, all of them different as long as they last."""
+def _line_styles() -> Iterator[tuple[str, str]]:
+    """Return an endless iterator over colours and line styles. The first 28 pairs are different."""
     colours = style.OKABE_ITO
     return cycle((colour, line) for line in LINES for colour in colours)

@@ -1,4 +1,4 @@
-"""What the tasks ask, before anything is trained (Fig. 2, 3, 4, 22)."""
+"""Figures of the data and the tasks, which need no training (Fig. 2, 3, 4, 22)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from miiii_search.analysis.figures.style import COLUMN_WIDTH, DIVERGING, OKABE_I
 from miiii_search.analysis.scores import grid_labels
 from miiii_search.experiment.spec import Experiment, primes_below
 
-PAPERS_TWO, PAPERS_ONE = (17, 23), 11
-"""Whose multiples Fig. 2 shows, at p = 113."""
+PAPER_PAIR, PAPER_SINGLE = (17, 23), 11
+"""Primes whose multiples Fig. 2 shows, at p = 113: a pair in the left panel and one in the middle panel."""
 
-ALL_TASKS = 4
-"""So many label grids fit beside one another; of more tasks three are shown."""
+MAX_ALL_TASKS = 4
+"""Number of tasks up to which all label grids are shown. Otherwise three of them are."""
 
 
 def number_spirals(p: int) -> Figure:
-    """Natural numbers below p² in polar coordinates (n, n mod 2π) (Fig. 2): multiples of two primes, of one, primes."""
+    """Draw natural numbers below p² in polar coordinates, with radius n and angle n mod 2π (Fig. 2).
+
+    The panels show the multiples of two primes, the multiples of one prime, and the primes.
+    """
     n = np.arange(p * p)
     two = spiral_primes(p)
-    one = PAPERS_ONE if p > PAPERS_ONE else 2
+    one = PAPER_SINGLE if p > PAPER_SINGLE else 2
     primes = np.asarray(primes_below(p * p))
     panels: list[tuple[str, list[NDArray[np.intp]]]] = [
         (f"multiples of {two[0]}\nand of {two[1]}", [n[n % q == 0] for q in two]),
@@ -44,15 +47,15 @@ def number_spirals(p: int) -> Figure:
 
 
 def spiral_primes(p: int) -> tuple[int, int]:
-    """The two primes on the left of Fig. 2: the paper's at p = 113, else those nearest to p / 6."""
+    """Return the two primes of the left panel of Fig. 2: those of the paper if p = 113, else those nearest to p / 6."""
     if p == 113:
-        return PAPERS_TWO
+        return PAPER_PAIR
     first, second = sorted(sorted(primes_below(p), key=lambda q: abs(q - p / 6))[:2])
     return first, second
 
 
 def input_grid(p: int) -> Figure:
-    """Both digits of every sample, and the number n = x0 + x1·p that they make (Fig. 3)."""
+    """Draw both digits of every sample, and the number n = x0 + x1·p that they represent (Fig. 3)."""
     x0, x1 = np.meshgrid(np.arange(p), np.arange(p), indexing="ij")
     figure = new_figure(COLUMN_WIDTH, 1.75)
     panels = [("first digit $x_0$", x0), ("second digit $x_1$", x1), ("number $n$", x0 + x1 * p)]
@@ -65,7 +68,7 @@ def input_grid(p: int) -> Figure:
 
 
 def label_grids(experiment: Experiment) -> Figure:
-    """The labels of a few tasks over the first of both digits (Fig. 4)."""
+    """Draw the labels of some tasks over the first values of both digits (Fig. 4)."""
     chosen = shown_tasks(experiment)
     grids = crop(grid_labels(experiment))
     figure = new_figure(COLUMN_WIDTH, 1.75) if len(chosen) > 1 else new_figure(COLUMN_WIDTH * 0.6, 2.2)
@@ -80,16 +83,19 @@ def label_grids(experiment: Experiment) -> Figure:
 
 
 def shown_tasks(experiment: Experiment) -> list[int]:
-    """All where they are few, else the smallest modulus, that nearest to √p and the largest."""
+    """Return the indices of the tasks to show.
+
+    They are all tasks if there are few, else the smallest modulus, the one nearest to √p, and the largest.
+    """
     moduli = experiment.moduli
-    if len(moduli) <= ALL_TASKS:
+    if len(moduli) <= MAX_ALL_TASKS:
         return list(range(len(moduli)))
     middle = int(np.argmin(np.abs(np.asarray(moduli[1:-1]) - np.sqrt(experiment.p)))) + 1
     return [0, middle, len(moduli) - 1]
 
 
 def dft_matrix(p: int) -> Figure:
-    """The discrete Fourier transform as a matrix, real and imaginary part (Fig. 22)."""
+    """Draw the real and imaginary part of the discrete Fourier transform as a matrix (Fig. 22)."""
     matrix = fourier.dft_matrix(p)
     figure = new_figure(COLUMN_WIDTH, 1.85)
     panels = figure.subplots(1, 2, sharey=True)

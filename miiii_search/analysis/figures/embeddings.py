@@ -1,4 +1,4 @@
-"""What the embeddings hold: positions, singular values, periods (Fig. 8 to 14)."""
+"""Figures of the embeddings: positions, singular values and frequencies (Fig. 8 to 14)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from miiii_search.analysis.figures.style import COLUMN_WIDTH, DIVERGING, OKABE_ITO, new_figure
+from miiii_search.analysis.figures.style import COLUMN_WIDTH, DIVERGING, OKABE_ITO, format_signed, new_figure
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.fourier import in_fourier_basis
 
-MOST_VECTORS = 8
-"""Singular vectors in one figure: more would not be read."""
+MAX_VECTORS = 8
+"""Largest number of singular vectors in a figure."""
 
-MOST_LABELS = 10
-"""Frequencies that get their number written above them, strongest first."""
+MAX_LABELS = 10
+"""Largest number of frequencies with a label, strongest first."""
 
-LABELS_IN_A_ROW = 25
-"""How many numbers of two digits fit beside one another."""
+LABELS_PER_ROW = 25
+"""Number of two-digit labels that fit next to each other."""
 
 
 def positions(findings: Findings) -> Figure | None:
-    """The embeddings of both positions, and one against the other with Pearson's r (Fig. 8)."""
+    """Draw the embeddings of both positions, and one against the other with Pearson's r (Fig. 8)."""
     if findings.network is None:
         return None
     table = findings.network.weights["position_embedding"][:2].astype(np.float64)
@@ -40,13 +40,13 @@ def positions(findings: Findings) -> Figure | None:
     tick = float(f"{0.7 * limit:.1g}")
     span = (-1.1 * limit, 1.1 * limit)
     scatter.set(xlim=span, ylim=span, xticks=[-tick, tick], yticks=[-tick, tick], aspect="equal")
-    r = f"{findings.network.embeddings.position_correlation:.2f}".replace("-", "−")
-    scatter.set(xlabel="at $x_0$", ylabel="at $x_1$", title=f"r = {r}")
+    r = format_signed(findings.network.embeddings.position_correlation)
+    scatter.set(xlabel="position $x_0$", ylabel="position $x_1$", title=f"r = {r}")
     return figure
 
 
 def singular_values(findings: Findings) -> Figure | None:
-    """The singular values of the digits' embedding, with the marks of 50 % and 90 % of their squares (Fig. 9)."""
+    """Draw the singular values of the digits' embedding, and where their squares reach 50 % and 90 % (Fig. 9)."""
     if findings.network is None:
         return None
     singular = findings.network.embeddings.singular
@@ -62,12 +62,12 @@ def singular_values(findings: Findings) -> Figure | None:
 
 
 def singular_vectors(findings: Findings) -> Figure | None:
-    """The leading singular vectors over the digits, up to half of the variance (Fig. 10, 11)."""
+    """Draw the leading singular vectors over the digits, up to half of the variance (Fig. 10, 11)."""
     if findings.network is None:
         return None
     singular = findings.network.embeddings.singular
     half = singular.rank_by_share[0.5]
-    shown = min(half, MOST_VECTORS)
+    shown = min(half, MAX_VECTORS)
     limit = 1.1 * float(np.abs(singular.vectors[:, :shown]).max())
     figure = new_figure(COLUMN_WIDTH, 0.75 + 0.5 * shown)
     panels = figure.subplots(shown, 1, sharex=True, squeeze=False)[:, 0]
@@ -77,7 +77,7 @@ def singular_vectors(findings: Findings) -> Figure | None:
         axes.plot(singular.vectors[:, index], ".-", markersize=2.5, linewidth=0.7, color=OKABE_ITO[0])
         axes.set(ylim=(-limit, limit), yticks=[0], yticklabels=[f"{index + 1}"])
         axes.set_title(f"k = {frequency}, {share:.0%}", loc="right", fontsize=7, pad=1)
-    panels[0].set_title(f"{shown} of {half} up to 50 %", loc="left", fontsize=7, pad=1)
+    panels[0].set_title(f"{shown} of {half} that hold 50 %", loc="left", fontsize=7, pad=1)
     panels[-1].set_xlabel("digit")
     panels[-1].xaxis.set_major_locator(MaxNLocator(7, integer=True))
     figure.supylabel("singular vector", fontsize=8)
@@ -85,7 +85,7 @@ def singular_vectors(findings: Findings) -> Figure | None:
 
 
 def fourier_embedding(findings: Findings) -> Figure | None:
-    """The digits' embedding in the Fourier basis, a row a function of it (Fig. 12 to 14)."""
+    """Draw the digits' embedding in the Fourier basis, with one row per function of the basis (Fig. 12 to 14)."""
     if findings.network is None:
         return None
     coefficients = in_fourier_basis(findings.network.weights["token_embedding"][:-1])
@@ -99,7 +99,7 @@ def fourier_embedding(findings: Findings) -> Figure | None:
         cmap=DIVERGING,
         norm=Normalize(-limit, limit),
         aspect="auto",
-        interpolation="nearest",  # half the bytes of a smoothed one
+        interpolation="nearest",  # half the file size of an interpolated image
         extent=(-0.5, d - 0.5, p / 2, 0),
     )
     axes.yaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -110,7 +110,7 @@ def fourier_embedding(findings: Findings) -> Figure | None:
 
 
 def frequency_norms(findings: Findings) -> Figure | None:
-    """The embedding's norm a frequency, with what noise would not exceed and the frequencies that do."""
+    """Draw the norm of the embedding at each frequency, with the noise threshold and the active frequencies."""
     if findings.network is None:
         return None
     found = findings.network.embeddings.frequencies
@@ -123,18 +123,18 @@ def frequency_norms(findings: Findings) -> Figure | None:
     axes.axhline(np.sqrt(found.threshold), color="black", linestyle="--", linewidth=0.8, label="noise threshold")
     for k in _labelled(active, norms):
         axes.annotate(f"{k}", (k, norms[k - 1]), (0, 1), textcoords="offset points", ha="center", fontsize=6)
-    axes.set(xlabel="frequency $k$", ylabel="norm", xlim=(0, len(norms) + 1))
+    axes.set(xlabel="frequency $k$", ylabel="L2 norm", xlim=(0, len(norms) + 1))
     axes.set_ylim(0, 1.1 * max(float(norms.max()), float(np.sqrt(found.threshold))) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.set_title(f"{len(active)} of {len(norms)} above the noise", loc="left")
+    axes.set_title(f"{len(active)} of {len(norms)} above the threshold", loc="left")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return figure
 
 
 def _labelled(active: NDArray[np.intp], norms: NDArray[np.float64]) -> list[int]:
-    """The strongest of the active frequencies, without those whose number would lie over a stronger one's."""
-    room, chosen = len(norms) // LABELS_IN_A_ROW, list[int]()
-    for k in sorted(active.tolist(), key=lambda k: -norms[k - 1])[:MOST_LABELS]:
+    """Return the strongest active frequencies, without those whose label would overlap that of a stronger one."""
+    room, chosen = len(norms) // LABELS_PER_ROW, list[int]()
+    for k in sorted(active.tolist(), key=lambda k: -norms[k - 1])[:MAX_LABELS]:
         if all(abs(k - other) > room for other in chosen):
             chosen.append(k)
     return chosen

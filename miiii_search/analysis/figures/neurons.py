@@ -1,4 +1,4 @@
-"""What the neurons react to (Fig. 5, 15, 16)."""
+"""Figures of the neurons and their frequencies (Fig. 5, 15, 16)."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ from miiii_search.analysis.figures.style import COLUMN_WIDTH, OKABE_ITO, new_fig
 from miiii_search.analysis.findings import Findings
 from miiii_search.analysis.fourier import grid_power, n_frequencies
 
-SHOWN = 3
-"""Neurons side by side, as in Fig. 15."""
+SHOWN_NEURONS = 3
+"""Number of neurons side by side, as in Fig. 15."""
 
-AREA = 80
-"""Points² of a dot that stands for all of a neuron's variance."""
+FULL_VARIANCE_AREA = 80
+"""Area in points² of a dot for all of a neuron's variance."""
 
-SMALLEST, LEGEND = 0.002, (0.02, 0.1, 0.4)
-"""Shares of the variance: the smallest that would be seen, and those that explain the dots' areas."""
+MIN_DRAWN_SHARE, LEGEND_SHARES = 0.002, (0.02, 0.1, 0.4)
+"""Smallest visible share of the variance, and the shares in the legend."""
 
-DOTS = OKABE_ITO[2]
+DOT_COLOUR = OKABE_ITO[2]
 
-LARGEST = 80
-"""Points²: the area of the dot at the frequencies that most neurons have."""
+LARGEST_COUNT_AREA = 80
+"""Area in points² of the dot for the most frequent pair of frequencies."""
 
 
 def neuron_grids(findings: Findings) -> Figure | None:
-    """The neurons that vary most: over the first of both digits, and below their power by frequency (Fig. 5, 15)."""
+    """Draw the neurons with the largest variance (Fig. 5, 15).
+
+    The upper panels show the activation over the first values of both digits, the lower ones the power at each pair of
+    frequencies.
+    """
     if findings.network is None:
         return None
     neurons, p = findings.network.neurons, findings.run.experiment.p
-    chosen = np.argsort(-neurons.variance, kind="stable")[:SHOWN]
+    chosen = np.argsort(-neurons.variance, kind="stable")[:SHOWN_NEURONS]
     chosen = chosen[neurons.alive[chosen]]
     if not len(chosen):
         return None
@@ -57,25 +61,48 @@ def neuron_grids(findings: Findings) -> Figure | None:
                 axes.set(ylabel="", yticklabels=[])
     figure.colorbar(image, ax=panels[0], label="activation", location="top", aspect=40)
     handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=np.sqrt(AREA * share), markeredgewidth=0, color=DOTS)
-        for share in LEGEND
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            markersize=np.sqrt(FULL_VARIANCE_AREA * share),
+            markeredgewidth=0,
+            color=DOT_COLOUR,
+        )
+        for share in LEGEND_SHARES
     ]
-    names = [f"{share:.0%}" for share in LEGEND[:-1]] + [f"{LEGEND[-1]:.0%} of the variance"]
-    figure.legend(handles, names, loc="outside lower center", ncols=len(LEGEND))
+    names = [f"{share:.0%}" for share in LEGEND_SHARES[:-1]] + [f"{LEGEND_SHARES[-1]:.0%} of the variance"]
+    figure.legend(handles, names, loc="outside lower center", ncols=len(LEGEND_SHARES))
     return figure
 
 
 def _dots(axes: Axes, power: NDArray[np.float64]) -> None:
-    """A dot a pair of frequencies `[k of x0, k of x1]`, its area the power: a single coloured cell is easily missed."""
-    rows, columns = np.nonzero(power > SMALLEST)
-    axes.scatter(columns, rows, AREA * power[rows, columns], DOTS, linewidths=0, clip_on=False, rasterized=True)
+    """Draw one dot per pair of frequencies, with the power as its area.
+
+    In a heat map a single cell would be easy to miss.
+
+    Args:
+        axes: The axes.
+        power: Shares of the variance `[k of x0, k of x1]`.
+    """
+    rows, columns = np.nonzero(power > MIN_DRAWN_SHARE)
+    axes.scatter(
+        columns,
+        rows,
+        FULL_VARIANCE_AREA * power[rows, columns],
+        DOT_COLOUR,
+        linewidths=0,
+        clip_on=False,
+        rasterized=True,
+    )
     last = len(power) - 1
     axes.set(xlim=(-0.5, last + 0.5), ylim=(last + 0.5, -0.5), aspect="equal", xticks=[0, last], yticks=[0, last])
     label_grid_axes(axes, "$k$ of $x_1$", "$k$ of $x_0$")
 
 
 def neuron_frequencies(findings: Findings) -> Figure | None:
-    """Of every neuron its dominant frequencies, and how much of its variance they explain."""
+    """Draw the dominant frequencies of all neurons, and the share of their variance at these frequencies."""
     if findings.network is None:
         return None
     neurons = findings.network.neurons
@@ -86,8 +113,8 @@ def neuron_frequencies(findings: Findings) -> Figure | None:
     pairs, counts = np.unique(neurons.frequency[alive], axis=0, return_counts=True)
     figure = new_figure(COLUMN_WIDTH, 2.0)
     scatter, histogram = figure.subplots(1, 2)
-    area = LARGEST * counts / counts.max()
-    scatter.scatter(pairs[:, 1], pairs[:, 0], area, DOTS, linewidths=0, alpha=0.7, rasterized=True)
+    area = LARGEST_COUNT_AREA * counts / counts.max()
+    scatter.scatter(pairs[:, 1], pairs[:, 0], area, DOT_COLOUR, linewidths=0, alpha=0.7, rasterized=True)
     scatter.set(xlabel="$k$ of $x_1$", ylabel="$k$ of $x_0$", aspect="equal")
     scatter.set_title(f"{alive.sum()} neurons,\nlargest dot: {counts.max()}")
     scatter.set(xlim=(0, last + 1), ylim=(last + 1, 0))
@@ -98,7 +125,7 @@ def neuron_frequencies(findings: Findings) -> Figure | None:
     for (label, values), colour in zip(kinds.items(), OKABE_ITO, strict=False):
         histogram.hist(values[alive], bins, histtype="step", color=colour, label=label)
         histogram.axvline(neurons.median(values), color=colour, linestyle=":", linewidth=0.8)
-    histogram.set(xlabel="variance explained", ylabel="neurons", xlim=(0, 1))
+    histogram.set(xlabel="share of variance", ylabel="number of neurons", xlim=(0, 1))
     histogram.xaxis.set_major_formatter(PercentFormatter(1))
     histogram.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure

@@ -1,4 +1,4 @@
-"""Panels for several runs beside one another, each with its name above."""
+"""Panels for several runs next to each other, each with its run's name above it."""
 
 from __future__ import annotations
 
@@ -11,39 +11,53 @@ from matplotlib.figure import Figure
 from miiii_search.analysis.figures import style
 
 PANELS_PER_ROW = 4
-"""Panels beside one another on a page."""
+"""Largest number of panels next to each other on a page."""
 
 LETTERS_PER_INCH = 12
-"""Of 8 point type."""
+"""Approximate number of letters per inch of 8-point text."""
 
 
 def create_panels(n: int, height: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
-    """A panel a run, each so many inches high with its title, at most `PANELS_PER_ROW` beside one another."""
+    """Create a figure with one panel per run, in rows of at most `PANELS_PER_ROW`.
+
+    Args:
+        n: Number of panels.
+        height: Height of a panel with its title, in inches.
+        sharex: Whether all panels share their x axis.
+
+    Returns:
+        The figure and its `n` panels.
+    """
     columns = min(n, PANELS_PER_ROW)
     rows = -(-n // columns)
     figure = style.new_figure(style.PAGE_WIDTH if columns > 2 else style.COLUMN_WIDTH, rows * height + 0.5)
     panels = figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False).ravel()
-    for spare in panels[n:]:
-        spare.set_axis_off()
-    for lowest in panels[max(n - columns, 0) : n]:  # some of them stand above a spare one
+    for unused in panels[n:]:
+        unused.set_axis_off()
+    for lowest in panels[max(n - columns, 0) : n]:  # some of these are above an unused one
         lowest.tick_params(labelbottom=True)
     return figure, list(panels[:n])
 
 
 def label_shared_axes(figure: Figure, x: str, y: str) -> None:
-    """One label for the panels' axes of either kind."""
+    """Set one label for the x axes of all panels, and one for their y axes."""
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
 
 
-def wrap_name(name: str, beside: int) -> str:
-    """Wrap an escaped name to the width of a panel with `beside` panels in its row."""
-    width = style.COLUMN_WIDTH / beside if beside <= 2 else (style.PAGE_WIDTH - 1) / beside
+def wrap_name(name: str, panels: int) -> str:
+    """Break a name into lines that fit above a panel.
+
+    Args:
+        name: A name from `escape_text`.
+        panels: Number of panels next to each other.
+    """
+    width = style.COLUMN_WIDTH / panels if panels <= 2 else (style.PAGE_WIDTH - 1) / panels
     lines = textwrap.wrap(name.replace(r"\$", "$"), max(int(width * LETTERS_PER_INCH), 6))
     return "\n".join(lines).replace("$", r"\$")
 
 
 def legend_columns(labels: Sequence[str]) -> int:
-    """How many entries of a legend fit beside one another on a page."""
-    longest = max(map(len, labels), default=1) + 6  # with the line
+    """Return the number of legend entries that fit next to each other on a page."""
+    longest = max(map(len, labels), default=1) + 6  # including the line sample
     return int(max(1, min(len(labels), style.PAGE_WIDTH * LETTERS_PER_INCH // longest)))

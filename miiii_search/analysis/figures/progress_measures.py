@@ -1,4 +1,4 @@
-"""Nanda et al.'s progress measures through training."""
+"""Progress measures of Nanda et al. through training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CURVES = (
     ("restricted", "restricted", "^", "--"),
     ("excluded", "excluded", "v", "--"),
 )
-"""Of `ProgressMeasures`: its field, its label, its marker, its line."""
+"""Field of `ProgressMeasures`, label, marker and line style of each curve."""
 
 
 def progress_measures(findings: Findings) -> Figure | None:
-    """The four losses at every snapshot; None for another task than `nanda`, or without snapshots.
+    """Draw the four losses at every snapshot.
 
-    Restricted to the key frequencies the loss falls while the general solution forms; without them it rises on the
-    training samples as what was memorised is given up.
+    The restricted loss falls as the general solution forms. The excluded loss rises as the network loses what it
+    memorised. Returns None for other tasks than `nanda`, or if there are no snapshots.
     """
     if len(findings.progress) < 2:
         return None
@@ -40,6 +40,6 @@ def progress_measures(findings: Findings) -> Figure | None:
 
 
 def _drawable(measures: ProgressMeasures, name: str) -> float:
-    """NaN, which leaves a gap, for what has no place on a logarithmic axis."""
+    """Return a loss, or NaN, which leaves a gap, if it cannot be drawn on a logarithmic axis."""
     loss = float(getattr(measures, name))
     return loss if 0 < loss < np.inf else np.nan

@@ -1,4 +1,4 @@
-"""The learning curves of all trials of a study, a small panel for each configuration."""
+"""Learning curves of all trials of a study, with one small panel per configuration."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.figures.study_style import (
-    COLOURS,
-    MANY_CURVES,
+    MAX_VECTOR_CURVES,
+    OUTCOME_COLOURS,
     add_outcome_legend,
     display_name,
     first_epoch,
@@ -26,37 +26,38 @@ from miiii_search.analysis.figures.study_style import (
 )
 from miiii_search.analysis.study_summary import SearchDimension, StudySummary, TrialSummary
 
-MOST_PANELS = 384
-"""Table 1; on a page, a panel of it is a quarter of an inch wide."""
+MAX_PANELS = 384
+"""Largest number of panels, the size of Table 1's grid. On a page such a panel is a quarter of an inch wide."""
 
-SMALL_PANELS = 100
-"""More than these have thinner lines."""
+MANY_PANELS = 100
+"""Number of panels above which lines are thinner."""
 
-POINTS_A_LETTER = 3.5
-"""Of type of 6 points, about."""
+POINTS_PER_LETTER = 3.5
+"""Approximate width of a letter of 6-point text, in points."""
 
 
 def curves_by_configuration(summary: StudySummary) -> Figure | None:
-    """A small panel for every point of the grid, replicates together; of other spaces one for every trial, best first.
+    """Draw the learning curves of each configuration in a small panel.
 
-    None before the first report.
+    For a grid there is one panel per point, which replicates share. For other spaces there is one panel per trial, best
+    first. Returns None if no trial has reported yet.
     """
     if not any(trial.curve for trial in summary.trials):
         return None
-    sheet = _grid_sheet(summary) or _ranked_sheet(summary)
-    width = sheet.columns[-1] + 1
+    layout = _grid_layout(summary) or _ranked_layout(summary)
+    width = layout.columns[-1] + 1
     height_of_panel = float(np.clip(0.8 * (style.PAGE_WIDTH - 0.8) / width, 0.36, 0.8))
-    height = height_of_panel * (sheet.rows[-1] + 1) + 0.55 + 0.14 * len(sheet.column_dimensions)
+    height = height_of_panel * (layout.rows[-1] + 1) + 0.55 + 0.14 * len(layout.column_dimensions)
     figure = style.new_figure(style.PAGE_WIDTH, min(height, 9.5))
     axes = figure.subplots()
-    _draw_sheet(axes, summary, sheet)
-    axes.set(xlim=(0, width), ylim=(sheet.rows[-1] + 1, 0))
+    _draw_panels(axes, summary, layout)
+    axes.set(xlim=(0, width), ylim=(layout.rows[-1] + 1, 0))
     axes.set_axis_off()
-    _nested_labels(axes, sheet.column_dimensions, sheet.columns, is_column=True)
-    _nested_labels(axes, sheet.row_dimensions, sheet.rows, is_column=False)
+    _nested_labels(axes, layout.column_dimensions, layout.columns, is_column=True)
+    _nested_labels(axes, layout.row_dimensions, layout.rows, is_column=False)
     figure.supxlabel(
         f"each panel: epoch {first_epoch(summary):,} to {summary.epochs:,} (logarithmic) across, "
-        f"validation accuracy 0 to 1 upwards{sheet.words}",
+        f"validation accuracy 0 to 1 upwards{layout.note}",
         fontsize=7,
     )
     add_outcome_legend(figure, summary)
@@ -64,23 +65,29 @@ def curves_by_configuration(summary: StudySummary) -> Figure | None:
 
 
 @dataclass(frozen=True)
-class _Sheet:
-    """Where panels of one by one are, by the positions of their upper left corners."""
+class _PanelLayout:
+    """Positions of the panels, as coordinates of their upper left corners in units of a panel."""
 
     columns: tuple[float, ...]
     rows: tuple[float, ...]
     panels: dict[tuple[int, int], list[TrialSummary]]
     column_dimensions: tuple[SearchDimension, ...] = ()
-    """The outer first."""
+    """Dimensions nested from left to right, outermost first."""
     row_dimensions: tuple[SearchDimension, ...] = ()
-    words: str = ""
+    """Dimensions nested from top to bottom, outermost first."""
+    note: str = ""
+    """Addition to the label of the figure."""
     has_numbers: bool = False
+    """Whether panels show the number of their trial."""
 
 
-def _grid_sheet(summary: StudySummary) -> _Sheet | None:
-    """Dimensions nested across and down, those that decide most outermost; None where that is no grid, or too large."""
+def _grid_layout(summary: StudySummary) -> _PanelLayout | None:
+    """Arrange the dimensions of a grid in nested rows and columns, the most important ones outermost.
+
+    Returns None if the space is not a grid, or if there are too many panels.
+    """
     order = summary.dimensions_by_importance()
-    if any(d.is_range for d in summary.dimensions) or math.prod(len(d.labels) for d in order) > MOST_PANELS:
+    if any(d.is_range for d in summary.dimensions) or math.prod(len(d.labels) for d in order) > MAX_PANELS:
         return None
     sides = [
         (tuple(d for d in order if d in chosen), tuple(d for d in order if d not in chosen))
@@ -101,23 +108,24 @@ def _grid_sheet(summary: StudySummary) -> _Sheet | None:
         if cell[0] is not None and cell[1] is not None:
             panels[cell[0], cell[1]].append(trial)
     others = len(summary.trials) - sum(map(len, panels.values()))
-    words = f"; {others} trials at values outside of the lists are not shown" * bool(others)
-    return _Sheet(_positions(across), _positions(down), panels, across, down, words)
+    note = f"; {others} trials at values outside of the lists are not shown" * bool(others)
+    return _PanelLayout(_positions(across), _positions(down), panels, across, down, note)
 
 
-def _ranked_sheet(summary: StudySummary) -> _Sheet:
+def _ranked_layout(summary: StudySummary) -> _PanelLayout:
+    """Arrange the trials with a curve by their objective, best first."""
     with_curve = [t for t in summary.trials if t.curve]
     ranked = sorted(with_curve, key=lambda t: (t.value is None, -(t.value or 0.0), t.number))
-    shown = ranked[:MOST_PANELS]
+    shown = ranked[:MAX_PANELS]
     across = min(max(math.ceil(math.sqrt(1.4 * len(shown))), 4), 24)
     panels = {divmod(k, across): [trial] for k, trial in enumerate(shown)}
-    words = ", best first" + f" (the best {len(shown)} of {len(ranked):,})" * (len(ranked) > len(shown))
+    note = ", best first" + f" (the best {len(shown)} of {len(ranked):,})" * (len(ranked) > len(shown))
     positions = tuple(np.arange(across) * 1.0), tuple(np.arange(-(-len(shown) // across)) * 1.0)
-    return _Sheet(*positions, panels, words=words, has_numbers=True)
+    return _PanelLayout(*positions, panels, note=note, has_numbers=True)
 
 
 def _positions(dimensions: Sequence[SearchDimension]) -> tuple[float, ...]:
-    """Of the levels of nested dimensions; wider gaps between the groups of outer ones."""
+    """Return the positions of all combinations of nested dimensions, with wider gaps between the outer groups."""
     positions, at = list[float](), 0.0
     sizes = [len(d.labels) for d in dimensions]
     for k in range(math.prod(sizes)):
@@ -132,6 +140,7 @@ def _positions(dimensions: Sequence[SearchDimension]) -> tuple[float, ...]:
 
 
 def _index(dimensions: Sequence[SearchDimension], trial: TrialSummary) -> int | None:
+    """Return the index of a trial's combination of nested dimensions, or None if it is outside the lists."""
     index = 0
     for dimension in dimensions:
         level = dimension.level(trial.point.get(dimension.name))
@@ -141,18 +150,18 @@ def _index(dimensions: Sequence[SearchDimension], trial: TrialSummary) -> int | 
     return index
 
 
-def _draw_sheet(axes: Axes, summary: StudySummary, sheet: _Sheet) -> None:
-    """One axes for all panels: hundreds of them would take minutes to lay out."""
-    margin, first, is_small = 0.07, first_epoch(summary), len(sheet.panels) > SMALL_PANELS
+def _draw_panels(axes: Axes, summary: StudySummary, layout: _PanelLayout) -> None:
+    """Draw all panels into the same axes, since the layout of hundreds of axes would take minutes."""
+    margin, first, is_small = 0.07, first_epoch(summary), len(layout.panels) > MANY_PANELS
     doublings = max(math.log2(summary.epochs / first), 1.0)
     frames: dict[str, list[Rectangle]] = {"0.95": [], "white": []}
     drawn: list[tuple[TrialSummary, float, float]] = []
-    for (row, column), trials in sheet.panels.items():
-        x, y = sheet.columns[column], sheet.rows[row]
+    for (row, column), trials in layout.panels.items():
+        x, y = layout.columns[column], layout.rows[row]
         frame = Rectangle((x + margin / 2, y + margin / 2), 1 - margin, 1 - margin)
         frames["0.95" if any(t.outcome != "waiting" for t in trials) else "white"].append(frame)
         drawn += [(trial, x, y) for trial in trials]
-        if sheet.has_numbers:
+        if layout.has_numbers:
             axes.text(x + 2 * margin, y + 0.1, str(trials[0].number), fontsize=5, va="top", color="0.3")
     for colour, rectangles in frames.items():
         axes.add_collection(PatchCollection(rectangles, facecolor=colour, edgecolor="0.85", linewidth=0.4, zorder=0))
@@ -164,27 +173,34 @@ def _draw_sheet(axes: Axes, summary: StudySummary, sheet: _Sheet) -> None:
         across = x + margin + (1 - 2 * margin) * np.log2(epochs / first) / doublings
         up = y + 1 - 1.5 * margin - (1 - 3 * margin) * np.array(list(trial.curve.values()))
         lines.append(np.column_stack([across, up]))
-        colours.append(COLOURS[trial.outcome])
+        colours.append(OUTCOME_COLOURS[trial.outcome])
         ends.setdefault(trial.outcome, []).append((across[-1], up[-1]))
     for outcome, at in ends.items():
-        mark: dict[str, Any] = {"color": COLOURS[outcome], "markersize": 2 if is_small else 3, "linestyle": "none"}
+        mark: dict[str, Any] = {
+            "color": OUTCOME_COLOURS[outcome],
+            "markersize": 2 if is_small else 3,
+            "linestyle": "none",
+        }
         axes.plot(*np.transpose(at), marker=outcome_marker(outcome), zorder=3, **mark)
     curves = LineCollection(lines, colors=colours, linewidths=0.8 if is_small else 1.0, zorder=2)
-    curves.set_rasterized(len(lines) > MANY_CURVES)
+    curves.set_rasterized(len(lines) > MAX_VECTOR_CURVES)
     axes.add_collection(curves)
 
 
 def _nested_labels(
     axes: Axes, dimensions: Sequence[SearchDimension], positions: Sequence[float], is_column: bool
 ) -> None:
-    """Values below the panels or left of them, the innermost dimension nearest, each with its dimension's name."""
+    """Label the values below the columns or left of the rows, the innermost dimension nearest to the panels.
+
+    Each line of labels has the name of its dimension.
+    """
     offset = 4.0
     for depth in reversed(range(len(dimensions))):
         inner = math.prod(len(d.labels) for d in dimensions[depth + 1 :])
         centres = (np.array(positions) + 0.5).reshape(-1, inner).mean(axis=1)
         labels = [label for _ in range(len(centres)) for label in dimensions[depth].labels]
-        longest = POINTS_A_LETTER * max(map(len, labels))
-        # Values that are wider than their columns are turned, and all but the innermost of the rows.
+        longest = POINTS_PER_LETTER * max(map(len, labels))
+        # Column labels that are wider than their columns are rotated, and all row labels but the innermost.
         is_turned = longest > 430 / len(centres) if is_column else depth < len(dimensions) - 1
         thickness = longest if is_turned == is_column else 7.0
         turned: dict[str, Any] = {"rotation": 90 if is_turned else 0}
@@ -207,12 +223,12 @@ def _nested_labels(
                     va="center",
                     **turned,
                 )
-            # Each on a line of its own, from above its values to the right, where there is room.
+            # Each name has its own line. It starts above its values and extends to the right, where there is room.
             above = (-offset - thickness, 2 + 8 * line)
             _note(axes, name, (0.0, 1.0), "axes fraction", above, ha="left", va="bottom")
         offset += thickness + 4
 
 
-def _note(axes: Axes, words: str, at: tuple[float, float], where: Any, points: tuple[float, float], **how: Any) -> None:
-    """Text at so many points from a place."""
-    axes.annotate(words, at, points, where, "offset points", fontsize=6, **how)
+def _note(axes: Axes, note: str, at: tuple[float, float], where: Any, points: tuple[float, float], **how: Any) -> None:
+    """Write text at an offset in points from a position."""
+    axes.annotate(note, at, points, where, "offset points", fontsize=6, **how)

@@ -1,4 +1,4 @@
-"""The learning curves of all trials of a study, in panels by what decides most."""
+"""Learning curves of all trials of a study, in panels by the most important hyperparameters."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.figures.study_style import (
-    COLOURS,
-    MANY_CURVES,
+    MAX_VECTOR_CURVES,
+    OUTCOME_COLOURS,
     add_outcome_legend,
     first_epoch,
     in_drawing_order,
@@ -25,11 +25,14 @@ from miiii_search.analysis.figures.study_style import (
 from miiii_search.analysis.study_summary import SearchDimension, StudySummary, TrialSummary
 
 FEW_IN_A_PANEL = 8
-"""Curves with a mark at each end; more of them have smaller ones."""
+"""Number of curves in a panel up to which their markers are large."""
 
 
 def curves_by_level(summary: StudySummary) -> Figure | None:
-    """All curves, in panels by the two dimensions that decide most; None before the first report."""
+    """Draw all learning curves, in panels by the levels of the two most important dimensions.
+
+    Returns None if no trial has reported yet.
+    """
     if not any(trial.curve for trial in summary.trials):
         return None
     chosen = panel_dimensions(summary, 2)
@@ -42,7 +45,7 @@ def curves_by_level(summary: StudySummary) -> Figure | None:
     for (i, j), axes in np.ndenumerate(grid):
         here = [t for t in summary.trials if _is_at(t, down, i) and _is_at(t, across, j)]
         shown += len(here)
-        _draw_curves(axes, here, is_raster=len(summary.trials) > MANY_CURVES)
+        _draw_curves(axes, here, is_raster=len(summary.trials) > MAX_VECTOR_CURVES)
         ended = [t for t in here if t.has_ended]
         solved = sum(t.outcome == "solved" for t in ended)
         axes.text(0.04, 0.95, f"{solved} of {len(ended)} solved", transform=axes.transAxes, va="top", fontsize=6)
@@ -63,7 +66,7 @@ def curves_by_level(summary: StudySummary) -> Figure | None:
 
 
 def _set_axes(axes: Axes, summary: StudySummary, columns: int) -> None:
-    """Shared by all panels."""
+    """Set limits and ticks, which all panels share."""
     axes.set(xlim=(first_epoch(summary), summary.epochs * 1.2), ylim=(-0.03, 1.06), yticks=[0, 0.5, 1])
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(LogLocator(base=2, numticks=6 if columns < 3 else 4 if columns < 5 else 3))
@@ -75,17 +78,21 @@ def _set_axes(axes: Axes, summary: StudySummary, columns: int) -> None:
 
 
 def _is_at(trial: TrialSummary, dimension: SearchDimension | None, level: int) -> bool:
+    """Return whether a trial is at a level of a dimension; always true if there is no dimension."""
     return dimension is None or dimension.level(trial.point.get(dimension.name)) == level
 
 
 def _draw_curves(axes: Axes, trials: Sequence[TrialSummary], is_raster: bool) -> None:
-    """In one collection, since a line each takes ten times as long; marks at the ends, an outcome at a time."""
+    """Draw learning curves, with a marker at the end of each.
+
+    They are one collection, since drawing separate lines takes ten times as long.
+    """
     ordered = in_drawing_order(trials)
     lines = [np.column_stack([list(t.curve), list(t.curve.values())]) for t in ordered]
-    colours = [COLOURS[trial.outcome] for trial in ordered]
+    colours = [OUTCOME_COLOURS[trial.outcome] for trial in ordered]
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=0.8, zorder=2, rasterized=is_raster))
     size = 3.0 if len(trials) <= FEW_IN_A_PANEL else 2.0
-    for outcome, colour in COLOURS.items():
+    for outcome, colour in OUTCOME_COLOURS.items():
         ends = [line[-1] for line, trial in zip(lines, ordered, strict=True) if trial.outcome == outcome]
         if ends and (marker := outcome_marker(outcome)):
             marks: dict[str, Any] = {"markersize": size, "linestyle": "none", "rasterized": is_raster}

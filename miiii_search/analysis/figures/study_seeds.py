@@ -1,4 +1,4 @@
-"""How much a configuration's seeds differ: a row a configuration, a dot a seed."""
+"""Differences between the seeds of a configuration, with one row per configuration and one dot per seed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.study_style import COLOURS, display_name
+from miiii_search.analysis.figures.study_style import OUTCOME_COLOURS, display_name
 from miiii_search.analysis.study_summary import SeedSpread, StudySummary
 from miiii_search.experiment.text import format_value
 
 MAX_CONFIGURATIONS = 30
-"""Configurations, which fill a page; the best ones are shown."""
+"""Number of configurations shown, the best ones. They fill a page."""
 
-EDGE = 1.5
-"""The strip of what was not solved goes from the last epoch to so many times that, on the logarithmic axis."""
+STRIP_RATIO = 1.5
+"""Width of the strip for unsolved seeds on the logarithmic axis.
+
+It reaches from the last epoch to this multiple of it.
+"""
 
 
 def epochs_to_solve_by_seed(summary: StudySummary) -> Figure | None:
-    """Epochs to solve of every seed of the best configurations; None where no configuration has two that ended."""
+    """Draw the epochs to solve of every seed of the best configurations.
+
+    Returns None if no configuration has two seeds that have ended.
+    """
     rows = [spread for spread in summary.seed_spreads if spread.ended > 1][:MAX_CONFIGURATIONS]
     if not rows:
         return None
@@ -31,10 +37,10 @@ def epochs_to_solve_by_seed(summary: StudySummary) -> Figure | None:
     axes = figure.subplots()
     solved = [(epoch, k) for k, spread in enumerate(rows) for epoch in spread.epochs_to_solve]
     dots: dict[str, Any] = {"marker": "o", "markersize": 4, "linestyle": "none", "alpha": 0.8, "zorder": 3}
-    axes.plot(*_columns(solved), color=COLOURS["solved"], label="a seed, solved", **dots)
+    axes.plot(*_columns(solved), color=OUTCOME_COLOURS["solved"], label="solved seed", **dots)
     crosses: dict[str, Any] = {"marker": "x", "markersize": 4, "linestyle": "none", "clip_on": False}
     axes.plot(
-        *_columns(_unsolved(rows, summary.epochs)), color=COLOURS["failed"], label="a seed, not solved", **crosses
+        *_columns(_unsolved(rows, summary.epochs)), color=OUTCOME_COLOURS["failed"], label="unsolved seed", **crosses
     )
     medians = [(spread.median, k) for k, spread in enumerate(rows) if spread.median is not None]
     bars: dict[str, Any] = {"marker": "|", "markersize": 11, "markeredgewidth": 1.5, "linestyle": "none", "zorder": 4}
@@ -50,16 +56,16 @@ def epochs_to_solve_by_seed(summary: StudySummary) -> Figure | None:
 
 
 def _unsolved(rows: Sequence[SeedSpread], epochs: int) -> list[tuple[float, float]]:
-    """Side by side in the strip at the right edge, so that they can be counted."""
+    """Return positions for unsolved seeds, side by side in the strip at the right edge, so that they can be counted."""
     counts = [spread.ended - len(spread.epochs_to_solve) for spread in rows]
-    step = EDGE ** (1 / (max(counts) + 1)) if max(counts) else 1.0
+    step = STRIP_RATIO ** (1 / (max(counts) + 1)) if max(counts) else 1.0
     return [(epochs * step ** (i + 1), k) for k, count in enumerate(counts) for i in range(count)]
 
 
 def _set_axes(axes: Axes, summary: StudySummary, rows: Sequence[SeedSpread]) -> None:
     style.set_log_epoch_axis(axes)
     first = min((spread.epochs_to_solve[0] for spread in rows if spread.epochs_to_solve), default=summary.epochs // 2)
-    axes.set(xlim=(max(first, 1) / 1.15, summary.epochs * EDGE), xlabel="epochs to solve")
+    axes.set(xlim=(max(first, 1) / 1.15, summary.epochs * STRIP_RATIO), xlabel="epochs to solve")
     low, _ = axes.get_xlim()
     axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= summary.epochs])
     axes.spines["bottom"].set_bounds(low, summary.epochs)
@@ -69,11 +75,12 @@ def _set_axes(axes: Axes, summary: StudySummary, rows: Sequence[SeedSpread]) -> 
 
 
 def _labels(rows: Sequence[SeedSpread]) -> list[str]:
-    """The values in which the configurations shown differ; of one by itself, all."""
+    """Return the hyperparameters in which the configurations differ; all of them if there is one configuration."""
     names = [name for name in rows[0].point if len({spread.point[name] for spread in rows}) > 1] or list(rows[0].point)
     return [", ".join(f"{display_name(name)} {format_value(spread.point[name])}" for name in names) for spread in rows]
 
 
-def _columns(places: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    array = np.array(places, np.float64).reshape(len(places), 2)
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the x and y coordinates of points."""
+    array = np.array(points, np.float64).reshape(len(points), 2)
     return array[:, 0], array[:, 1]

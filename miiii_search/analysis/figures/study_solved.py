@@ -1,4 +1,4 @@
-"""Where in its space a study was solved, and how fast: λ against weight decay, by dropout."""
+"""Epochs to solve over the search space: λ against weight decay, in panels by dropout if the study varies these."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from miiii_search.analysis.figures import style
-from miiii_search.analysis.figures.study_style import MOST_LEVELS, display_name, level_title
+from miiii_search.analysis.figures.study_style import MAX_PANEL_LEVELS, display_name, level_title
 from miiii_search.analysis.study_summary import SearchDimension, StudySummary, TrialSummary
 
-WANTED = ("grokfast_lambda", "weight_decay", "dropout")
-"""Down, across and a panel each, where the study searches over all three."""
+PREFERRED_DIMENSIONS = ("grokfast_lambda", "weight_decay", "dropout")
+"""Dimensions of the y axis, the x axis and the panels, if the study searches over all three."""
 
 UNSOLVED_COLOUR = "0.8"
 
 
 def epochs_to_solve_heatmap(summary: StudySummary) -> Figure | None:
-    """Epochs to solve over two dimensions, in panels by a third; None where nothing varies or no trial has ended.
+    """Draw the epochs to solve over two dimensions, in panels by a third.
 
-    A cell of lists has the median over its solved trials, and how many of its trials were solved where several share
-    it; over ranges every trial is a dot.
+    A cell of a grid shows the median over its solved trials, and how many of its trials were solved if there are
+    several. Over ranges every trial is a dot. Returns None if no dimension varies or no trial has ended.
     """
     down, across, panel = _choose(summary)
     ended = [trial for trial in summary.trials if trial.has_ended]
@@ -60,16 +60,19 @@ def epochs_to_solve_heatmap(summary: StudySummary) -> Figure | None:
         figure.supylabel(name, fontsize=8, rotation=90 if len(name) > 1 else 0)
     if any(trial.outcome == "solved" for trial in ended):
         _colour_bar(figure, grid, normalize)
-    _explain(figure, grid, ended, is_scatter)
+    _add_legend(figure, grid, ended, is_scatter)
     return figure
 
 
 def _choose(summary: StudySummary) -> tuple[SearchDimension | None, SearchDimension | None, SearchDimension | None]:
-    """Down, across, panels: those of the paper if the study varies them, else those that decide most."""
+    """Return the dimensions of the y axis, the x axis and the panels.
+
+    They are `PREFERRED_DIMENSIONS` if the study varies all of them, else the most important ones.
+    """
     varied = {d.name: d for d in summary.dimensions_by_importance()}
-    wanted = [varied[name] for name in WANTED if name in varied]
-    chosen = wanted if len(wanted) == len(WANTED) else list(varied.values())[:3]
-    panel = next((d for d in reversed(chosen) if len(d.labels) <= MOST_LEVELS), None) if len(chosen) == 3 else None
+    preferred = [varied[name] for name in PREFERRED_DIMENSIONS if name in varied]
+    chosen = preferred if len(preferred) == len(PREFERRED_DIMENSIONS) else list(varied.values())[:3]
+    panel = next((d for d in reversed(chosen) if len(d.labels) <= MAX_PANEL_LEVELS), None) if len(chosen) == 3 else None
     left = [d for d in chosen if d is not panel][:2]
     if len(left) < 2:
         return None, left[0] if left else None, panel
@@ -105,12 +108,12 @@ def _draw_cells(
 
 def _draw_cell(axes: Axes, i: int, j: int, trials: Sequence[TrialSummary], normalize: LogNorm) -> None:
     solved = [t.epochs_to_solve for t in trials if t.epochs_to_solve is not None]
-    box: dict[str, Any] = {"facecolor": UNSOLVED_COLOUR}
+    style_options: dict[str, Any] = {"facecolor": UNSOLVED_COLOUR}
     if solved:
-        box = {"facecolor": colormaps[style.SEQUENTIAL](normalize(float(np.median(solved))))}
+        style_options = {"facecolor": colormaps[style.SEQUENTIAL](normalize(float(np.median(solved))))}
     elif not trials:
-        box = {"facecolor": "white", "edgecolor": "0.8", "hatch": "////", "linewidth": 0}
-    axes.bar(j, 0.94, width=0.94, bottom=i - 0.47, **box)
+        style_options = {"facecolor": "white", "edgecolor": "0.8", "hatch": "////", "linewidth": 0}
+    axes.bar(j, 0.94, width=0.94, bottom=i - 0.47, **style_options)
     words = [_short(float(np.median(solved)))] if solved else []
     if len(trials) > 1:
         words.append(f"{len(solved)}/{len(trials)}")
@@ -127,13 +130,13 @@ def _draw_dots(
 ) -> None:
     for solved in (False, True):
         here = [t for t in trials if (t.epochs_to_solve is not None) == solved]
-        places = np.array([[_place(across, t), _place(down, t)] for t in here]).reshape(len(here), 2)
+        coordinates = np.array([[_coordinate(across, t), _coordinate(down, t)] for t in here]).reshape(len(here), 2)
         if solved:
             epochs = [t.epochs_to_solve for t in here]
             colours: Any = {"c": epochs, "norm": normalize, "cmap": style.SEQUENTIAL, "edgecolor": "black"}
         else:
             colours = {"color": UNSOLVED_COLOUR}
-        axes.scatter(places[:, 0], places[:, 1], 22, linewidth=0.4, **colours)
+        axes.scatter(coordinates[:, 0], coordinates[:, 1], 22, linewidth=0.4, **colours)
     for axis, dimension in ((axes.xaxis, across), (axes.yaxis, down)):
         if dimension is None:
             axis.set_ticks([])
@@ -143,8 +146,8 @@ def _draw_dots(
             axis.set_ticks(range(len(dimension.labels)), dimension.labels)
 
 
-def _place(dimension: SearchDimension | None, trial: TrialSummary) -> float:
-    """Where a trial stands on an axis: at its value of a range, at the index of its value in a list."""
+def _coordinate(dimension: SearchDimension | None, trial: TrialSummary) -> float:
+    """Return a trial's coordinate on an axis: its value for a range, or the index of its value for a list."""
     if dimension is None:
         return 0.0
     value = trial.point.get(dimension.name)
@@ -167,8 +170,8 @@ def _colour_bar(figure: Figure, grid: Any, normalize: LogNorm) -> None:
     bar.outline.set_visible(False)
 
 
-def _explain(figure: Figure, grid: Any, ended: Sequence[TrialSummary], is_scatter: bool) -> None:
-    """What a cell's words and colours mean, as far as they occur."""
+def _add_legend(figure: Figure, grid: Any, ended: Sequence[TrialSummary], is_scatter: bool) -> None:
+    """Explain those texts and colours of the cells that occur."""
     handles = (
         [Patch(facecolor=UNSOLVED_COLOUR, label="not solved")] if any(t.epochs_to_solve is None for t in ended) else []
     )
@@ -176,13 +179,13 @@ def _explain(figure: Figure, grid: Any, ended: Sequence[TrialSummary], is_scatte
     if not is_scatter and any(patch.get_hatch() for axes in grid.flat for patch in axes.patches):
         handles.append(Patch(facecolor="white", edgecolor="0.8", hatch="////", label="no trial has ended"))
     if any("/" in text for text in texts):
-        handles.append(Patch(facecolor="none", label="median epochs, and how many trials are solved"))
+        handles.append(Patch(facecolor="none", label="median epochs to solve, solved trials / all trials"))
     if handles:
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
 
 
 def _short(epochs: float) -> str:
-    """A number of epochs in four characters at most."""
+    """Return a number of epochs with at most four characters."""
     if epochs < 1000:
         return f"{epochs:.0f}"
     return f"{epochs / 1000:.1f}k" if epochs < 9950 else f"{epochs / 1000:.0f}k"

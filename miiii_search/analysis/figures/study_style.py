@@ -1,4 +1,4 @@
-"""How the figures of a study name hyperparameters and colour what became of trials."""
+"""Common style of the figures of a study: names of hyperparameters, and colours and markers of outcomes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from miiii_search.analysis.figures import style
 from miiii_search.analysis.study_summary import SearchDimension, StudySummary, TrialSummary
 
-COLOURS = {
+OUTCOME_COLOURS = {
     "pruned": "0.62",
     "waiting": "0.9",
     "not solved": style.OKABE_ITO[4],
@@ -18,9 +18,9 @@ COLOURS = {
     "running": style.OKABE_ITO[2],
     "solved": style.OKABE_ITO[0],
 }
-"""In the order in which curves are drawn: solved ones on top."""
+"""Colour of each outcome, in the order in which curves are drawn, so that solved ones are on top."""
 
-NAMES = {
+DISPLAY_NAMES = {
     "grokfast_lambda": "λ",
     "grokfast_alpha": "α",
     "weight_decay": "weight decay",
@@ -30,22 +30,28 @@ NAMES = {
     "train_fraction": "training share",
     "dropout_mask": "dropout mask",
 }
-"""The paper's; of the others the name will do."""
+"""Names of hyperparameters in the paper. Other names are shown as they are."""
 
-MANY_CURVES = 200
-"""More than these are drawn as pixels even in an SVG, which would be megabytes otherwise."""
+MAX_VECTOR_CURVES = 200
+"""Number of curves up to which they are vectors in an SVG. With more the file would have megabytes."""
 
-MOST_LEVELS = 6
-"""Of a dimension that panels are laid out by."""
+MAX_PANEL_LEVELS = 6
+"""Largest number of levels of a dimension by which panels are arranged."""
 
 
 def display_name(name: str) -> str:
-    """A hyperparameter as axes have it."""
-    return NAMES.get(name, name)
+    """Return the name of a hyperparameter for axes and legends."""
+    return DISPLAY_NAMES.get(name, name)
 
 
 def level_title(dimension: SearchDimension, level: int, on_two_lines: bool = False) -> str:
-    """Over a panel, or beside a row of them; a bin of a range always takes two lines."""
+    """Return the title of a panel, or of a row of panels.
+
+    Args:
+        dimension: The dimension.
+        level: Index of the level.
+        on_two_lines: Whether to break the line after the name. A bin of a range always takes two lines.
+    """
     name, label = display_name(dimension.name), dimension.labels[level]
     if dimension.is_range:
         return f"{name}\n{label}"
@@ -53,23 +59,23 @@ def level_title(dimension: SearchDimension, level: int, on_two_lines: bool = Fal
 
 
 def first_epoch(summary: StudySummary) -> int:
-    """Of all curves."""
+    """Return the first epoch of all curves."""
     return max(min((min(trial.curve) for trial in summary.trials if trial.curve), default=1), 1)
 
 
 def in_drawing_order(trials: Sequence[TrialSummary]) -> list[TrialSummary]:
-    """Trials with a curve, those that matter most last."""
-    order = list(COLOURS)
+    """Return the trials that have a curve, in the order of `OUTCOME_COLOURS`."""
+    order = list(OUTCOME_COLOURS)
     return sorted((t for t in trials if t.curve), key=lambda t: (order.index(t.outcome), t.number))
 
 
 def add_outcome_legend(figure: Figure, summary: StudySummary) -> None:
-    """Above all panels: the outcomes that occur and how often."""
+    """Add a legend above all panels, with the outcomes that occur and their numbers."""
     handles = [
         Line2D(
             [],
             [],
-            color=COLOURS[name],
+            color=OUTCOME_COLOURS[name],
             linewidth=2,
             marker=outcome_marker(name),
             markersize=4,
@@ -83,10 +89,10 @@ def add_outcome_legend(figure: Figure, summary: StudySummary) -> None:
 
 
 def outcome_marker(outcome: str) -> str:
-    """At the end of a curve, so that outcomes are told apart without colours."""
+    """Return the marker at the end of a curve, which distinguishes outcomes without colours."""
     return {"solved": "o", "failed": "x", "pruned": "|"}.get(outcome, "")
 
 
-def panel_dimensions(summary: StudySummary, most: int) -> list[SearchDimension]:
-    """The dimensions that decide most, of those with few enough levels for panels."""
-    return [d for d in summary.dimensions_by_importance() if len(d.labels) <= MOST_LEVELS][:most]
+def panel_dimensions(summary: StudySummary, max_count: int) -> list[SearchDimension]:
+    """Return up to `max_count` of the most important dimensions that have few enough levels for panels."""
+    return [d for d in summary.dimensions_by_importance() if len(d.labels) <= MAX_PANEL_LEVELS][:max_count]

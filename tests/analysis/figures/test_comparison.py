@@ -80,7 +80,7 @@ def test_embeddings() -> None:
     heights = bars(nanda)
     assert len(heights) == 15
     assert (heights[1], heights[4]) == pytest.approx((64, 36), abs=0.1)
-    assert nanda.get_title().endswith("2 of 15 above noise")
+    assert nanda.get_title().endswith("2 of 15 active")
 
 
 def test_neurons() -> None:
