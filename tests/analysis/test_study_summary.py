@@ -109,7 +109,7 @@ def test_counts_and_marginals(mixed: StudySummary) -> None:
     # Levels ascend, whatever the order of the list.
     assert [m.level for m in mixed.marginals["weight_decay"]] == ["0.1", "1"]
     assert mixed.importance.most_important == "dropout" and mixed.dimensions_by_importance()[0].name == "dropout"
-    assert "pruned trials count with the accuracy at which they were given up (4)" in mixed.importance.notes
+    assert "pruned trials count with the accuracy at which they were pruned (4)" in mixed.importance.notes
 
 
 def test_trials_without_an_objective() -> None:

@@ -163,7 +163,9 @@ def compare_attention(findings: Sequence[Findings]) -> Figure | None:
         axes.set_xlabel("$x_1$ →")
     scale = ScalarMappable(normalize, style.SEQUENTIAL)
     figure.colorbar(scale, ax=list(panels.ravel()), label="attention from ŷ to $x_0$", aspect=30, shrink=0.8)
-    figure.suptitle("one panel per head; its title is the preference: 1 is $x_0$ only, −1 is $x_1$ only", fontsize=7)
+    line_break = " " if width == style.PAGE_WIDTH else "\n"
+    title = f"above each panel: the head's preference,{line_break}1 is $x_0$ only, −1 is $x_1$ only"
+    figure.suptitle(title, fontsize=7)
     return figure
 
 
