@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import miiii_search as ms
 from miiii_search import api
-from miiii_search.api import runs, study
+from miiii_search.api import runs, studies, study
 from miiii_search.cli.views.train import train_to_folder
 from miiii_search.pruners import forecast
 from miiii_search.pruners.history import History
@@ -56,7 +56,7 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("module", [runs, study, forecast], ids=["runs", "study", "forecast"])
+@pytest.mark.parametrize("module", [runs, studies, study, forecast], ids=["runs", "studies", "study", "forecast"])
 def test_examples_of_docstrings(module: object, example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(example_folder)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)  # type: ignore[arg-type]

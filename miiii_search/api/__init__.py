@@ -5,7 +5,8 @@ printed unless `progress=True` asks for a progress bar.
 """
 
 from miiii_search.api.runs import analyze, load_configuration, load_run, train
-from miiii_search.api.study import Study, create_study, delete_study, list_studies, load_study, presets
+from miiii_search.api.studies import create_study, delete_study, list_studies, load_study, presets
+from miiii_search.api.study import Study
 
 __all__ = [
     "Study",

@@ -77,7 +77,7 @@ class CoordinatorProcess:
                 wait_for_study(open_storage(options.request.storage), name, self._stop, self._touch_liveness)
 
     def _create_local_worker(self) -> None:
-        """In an installation of containers, create the database role of its own worker."""
+        """Create the database role of the local worker, in an installation of containers."""
         options = self._options
         if options.keys and options.access:
             from miiii_search.deployment.roles import create_local_worker

@@ -1,4 +1,4 @@
-"""How a worker's process ends without waiting for a thread that compiles."""
+"""Exits of a worker's process that do not wait for a thread that compiles."""
 
 from __future__ import annotations
 

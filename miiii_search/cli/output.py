@@ -1,4 +1,4 @@
-"""What commands print and ask: results, lines about the work, warnings and confirmations."""
+"""Functions with which commands print results, lines about the work and warnings, and ask for a confirmation."""
 
 from __future__ import annotations
 

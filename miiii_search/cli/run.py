@@ -167,7 +167,7 @@ def work(
     Any number of workers can train the same study, on any machines.
 
     After a request to stop (Ctrl-C, SIGTERM or a closed terminal), a worker saves its trials and returns them to the
-    queue, and other workers continue them. A second Ctrl-C or SIGTERM ends it at once. If the database refuses its
+    queue. Other workers continue them. A second Ctrl-C or SIGTERM ends it at once. If the database refuses its
     login for the duration of a lease, as after `invite --revoke`, it exits with code 77.
 
     Examples:

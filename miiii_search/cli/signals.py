@@ -1,4 +1,4 @@
-"""How a process learns that it should stop: by signals, or because the process that started it has ended."""
+"""Requests to stop a process: by signals, or because the process that started it has ended."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 STALL_SECONDS = 5.0
-"""How long a write waits for a reader that has stopped reading, such as a suspended terminal or a full pipe."""
+"""Seconds that a write waits for a reader that has stopped reading, such as a suspended terminal or a full pipe."""
 
 PENDING_BYTES = 1 << 20
 """Number of bytes that are kept for such a reader. Further output is dropped."""

@@ -136,7 +136,7 @@ def test_what_a_worker_s_role_may_not_do_is_one_line(
             assert "permission denied" in said and "the database's owner" in said
             assert str(sa.make_url(role).username) in said and str(sa.make_url(role).password) not in said
     code, said, _ = run("doctor", "--study", "s")
-    assert "ok   it takes what a worker writes; create, delete, cleanup and import-study need" in said, said
+    assert "ok   it accepts the writes of a worker; create, delete, cleanup and import-study need" in said, said
     assert everything(owned) == before
 
 

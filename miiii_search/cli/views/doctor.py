@@ -1,4 +1,4 @@
-"""Is this machine fit to work? Each finding in a line, each fault with the way out."""
+"""The command `doctor`: checks of the installation and of the storage, one line each, with advice for each failure."""
 
 from __future__ import annotations
 
@@ -28,25 +28,39 @@ from miiii_search.study.open import open_study
 EVERYWHERE = ("miiii-search", "optuna", "optuna-dashboard", "sqlalchemy")
 TO_TRAIN = ("jax", "jaxlib", "flax", "optax", "matplotlib", "scipy", "safetensors")
 
-SMALL_CACHE, TRIED_BYTES = 4, 2**18
-"""Pages of SQLite's cache, and bytes that are written: far more than the cache holds."""
+CACHE_PAGES, TEST_BYTES = 4, 2**18
+"""Pages of SQLite's cache during the test, and bytes to write, which are far more than the cache holds."""
+
+Finding = tuple[bool, str]
+"""Whether a check passed, and the line that is shown."""
 
 
 def check_installation(storage: str, study: str | None) -> bool:
-    """Prints what was found; True if nothing is wrong."""
+    """Run all checks and print their findings.
+
+    Args:
+        storage: URL of the storage.
+        study: Name of a study to open; None: no study is opened.
+
+    Returns:
+        Whether all checks passed.
+    """
     healthy = True
-    for ok, finding in [*_python(), *_packages(), *_devices(), *_storage(storage, study)]:
+    for ok, finding in [*_check_python(), *_check_packages(), *_check_devices(), *_check_storage(storage, study)]:
         console.print(Text("ok  " if ok else "FAIL", "green" if ok else "red"), finding, soft_wrap=True)
         healthy = healthy and ok
     return healthy
 
 
-def _python() -> Iterator[tuple[bool, str]]:
-    fit = sys.version_info >= (3, 11)
-    yield fit, f"Python {platform.python_version()}" + ("" if fit else "; install Python 3.11 or newer")
+def _check_python() -> Iterator[Finding]:
+    is_supported = sys.version_info >= (3, 11)
+    yield (
+        is_supported,
+        f"Python {platform.python_version()}" + ("" if is_supported else "; install Python 3.11 or newer"),
+    )
 
 
-def _packages() -> Iterator[tuple[bool, str]]:
+def _check_packages() -> Iterator[Finding]:
     names = EVERYWHERE if is_coordinator_install() else (*EVERYWHERE, *TO_TRAIN)
     found, missing = [], []
     for name in names:
@@ -61,12 +75,12 @@ def _packages() -> Iterator[tuple[bool, str]]:
         yield False, f"optuna must be 5.0, but is {version('optuna')}; pip install 'optuna>=5.0,<5.1'"
 
 
-def _devices() -> Iterator[tuple[bool, str]]:
+def _check_devices() -> Iterator[Finding]:
     if is_coordinator_install():
         yield (
             True,
-            "an installation without JAX, as in the image of the coordinator: it creates, coordinates and shows "
-            "studies; train, analyze, compare, simulate, export-weights and work run in the image of the worker",
+            "an installation without JAX, as in the image of the coordinator: it creates, supervises and shows "
+            "studies; up, work, train, analyze, compare, simulate and export-weights need the image of the worker",
         )
         return
     try:
@@ -81,7 +95,7 @@ def _devices() -> Iterator[tuple[bool, str]]:
     yield True, f"JAX computes on {names}"
 
 
-def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
+def _check_storage(storage: str, study: str | None) -> Iterator[Finding]:
     try:
         url = parse_url(storage)
     except MiiiiSearchError as error:
@@ -89,7 +103,7 @@ def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
         return
     try:
         if url.drivername == "sqlite" and study is None and not Path(url.database or "").exists():
-            yield True, f"storage {url.database}: not there yet; miiii-search up and miiii-search create make it"
+            yield True, f"storage {url.database} does not exist yet; miiii-search up and miiii-search create create it"
             return
         database = open_database(storage)
         try:
@@ -97,7 +111,7 @@ def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
             yield True, f"storage {database}: " + (f"studies {', '.join(names)}" if names else "no study yet")
             if url.drivername == "sqlite" and (kind := network_file_system(Path(url.database or ""))):
                 yield False, f"it lies on a network file system ({kind}); {NETWORK_ADVICE}"
-            yield try_writing(database)
+            yield check_writing(database)
             if study is not None:
                 open_study(database, study)
                 yield True, f"study `{study}`"
@@ -111,15 +125,19 @@ def _storage(storage: str, study: str | None) -> Iterator[tuple[bool, str]]:
         yield False, line
 
 
-def try_writing(database: Database) -> tuple[bool, str]:
-    """Whether the database takes what a worker writes, and what it lets this role do besides. Nothing is kept."""
+def check_writing(database: Database) -> Finding:
+    """Check whether the database accepts what a worker writes, and whether this role may create studies.
+
+    Nothing is kept.
+    """
     if database.read_only:
-        return False, "it may only be read here: status, list, best, watch, export-study and dashboard work, no others"
+        return False, "it is read-only here: only status, list, best, watch, export-study and dashboard work"
     try:
         with database.engine.execution_options(immediate=True).connect() as connection:
             if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql(f"PRAGMA cache_size = {SMALL_CACHE}")  # so that it reaches the disk
-            row = {"artifact_id": str(uuid.uuid4()), "data": os.urandom(TRIED_BYTES)}
+                # With a small cache the row is written to the disk before the transaction ends.
+                connection.exec_driver_sql(f"PRAGMA cache_size = {CACHE_PAGES}")
+            row = {"artifact_id": str(uuid.uuid4()), "data": os.urandom(TEST_BYTES)}
             connection.execute(sa.insert(schema.artifacts), [row])
             try:
                 with connection.begin_nested():
@@ -130,12 +148,15 @@ def try_writing(database: Database) -> tuple[bool, str]:
                     raise
                 may_create = False
             connection.rollback()
-            connection.invalidate()  # with its small cache
+            connection.invalidate()  # its cache is too small for further use
     except sa.exc.DBAPIError as error:
         line = explain(error, str(database))
         if line is None:
             raise
-        return False, f"it takes no writes: {line}"
+        return False, f"it does not accept writes: {line}"
     if not may_create:
-        return True, "it takes what a worker writes; create, delete, cleanup and import-study need the database's owner"
-    return True, "it takes writes"
+        return (
+            True,
+            "it accepts the writes of a worker; create, delete, cleanup and import-study need the database's owner",
+        )
+    return True, "it accepts writes"

@@ -1,4 +1,4 @@
-"""A trained network's weights as a file for other tools."""
+"""The command `export-weights`: the weights of a trained network as a file for other programs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ FORMATS = ("transformer-lens", "safetensors")
 
 
 def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: Path) -> list[str]:
-    """Writes the final weights of a run to `out`, one safetensors file in either format.
+    """Write the final weights of a run to a safetensors file.
 
-    Returns those of the `problems` that are about the weights written.
+    The metadata of the file are `moduli`, `experiment` and `hyperparameters`, each as JSON. In the format
+    `transformer-lens`, arrays have the names and shapes of HookedTransformer, and its configuration is the metadata
+    `config`. In the format `safetensors`, they have the names and shapes of this program. An existing file is replaced.
 
-    `transformer-lens`: HookedTransformer's names and shapes, its configuration in the metadata `config`.
-    `safetensors`: our names and shapes. The metadata of both hold `moduli`, `experiment` and
-    `hyperparameters`, all as JSON. The same export twice writes the same network over the first.
+    Args:
+        run: The run.
+        problems: Lines about files of the run that could not be read.
+        format: `transformer-lens` or `safetensors`.
+        out: The file.
 
-    Raises `MiiiiSearchError` for another format, a run without weights (`problems` may say why), or an `out` that
-    cannot be written.
+    Returns:
+        Those of the `problems` that concern the weights.
+
+    Raises:
+        MiiiiSearchError: The format is unknown, the run has no weights, or `out` cannot be written.
     """
     if format not in FORMATS:
         raise MiiiiSearchError(f"--format must be {' or '.join(FORMATS)}, but is `{format}`")
