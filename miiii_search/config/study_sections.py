@@ -23,6 +23,11 @@ PRUNING_RULES = (
 """The names of all pruners. `none`, `forecast` and `quantile` are ours, the others Optuna's; see `pruners`."""
 
 
+def rule_title(rule: str) -> str:
+    """Return the name of a pruner for tables and figures, such as `successive halving`."""
+    return rule.replace("_", " ")
+
+
 class Budget(Spec):
     """Limits at which a study is done, even if its queue is not empty.
 

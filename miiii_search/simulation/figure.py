@@ -11,22 +11,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from miiii_search.analysis.figures.style import OKABE_ITO, PAGE_WIDTH, escape_text, new_figure
+from miiii_search.config.study_sections import PRUNING_RULES, rule_title
 from miiii_search.pruners.history import history_of
 from miiii_search.simulation.pruner_variants import PrunerVariant
 from miiii_search.simulation.replay import ReplayedRun
 from miiii_search.simulation.scoring import Summary
 
-MARKERS = {
-    "none": "x",
-    "quantile": "s",
-    "forecast": "*",
-    "median": "o",
-    "percentile": "^",
-    "successive halving": "v",
-    "hyperband": "D",
-    "patient": "P",
-    "threshold": "X",
-}
+MARKERS = dict(zip(map(rule_title, PRUNING_RULES), "x*so^vDPX", strict=True))
 """Markers by the name of the pruner."""
 OWN_COLOR, OPTUNA_COLOR = OKABE_ITO[0], OKABE_ITO[1]
 GREY = "0.45"

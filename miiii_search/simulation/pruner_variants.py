@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import optuna
 
-from miiii_search.config.study_sections import Pruning
+from miiii_search.config.study_sections import Pruning, rule_title
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.pruners.factory import OPTUNA_PRUNERS, make_optuna_pruner, make_own_pruner
 from miiii_search.simulation.curves import Curve
@@ -65,18 +65,21 @@ class PrunerVariant:
 OPTUNA_DEFAULTS: dict[str, MakePruner] = {
     "median": optuna.pruners.MedianPruner,
     "percentile": lambda: optuna.pruners.PercentilePruner(25.0),
-    "successive halving": optuna.pruners.SuccessiveHalvingPruner,
+    "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
     "patient": lambda: optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(), patience=3),
     "threshold": lambda: optuna.pruners.ThresholdPruner(lower=0.5),
 }
-"""Optuna's pruners with default arguments. Required arguments are those of the examples in Optuna's documentation."""
+"""Optuna's pruners with default arguments, by their `pruning.rule`.
+
+Required arguments are those of the examples in Optuna's documentation.
+"""
 
 SAFETIES = (1.0, 2.0, 5.0, 10.0)
 """Values of `pruning.safety` that are compared, besides the default."""
 
 TUNED = tuple(
-    PrunerVariant(rule.replace("_", " "), "tuned", Pruning.model_validate({"rule": rule, "options": options}), floor)
+    PrunerVariant(rule_title(rule), "tuned", Pruning.model_validate({"rule": rule, "options": options}), floor)
     for rule, options, floor in (
         ("median", {"n_startup_trials": 10}, 1 / 4),
         ("percentile", {"percentile": 25.0, "n_startup_trials": 5}, 3 / 4),
@@ -103,5 +106,5 @@ def pruner_variants(own: Pruning | None = None) -> list[PrunerVariant]:
     ]
     known = [variant.pruning for variant in [*ours, *TUNED] if variant.floor_share is None]
     first = [PrunerVariant("this study's", pruning=own)] if own is not None and own not in known else []
-    defaults = [PrunerVariant(name, "default", make_default=make) for name, make in OPTUNA_DEFAULTS.items()]
+    defaults = [PrunerVariant(rule_title(rule), "default", make_default=make) for rule, make in OPTUNA_DEFAULTS.items()]
     return [*first, *ours, *defaults, *TUNED]

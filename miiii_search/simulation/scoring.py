@@ -13,6 +13,7 @@ from miiii_search.config.study_spec import StudySpec
 from miiii_search.simulation.curves import Curve, CurveSet
 from miiii_search.simulation.pruner_variants import PrunerVariant
 from miiii_search.simulation.replay import ReplayedRun, replay
+from miiii_search.study.best_trials import best_first_key
 
 N_FASTEST = 10
 """Number of runs that count as the fastest."""
@@ -40,7 +41,7 @@ class GroundTruth:
 def ground_truth(curves: Sequence[Curve]) -> GroundTruth:
     """Return the results of recorded runs without pruning. A run recorded as pruned counts with its known part."""
     known = [curve for curve in curves if curve.objective is not None]
-    by_objective = sorted(known, key=lambda curve: (-(curve.objective or 0.0), curve.number))
+    by_objective = sorted(known, key=lambda curve: best_first_key(curve.objective, curve.number))
     best = by_objective[0].objective if by_objective else None
     solved = [curve for curve in by_objective if curve.solved_epoch is not None]
     near_best = [
@@ -88,7 +89,7 @@ def score(truth: GroundTruth, runs: Sequence[ReplayedRun]) -> Score:
     pruned = {run.curve.number for run in runs if run.outcome == "pruned"}
     completed = [run for run in runs if run.objective is not None]
     solved_times = [run.finished for run in runs if run.outcome == "solved"]
-    best = min(completed, key=lambda run: (-(run.objective or 0.0), run.curve.number), default=None)
+    best = min(completed, key=lambda run: best_first_key(run.objective, run.curve.number), default=None)
     return Score(
         sum(run.epochs for run in runs) / max(truth.epochs, 1),
         len(pruned & truth.grokkers) / len(truth.grokkers) if truth.grokkers else math.nan,

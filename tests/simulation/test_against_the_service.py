@@ -144,7 +144,9 @@ def make_curves() -> list[Curve]:
         fails = 60 if number == 5 else None
         if fails:
             record = record.rows(record.epoch <= fails)
-        curves.append(make_curve(number, point, replicate, SPEC.run_at(point, replicate)[0], record, failed_epoch=fails))
+        curves.append(
+            make_curve(number, point, replicate, SPEC.run_at(point, replicate)[0], record, failed_epoch=fails)
+        )
     return curves
 
 
