@@ -92,8 +92,8 @@ def _by_digit(spectrum: Floats) -> NDArray[np.float64]:
     half = spectrum.astype(np.float64)[1:, 1:]  # [p − 1, m]: k = 1 … p − 1 of x0, l = 1 … m of x1
     m = half.shape[1]
     # |F(−k, −l)| = |F(k, l)|: the redundant half would double every sum, so it can be left out.
-    of_x0 = half.sum(axis=1)
-    of_x0 = of_x0[:m] + of_x0[: m - 1 : -1]
-    activation = np.stack([of_x0, half.sum(axis=0)])
+    x0_activation = half.sum(axis=1)
+    x0_activation = x0_activation[:m] + x0_activation[: m - 1 : -1]
+    activation = np.stack([x0_activation, half.sum(axis=0)])
     total = activation.sum(axis=1, keepdims=True)
     return np.where(total > 0, activation / np.where(total > 0, total, 1), 1 / m)

@@ -115,7 +115,7 @@ def harmonic_offsets(ablations: Ablations, moduli: Sequence[int]) -> dict[int, f
     for task, q in enumerate(moduli):
         lost = np.maximum(-ablations.frequencies[:, task] - NEEDED_DROP, 0)
         if p / q >= MIN_HARMONIC_SPACING and lost.any():
-            multiples = np.arange(1, q) * p / q  # those above p/2 are the same ones from the other end
+            multiples = np.arange(1, q) * p / q  # multiples above p/2 are aliases of those below
             distance = np.abs(k[:, None] - multiples).min(axis=1) * q / p
             offsets[q] = float((distance * lost).sum() / lost.sum())
     return offsets
@@ -131,8 +131,8 @@ def transient_frequencies(ablations: Sequence[Ablations], scored: Sequence[bool]
     Returns:
         By frequency, the epoch at which it was needed most.
     """
-    gone = _transient(ablations, [accuracy_lost(one, scored) for one in ablations])
-    return {index + 1: epoch for index, epoch in gone.items()}
+    transient = _transient(ablations, [accuracy_lost(one, scored) for one in ablations])
+    return {index + 1: epoch for index, epoch in transient.items()}
 
 
 def transient_heads(ablations: Sequence[Ablations], scored: Sequence[bool]) -> dict[int, int]:
@@ -152,8 +152,8 @@ def _transient(ablations: Sequence[Ablations], losses: Sequence[NDArray[np.float
         return {}
     lost = np.stack(losses)  # [epochs, parts]
     peak = lost.max(axis=0)
-    gone = np.flatnonzero((peak >= NEEDED_DROP) & (lost[-1] <= TRANSIENT_SHARE * peak))
-    return {int(part): ablations[int(lost[:, part].argmax())].epoch for part in gone}
+    transient = np.flatnonzero((peak >= NEEDED_DROP) & (lost[-1] <= TRANSIENT_SHARE * peak))
+    return {int(part): ablations[int(lost[:, part].argmax())].epoch for part in transient}
 
 
 class _Evaluator:

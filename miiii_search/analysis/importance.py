@@ -183,11 +183,11 @@ def _exact(base: Importance, names: Sequence[str], sizes: Sequence[int], cell: I
             shares[axes] = float(np.mean(effect**2)) / total, freedom
     alone = [shares[axes] for axes in shares if len(axes) == 1]
     terms = _terms(names, shares, sum(share for share, _ in alone), sum(freedom for _, freedom in alone), len(values))
-    told = sum(term.share for term in terms)
+    explained_share = sum(term.share for term in terms)
     has_replicates = len(values) > len(per_cell)
     seed = float(np.mean(scatter)) / total if has_replicates else None
     varied = sum(size > 1 for size in sizes)
-    higher = max(1 - told - (seed or 0.0), 0.0) if varied > 2 or not has_replicates else None
+    higher = max(1 - explained_share - (seed or 0.0), 0.0) if varied > 2 or not has_replicates else None
     return replace(base, method="exact", terms=terms, seed=seed, higher=higher)
 
 

@@ -36,8 +36,8 @@ def digit_sum_waves(p: int) -> NDArray[np.float64]:
     """Return cos and sin of each frequency of x0 + x1 over the grid, orthonormal `[(p − 1) / 2, 2, p²]`."""
     x = grid(p).sum(axis=1)
     angle = 2 * np.pi * np.arange(1, n_frequencies(p) + 1)[:, None] * x / p
-    cosine_and_sine: NDArray[np.float64] = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.sqrt(2) / p
-    return cosine_and_sine
+    waves: NDArray[np.float64] = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.sqrt(2) / p
+    return waves
 
 
 def digit_sum_energies(logits: Floats) -> NDArray[np.float64]:
@@ -76,8 +76,8 @@ def compute_progress_measures(
     p = experiment.p
     y, trained = grid_labels(experiment).reshape(1, -1), training_mask(experiment).ravel()
     logits = forward(weights, grid(p)).logits.astype(np.float64)
-    cosine_and_sine = digit_sum_waves(p)[np.asarray(keys) - 1].reshape(-1, p * p)
-    of_keys = (logits @ cosine_and_sine.T) @ cosine_and_sine
+    waves = digit_sum_waves(p)[np.asarray(keys) - 1].reshape(-1, p * p)
+    key_logits = (logits @ waves.T) @ waves
     constant = logits.mean(axis=1, keepdims=True)
 
     def loss(of: NDArray[np.float64], samples: NDArray[np.bool_]) -> float:
@@ -87,6 +87,6 @@ def compute_progress_measures(
         epoch,
         loss(logits, trained),
         loss(logits, ~trained),
-        loss(of_keys + constant, np.ones_like(trained)),
-        loss(logits - of_keys, trained),
+        loss(key_logits + constant, np.ones_like(trained)),
+        loss(logits - key_logits, trained),
     )

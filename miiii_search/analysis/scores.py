@@ -51,11 +51,11 @@ def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.f
     Returns:
         The accuracies `[tasks]`.
     """
-    found = []
-    for rows, of_task in zip(task_slices(moduli), y, strict=True):
-        own = np.take_along_axis(logits[rows], of_task[None], axis=0)[0]
-        found.append(np.mean((logits[rows] < own).sum(axis=0) == rows.stop - rows.start - 1))
-    return np.asarray(found, np.float64)
+    result = []
+    for rows, task_labels in zip(task_slices(moduli), y, strict=True):
+        label_logit = np.take_along_axis(logits[rows], task_labels[None], axis=0)[0]
+        result.append(np.mean((logits[rows] < label_logit).sum(axis=0) == rows.stop - rows.start - 1))
+    return np.asarray(result, np.float64)
 
 
 def losses(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float64]:
@@ -66,10 +66,10 @@ def losses(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float
         y: Labels `[tasks, n]`.
         moduli: The modulus q of each task.
     """
-    found = []
-    for rows, of_task in zip(task_slices(moduli), y, strict=True):
+    result = []
+    for rows, task_labels in zip(task_slices(moduli), y, strict=True):
         z = logits[rows].astype(np.float64)
         z -= z.max(axis=0)
-        own = np.take_along_axis(z, of_task[None], axis=0)[0]
-        found.append(np.mean(np.log(np.exp(z).sum(axis=0)) - own))
-    return np.asarray(found, np.float64)
+        label_logit = np.take_along_axis(z, task_labels[None], axis=0)[0]
+        result.append(np.mean(np.log(np.exp(z).sum(axis=0)) - label_logit))
+    return np.asarray(result, np.float64)

@@ -43,8 +43,8 @@ class SearchDimension:
     @classmethod
     def from_values(cls, name: str, values: Sequence[Value]) -> SearchDimension:
         """Return the dimension of a list of values."""
-        words = any(isinstance(value, str) for value in values)
-        return cls(name, tuple(values) if words else tuple(sorted(values)))
+        is_text = any(isinstance(value, str) for value in values)
+        return cls(name, tuple(values) if is_text else tuple(sorted(values)))
 
     @property
     def is_range(self) -> bool:

@@ -124,8 +124,9 @@ def _lock(folder: Path) -> int:
                     "or choose another --out"
                 ) from None
             except OSError as error:
+                # A file system without locks is no reason not to write.
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise  # the file system has no locks
+                    raise
             with suppress(FileNotFoundError):
                 # The previous owner may have removed the file between the two calls above.
                 if os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK)):

@@ -22,8 +22,8 @@ def frequencies_through_training(findings: Findings) -> Figure | None:
     figure = new_figure(COLUMN_WIDTH, 4.2)
     *heat_maps, lines = figure.subplots(3, 1, sharex=True, height_ratios=[1.3, 1.3, 1])
     scale = Normalize(0, float(activity.activation.max()))
-    for axes, of_digit, digit in zip(heat_maps, activity.activation.swapaxes(0, 1), DIGITS, strict=True):
-        image = draw_over_epochs(axes, activity.epochs, of_digit, scale, first_row=1)
+    for axes, digit_activation, digit in zip(heat_maps, activity.activation.swapaxes(0, 1), DIGITS, strict=True):
+        image = draw_over_epochs(axes, activity.epochs, digit_activation, scale, first_row=1)
         axes.set_ylabel(f"frequency $k$ of {digit}")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.colorbar(image, ax=heat_maps, location="top", label="mean frequency activation", aspect=40)

@@ -59,12 +59,12 @@ def circuits_through_training(findings: Findings) -> Figure | None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[above_inches, below_inches])
     _matrix(above, frequencies, normalize, "frequency $k$\nof the embedding")
     _matrix(below, heads, normalize, "head", first=0)
-    gone = transient_frequencies(findings.ablations, scored)
-    gone_heads = transient_heads(findings.ablations, scored)
-    _mark(above, epochs, {k - 1: epoch for k, epoch in gone.items()})
-    _mark(below, epochs, gone_heads)
-    if gone or gone_heads:
-        handles, labels = (above if gone else below).get_legend_handles_labels()
+    transient_k = transient_frequencies(findings.ablations, scored)
+    transient_head = transient_heads(findings.ablations, scored)
+    _mark(above, epochs, {k - 1: epoch for k, epoch in transient_k.items()})
+    _mark(below, epochs, transient_head)
+    if transient_k or transient_head:
+        handles, labels = (above if transient_k else below).get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", handletextpad=0.2)
     below.set_xticks(range(len(epochs)), [f"{epoch:,}" for epoch in epochs], rotation=90 if len(epochs) > 5 else 0)
     below.set_xlabel("epoch")
@@ -79,15 +79,15 @@ def _matrices(ablations: Ablations, moduli: Sequence[int]) -> Figure:
     inches = [_inches(len(groups)), _inches(len(ablations.heads))]
     figure = style.new_figure(style.PAGE_WIDTH, sum(inches) + 1)
     panels = figure.subplots(2, 2, sharex=True, height_ratios=inches)
-    (by_frequency, by_group), (by_head, whole) = panels
+    (by_frequency, by_group), (by_head, accuracy_axes) = panels
     _matrix(by_frequency, ablations.frequencies, normalize, "frequency $k$\nof the embedding")
     _matrix(by_group, groups, normalize, "neurons whose\nfrequency of $x_0$ is $k$")
     _matrix(by_head, ablations.heads, normalize, "head", first=0)
-    whole.bar(range(len(moduli)), 100 * ablations.accuracy, color="0.4", width=0.7)
-    whole.set_ylim(0, 100)
-    whole.set_ylabel("whole network:\naccuracy (%)")
+    accuracy_axes.bar(range(len(moduli)), 100 * ablations.accuracy, color="0.4", width=0.7)
+    accuracy_axes.set_ylim(0, 100)
+    accuracy_axes.set_ylabel("whole network:\naccuracy (%)")
     step = 1 if len(moduli) <= MAX_LABELS else 2
-    for axes in (by_head, whole):
+    for axes in (by_head, accuracy_axes):
         axes.set_xticks(range(0, len(moduli), step), [str(q) for q in moduli[::step]])
         axes.tick_params(axis="x", labelrotation=90 if len(moduli) > 10 else 0, labelsize=6)
         axes.set_xlabel("task: modulus $q$")

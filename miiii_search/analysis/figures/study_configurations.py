@@ -165,10 +165,10 @@ def _draw_panels(axes: Axes, summary: StudySummary, layout: _PanelLayout) -> Non
             axes.text(x + 2 * margin, y + 0.1, str(trials[0].number), fontsize=5, va="top", color="0.3")
     for colour, rectangles in frames.items():
         axes.add_collection(PatchCollection(rectangles, facecolor=colour, edgecolor="0.85", linewidth=0.4, zorder=0))
-    place = {trial.number: (x, y) for trial, x, y in drawn}
+    position = {trial.number: (x, y) for trial, x, y in drawn}
     lines, colours, ends = [], [], dict[str, list[tuple[float, float]]]()
     for trial in in_drawing_order([trial for trial, _, _ in drawn]):
-        x, y = place[trial.number]
+        x, y = position[trial.number]
         epochs = np.array(list(trial.curve), float)
         across = x + margin + (1 - 2 * margin) * np.log2(epochs / first) / doublings
         up = y + 1 - 1.5 * margin - (1 - 3 * margin) * np.array(list(trial.curve.values()))

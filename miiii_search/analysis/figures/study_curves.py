@@ -36,25 +36,25 @@ def curves_by_level(summary: StudySummary) -> Figure | None:
     if not any(trial.curve for trial in summary.trials):
         return None
     chosen = panel_dimensions(summary, 2)
-    # The one of more levels goes across, where there is more room.
+    # The dimension with more levels goes across, where there is more room.
     across, down = ([*sorted(chosen, key=lambda d: -len(d.labels)), None, None])[:2]
     columns, rows = (len(d.labels) if d else 1 for d in (across, down))
     figure = style.new_figure(style.PAGE_WIDTH, min(0.75 + rows * max(1.05, 2.2 - 0.5 * rows), 9.0))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     shown = 0
     for (i, j), axes in np.ndenumerate(grid):
-        here = [t for t in summary.trials if _is_at(t, down, i) and _is_at(t, across, j)]
-        shown += len(here)
-        _draw_curves(axes, here, is_raster=len(summary.trials) > MAX_VECTOR_CURVES)
-        ended = [t for t in here if t.has_ended]
+        panel_trials = [t for t in summary.trials if _is_at(t, down, i) and _is_at(t, across, j)]
+        shown += len(panel_trials)
+        _draw_curves(axes, panel_trials, is_raster=len(summary.trials) > MAX_VECTOR_CURVES)
+        ended = [t for t in panel_trials if t.has_ended]
         solved = sum(t.outcome == "solved" for t in ended)
         axes.text(0.04, 0.95, f"{solved} of {len(ended)} solved", transform=axes.transAxes, va="top", fontsize=6)
         if across and i == 0:
             axes.set_title(level_title(across, j))
         if down and j == columns - 1:
-            words = level_title(down, i, on_two_lines=True)
-            where = {"xycoords": "axes fraction", "va": "center", "ha": "left"}
-            axes.annotate(words, (1.03, 0.5), rotation=270, multialignment="center", **where)
+            title = level_title(down, i, on_two_lines=True)
+            annotation = {"xycoords": "axes fraction", "va": "center", "ha": "left"}
+            axes.annotate(title, (1.03, 0.5), rotation=270, multialignment="center", **annotation)
     _set_axes(grid[0, 0], summary, columns)
     others = len(summary.trials) - shown
     figure.supxlabel(

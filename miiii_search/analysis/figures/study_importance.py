@@ -55,7 +55,7 @@ def importance_bars(summary: StudySummary) -> Figure | None:
 def _rest(importance: Importance) -> list[tuple[str, float]]:
     """Return the labels and shares of the variance that no dimension and no pair explains."""
     higher = "three or more" if importance.seed is not None else "three or more, seed"
-    shares = [(higher, importance.higher), ("cannot be told apart", importance.shared), ("seed", importance.seed)]
+    shares = [(higher, importance.higher), ("shared by several", importance.shared), ("seed", importance.seed)]
     return [(name, share) for name, share in shares if share is not None]
 
 

@@ -50,8 +50,8 @@ def epochs_to_solve_heatmap(summary: StudySummary) -> Figure | None:
         if k >= panels:
             axes.set_axis_off()
             continue
-        here = [t for t in ended if panel is None or panel.level(t.point.get(panel.name)) == k]
-        (_draw_dots if is_scatter else _draw_cells)(axes, here, across, down, normalize)
+        panel_trials = [t for t in ended if panel is None or panel.level(t.point.get(panel.name)) == k]
+        (_draw_dots if is_scatter else _draw_cells)(axes, panel_trials, across, down, normalize)
         if panel:
             axes.set_title(level_title(panel, k))
     figure.supxlabel(display_name(across.name), fontsize=8)
@@ -94,10 +94,10 @@ def _draw_cells(
     rows, columns = len(down.labels) if down else 1, len(across.labels)
     for i in range(rows):
         for j in range(columns):
-            here = [t for t in trials if across.level(t.point.get(across.name)) == j]
+            cell_trials = [t for t in trials if across.level(t.point.get(across.name)) == j]
             if down:
-                here = [t for t in here if down.level(t.point.get(down.name)) == i]
-            _draw_cell(axes, i, j, here, normalize)
+                cell_trials = [t for t in cell_trials if down.level(t.point.get(down.name)) == i]
+            _draw_cell(axes, i, j, cell_trials, normalize)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5))
     axes.set_xticks(range(columns), across.labels)
     axes.set_yticks(range(rows), down.labels if down else [""])
@@ -114,11 +114,11 @@ def _draw_cell(axes: Axes, i: int, j: int, trials: Sequence[TrialSummary], norma
     elif not trials:
         style_options = {"facecolor": "white", "edgecolor": "0.8", "hatch": "////", "linewidth": 0}
     axes.bar(j, 0.94, width=0.94, bottom=i - 0.47, **style_options)
-    words = [_short(float(np.median(solved)))] if solved else []
+    lines = [_short(float(np.median(solved)))] if solved else []
     if len(trials) > 1:
-        words.append(f"{len(solved)}/{len(trials)}")
+        lines.append(f"{len(solved)}/{len(trials)}")
     is_dark = bool(solved) and float(normalize(float(np.median(solved)))) < 0.6
-    axes.text(j, i, "\n".join(words), ha="center", va="center", fontsize=6, color="white" if is_dark else "black")
+    axes.text(j, i, "\n".join(lines), ha="center", va="center", fontsize=6, color="white" if is_dark else "black")
 
 
 def _draw_dots(
@@ -129,10 +129,10 @@ def _draw_dots(
     normalize: LogNorm,
 ) -> None:
     for solved in (False, True):
-        here = [t for t in trials if (t.epochs_to_solve is not None) == solved]
-        coordinates = np.array([[_coordinate(across, t), _coordinate(down, t)] for t in here]).reshape(len(here), 2)
+        shown = [t for t in trials if (t.epochs_to_solve is not None) == solved]
+        coordinates = np.array([[_coordinate(across, t), _coordinate(down, t)] for t in shown]).reshape(len(shown), 2)
         if solved:
-            epochs = [t.epochs_to_solve for t in here]
+            epochs = [t.epochs_to_solve for t in shown]
             colours: Any = {"c": epochs, "norm": normalize, "cmap": style.SEQUENTIAL, "edgecolor": "black"}
         else:
             colours = {"color": UNSOLVED_COLOUR}
