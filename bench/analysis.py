@@ -1,10 +1,12 @@
-"""What an analysis takes: seconds and memory of `miiii-search analyze` on a run as long as the paper's.
+"""Question: how long does an analysis take, and how much memory does it need?
 
     python bench/analysis.py [--quick] [--json FILE]
 
-The run has the shape of Table 2 (p = 113, d = 256, 29 tasks). It is trained for a few epochs only; its weights then
-stand for all nine snapshots of 65,536 epochs, and its record is repeated to as many evaluations as those have: how
-long an analysis takes depends on sizes alone. Each command is a process of its own.
+Measures `miiii-search analyze` and `compare` on a run as long as the paper's. The run has the shape of Table 2
+(p = 113, d = 256, 29 tasks), but is trained for a few epochs only. Its weights stand for all nine snapshots of 65,536
+epochs, and its record is repeated to as many evaluations. The cost of an analysis depends on sizes only.
+
+The output has the median seconds and the peak memory of each command, each a process of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import parser, print_table, start, write
+from measuring import make_parser, parse_arguments, print_table, write_json
 from safetensors.numpy import save
 
 from miiii_search.experiment.record import Record, WeightSnapshot, write_snapshot
@@ -33,23 +35,23 @@ LONG = Experiment()
 
 
 def make_run(folder: Path) -> None:
-    """A folder as `train` writes it."""
-    looks: list[WeightSnapshot] = []
+    """Write a folder with a run, as `miiii-search train` does."""
+    snapshots: list[WeightSnapshot] = []
     result = run.train(
-        LONG.model_copy(update={"epochs": SHORT, "evaluate_every": 1}), Hyperparameters(), on_snapshot=looks.append
+        LONG.model_copy(update={"epochs": SHORT, "evaluate_every": 1}), Hyperparameters(), on_snapshot=snapshots.append
     )
     epochs = np.arange(LONG.evaluation_interval, LONG.epochs + 1, LONG.evaluation_interval, dtype=np.int32)
     rows = {
         f.name: np.resize(getattr(result.record, f.name), _shape(result.record, f.name, epochs)) for f in fields(Record)
     }
     record = Record(**{**rows, "epoch": epochs})
-    spectra = {2**k: looks[-1].spectrum for k in range(8, 17)}
+    spectra = {2**k: snapshots[-1].spectrum for k in range(8, 17)}
     folder.mkdir()
     (folder / CONFIG).write_text(Configuration(LONG, Hyperparameters(), None, {}).to_toml(), encoding="utf-8")
     (folder / RECORD).write_bytes(record.to_npz(spectra))
     (folder / WEIGHTS).write_bytes(save(result.weights))
     for epoch in spectra:
-        write_snapshot(folder / SNAPSHOTS, WeightSnapshot(epoch, looks[-1].spectrum, result.weights))
+        write_snapshot(folder / SNAPSHOTS, WeightSnapshot(epoch, snapshots[-1].spectrum, result.weights))
 
 
 def _shape(record: Record, name: str, epochs: np.ndarray[Any, Any]) -> tuple[int, ...]:
@@ -57,7 +59,7 @@ def _shape(record: Record, name: str, epochs: np.ndarray[Any, Any]) -> tuple[int
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and megabytes at most of a command."""
+    """Run a command, and return its seconds and its peak memory in MB."""
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "miiii_search", *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -68,7 +70,7 @@ def measure(arguments: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    options = start(parser(__doc__, quick="once instead of three times"))
+    options = parse_arguments(make_parser(__doc__, quick="run each command once instead of three times"))
     with tempfile.TemporaryDirectory() as scratch:
         folder, out = Path(scratch) / "run", Path(scratch) / "out"
         make_run(folder)
@@ -88,7 +90,7 @@ def main() -> None:
         [[name, *one.values()] for name, one in figures.items()],
     )
     print(f"analyze wrote {size:.1f} MB")
-    write(options.json, {"commands": figures, "megabytes_written": size})
+    write_json(options.json, {"commands": figures, "megabytes_written": size})
 
 
 if __name__ == "__main__":

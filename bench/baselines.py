@@ -1,12 +1,17 @@
-"""Two other ways to train the same network, for comparison. Both are plain JAX with automatic derivatives.
+"""Two other implementations of the same training step, for comparison, in plain JAX with automatic derivatives.
 
-`port` computes what the paper's public code computes, in its order: a function of one sample, mapped over the
-batch; every position goes through the whole block; each attention head writes to the stream by itself; each task
-has a head of as many columns as the largest modulus with the surplus masked away, a matrix of its own, and Optax's
-cross-entropy; and the derivatives of lookups are scatters. `textbook` is what a competent author would write today
-with Optax: every position, one unembedding matrix without padding, Optax's cross-entropy on a slice of the logits a
-task. Beside the loss both return the loss and the accuracy of every task, as the public code records them at each
-step, and as our step does.
+`port` computes what the paper's public code computes, in its order:
+
+- It computes one sample, mapped over the batch.
+- Every position goes through the whole block, and each attention head writes to the residual stream by itself.
+- Each task has an unembedding matrix of its own, padded to the largest modulus. The padding is masked.
+- The loss is Optax's cross-entropy, and the derivatives of lookups are scatters.
+
+`textbook` is what a competent author would write today: every position, one unembedding matrix without padding, and
+Optax's cross-entropy on a slice of the logits per task.
+
+Both return the loss, and the loss and accuracy of every task. The public code records these at each step, and so does
+our step.
 """
 
 from __future__ import annotations
@@ -21,25 +26,25 @@ from miiii_search.training.loss import task_slices
 Array = jax.Array
 Weights = dict[str, Array]
 LossAndRecord = tuple[Array, tuple[Array, Array]]
-"""Eq. 12, and the loss and the accuracy of every task, `[tasks]` each."""
+"""The loss of Eq. 12, and the loss and the accuracy of every task, `[tasks]` each."""
 
-RATE = 0.1
-"""Of dropout."""
+DROPOUT = 0.1
+"""Dropout rate."""
 
 
 def drop(key: Array | None, z: Array) -> Array:
-    """Dropout with a mask of the shape of `z`, as anyone would write it; none without a key."""
-    return z if key is None else z * jax.random.bernoulli(key, 1 - RATE, z.shape) / (1 - RATE)
+    """Apply dropout with a mask of the shape of `z`; return `z` itself if there is no key."""
+    return z if key is None else z * jax.random.bernoulli(key, 1 - DROPOUT, z.shape) / (1 - DROPOUT)
 
 
-def halves(key: Array | None) -> tuple[Array | None, Array | None]:
-    """Two keys of one."""
+def split_key(key: Array | None) -> tuple[Array | None, Array | None]:
+    """Split a random key into two; None into two of None."""
     return (None, None) if key is None else tuple(jax.random.split(key))
 
 
 def residual_stream(weights: Weights, x: Array, key: Array | None) -> Array:
-    """The residual stream after the block at all three positions, for digits `x` `[n, 2]`. `[n, 3, d]`."""
-    first, second = halves(key)
+    """Return the residual stream after the block, `[n, 3, d]`, for digits `x` `[n, 2]`."""
+    first, second = split_key(key)
     answer = jnp.full((len(x), 1), len(weights["token_embedding"]) - 1)
     tokens = jnp.concatenate([x, answer], axis=1)  # [n, 3]
     z = weights["token_embedding"][tokens] + weights["position_embedding"]  # [n, 3, d]
@@ -51,7 +56,7 @@ def residual_stream(weights: Weights, x: Array, key: Array | None) -> Array:
 
 
 def textbook_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], key: Array | None) -> LossAndRecord:
-    """Eq. 12 by Optax's cross-entropy, a slice of the logits a task; a dropout mask for every sample."""
+    """Compute Eq. 12 with a slice of the logits per task, and a dropout mask for every sample."""
     logits = residual_stream(weights, x, key)[:, -1] @ weights["unembedding"]  # [n, Σq]
     losses, accuracies = [], []
     for task, columns in enumerate(task_slices(moduli)):
@@ -62,8 +67,8 @@ def textbook_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...],
 
 
 def port_logits(weights: Weights, x: Array, is_class: Array, key: Array | None) -> Array:
-    """One sample's logits, `[tasks, max q]`; those of no class are zero."""
-    first, second = halves(key)
+    """Return the logits of one sample, `[tasks, max q]`. Logits of padding are zero."""
+    first, second = split_key(key)
     positions = jnp.arange(3)
     tokens = jnp.append(x, len(weights["token_embedding"]) - 1)
     z = jnp.take(weights["token_embedding"], tokens, axis=0) + jnp.take(
@@ -71,7 +76,7 @@ def port_logits(weights: Weights, x: Array, is_class: Array, key: Array | None) 
     )
     query, key, value = (z @ weights[name] for name in ("query", "key", "value"))  # [heads, 3, d_head]
     scores = jnp.einsum("hpk,hqk->hpq", query, key) / jnp.sqrt(query.shape[-1])
-    # Every head writes to the stream by itself, and then they are added.
+    # Every head writes to the stream by itself, then the heads are added.
     written = jax.nn.softmax(scores, axis=-1) @ value @ weights["attention_output"]  # [heads, 3, d]
     z = drop(first, z + written.sum(axis=0))
     z = drop(second, z + jax.nn.relu(z @ weights["feed_forward_in"]) @ weights["feed_forward_out"])
@@ -79,7 +84,7 @@ def port_logits(weights: Weights, x: Array, is_class: Array, key: Array | None) 
 
 
 def port_loss(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], key: Array | None) -> LossAndRecord:
-    """Eq. 12 on heads padded to the largest modulus, one dropout mask a batch; for weights of `port_weights`."""
+    """Compute Eq. 12 on padded heads, with one dropout mask per batch. The weights come from `port_weights`."""
     is_class = jnp.arange(max(moduli)) < jnp.asarray(moduli)[:, None]
     logits = jax.vmap(port_logits, in_axes=(None, 0, None, None))(weights, x, is_class, key)  # [n, tasks, max q]
 
@@ -97,7 +102,7 @@ def _total(losses: Array, accuracies: Array, moduli: tuple[int, ...]) -> LossAnd
 
 
 def port_weights(weights: Weights, moduli: tuple[int, ...]) -> Weights:
-    """The same weights for `port_loss`: heads in front, and each task's columns followed by zeros."""
+    """Return the weights in the layout of `port_loss`: heads first, and the columns of each task padded with zeros."""
     columns = [
         jnp.pad(weights["unembedding"][:, s], ((0, 0), (0, max(moduli) - (s.stop - s.start))))
         for s in task_slices(moduli)

@@ -1,4 +1,7 @@
-"""The records of the full-length runs as small files, and what they show beside the paper's Figure 6."""
+"""The records of the full-length runs as small files, and a comparison with the paper's Figure 6.
+
+`bench/reproduce.py` is the command line for this module.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from miiii_search.simulation.curves import round_floats
 
 PACKED = Path(__file__).parent / "curves" / "full-length"
 
-MOST_ROWS = 512
-"""Evaluations of a run that are kept, evenly spaced on a logarithmic axis of epochs."""
+MAX_ROWS = 512
+"""Maximum number of evaluations of a run that are kept, evenly spaced on a logarithmic axis of epochs."""
 
 FIGURE_6 = {
     "epoch": (2033, 2846, 3982, 7800, 12209, 17086, 23912, 33463, 65536),
@@ -32,15 +35,15 @@ FIGURE_6 = {
 """Mean accuracies over the 29 tasks, read off the paper's Figure 6 to about 0.02."""
 
 CLIPPED = 0.05
-"""What Figure 6 shows of smaller accuracies; ours are clipped alike before they are compared."""
+"""Lowest accuracy that Figure 6 shows. Ours are clipped to it before they are compared."""
 
 COMPARED_UNTIL = 20_000
-"""The last epoch of `max_train_difference`: later, a shift in epochs outweighs everything else."""
+"""Last epoch that `max_train_difference` covers. Later, a shift in epochs outweighs everything else."""
 
 
 @dataclass(frozen=True)
 class PackedRun:
-    """A run as the repository keeps it: no weights."""
+    """A run as the repository keeps it, without weights."""
 
     name: str
     about: dict[str, Any]  # claim, epoch, solved_epoch, ended, device, versions, seconds
@@ -51,7 +54,7 @@ class PackedRun:
 
 
 def pack(folder: Path, names: Iterable[str], packed: Path = PACKED) -> None:
-    """Write the record of each of these runs that was begun in `folder` to a file, in place of an earlier one."""
+    """Write the record of each of these runs that was started in `folder` to a small file."""
     packed.mkdir(parents=True, exist_ok=True)
     for name in names:
         state = read_state(folder / name)
@@ -76,15 +79,15 @@ def pack(folder: Path, names: Iterable[str], packed: Path = PACKED) -> None:
 
 
 def rows_to_keep(epochs: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return at most `MOST_ROWS` rows, first and last included, evenly spaced in the logarithm of the epoch."""
-    if len(epochs) <= MOST_ROWS:
+    """Return at most `MAX_ROWS` rows, including first and last, evenly spaced in the logarithm of the epoch."""
+    if len(epochs) <= MAX_ROWS:
         return np.arange(len(epochs))
-    wanted = np.geomspace(epochs[0], epochs[-1], MOST_ROWS)
+    wanted = np.geomspace(epochs[0], epochs[-1], MAX_ROWS)
     return np.unique(np.abs(epochs[:, None] - wanted[None]).argmin(axis=0))
 
 
 def packed_runs(names: Iterable[str], packed: Path = PACKED) -> Iterator[PackedRun]:
-    """Read what `pack` wrote of these runs."""
+    """Read those of these runs that `pack` has written."""
     for name in names:
         path = packed / f"{name}.npz"
         if not path.exists():
@@ -103,7 +106,7 @@ def packed_runs(names: Iterable[str], packed: Path = PACKED) -> Iterator[PackedR
 
 
 def figure_6(moduli: tuple[int, ...]) -> ReferenceCurves:
-    """Return the means of Figure 6 as a reference whose tasks are all alike."""
+    """Return the means of Figure 6 as reference curves in which all tasks are equal."""
     means = {split: np.asarray(FIGURE_6[split]) for split in ("training", "validation")}
     return ReferenceCurves(
         "Figure 6",
@@ -115,7 +118,7 @@ def figure_6(moduli: tuple[int, ...]) -> ReferenceCurves:
 
 
 def figures(run: PackedRun, reference: ReferenceCurves | None = None) -> dict[str, Any]:
-    """Return what the report says of a run: epochs, tasks learned, and means at the epochs of Figure 6."""
+    """Return the figures of a run for the report: epochs, tasks learned, and means at the epochs of Figure 6."""
     accuracy, scored = run.record.validation_accuracy[-1], np.asarray(run.experiment.scored)
     found: dict[str, Any] = {
         "claim": run.about["claim"],

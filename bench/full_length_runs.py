@@ -1,6 +1,7 @@
-"""The runs that are compared with the paper, and how one of them is trained piece by piece.
+"""The runs that are compared with the paper. They are trained in pieces and resumed from checkpoints.
 
-`bench/reproduce.py` is their command line. A run's folder is also one that `miiii-search analyze` reads.
+`bench/reproduce.py` is the command line for this module. The folder of a run is also one that `miiii-search analyze`
+reads.
 """
 
 from __future__ import annotations
@@ -36,14 +37,21 @@ from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
 
 CHECKPOINT_SECONDS = 300
+"""Seconds between two checkpoints."""
+
 CHECKPOINT, STATE = "checkpoint.npz", "state.json"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run with a name, the claim that it is there to check, and the epoch at which it stops.
+class FullLengthRun:
+    """A run, and the claim of the paper that it checks.
 
-    `until` may name another run: this one then stops at the epoch at which that one was solved.
+    Attributes:
+        claim: The claim, with its section in the paper.
+        experiment: Settings of the run.
+        hyperparameters: Hyperparameters of the run.
+        until: Epoch at which the run stops unless it is solved before, or the name of another run: this run then stops
+            at the epoch at which the other was solved. None for the end of its budget.
     """
 
     claim: str
@@ -52,7 +60,7 @@ class Run:
     until: int | str | None = None
 
 
-def runs() -> dict[str, Run]:
+def runs() -> dict[str, FullLengthRun]:
     """Return every run of docs/reproduction.md, in the order in which they are trained."""
     printed, table_2 = get_configuration("paper", "paper-best")
     authors, authors_run = get_configuration("authors-code", "paper-best")
@@ -61,39 +69,41 @@ def runs() -> dict[str, Run]:
         return authors.model_copy(update=changes)
 
     return {
-        "authors-code": Run("Table 2 as the authors ran it: all 29 tasks generalise (4)", authors, authors_run),
-        "table-2": Run("Table 2 as printed: 30 %, a mask per sample, our initialisation", printed, table_2),
-        "table-2-public-init": Run(
+        "authors-code": FullLengthRun(
+            "Table 2 as the authors ran it: all 29 tasks generalise (4)", authors, authors_run
+        ),
+        "table-2": FullLengthRun("Table 2 as printed: 30 %, a mask per sample, our initialisation", printed, table_2),
+        "table-2-public-init": FullLengthRun(
             "Table 2 as printed, with the authors' initialisation",
             printed.model_copy(update={"initialisation": "public-code"}),
             table_2,
         ),
-        "lambda-0": Run(
+        "lambda-0": FullLengthRun(
             "λ = 0 does not converge (4.1)",
             authors,
             authors_run.model_copy(update={"grokfast_lambda": 0.0}),
             until="authors-code",
         ),
-        "dropout-0": Run(
+        "dropout-0": FullLengthRun(
             "dropout 0 overfits all but q in {2, 3} (appendix C)",
             authors,
             authors_run.model_copy(update={"dropout": 0.0}),
             until=20_000,
         ),
-        "masked": Run(
+        "masked": FullLengthRun(
             "the others generalise without q = 2, 3, 5, 7 (appendix A)",
             authors_with(task="masked"),
             authors_run,
             until="authors-code",
         ),
-        "basis": Run(
+        "basis": FullLengthRun(
             "permuted labels cannot be generalised (3.1)", authors_with(task="basis"), authors_run, until=8192
         ),
-        "fast": Run("the preset `fast`: all 29 tasks in under an hour", *get_configuration("fast", None)),
+        "fast": FullLengthRun("the preset `fast`: all 29 tasks in under an hour", *get_configuration("fast", None)),
     }
 
 
-def last_epoch(run: Run, folder: Path) -> int:
+def last_epoch(run: FullLengthRun, folder: Path) -> int:
     """Return the epoch at which a run stops unless it is solved before."""
     if run.until is None:
         return run.experiment.epochs
@@ -104,14 +114,21 @@ def last_epoch(run: Run, folder: Path) -> int:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """Return what `train` wrote about a run so far; None if it has not begun."""
+    """Return the state that `train` has written in a run's folder; None if the run has not started."""
     path = folder / STATE
     state: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return state
 
 
-def train(name: str, run: Run, folder: Path, stop: Callable[[], bool]) -> None:
-    """Train a run in `folder`/`name` from its checkpoint, if there is one, until it ends or `stop()` is true."""
+def train(name: str, run: FullLengthRun, folder: Path, stop: Callable[[], bool]) -> None:
+    """Train a run until it ends or `stop()` is true, from its checkpoint if there is one.
+
+    Args:
+        name: Name of the run, which is also the name of its folder.
+        run: The run.
+        folder: Folder of all runs.
+        stop: Called after each piece of the run.
+    """
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)
     experiment, last = run.experiment, last_epoch(run, folder)
@@ -123,7 +140,6 @@ def train(name: str, run: Run, folder: Path, stop: Callable[[], bool]) -> None:
         data, seconds = (own / RECORD).read_bytes(), state["seconds"]
         with np.load(own / CHECKPOINT) as arrays:
             snapshot = dict(arrays)
-        # The checkpoint is written before the record: what a kill between the two left out is trained again.
         epoch = int(snapshot["epoch"])
         record = Record.from_npz(data)
         if int(record.epoch[-1]) != epoch:
@@ -131,22 +147,22 @@ def train(name: str, run: Run, folder: Path, stop: Callable[[], bool]) -> None:
                 f"{own}: the record ends at {record.epoch[-1]}, the checkpoint at {epoch}; remove the folder"
             )
         records, spectra = [record], spectra_from_npz(data)
-    lane, pace = lanes.admit(experiment, run.hyperparameters, snapshot), ChunkSizer()
+    lane, chunk_sizer = lanes.admit(experiment, run.hyperparameters, snapshot), ChunkSizer()
     saved, next_snapshot = time.monotonic(), next_snapshot_epoch(experiment, lanes.progress(lane).epoch)
     while True:
         progress = lanes.progress(lane)
         ahead = int(min(next_snapshot, last)) - progress.epoch
-        evaluations = max(1, min(pace.evaluations, ahead // experiment.evaluation_interval))
+        evaluations = max(1, min(chunk_sizer.evaluations, ahead // experiment.evaluation_interval))
         start = time.monotonic()
-        with pace.measure(evaluations):
+        with chunk_sizer.measure(evaluations):
             records.append(lanes.train(evaluations)[lane])
         seconds += time.monotonic() - start
         progress = lanes.progress(lane)
         over = progress.ended or progress.epoch >= last
         if over or progress.epoch >= next_snapshot:
-            look = WeightSnapshot(progress.epoch, lanes.spectrum(lane), lanes.weights(lane))
-            spectra[look.epoch] = look.spectrum
-            write_snapshot(own / SNAPSHOTS, look)
+            weight_snapshot = WeightSnapshot(progress.epoch, lanes.spectrum(lane), lanes.weights(lane))
+            spectra[weight_snapshot.epoch] = weight_snapshot.spectrum
+            write_snapshot(own / SNAPSHOTS, weight_snapshot)
             next_snapshot = next_snapshot_epoch(experiment, progress.epoch)
         stopped = stop()
         if over or stopped or time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -160,7 +176,7 @@ def train(name: str, run: Run, folder: Path, stop: Callable[[], bool]) -> None:
 
 def _write(
     folder: Path,
-    run: Run,
+    run: FullLengthRun,
     lanes: Lanes,
     lane: int,
     record: Record,
@@ -197,7 +213,7 @@ def _write(
     }
     for name, data in files.items():
         (folder / f"{name}.new").write_bytes(data)
-    # All files are complete before the first is exchanged, so that a kill or a full disk leaves a run that goes on.
+    # All files are complete before the first one is replaced, so that a full disk leaves a run that can be resumed.
     os.replace(arrays, folder / CHECKPOINT)
     for name in files:
         os.replace(folder / f"{name}.new", folder / name)

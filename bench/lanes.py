@@ -1,10 +1,12 @@
-"""Many lanes: throughput and memory against their number, for both widths of Table 1.
+"""Question: how do throughput and memory depend on the number of lanes?
 
     python bench/lanes.py [--quick] [--json FILE] [--figure FILE]
 
-On a CPU the lanes are trained as the service does it, a thread a lane and as many at once as there are cores; on a
-GPU they are one batched program. Each number of lanes is compared with one lane trained right before and after it.
-Memory is the compiler's account of one lane while it trains.
+Measures both widths of Table 1. On a CPU each lane is a thread, as in the service, and as many train at the same time
+as there are cores. On a GPU all lanes are one batched program.
+
+The output has one row per width and number of lanes: epochs per second of all lanes together, and their ratio to one
+lane measured right before and after. Memory is what the compiler reports for one lane while it trains.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 import jax
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from measuring import parser, print_table, start, write
+from measuring import make_parser, parse_arguments, print_table, write_json
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.autotune import device_memory
@@ -26,13 +28,17 @@ from miiii_search.training.program import Program, ProgramKey
 from miiii_search.training.trainer_messages import RunRequest, RunUpdate
 from miiii_search.training.trainer_pool import TrainerPool
 
-WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-FEWEST_UPDATES = 3
+LANES = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of lanes."""
+
+MIN_UPDATES = 3
+"""Minimum number of updates per lane in a measurement."""
+
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def bytes_per_lane(program: Program, lanes: int) -> int | None:
-    """Of one of so many lanes."""
+    """Return the memory of one lane of a compiled program in bytes; None if the device does not tell."""
     batched = jax.default_backend() != "cpu"
     measured = Lanes(program.key, batched, program)
     for _ in range(lanes if batched else 1):
@@ -44,14 +50,13 @@ def bytes_per_lane(program: Program, lanes: int) -> int | None:
 
 
 def throughput(experiment: Experiment, hyperparameters: Hyperparameters, lanes: int, seconds: float) -> float:
-    """Epochs a second of all lanes together, once every one of them has begun.
+    """Return the epochs per second of all lanes together, once each of them has started.
 
-    Measured from one update to another, for so many seconds and so many updates at least. Batched lanes are in step,
-    and are measured to the end of one; of others what is under way at both ends is not known, and is at most one
-    update a core.
+    The measurement lasts at least `seconds` and a minimum number of updates. Batched lanes report together, so it ends
+    with a complete batch. Otherwise lanes have unreported epochs at both ends, at most one update per core.
     """
     batched = jax.default_backend() != "cpu"
-    enough = FEWEST_UPDATES * (lanes if batched or lanes == 1 else 8)
+    enough = MIN_UPDATES * (lanes if batched or lanes == 1 else 8)
     trainers = TrainerPool()
     trainers.admit([RunRequest(k, experiment.model_copy(update={"seed": k}), hyperparameters) for k in range(lanes)])
     begun, first, last, updates, epochs = set[int](), 0.0, 0.0, 0, dict[int, int]()
@@ -70,7 +75,7 @@ def throughput(experiment: Experiment, hyperparameters: Hyperparameters, lanes: 
 
 
 def measure(d_model: int, precision: Any, widths: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
-    """A row a number of lanes."""
+    """Measure one width at one precision, and return one row per number of lanes."""
     experiment = Experiment(precision=precision)
     hyperparameters = Hyperparameters(d_model=d_model)
     program = Program(ProgramKey.of(experiment, hyperparameters))
@@ -98,7 +103,7 @@ def measure(d_model: int, precision: Any, widths: tuple[int, ...], seconds: floa
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Throughput against the number of lanes."""
+    """Draw throughput against the number of lanes."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for d_model, precision in sorted({(row["d_model"], row["precision"]) for row in rows}):
@@ -109,7 +114,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             marker="o",
             label=f"d = {d_model}, {precision}",
         )
-    axes.set(xscale="log", xticks=WIDTHS, xlabel="lanes", ylabel="epochs a second, all lanes", ylim=(0, None))
+    axes.set(xscale="log", xticks=LANES, xlabel="lanes", ylabel="epochs per second, all lanes", ylim=(0, None))
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
@@ -118,14 +123,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    options = parser(__doc__, "1, 2 and 4 lanes, a few seconds each")
-    options.add_argument("--figure", type=Path, help="where to draw throughput against the number of lanes, as a PNG")
+    options = make_parser(__doc__, "measure 1, 2 and 4 lanes, for a few seconds each")
+    options.add_argument("--figure", type=Path, metavar="FILE", help="draw throughput against lanes as a PNG")
     options.add_argument(
-        "--widths", type=int, nargs="+", help=f"numbers of lanes (default {' '.join(map(str, WIDTHS))})"
+        "--widths", type=int, nargs="+", help=f"numbers of lanes (default {' '.join(map(str, LANES))})"
     )
-    arguments = start(options)
+    arguments = parse_arguments(options)
     gpu = jax.default_backend() != "cpu"
-    widths, seconds = ((1, 2, 4), 4.0) if arguments.quick else (WIDTHS, 3.0 if gpu else 8.0)
+    widths, seconds = ((1, 2, 4), 4.0) if arguments.quick else (LANES, 3.0 if gpu else 8.0)
     widths = arguments.widths or widths
     rows = []
     for d_model in (128, 256):
@@ -133,7 +138,7 @@ def main() -> None:
         # A CPU computes all of them in float32.
         for precision in PRECISIONS[1:] if gpu else ():
             rows += measure(d_model, precision, (1, 32), seconds)
-    header = ["d", "precision", "lanes", "epochs/s", "x one lane", "MiB a lane", "trials/h"]
+    header = ["d", "precision", "lanes", "epochs/s", "x one lane", "MiB/lane", "trials/h"]
     print_table(
         "Lanes, p = 113, 4 heads, 30 %, an evaluation every 16 epochs; trials of 65,536 epochs",
         header,
@@ -152,7 +157,7 @@ def main() -> None:
     )
     if arguments.figure:
         draw(rows, arguments.figure)
-    write(arguments.json, {"lanes": rows})
+    write_json(arguments.json, {"lanes": rows})
 
 
 if __name__ == "__main__":

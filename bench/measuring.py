@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating runs, tables, and a word on the machine."""
+"""Shared by the benchmarks: options, alternating measurements, tables, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -17,37 +17,44 @@ import jax
 from miiii_search.experiment.spec import Experiment
 from miiii_search.training.device import describe_device, package_versions, use_compilation_cache
 
-Run = Callable[[], None]
-"""Does a fixed piece of work and waits for its end."""
+Workload = Callable[[], None]
+"""Does a fixed amount of work, and returns when it is done."""
 
 PEAK_SIZE = 2048
+"""Rows and columns of the matrices whose products measure the peak."""
+
 PEAK_PRODUCTS = 8
 PEAK_GFLOP = PEAK_PRODUCTS * 2 * PEAK_SIZE**3 / 1e9
 
 
-def parser(description: str | None, quick: str) -> ArgumentParser:
-    """The options of every benchmark."""
-    options = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true", help=quick)
-    options.add_argument("--json", type=Path, help="where to write the figures")
-    return options
+def make_parser(description: str | None, quick: str) -> ArgumentParser:
+    """Return a parser with the options of every benchmark.
+
+    Args:
+        description: Text above the options, usually the docstring of the module.
+        quick: Help text of `--quick`.
+    """
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    return parser
 
 
-def start(options: ArgumentParser) -> Namespace:
-    """The options as given. Programs that were compiled before are not compiled again."""
-    arguments = options.parse_args()
+def parse_arguments(parser: ArgumentParser) -> Namespace:
+    """Return the arguments of the command, and use the cache of compiled programs."""
+    arguments = parser.parse_args()
     use_compilation_cache()
     return arguments
 
 
 def wait_for(result: Any) -> None:
-    """Until it is computed."""
+    """Wait until the arrays of a result are computed."""
     for leaf in jax.tree.leaves(result):
         leaf.block_until_ready()
 
 
-def machine() -> dict[str, Any]:
-    """What was measured on, and what else ran there."""
+def describe_machine() -> dict[str, Any]:
+    """Return the device, the processor, the load of other work, and the versions of packages."""
     return {
         "device": describe_device(),
         "processor": _processor(),
@@ -64,8 +71,16 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def alternate(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run, in turn A B C A B C …, after one of each that is not counted."""
+def time_alternately(runs: Mapping[str, Workload], rounds: int) -> dict[str, list[float]]:
+    """Time workloads in turn, A B C A B C …, so that all see the same changes of the machine's load.
+
+    Args:
+        runs: Workloads by name.
+        rounds: Number of measurements of each, after one that does not count.
+
+    Returns:
+        Seconds of each measurement, by name.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for k in range(rounds + 1):
         for name, run in runs.items():
@@ -77,12 +92,12 @@ def alternate(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """The median over rounds, each of which saw the same machine."""
+    """Return the median of the ratios of each round, whose two measurements follow each other."""
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def peak() -> Run:
-    """Large products of float32 matrices: `PEAK_GFLOP` of arithmetic."""
+def peak_workload() -> Workload:
+    """Return a workload of large float32 matrix products, `PEAK_GFLOP` of arithmetic, which measures the peak."""
     a = jax.random.normal(jax.random.PRNGKey(0), (PEAK_SIZE, PEAK_SIZE)) / PEAK_SIZE**0.5
 
     def products(a: jax.Array) -> jax.Array:
@@ -95,27 +110,28 @@ def peak() -> Run:
 
 
 def needed_gflop(experiment: Experiment, d_model: int) -> float:
-    """The arithmetic of one epoch that no way to train can avoid: products forward, and twice that backward.
+    """Return the GFLOP of one epoch that every way to train needs: products forward, and twice that backward.
 
-    The feed-forward (d to 4d to d), the unembedding (d to Σq) and the heads' output projection (d to d), at the
-    last position of every training sample, and the tables of values over p tokens and two positions.
+    Three parts are computed at the last position of every training sample: the feed-forward layers (d to 4d to d), the
+    unembedding (d to Σq) and the output projection of the heads (d to d). The tables of values over p tokens and two
+    positions are computed once per epoch.
     """
     n, p, d = experiment.n_train, experiment.p, d_model
     return 3 * (2 * n * d * (9 * d + sum(experiment.moduli)) + 2 * 2 * p * d * d) / 1e9
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table in columns that fit."""
+    """Print a table with a line about the machine. Columns are as wide as their contents."""
     texts = [[f"{v:,.4g}" if isinstance(v, float) else str(v) for v in row] for row in rows]
     widths = [max(len(h), *(len(row[k]) for row in texts)) for k, h in enumerate(header)]
-    about = machine()
+    about = describe_machine()
     print(f"\n{title}")
     print(f"{about['device']}, {about['processor']}, jax {about['versions']['jax']}, load {about['load'][0]:.1f}")
     for line in [list(header), *texts]:
         print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
 
 
-def write(path: Path | None, figures: Mapping[str, Any]) -> None:
-    """The figures and the machine, as JSON."""
+def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """Write the figures and a description of the machine as JSON, unless the path is None."""
     if path is not None:
-        path.write_text(json.dumps({**figures, "machine": machine()}, indent=2) + "\n")
+        path.write_text(json.dumps({**figures, "machine": describe_machine()}, indent=2) + "\n")

@@ -1,9 +1,11 @@
-"""Where the time of one epoch goes: its parts, each alone in a loop of its own, beside the whole.
+"""Question: how much of an epoch's time does each of its parts take?
 
     python bench/parts.py [--quick] [--json FILE]
 
-The products are the step's, with its shapes and its layout. What is left over is attention, ReLU, the residual stream,
-and waiting between parts; parts alone may find more of their data in the cache than inside a step.
+Times each part alone in a loop, with the shapes and the memory layout of the training step, and the whole step.
+
+The output has milliseconds per epoch. "the rest" is the difference: attention, ReLU, the residual stream, and waiting
+between parts. A part alone may find more of its data in the cache than it does within a step.
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from measuring import Run, alternate, needed_gflop, parser, print_table, start, wait_for, write
+from measuring import (
+    Workload,
+    make_parser,
+    needed_gflop,
+    parse_arguments,
+    print_table,
+    time_alternately,
+    wait_for,
+    write_json,
+)
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.loss import task_weights, weighted_loss
@@ -23,18 +34,24 @@ from miiii_search.training.optimizer import make_optimizer
 from miiii_search.training.program import Program, ProgramKey
 
 REPEATS = 8
+"""Iterations of a loop."""
 
 barrier: Any = jax.lax.optimization_barrier
 
 
-def repeat(body: Callable[[Any], Any], carry: Any) -> Run:
-    """`REPEATS` turns of a loop whose carry depends on all that a turn computes."""
+def repeat(body: Callable[[Any], Any], carry: Any) -> Workload:
+    """Return a workload of `REPEATS` iterations, in which the carry depends on everything that the body computes."""
     compiled = jax.jit(lambda carry: jax.lax.fori_loop(0, REPEATS, lambda _, c: body(c), carry)).lower(carry).compile()
     return lambda: wait_for(compiled(carry))
 
 
-def products(matrices: dict[str, tuple[int, int]], n: int) -> Run:
-    """Forward, by the input and by the weights, of each `[inputs, outputs]` matrix."""
+def products(matrices: dict[str, tuple[int, int]], n: int) -> Workload:
+    """Return a workload of matrix products: forward, and the derivatives by the input and by the weights.
+
+    Args:
+        matrices: Shapes `[inputs, outputs]` of weight matrices, by name.
+        n: Number of samples.
+    """
     key = jax.random.PRNGKey(0)
 
     def random(*shape: int) -> jax.Array:
@@ -46,7 +63,7 @@ def products(matrices: dict[str, tuple[int, int]], n: int) -> Run:
         after = {}
         for name, (weights, into, by_out) in carry.items():
             out, by_in, by_weights = weights.T @ into, weights @ by_out, into @ by_out.T
-            # An element of each keeps the compiler from leaving any of them out, or out of the loop.
+            # The use of one element of each result keeps the compiler from removing the product or moving it out.
             nudge = 1e-30 * (out[0, 0] + by_in[0, 0] + by_weights[0, 0])
             after[name] = (weights.at[0, 0].add(nudge), into.at[0, 0].add(nudge), by_out.at[0, 0].add(nudge))
         return barrier(after)
@@ -55,7 +72,7 @@ def products(matrices: dict[str, tuple[int, int]], n: int) -> Run:
 
 
 def measure(d_model: int, rounds: int) -> dict[str, Any]:
-    """Seconds an epoch of the whole and of its parts, p = 113, 4 heads, 30 %."""
+    """Measure the seconds per epoch of the whole and of its parts, with p = 113, 4 heads and 30 % of the samples."""
     experiment, hyperparameters = Experiment(), Hyperparameters(d_model=d_model)
     program = Program(ProgramKey.of(experiment, hyperparameters))
     state = program.init(experiment, hyperparameters)
@@ -91,17 +108,17 @@ def measure(d_model: int, rounds: int) -> dict[str, Any]:
         "dropout": repeat(masks, jnp.ones((d, n))),
         "gradient filter and AdamW": repeat(update, (state.weights, optimizer.init(state.weights))),
     }
-    seconds = {name: statistics.median(s) / REPEATS for name, s in alternate(runs, rounds).items()}
+    seconds = {name: statistics.median(s) / REPEATS for name, s in time_alternately(runs, rounds).items()}
     seconds["the rest"] = 2 * seconds["whole"] - sum(seconds.values())
     return {"d_model": d_model, "needed_gflop_per_epoch": needed_gflop(experiment, d), "seconds": seconds}
 
 
 def main() -> None:
-    arguments = start(parser(__doc__, "d = 256 only, five rounds"))
+    arguments = parse_arguments(make_parser(__doc__, "measure d = 256 only, in five rounds"))
     results = [measure(d, 5 if arguments.quick else 11) for d in ([256] if arguments.quick else [256, 128])]
     rows = [[name, *(1000 * r["seconds"][name] for r in results)] for name in results[0]["seconds"]]
     print_table("Parts of an epoch, p = 113, 30 %, ms", ["part", *(f"d = {r['d_model']}" for r in results)], rows)
-    write(arguments.json, {"widths": results})
+    write_json(arguments.json, {"widths": results})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Whether products of another precision grok alike: epochs to solve, seed by seed.
+"""Question: do networks grok equally fast if matrix products are less precise?
 
     python bench/precision.py [--quick] [--json FILE]
 
-Trains the demo's best configuration (nanda, p = 31) from several seeds in each precision. The default stays float32
-until this shows, on the device that a search runs on, that another is as good. A CPU computes all of them in float32,
-and they come out the same.
+Trains the demo's best configuration (nanda, p = 31) from several seeds in each precision. A CPU computes all of them in
+float32, and then they do not differ.
+
+The output has one row per precision: the number of solved runs, and the first, median and last epoch at which they were
+solved. float32 stays the default until the device of a search shows that another precision is as good.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, Literal, get_args
 
-from measuring import parser, print_table, start, write
+from measuring import make_parser, parse_arguments, print_table, write_json
 
 from miiii_search.config.presets import get_configuration
 from miiii_search.experiment.spec import Experiment
@@ -24,7 +26,7 @@ Precision = Literal["float32", "tf32", "bf16"]
 
 
 def epochs_to_solve(precision: Precision, seeds: int) -> list[int | None]:
-    """Of each seed, in lanes of one program."""
+    """Return the epoch at which each seed is solved, all trained in lanes of one program."""
     experiment, hyperparameters = get_configuration("demo", "demo-best")
     experiment = Experiment(**experiment.model_dump() | {"precision": precision, "epochs": 8192})
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters))
@@ -35,14 +37,14 @@ def epochs_to_solve(precision: Precision, seeds: int) -> list[int | None]:
 
 
 def main() -> None:
-    arguments = start(parser(__doc__, "two seeds"))
+    arguments = parse_arguments(make_parser(__doc__, "train two seeds instead of 16"))
     results: dict[str, Any] = {p: epochs_to_solve(p, 2 if arguments.quick else 16) for p in get_args(Precision)}
     rows = []
     for precision, epochs in results.items():
         solved = sorted(e for e in epochs if e is not None)
         rows.append([precision, f"{len(solved)} of {len(epochs)}", *_spread(solved)])
     print_table("Epochs to solve, demo-best", ["precision", "solved", "first", "median", "last"], rows)
-    write(arguments.json, {"epochs_to_solve": results})
+    write_json(arguments.json, {"epochs_to_solve": results})
 
 
 def _spread(solved: list[int]) -> list[object]:

@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from measuring import parser, print_table, start, write
+from measuring import make_parser, parse_arguments, print_table, write_json
 
 from miiii_search.analysis.figures.style import figure_bytes, figure_style
 from miiii_search.config.search_space import Point
@@ -234,14 +234,14 @@ def one_draw(sets: Sequence[CurveSet]) -> dict[str, list[ReplayedRun]]:
 
 
 def main() -> None:
-    options = parser(__doc__, "20 draws instead of 200")
+    options = make_parser(__doc__, "20 draws instead of 200")
     options.add_argument("--curves", type=Path, default=BANK, help="the recorded curves")
     options.add_argument("--figures", type=Path, metavar="DIR", help="where to draw rules.png")
     options.add_argument(
         "--tune", action="store_true", help="look for settings of Optuna's pruners, on the making sets"
     )
     options.add_argument("--sensitivity", action="store_true", help="change our rule's constants, on the making sets")
-    arguments = start(options)
+    arguments = parse_arguments(options)
     n = 20 if arguments.quick else 200
     if arguments.tune:
         tune(load(arguments.curves, "making"), min(n, 50))
@@ -269,7 +269,7 @@ def main() -> None:
         with figure_style():
             (arguments.figures / "rules.png").write_bytes(figure_bytes(draw_pruners(panels), "png"))
             (arguments.figures / "curves.png").write_bytes(figure_bytes(draw_curves(one_draw(sets)), "png"))
-    write(arguments.json, {**to_json(judged, together), "studies_per_minute": 60 * studies / seconds})
+    write_json(arguments.json, {**to_json(judged, together), "studies_per_minute": 60 * studies / seconds})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""A worker on 32 short trials: for how much of the time the device computes, and what a second start compiles.
+"""Question: for how much of a study's time does the device compute, and what does a second start compile?
 
     python bench/refill.py [--quick] [--json FILE] [--figure FILE]
 
-The study is a real one in a database of its own, trained by the service's worker: lanes end at different times and are
-refilled, trials are reported, their figures drawn and written while others train. The worker runs twice, each time in a
-process and on a study of its own; both share a compilation cache that is empty at first.
+The service's worker trains a study of 32 short trials in a database of its own. Lanes end at different times and are
+refilled; trials are reported, and their figures drawn and written, while others train. The worker runs twice, each time
+in a new process and on a new study. Both share a compilation cache that is empty at first.
+
+The output has one row per start. It says how many programs were compiled, when the first chunk of training began, and
+for which share of the time at least one lane trained.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 
 import jax
 from matplotlib.figure import Figure
-from measuring import parser, print_table, start, write
+from measuring import make_parser, parse_arguments, print_table, write_json
 
 from miiii_search.config.study_sections import Budget, Pruning
 from miiii_search.config.study_spec import StudySpec
@@ -40,7 +43,7 @@ SPACE: dict[str, Any] = {
 
 
 def run_worker(folder: Path, name: str, trials: int, epochs: int) -> dict[str, Any]:
-    """Trains a study to its end; returns when the device computed, in seconds from the worker's start."""
+    """Train a study to its end, and return when the device computed, in seconds since the worker's start."""
     compiled = 0
 
     def count(event: str, **_: object) -> None:
@@ -75,7 +78,15 @@ def run_worker(folder: Path, name: str, trials: int, epochs: int) -> dict[str, A
 
 
 def computing(chunks: list[tuple[float, float, int]]) -> tuple[float, float, float]:
-    """Seconds from the first chunk to the end of the last, those in which any lane trained, and those of all lanes."""
+    """Return three times in seconds.
+
+    Args:
+        chunks: (start, end, lanes) of each chunk of training, sorted.
+
+    Returns:
+        First, the time from the start of the first chunk to the end of the last. Second, the time during which any lane
+        trained. Third, the sum of the durations of all chunks.
+    """
     first, last = chunks[0][0], max(end for _, end, _ in chunks)
     busy, until = 0.0, first
     for begin, end, _ in chunks:
@@ -85,7 +96,7 @@ def computing(chunks: list[tuple[float, float, int]]) -> tuple[float, float, flo
 
 
 def draw(chunks: list[tuple[float, float, int]], path: Path) -> None:
-    """A row for each chunk that is computed beside others, against time."""
+    """Draw the chunks against time. Chunks that overlap are in different rows."""
     figure = Figure(figsize=(9, 1.8), layout="constrained")
     axes = figure.subplots()
     free_at: list[float] = []
@@ -100,10 +111,15 @@ def draw(chunks: list[tuple[float, float, int]], path: Path) -> None:
 
 
 def main() -> None:
-    options = parser(__doc__, "8 trials of 256 epochs")
-    options.add_argument("--figure", type=Path, help="where to draw the second run's timeline, as a PNG")
-    options.add_argument("--worker", nargs=2, metavar=("FOLDER", "NAME"), help="one of the two processes")
-    arguments = start(options)
+    options = make_parser(__doc__, "train 8 trials of 256 epochs")
+    options.add_argument("--figure", type=Path, metavar="FILE", help="draw the timeline of the second start as a PNG")
+    options.add_argument(
+        "--worker",
+        nargs=2,
+        metavar=("FOLDER", "NAME"),
+        help="for the script's own two processes",
+    )
+    arguments = parse_arguments(options)
     trials, epochs = (8, 256) if arguments.quick else (32, 512)
     if arguments.worker:
         folder, name = Path(arguments.worker[0]), arguments.worker[1]
@@ -145,7 +161,7 @@ def main() -> None:
     )
     if arguments.figure:
         draw(results["second"]["chunks"], arguments.figure)
-    write(arguments.json, results)
+    write_json(arguments.json, results)
 
 
 if __name__ == "__main__":

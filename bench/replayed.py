@@ -1,9 +1,12 @@
-"""The simulator against training: what the service trains for real under its rule, and the replay of the recording.
+"""Question: does the simulator predict what the service does?
 
     python bench/replayed.py --trials 12
 
-Trains the first trials of the recorded set `nanda-31` with two lanes under the default rule, and says of each whether
-it ended as in the replay of the recorded curves: at the same epoch, or given up at the same rung, in the same words.
+The service trains the first trials of the recorded set `nanda-31` with two lanes and the default pruner. The simulator
+replays the same trials on the recorded curves.
+
+The output has one row per trial, and says whether it ended in the same way: at the same epoch, or pruned at the same
+rung for the same reason. The script ends with an error if one did not.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import sys
 import tempfile
 import threading
 
-from measuring import parser, print_table, start, write
+from measuring import make_parser, parse_arguments, print_table, write_json
 from pruning import BANK, FORECAST
 from record_curves import sets
 
@@ -31,15 +34,15 @@ LANES = 2
 
 
 def spec_of(n: int) -> StudySpec:
-    """The set's study as a user would have it: with the default rule, and runs that stop once they are solved."""
+    """Return the specification of the set's study with the default pruner, and runs that stop once they are solved."""
     recorded = sets()[SET].spec
     solved = {"solved_evaluations": Experiment().solved_evaluations}
     changes = {"experiment": recorded.experiment.model_copy(update=solved), "pruning": FORECAST.pruning}
     return recorded.model_copy(update={**changes, "budget": Budget(trials=n)})
 
 
-def replayed(spec: StudySpec) -> list[ReplayedRun]:
-    """The same trials, on the recorded curves."""
+def replay_recorded(spec: StudySpec) -> list[ReplayedRun]:
+    """Replay the same trials on the recorded curves."""
     [recorded] = [curves for curves in read_curves(BANK) if curves.name == SET]
     curves = {(point_key(curve.point), curve.replicate): curve for curve in recorded.curves}
     queue = [curves[point_key(point), replicate] for point, replicate in spec.queue()]
@@ -47,9 +50,9 @@ def replayed(spec: StudySpec) -> list[ReplayedRun]:
 
 
 def main() -> None:
-    options = parser(__doc__, "4 trials")
-    options.add_argument("--trials", type=int, default=12, help="how many are trained (default %(default)s)")
-    arguments = start(options)
+    options = make_parser(__doc__, "train 4 trials")
+    options.add_argument("--trials", type=int, default=12, help="number of trials (default %(default)s)")
+    arguments = parse_arguments(options)
     spec = spec_of(4 if arguments.quick else arguments.trials)
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/study.db"
@@ -59,7 +62,7 @@ def main() -> None:
         trials = study.trials()
         database.close()
     table, same = list[tuple[object, ...]](), 0
-    for trial, run in zip(trials, replayed(spec), strict=True):
+    for trial, run in zip(trials, replay_recorded(spec), strict=True):
         known = trial.user_attrs
         if run.outcome == "pruned":
             ends_alike = known.get("reason") == run.reason
@@ -71,7 +74,7 @@ def main() -> None:
         table.append((trial.number, run.outcome, run.epochs, known["epochs_trained"], verdict))
     print_table(f"{len(trials)} trials of {SET}", ("trial", "replayed", "epochs", "trained epochs", "ending"), table)
     print(f"{same} of {len(trials)} the same")
-    write(arguments.json, {"trials": len(trials), "same": same})
+    write_json(arguments.json, {"trials": len(trials), "same": same})
     sys.exit(same < len(trials))
 
 

@@ -1,12 +1,15 @@
-"""Train the runs that are compared with the paper, and go on where they stopped at the next call.
+"""Question: do the paper's claims about full-length runs hold with this code?
 
-    python bench/reproduce.py --minutes 600 --folder DIR [NAME ...]
+    python bench/reproduce.py --minutes 600 --folder DIR [NAME ...]      # trains; the same command resumes
     python bench/reproduce.py --list
-    python bench/reproduce.py --report [--json FILE] [--reference FILE]   # from the records in the repository
+    python bench/reproduce.py --report [--json FILE] [--reference FILE]  # from the records in the repository
 
-The runs are trained one after the other, each to its end. A checkpoint is written every five minutes and when the
-time is up. DIR/NAME is a folder that `miiii-search analyze` and `compare` read, at any time.
-The records are in bench/curves/full-length, written there by --pack; the report needs no training.
+The runs are trained one after the other, each to its end. A checkpoint is written every five minutes, and when the time
+is up. DIR/NAME is a folder that `miiii-search analyze` and `compare` can read at any time. `--pack` writes the records
+to bench/curves/full-length; the report reads them and trains nothing.
+
+The report has one line per run: its last epoch, the epoch at which it was solved, the number of tasks with a validation
+accuracy of at least 0.99, and mean accuracies. Below are the mean accuracies at the epochs of the paper's Figure 6.
 """
 
 from __future__ import annotations
@@ -26,14 +29,18 @@ from miiii_search.training.device import use_compilation_cache
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="the runs to train; all of them by default")
-    parser.add_argument("--minutes", type=float, default=600, help="how long to train in all (default 600)")
-    parser.add_argument("--folder", type=Path, default=Path("reproduction"), help="where the runs are kept")
-    parser.add_argument("--list", action="store_true", help="show the runs and how far they are, and stop")
-    parser.add_argument("--pack", action="store_true", help="write the records of the runs in --folder, and stop")
-    parser.add_argument("--report", action="store_true", help="print what the packed records show, and stop")
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="with --report: curves as `compare` takes them")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="with --report: write the figures here as well")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="runs to train (default: all)")
+    parser.add_argument("--minutes", type=float, default=600, help="minutes of training (default %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default="reproduction", help="folder of the runs (default ./%(default)s)"
+    )
+    parser.add_argument("--list", action="store_true", help="list the runs and their epochs, and exit")
+    parser.add_argument("--pack", action="store_true", help="pack the records of the runs in --folder, and exit")
+    parser.add_argument("--report", action="store_true", help="print the report, and exit")
+    parser.add_argument(
+        "--reference", type=Path, metavar="FILE", help="with --report: reference curves, as for `compare`"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="with --report: write the figures to this file")
     arguments = parser.parse_args()
     if arguments.pack:
         pack(arguments.folder, runs())
@@ -46,7 +53,7 @@ def main() -> None:
         return
     known = runs()
     if unknown := [name for name in arguments.names if name not in known]:
-        parser.error(f"there is no run {', '.join(unknown)}; --list shows them")
+        parser.error(f"there is no run {', '.join(unknown)}; --list shows all")
     if not arguments.list:
         use_compilation_cache()
         end = time.monotonic() + 60 * arguments.minutes
@@ -59,7 +66,7 @@ def main() -> None:
 
 
 def print_report(found: dict[str, dict[str, Any]]) -> None:
-    """Print a line for each run, and its mean accuracies beside those of Figure 6."""
+    """Print one line per run, and its mean accuracies below those of Figure 6."""
     print(f"{'run':<20} {'epoch':>7} {'solved':>7} {'tasks at 0.99':>13} {'training':>9} {'validation':>10}")
     for name, run in found.items():
         solved = f"{run['solved_epoch']:,}" if run["solved_epoch"] else "-" if run["ended"] else "running"
@@ -76,7 +83,8 @@ def print_report(found: dict[str, dict[str, Any]]) -> None:
             print(f"{name:<20} " + " ".join(values))
     for name, run in found.items():
         if "max_train_difference" in run:
-            print(f"\n{name}: training differs from the reference by {run['max_train_difference']:.3f} at most")
+            difference = run["max_train_difference"]
+            print(f"\n{name}: the training accuracy differs from the reference by {difference:.3f} at most")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
-from measuring import parser, print_table, start, write
+from measuring import make_parser, parse_arguments, print_table, write_json
 
 from miiii_search.analysis.figures.style import OKABE_ITO, PAGE_WIDTH, figure_bytes, figure_style, new_figure
 from miiii_search.config.study_sections import Pruning
@@ -190,12 +190,12 @@ def draw(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]], epochs
 
 
 def main() -> None:
-    options = parser(__doc__, "25 draws of each set")
+    options = make_parser(__doc__, "25 draws of each set")
     options.add_argument("--figure", type=Path, help="where to draw the shares of studies, as a PNG")
     options.add_argument("--shapes", action="store_true", help="only what comes of favouring compiled shapes")
     options.add_argument("--curves", type=Path, default=CURVES, help="the recorded curves (default %(default)s)")
     options.add_argument("--draws", type=int, help="studies of each set (default 200)")
-    arguments = start(options)
+    arguments = parse_arguments(options)
     n = arguments.draws or (25 if arguments.quick else 200)
     results: dict[Setting, dict[str, list[SearchResult]]] = {}
     epochs: dict[str, int] = {}
@@ -225,7 +225,7 @@ def main() -> None:
     if arguments.figure and results:
         with figure_style():
             arguments.figure.write_bytes(figure_bytes(draw(results, epochs), "png"))
-    write(
+    write_json(
         arguments.json,
         {
             "draws": n,

@@ -1,10 +1,14 @@
-"""What it costs to know: evaluation at every epoch and at the default, and looks at log-spaced epochs.
+"""Question: what do evaluations and weight snapshots cost?
 
     python bench/telemetry.py [--quick] [--json FILE]
 
-In turn and in one process: epochs that only train (with the gradient filter and dropout, and nothing recorded), the
-same with an evaluation every 16 epochs and at every epoch (validation, per-task training loss and accuracy, the norms
-of every gradient and every matrix), and a look (spectrum of the neurons over the whole grid, snapshot of the weights).
+Times four workloads in turn: epochs that only train, with dropout and the gradient filter but without records; the same
+with an evaluation every 16 epochs, the default; the same with one at every epoch; and a weight snapshot. An evaluation
+records validation, per-task training loss and accuracy, and the norms of all gradients and matrices. A snapshot computes
+the spectrum of the neurons over the whole grid and copies the weights.
+
+The output has costs in % of training alone. Snapshots are taken at 256, 512, 1,024, ... epochs; the last three columns
+are their total cost by the end of 512, 4,096 and 65,536 epochs.
 """
 
 from __future__ import annotations
@@ -13,7 +17,16 @@ import statistics
 from typing import Any
 
 import jax
-from measuring import Run, alternate, median_ratio, parser, print_table, start, wait_for, write
+from measuring import (
+    Workload,
+    make_parser,
+    median_ratio,
+    parse_arguments,
+    print_table,
+    time_alternately,
+    wait_for,
+    write_json,
+)
 
 from miiii_search.experiment.record import FIRST_SNAPSHOT_EPOCH
 from miiii_search.experiment.spec import Experiment, Hyperparameters
@@ -21,11 +34,11 @@ from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
 
 EPOCHS = 32
-"""In one call, about a second, as long as the service trains between two looks of the host."""
+"""Epochs per workload: about a second, as long as the service trains without returning to the host."""
 
 
-def only_training(experiment: Experiment, hyperparameters: Hyperparameters) -> Run:
-    """`EPOCHS` epochs whose losses, accuracies and norms nobody asks for, so that the compiler leaves them out."""
+def only_training(experiment: Experiment, hyperparameters: Hyperparameters) -> Workload:
+    """Return a workload of `EPOCHS` epochs without records, which the compiler removes because they are not used."""
     program = Program(ProgramKey.of(experiment, hyperparameters))
     state = program.init(experiment, hyperparameters)
     loop = jax.jit(
@@ -42,8 +55,8 @@ def only_training(experiment: Experiment, hyperparameters: Hyperparameters) -> R
     return run
 
 
-def recording(every: int, hyperparameters: Hyperparameters) -> Run:
-    """`EPOCHS` epochs as the service trains them, and what was recorded, on the host."""
+def recording(every: int, hyperparameters: Hyperparameters) -> Workload:
+    """Return a workload of `EPOCHS` epochs as the service trains them, with their records copied to the host."""
     experiment = Experiment(evaluate_every=every)
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)
     lane = lanes.admit(experiment, hyperparameters)
@@ -54,8 +67,8 @@ def recording(every: int, hyperparameters: Hyperparameters) -> Run:
     return run
 
 
-def looking(hyperparameters: Hyperparameters) -> Run:
-    """One look, on the host."""
+def taking_snapshot(hyperparameters: Hyperparameters) -> Workload:
+    """Return a workload of one weight snapshot, copied to the host."""
     experiment = Experiment()
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)
     lane = lanes.admit(experiment, hyperparameters)
@@ -68,28 +81,28 @@ def looking(hyperparameters: Hyperparameters) -> Run:
 
 
 def measure(d_model: int, rounds: int) -> dict[str, Any]:
-    """Costs as shares of the training alone."""
+    """Measure costs as shares of training alone."""
     hyperparameters = Hyperparameters(d_model=d_model)
-    seconds = alternate(
+    seconds = time_alternately(
         {
             "training": only_training(Experiment(), hyperparameters),
             "every 16": recording(16, hyperparameters),
             "every epoch": recording(1, hyperparameters),
-            "look": looking(hyperparameters),
+            "snapshot": taking_snapshot(hyperparameters),
         },
         rounds,
     )
     epoch = statistics.median(seconds["training"]) / EPOCHS
-    look = statistics.median(seconds["look"])
-    # Looks at 256, 512, 1,024 … epochs: at most this share of the training, at the worst moment and at 65,536 epochs.
+    snapshot = statistics.median(seconds["snapshot"])
+    # Snapshots at 256, 512, 1,024, ... epochs. Their share is largest at 512 epochs.
     share = {
-        epochs: sum(1 for k in range(8, 17) if 2**k <= epochs) * look / (epochs * epoch)
+        epochs: sum(1 for k in range(8, 17) if 2**k <= epochs) * snapshot / (epochs * epoch)
         for epochs in (512, 4096, 65536)
     }
     return {
         "d_model": d_model,
         "seconds_per_epoch": epoch,
-        "look_seconds": look,
+        "look_seconds": snapshot,
         "cost_at_default": median_ratio(seconds["every 16"], seconds["training"]) - 1,
         "cost_at_every_epoch": median_ratio(seconds["every epoch"], seconds["training"]) - 1,
         "cost_of_looks": share,
@@ -99,11 +112,20 @@ def measure(d_model: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = start(parser(__doc__, "d = 256 only, five rounds"))
+    arguments = parse_arguments(make_parser(__doc__, "measure d = 256 only, in five rounds"))
     results = [measure(d, 5 if arguments.quick else 15) for d in ([256] if arguments.quick else [256, 128])]
     print_table(
         "The cost of telemetry, p = 113, 30 %, % of training alone",
-        ["d", "s/epoch alone", "every 16 epochs", "every epoch", "s a look", "looks by 512", "by 4,096", "by 65,536"],
+        [
+            "d",
+            "s/epoch alone",
+            "every 16 epochs",
+            "every epoch",
+            "s/snapshot",
+            "snapshots by 512",
+            "by 4,096",
+            "by 65,536",
+        ],
         [
             [
                 r["d_model"],
@@ -116,7 +138,7 @@ def main() -> None:
             for r in results
         ],
     )
-    write(arguments.json, {"widths": results})
+    write_json(arguments.json, {"widths": results})
 
 
 if __name__ == "__main__":

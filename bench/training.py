@@ -1,10 +1,12 @@
-"""One lane against the machine's limit, and against two other ways to train the same network.
+"""Question: how fast is one lane, compared with the machine's limit and with two other implementations?
 
     python bench/training.py [--quick] [--json FILE]
 
-All train with dropout, and record every task's loss and accuracy and every matrix's gradient norm at each step. Ours
-is what the service runs at its default, with an evaluation every 16 epochs, of which the baselines have none. Every
-figure is the median of alternating runs in this process.
+All implementations train with dropout, and record every task's loss and accuracy and every matrix's gradient norm at
+each step. Ours is what the service runs by default, with an evaluation every 16 epochs, which the baselines do not have.
+
+The output has one row per width: seconds per epoch, the share of the peak of large float32 products, and how many times
+slower the baselines are. Every figure is the median of alternating measurements in one process.
 """
 
 from __future__ import annotations
@@ -18,16 +20,16 @@ import optax
 from baselines import port_loss, port_weights, textbook_loss
 from measuring import (
     PEAK_GFLOP,
-    Run,
-    alternate,
+    Workload,
+    make_parser,
     median_ratio,
     needed_gflop,
-    parser,
-    peak,
+    parse_arguments,
+    peak_workload,
     print_table,
-    start,
+    time_alternately,
     wait_for,
-    write,
+    write_json,
 )
 
 from miiii_search.experiment import tasks
@@ -36,10 +38,11 @@ from miiii_search.training.optimizer import make_optimizer
 from miiii_search.training.program import Program, ProgramKey
 
 BASELINE_EPOCHS = 2
+"""Epochs per measurement of a baseline."""
 
 
-def ours(experiment: Experiment, hyperparameters: Hyperparameters) -> Run:
-    """`evaluation_interval` epochs and an evaluation, as the service trains."""
+def ours(experiment: Experiment, hyperparameters: Hyperparameters) -> Workload:
+    """Return a workload of `evaluation_interval` epochs and an evaluation, as the service trains them."""
     program = Program(ProgramKey.of(experiment, hyperparameters))
     state = program.init(experiment, hyperparameters)
 
@@ -51,8 +54,11 @@ def ours(experiment: Experiment, hyperparameters: Hyperparameters) -> Run:
     return run
 
 
-def baseline(experiment: Experiment, hyperparameters: Hyperparameters, kind: str, dtype: Any) -> Run:
-    """`BASELINE_EPOCHS` of a baseline with the same optimizer, from the same weights, in one compiled loop."""
+def baseline(experiment: Experiment, hyperparameters: Hyperparameters, kind: str, dtype: Any) -> Workload:
+    """Return a workload of `BASELINE_EPOCHS` epochs of a baseline, in one compiled loop.
+
+    It has the same optimizer and starts from the same weights.
+    """
     with jax.enable_x64(dtype == jnp.float64):
         program = Program(ProgramKey.of(experiment, hyperparameters))
         weights = program.init(experiment, hyperparameters).weights
@@ -68,7 +74,7 @@ def baseline(experiment: Experiment, hyperparameters: Hyperparameters, kind: str
         )
         split = tasks.make_splits(experiment).train
 
-        # Samples are arguments: the compiler would compute with constants, and every gradient of a lookup be ready.
+        # Samples are arguments. With constants the compiler would compute the gradients of lookups in advance.
         def epoch(carry: Any, samples: tuple[jax.Array, jax.Array]) -> Any:
             (weights, state, key, _), (x, y) = carry, samples
             key, of_epoch = jax.random.split(key)
@@ -95,16 +101,16 @@ def baseline(experiment: Experiment, hyperparameters: Hyperparameters, kind: str
 
 
 def measure(d_model: int, rounds: int) -> dict[str, Any]:
-    """The figures at p = 113, 4 heads, 30 %."""
+    """Measure all implementations with p = 113, 4 heads and 30 % of the samples."""
     experiment, hyperparameters = Experiment(), Hyperparameters(d_model=d_model)
     runs = {
-        "peak": peak(),
+        "peak": peak_workload(),
         "ours": ours(experiment, hyperparameters),
         "textbook_float32": baseline(experiment, hyperparameters, "textbook", jnp.float32),
         "port_float32": baseline(experiment, hyperparameters, "port", jnp.float32),
         "port_float64": baseline(experiment, hyperparameters, "port", jnp.float64),
     }
-    seconds = alternate(runs, rounds)
+    seconds = time_alternately(runs, rounds)
     peaks = [PEAK_GFLOP / s for s in seconds.pop("peak")]
     epochs = dict.fromkeys(seconds, BASELINE_EPOCHS) | {"ours": experiment.evaluation_interval}
     per_epoch = {name: [s / epochs[name] for s in times] for name, times in seconds.items()}
@@ -121,7 +127,7 @@ def measure(d_model: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = start(parser(__doc__, "d = 256 only, three rounds: under a minute"))
+    arguments = parse_arguments(make_parser(__doc__, "measure d = 256 only, in three rounds: under a minute"))
     widths, rounds = ([256], 3) if arguments.quick else ([256, 128], 9)
     results = [measure(d_model, rounds) for d_model in widths]
     columns = {
@@ -136,7 +142,7 @@ def main() -> None:
     }
     rows = [[result[key] for key in columns.values()] for result in results]
     print_table("One lane, p = 113, 4 heads, 30 %", list(columns), rows)
-    write(arguments.json, {**results[0], "widths": results})
+    write_json(arguments.json, {**results[0], "widths": results})
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from full_length_report import FIGURE_6, MOST_ROWS, PackedRun, figures, pack, packed_runs, report, rows_to_keep
-from full_length_runs import Run, last_epoch, read_state, runs, train
+from full_length_report import FIGURE_6, MAX_ROWS, PackedRun, figures, pack, packed_runs, report, rows_to_keep
+from full_length_runs import FullLengthRun, last_epoch, read_state, runs, train
 
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.runs.run_folder import RECORD, read_run
 
-TINY = Run(
+TINY = FullLengthRun(
     "a claim",
     Experiment(p=11, epochs=512, validation_samples=20, solved_evaluations=1000),
     Hyperparameters(d_model=16, n_heads=2, learning_rate=1e-3),
@@ -48,7 +48,7 @@ def test_a_run_that_is_stopped_on_the_way_is_the_same_run(tmp_path: Path) -> Non
 
 
 def test_a_run_may_end_where_another_was_solved(tmp_path: Path) -> None:
-    follower = Run("", TINY.experiment, TINY.hyperparameters, until="leader")
+    follower = FullLengthRun("", TINY.experiment, TINY.hyperparameters, until="leader")
     assert last_epoch(follower, tmp_path) == 512
     (tmp_path / "leader").mkdir()
     (tmp_path / "leader" / "state.json").write_text(json.dumps({"solved_epoch": 128}))
@@ -76,7 +76,7 @@ def test_a_packed_run_is_the_run_but_for_rounding(tmp_path: Path) -> None:
 def test_rows_are_few_and_hold_both_ends() -> None:
     epochs = np.arange(16, 65537, 16, dtype=np.int32)
     kept = rows_to_keep(epochs)
-    assert len(kept) <= MOST_ROWS and len(set(kept)) == len(kept)
+    assert len(kept) <= MAX_ROWS and len(set(kept)) == len(kept)
     assert (epochs[kept[0]], epochs[kept[-1]]) == (16, 65536)
     late = epochs[kept][epochs[kept] > 8192]
     assert np.all(np.diff(late) / late[:-1] < 0.03)  # so that five per cent around any epoch hold one
