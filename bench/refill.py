@@ -6,8 +6,8 @@ The service's worker trains a study of 32 short trials in a database of its own.
 refilled; trials are reported, and their figures drawn and written, while others train. The worker runs twice, each time
 in a new process and on a new study. Both share a compilation cache that is empty at first.
 
-The output has one row per start. It says how many programs were compiled, when the first chunk of training began, and
-for which share of the time at least one lane trained.
+The output has one row per start, with the number of compiled programs and the seconds to the first chunk of training.
+"% computing" is the share of the time in which at least one lane trained.
 """
 
 from __future__ import annotations
