@@ -1,12 +1,14 @@
-"""Records the bank of curves that pruning rules are made and judged on: whole studies, by the service, without pruning.
+"""Records the learning curves on which pruners and samplers are compared: whole studies, trained without pruning.
 
-    python bench/record_curves.py --folder DIR --minutes 60 [SET …]   # goes on where it stopped
-    python bench/record_curves.py --folder DIR --pack FILE            # what is recorded so far, as one small file
+    python bench/record_curves.py --folder DIR --minutes 60 [SET ...]  # trains; the same command resumes
+    python bench/record_curves.py --folder DIR --pack FILE             # writes what is recorded as one small file
     python bench/record_curves.py --list
 
-Every set is a study in DIR/bank.db, trained by the service's own coordinator and worker. No run is given up and none
-stops when it has solved its tasks: whether a rule would have stopped it is for the simulator to say. The whole of
-Table 1 at p = 113 is the set `table-1`, for a machine with a GPU; it is recorded only where it is named.
+Every set is a study in DIR/bank.db, trained by the service's own coordinator and worker. No run is pruned, and none
+stops when it has solved its tasks, so that the simulator can decide when each would have stopped. The set `table-1` is
+the whole of Table 1 at p = 113, for a machine with a GPU. It is recorded only if it is named.
+
+The output has the worker's messages. With --pack it has the number of recorded and solved runs of each set.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from miiii_search.study.names import study_names
 from miiii_search.study.open import open_study
 
 NEVER = 10**6
-"""Evaluations in a row at the target: more than there are, so that no run stops when it is solved."""
+"""Evaluations in a row at the target: more than a run has, so that no run stops when it is solved."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def _spec(experiment: Experiment, space: dict[str, Dimension], width: int = 128,
 
 
 def sets() -> dict[str, RecordedSet]:
-    """All that can be recorded, in the order in which it is."""
+    """Return all sets by name, in the order in which they are recorded."""
     space: dict[str, Dimension] = {
         "learning_rate": (3e-4, 1e-3),
         "grokfast_lambda": (0.0, 1 / 2, 2.0),
@@ -109,7 +111,7 @@ def sets() -> dict[str, RecordedSet]:
 
 
 def record(folder: Path, names: list[str], minutes: float) -> None:
-    """Trains the sets in turn until all are recorded or the time is over."""
+    """Train the sets one after the other until all are recorded or the time is over."""
     folder.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{(folder / 'bank.db').resolve()}"
     database, stop = open_database(storage, create=True), threading.Event()
@@ -124,7 +126,7 @@ def record(folder: Path, names: list[str], minutes: float) -> None:
             print(f"{name}: {study.spec.n_trials} runs of {study.spec.experiment.epochs:,} epochs", flush=True)
             run_study(study, storage, lanes=None, stop=stop, on_poll=lambda: None)
             if stop.is_set():
-                print("stopped; the same command goes on", flush=True)
+                print("stopped; the same command continues", flush=True)
                 return
     finally:
         timer.cancel()
@@ -132,9 +134,9 @@ def record(folder: Path, names: list[str], minutes: float) -> None:
 
 
 def pack(folder: Path, path: Path) -> None:
-    """Writes what is recorded so far as one small file, as runs that the service would stop once they are solved.
+    """Write what is recorded so far as one small file. Its runs end as the service would end them once they are solved.
 
-    Sets that the file holds already, and of which nothing is recorded here, stay in it.
+    Sets in an existing file of which nothing is recorded in the folder are kept.
     """
     database, packed = open_database(f"sqlite:///{(folder / 'bank.db').resolve()}"), list[CurveSet]()
     there = study_names(database)
@@ -159,11 +161,11 @@ def pack(folder: Path, path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="SET")
-    parser.add_argument("--minutes", type=float, default=60, help="how long to record in all (default 60)")
-    parser.add_argument("--folder", type=Path, default=Path("bank"), help="where the studies are (default ./bank)")
-    parser.add_argument("--pack", type=Path, metavar="FILE", help="write what is recorded so far, and stop")
-    parser.add_argument("--list", action="store_true", help="name the sets and stop")
+    parser.add_argument("names", nargs="*", metavar="SET", help="sets to record (default: all but table-1)")
+    parser.add_argument("--minutes", type=float, default=60, help="minutes of recording (default %(default)s)")
+    parser.add_argument("--folder", type=Path, default="bank", help="folder of the studies (default %(default)s)")
+    parser.add_argument("--pack", type=Path, metavar="FILE", help="write what is recorded so far, and exit")
+    parser.add_argument("--list", action="store_true", help="list the sets, and exit")
     arguments = parser.parse_args()
     known = sets()
     if arguments.list:
@@ -175,8 +177,8 @@ def main() -> int:
         pack(arguments.folder, arguments.pack)
         return 0
     if unknown := [name for name in arguments.names if name not in known]:
-        parser.error(f"there is no set {', '.join(unknown)}; --list tells them")
-    # The lines of the worker, without those of trials that start.
+        parser.error(f"there is no set {', '.join(unknown)}; --list shows all")
+    # The worker's messages, except those of trials that start.
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(lambda line: " starts" not in line.getMessage())
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])

@@ -2,10 +2,15 @@
 
     python bench/telemetry.py [--quick] [--json FILE]
 
-Times four workloads in turn: epochs that only train, with dropout and the gradient filter but without records; the same
-with an evaluation every 16 epochs, the default; the same with one at every epoch; and a weight snapshot. An evaluation
-records validation, per-task training loss and accuracy, and the norms of all gradients and matrices. A snapshot computes
-the spectrum of the neurons over the whole grid and copies the weights.
+Times four workloads in turn:
+
+- epochs that only train, with dropout and the gradient filter but without records;
+- the same with an evaluation every 16 epochs, which is the default;
+- the same with an evaluation at every epoch;
+- a weight snapshot.
+
+An evaluation records validation, per-task training loss and accuracy, and the norms of all gradients and matrices. A
+snapshot computes the spectrum of the neurons over the whole grid and copies the weights.
 
 The output has costs in % of training alone. Snapshots are taken at 256, 512, 1,024, ... epochs; the last three columns
 are their total cost by the end of 512, 4,096 and 65,536 epochs.
@@ -122,7 +127,7 @@ def main() -> None:
             "every 16 epochs",
             "every epoch",
             "s/snapshot",
-            "snapshots by 512",
+            "all by 512",
             "by 4,096",
             "by 65,536",
         ],

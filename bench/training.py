@@ -3,7 +3,7 @@
     python bench/training.py [--quick] [--json FILE]
 
 All implementations train with dropout, and record every task's loss and accuracy and every matrix's gradient norm at
-each step. Ours is what the service runs by default, with an evaluation every 16 epochs, which the baselines do not have.
+each step. Ours is what the service runs by default, with an evaluation every 16 epochs. The baselines do not evaluate.
 
 The output has one row per width: seconds per epoch, the share of the peak of large float32 products, and how many times
 slower the baselines are. Every figure is the median of alternating measurements in one process.
