@@ -1,10 +1,14 @@
-"""A fleet in simulation: hundreds of workers of 32 lanes each against one PostgreSQL, on this machine.
+"""Question: how many workers can one PostgreSQL serve?
 
-The workers are the real ones (`search.worker.Worker`), all but their training, which a clock replaces, and the pictures
-of their learning curves, which are of a fixed size. They run as threads of a few processes, whose connections are
-pooled, as PgBouncer would. Trials are met in the middle of their lives, so that from the start as many end as later.
+    python bench/fleet.py --quick --json fleet.json
 
-Example: python bench/fleet.py --quick --json fleet.json
+Simulates hundreds of workers of 32 lanes each against one PostgreSQL on this machine. The workers are the real ones,
+except for two things: a clock replaces their training, and the pictures of learning curves have a fixed size. They run
+as threads of a few processes with pooled connections, as with PgBouncer. Trials start in the middle of their lives, so
+that as many end at the beginning as later.
+
+The output has one row per number of workers: statements per second, the CPU cores of the server and of the workers, and
+the latency of each kind of call in ms. The three numbers are the median, the 95th percentile and the maximum.
 """
 
 from __future__ import annotations
@@ -56,15 +60,18 @@ from miiii_search.worker import finalizer, heartbeat, trial_manager, trial_resul
 LANES = 32
 PROCESSES = 4
 CONNECTIONS = 10
-"""Of a process."""
+"""Connections per process."""
+
 EPOCHS = 65_536
 WARM_SECONDS = 15.0
-"""After workers were added, until something is measured: their first claims come all at once."""
+"""Seconds between the start of workers and the measurement, because their first claims come all at the same time."""
+
 PICTURE = bytes(40_000)
+"""Stands for the picture of learning curves."""
 
 
 class Clock(threading.Thread):
-    """Lets the lanes of all pools of a process pass their rungs when it is time."""
+    """Calls functions at given times: the lanes of all pools of a process reach their rungs."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -87,7 +94,7 @@ class Clock(threading.Thread):
 
 
 class ClockPool(FakeTrainerPool[tuple[RunRequest, float]]):
-    """A trainer pool whose lanes learn nothing and take so many seconds a trial for it."""
+    """A trainer pool whose lanes train nothing and take a fixed number of seconds per trial."""
 
     def __init__(self, clock: Clock, chance: random.Random, trial_seconds: float) -> None:
         super().__init__()
@@ -134,7 +141,7 @@ class ClockPool(FakeTrainerPool[tuple[RunRequest, float]]):
 
 
 class OneRow(PendingRecords):
-    """What a lane recorded at one epoch."""
+    """The record of a lane at one epoch, with a random accuracy."""
 
     def __init__(self, epoch: int, chance: random.Random) -> None:
         self._epoch = epoch
@@ -157,7 +164,7 @@ RUNGS = rungs(Experiment(epochs=EPOCHS))
 
 
 class Timings:
-    """How long each kind of call took, and when."""
+    """Times and durations of each kind of call, and the times of all statements."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[str, float, float]] = []
@@ -168,7 +175,7 @@ class Timings:
         self.statements.append(time.time())
 
     def wrap(self, owner: Any, name: str, kind: str) -> None:
-        """Times every call of a function that the workers call."""
+        """Replace a function by one that also records the duration of each call."""
         inner = getattr(owner, name)
 
         def timed(*arguments: Any, **keywords: Any) -> Any:
@@ -183,14 +190,15 @@ class Timings:
 def simulate(
     url: str, steps: Sequence[int], seconds: float, trial_seconds: float, began: float, results: Any, index: int
 ) -> None:
-    """One process: adds its share of the workers at each step."""
+    """Run one process, which adds its share of the workers at each step."""
     timings = Timings()
     timings.wrap(heartbeat.HeartbeatThread, "_renew", "lease round")
     timings.wrap(leases, "claim", "claim")
     timings.wrap(trial_manager, "report", "report")
     timings.wrap(finalizer, "finish", "end of a trial")
     timings.wrap(peers.PeerReader, "read", "peers")
-    worker.EVENT_SECONDS = 1.0  # what a second process a machine may do ten times a second, 500 here may not
+    # The default, ten times per second, would be too much for hundreds of workers on one machine.
+    worker.EVENT_SECONDS = 1.0
     vars(trial_result)["draw_curves"] = lambda *_: PICTURE
     pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 600}
     arguments = engines.engine_arguments
@@ -210,12 +218,12 @@ def simulate(
     results.put((timings.samples, timings.statements))
     results.close()
     results.join_thread()
-    os._exit(0)  # the leases are left to themselves
+    os._exit(0)  # without returning the leases
 
 
 @dataclass
 class Usage:
-    """CPU seconds so far."""
+    """CPU seconds used so far by the server and by the workers."""
 
     server: float
     clients: float
@@ -233,11 +241,11 @@ def usage(server: psutil.Process, clients: Sequence[Any]) -> Usage:
 
 def main() -> None:
     options = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true", help="up to 100 workers, for a minute")
-    options.add_argument("--workers", default="50,100,200,350,500", help="how many, step by step")
-    options.add_argument("--seconds", type=float, default=60.0, help="of each step")
-    options.add_argument("--trial-minutes", type=float, default=30.0, help="of a trial's life")
-    options.add_argument("--json", type=Path, help="where to write the figures")
+    options.add_argument("--quick", action="store_true", help="simulate 50 and 100 workers, for 30 seconds each")
+    options.add_argument("--workers", default="50,100,200,350,500", help="numbers of workers (default %(default)s)")
+    options.add_argument("--seconds", type=float, default=60.0, help="seconds per step (default %(default)s)")
+    options.add_argument("--trial-minutes", type=float, default=30.0, help="minutes per trial (default %(default)s)")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     arguments = options.parse_args()
     steps = [50, 100] if arguments.quick else [int(n) for n in arguments.workers.split(",")]
     seconds = 30.0 if arguments.quick else arguments.seconds
@@ -255,7 +263,7 @@ def main() -> None:
 
 
 def run(server: PostgresServer, steps: Sequence[int], seconds: float, trial_seconds: float) -> list[dict[str, Any]]:
-    """All steps; prints a row each at the end."""
+    """Run all steps, print one row for each, and return the rows."""
     url = server.create_database()
     database = open_database(url, create=True)
     n_trials = int(steps[-1] * LANES * (1 + len(steps) * seconds / trial_seconds) * 1.1)
@@ -273,7 +281,7 @@ def run(server: PostgresServer, steps: Sequence[int], seconds: float, trial_seco
     database.close()
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    start = time.time() + 15.0  # they import JAX first
+    start = time.time() + 15.0  # the processes import JAX first
     clients = [
         context.Process(target=simulate, args=(url, steps, seconds, trial_seconds, start, results, k))
         for k in range(PROCESSES)
@@ -322,7 +330,7 @@ def summarise(
     samples: Sequence[tuple[str, float, float]],
     statements: Sequence[float],
 ) -> dict[str, Any]:
-    """What happened between two moments. Latencies: median, 95th percentile, longest, in seconds."""
+    """Return the figures of one step. Latencies are in seconds."""
     opened, closed, before, after = window
     by_kind: dict[str, list[float]] = defaultdict(list)
     for kind, moment, seconds in samples:

@@ -5,8 +5,8 @@
 Trains the demo's best configuration (nanda, p = 31) from several seeds in each precision. A CPU computes all of them in
 float32, and then they do not differ.
 
-The output has one row per precision, with the number of solved runs. The other columns are the first, median and last
-epoch at which they were solved. float32 stays the default until the device of a search shows that another precision is as good.
+The output has one row per precision, with the number of solved runs and the epochs at which they were solved. The
+default stays float32 until a search's own device shows that another precision is as good.
 """
 
 from __future__ import annotations

@@ -1,11 +1,17 @@
-"""Judges pruning rules on recorded curves: epochs saved against grokkers lost.
+"""Question: how many epochs does each pruner save on recorded curves, and how many grokkers does it lose?
 
-    python bench/pruning.py [--quick] [--json FILE] [--figures DIR]   # on the judging sets
-    python bench/pruning.py --tune                                    # settings of Optuna's pruners, on the making sets
-    python bench/pruning.py --sensitivity                             # our rule's constants, on the making sets
+    python bench/pruning.py [--quick] [--json FILE] [--figures DIR]
+    python bench/pruning.py --tune
+    python bench/pruning.py --sensitivity
 
-A study is drawn by taking one seed of every configuration and an order of the queue; every rule replays the same
-draws. docs/pruning.md says what is counted, and which curves are for making a rule and which for judging it.
+The first command compares all pruners on the evaluation sets. The second searches for the best settings of Optuna's
+pruners on the tuning sets, and the third varies the constants of `forecast` on them.
+
+A study is drawn by choosing one seed of every configuration and an order of the queue. Every pruner replays the same
+studies. docs/pruning.md defines what is counted, and which curves are for tuning and which for evaluation.
+
+The first table has one row per set and pruner: means, and intervals that hold 90 % of the studies. The second has the
+means over all sets.
 """
 
 from __future__ import annotations
@@ -39,63 +45,67 @@ BANK = Path(__file__).parent / "curves" / "bank.npz"
 LANES = 8
 
 DEFAULT = Pruning().rule
-"""The rule that a study has where nothing is said."""
+"""Name of the default pruner."""
 
 FORECAST = PrunerVariant("forecast", pruning=Pruning(rule="forecast"))
 
-FOR_BOTH = ("nanda-31", "miiii-43")
-"""The sets of which a half is for making; of others all or nothing is."""
+SPLIT_SETS = ("nanda-31", "miiii-43")
+"""Sets of which one half is for tuning and the other for evaluation. Other sets are for one purpose."""
 
-FOR_MAKING = ("nanda-113",)
-"""Was for judging, until the rule as it was then failed on it."""
+TUNING_SETS = ("nanda-113",)
+"""Sets for tuning only. `nanda-113` was for evaluation until an earlier version of the pruner failed on it."""
 
 FLOORS = (0.0, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Pruning floors that `--tune` tries, as shares of the epoch budget."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What every rule came to on the same draws of one set."""
+class Evaluation:
+    """Scores of all pruners on the same studies drawn from one set."""
 
     curves: CurveSet
     truths: list[GroundTruth]
-    """Of each draw."""
+    """Results without pruning, of each study."""
     compared: list[tuple[PrunerVariant, Summary]]
 
 
 def split(name: str, point: Point) -> str:
-    """`making` or `judging`: of sets for both by a hash of the configuration, fixed before the first rule was tried."""
-    if name not in FOR_BOTH:
-        return "making" if name in FOR_MAKING else "judging"
+    """Return whether a configuration of a set is for "tuning" or "evaluation".
+
+    Some sets are split by a hash of the configuration, which was fixed before the first pruner was tried.
+    """
+    if name not in SPLIT_SETS:
+        return "tuning" if name in TUNING_SETS else "evaluation"
     text = json.dumps({key: point[key] for key in sorted(point)})
-    return "judging" if hashlib.sha256(text.encode()).digest()[0] % 2 else "making"
+    return "evaluation" if hashlib.sha256(text.encode()).digest()[0] % 2 else "tuning"
 
 
-def load(path: Path, half: str) -> list[CurveSet]:
-    """The sets of one half that hold any curve."""
+def load(path: Path, purpose: str) -> list[CurveSet]:
+    """Return the non-empty sets of the curves for one purpose, "tuning" or "evaluation"."""
     chosen = [
-        curves.subset([curve for curve in curves.curves if split(curves.name, curve.point) == half])
+        curves.subset([curve for curve in curves.curves if split(curves.name, curve.point) == purpose])
         for curves in read_curves(path)
     ]
     return [curves for curves in chosen if curves.curves]
 
 
-def judge(curves: CurveSet, rules: Sequence[PrunerVariant], n: int) -> Judged:
-    """Every rule on the same `n` draws of a set."""
+def evaluate(curves: CurveSet, rules: Sequence[PrunerVariant], n: int) -> Evaluation:
+    """Score pruners on the same `n` studies drawn from a set."""
     studies = draw_studies(curves, n)
     truths = [ground_truth(study) for study in studies]
-    return Judged(
+    return Evaluation(
         curves, truths, [(rule, summarize(score_replays(rule, curves.spec, studies, LANES, truths))) for rule in rules]
     )
 
 
-def pooled(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    """Each rule's mean figures over all sets: every epoch, every grokker and every one of the ten fastest alike."""
-    epochs = np.array([fmean(truth.epochs for truth in one.truths) for one in judged])
-    grokkers = np.array([fmean(len(truth.grokkers) for truth in one.truths) for one in judged])
-    fastest = np.array([fmean(len(truth.fastest) for truth in one.truths) for one in judged])
+def pooled(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
+    """Return each pruner's means over all sets, weighted by their epochs, grokkers and fastest runs."""
+    epochs = np.array([fmean(truth.epochs for truth in one.truths) for one in evaluations])
+    grokkers = np.array([fmean(len(truth.grokkers) for truth in one.truths) for one in evaluations])
+    fastest = np.array([fmean(len(truth.fastest) for truth in one.truths) for one in evaluations])
     found = {}
-    for k, (rule, _) in enumerate(judged[0].compared):
-        means = [one.compared[k][1].mean for one in judged]
+    for k, (rule, _) in enumerate(evaluations[0].compared):
+        means = [one.compared[k][1].mean for one in evaluations]
         lost = np.nan_to_num([mean.grokkers_lost for mean in means])
         found[rule.name] = {
             "epochs_share": float(np.average([mean.epochs_share for mean in means], weights=epochs)),
@@ -106,14 +116,14 @@ def pooled(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
 
 
 def pooled_alone(sets: Sequence[CurveSet], rule: PrunerVariant, n: int) -> dict[str, float]:
-    """The pooled figures of one rule."""
-    return pooled([judge(curves, [rule], n) for curves in sets])[rule.name]
+    """Return the means of one pruner over all sets."""
+    return pooled([evaluate(curves, [rule], n) for curves in sets])[rule.name]
 
 
-def rows(judged: Sequence[Judged]) -> list[tuple[object, ...]]:
-    """Of every set a row a rule."""
+def rows(evaluations: Sequence[Evaluation]) -> list[tuple[object, ...]]:
+    """Return one row per set and pruner."""
     table: list[tuple[object, ...]] = []
-    for one in judged:
+    for one in evaluations:
         for rule, summary in one.compared:
             mean, low, high = summary.mean, summary.low, summary.high
             table.append(
@@ -137,9 +147,9 @@ HEADER = (
     "set",
     "rule",
     "epochs",
-    "of 9 in 10",
+    "90 % interval",
     "grokkers lost",
-    "of 9 in 10",
+    "90 % interval",
     "of 10 fastest",
     "regret",
     "first solved",
@@ -151,7 +161,7 @@ POOLED = ("epochs", "grokkers lost", "of 10 fastest")
 
 
 def candidates() -> Iterator[PrunerVariant]:
-    """The settings of Optuna's pruners that are tried."""
+    """Yield the settings of Optuna's pruners that `--tune` tries."""
     options: dict[str, list[dict[str, float]]] = {
         "median": [{"n_startup_trials": n} for n in (5, 10, 20)],
         "percentile": [{"percentile": p, "n_startup_trials": n} for p in (5.0, 10.0, 25.0) for n in (5, 20)],
@@ -169,7 +179,10 @@ def candidates() -> Iterator[PrunerVariant]:
 
 
 def tune(sets: Sequence[CurveSet], n: int) -> None:
-    """Prints the settings of each pruner that save most and lose at most 2 % of the grokkers; or lose fewest."""
+    """Print the settings with which each pruner trains fewest epochs while it loses at most 2 % of the grokkers.
+
+    If no settings lose so few, those that lose fewest.
+    """
     best: dict[str, tuple[tuple[float, float], PrunerVariant]] = {}
     for one in candidates():
         figures = pooled_alone(sets, one, n)
@@ -184,7 +197,7 @@ def tune(sets: Sequence[CurveSet], n: int) -> None:
 
 
 def sensitivity(sets: Sequence[CurveSet], n: int) -> list[tuple[object, ...]]:
-    """Our rule with each of its constants changed alone."""
+    """Return one row per constant and value: the means of `forecast` with only this constant changed."""
     tried: dict[str, tuple[float, ...]] = {
         "MEMORISED_ACCURACY": (0.5, 0.75, 0.9, 0.95, 0.98),
         "MIN_RUNGS": (2, 8, 12),
@@ -207,8 +220,8 @@ def sensitivity(sets: Sequence[CurveSet], n: int) -> list[tuple[object, ...]]:
     return table
 
 
-def to_json(judged: Sequence[Judged], together: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """The figures of the default rule, those of all rules, and of each on every set."""
+def to_json(evaluations: Sequence[Evaluation], together: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Return the figures of the default pruner, those of all pruners, and those of each set, for the JSON file."""
     return {
         **together[DEFAULT],
         "rules": together,
@@ -217,13 +230,13 @@ def to_json(judged: Sequence[Judged], together: dict[str, dict[str, float]]) -> 
                 "grokkers_a_draw": [len(truth.grokkers) for truth in one.truths],
                 "rules": {rule.name: asdict(summary) for rule, summary in one.compared},
             }
-            for one in judged
+            for one in evaluations
         },
     }
 
 
 def one_draw(sets: Sequence[CurveSet]) -> dict[str, list[ReplayedRun]]:
-    """Of every set a study under the default rule."""
+    """Replay one study of every set with the default pruner."""
     found = {}
     for curves in sets:
         [study] = draw_studies(curves, 1)
@@ -234,30 +247,34 @@ def one_draw(sets: Sequence[CurveSet]) -> dict[str, list[ReplayedRun]]:
 
 
 def main() -> None:
-    options = make_parser(__doc__, "20 draws instead of 200")
-    options.add_argument("--curves", type=Path, default=BANK, help="the recorded curves")
-    options.add_argument("--figures", type=Path, metavar="DIR", help="where to draw rules.png")
+    options = make_parser(__doc__, "draw 20 studies of each set instead of 200")
     options.add_argument(
-        "--tune", action="store_true", help="look for settings of Optuna's pruners, on the making sets"
+        "--curves", type=Path, default=BANK, metavar="FILE", help="recorded curves (default %(default)s)"
     )
-    options.add_argument("--sensitivity", action="store_true", help="change our rule's constants, on the making sets")
+    options.add_argument("--figures", type=Path, metavar="DIR", help="folder for rules.png and curves.png")
+    options.add_argument(
+        "--tune", action="store_true", help="search for settings of Optuna's pruners on the tuning sets"
+    )
+    options.add_argument(
+        "--sensitivity", action="store_true", help="change the constants of `forecast` on the tuning sets"
+    )
     arguments = parse_arguments(options)
     n = 20 if arguments.quick else 200
     if arguments.tune:
-        tune(load(arguments.curves, "making"), min(n, 50))
+        tune(load(arguments.curves, "tuning"), min(n, 50))
         return
     if arguments.sensitivity:
-        changed = sensitivity(load(arguments.curves, "making"), n)
+        changed = sensitivity(load(arguments.curves, "tuning"), n)
         print_table("forecast, one constant changed", ("constant", "value", *POOLED), changed)
         return
-    sets, rules = load(arguments.curves, "judging"), pruner_variants()
+    sets, rules = load(arguments.curves, "evaluation"), pruner_variants()
     began = time.monotonic()
-    judged = [judge(curves, rules, n) for curves in sets]
+    evaluations = [evaluate(curves, rules, n) for curves in sets]
     seconds = time.monotonic() - began
-    print_table(f"{n} draws of each judging set, {LANES} lanes", HEADER, rows(judged))
-    together = pooled(judged)
+    print_table(f"{n} studies of each evaluation set, {LANES} lanes", HEADER, rows(evaluations))
+    together = pooled(evaluations)
     print_table(
-        "all judging sets together",
+        "all evaluation sets",
         ("rule", *POOLED),
         [(name, *(f"{value:.1%}" for value in figures.values())) for name, figures in together.items()],
     )
@@ -265,11 +282,11 @@ def main() -> None:
     print(f"{studies:,} studies in {seconds:.0f} s, {60 * studies / seconds:,.0f} a minute")
     if arguments.figures:
         arguments.figures.mkdir(parents=True, exist_ok=True)
-        panels = {one.curves.name: one.compared for one in judged}
+        panels = {one.curves.name: one.compared for one in evaluations}
         with figure_style():
             (arguments.figures / "rules.png").write_bytes(figure_bytes(draw_pruners(panels), "png"))
             (arguments.figures / "curves.png").write_bytes(figure_bytes(draw_curves(one_draw(sets)), "png"))
-    write_json(arguments.json, {**to_json(judged, together), "studies_per_minute": 60 * studies / seconds})
+    write_json(arguments.json, {**to_json(evaluations, together), "studies_per_minute": 60 * studies / seconds})
 
 
 if __name__ == "__main__":

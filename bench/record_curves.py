@@ -1,8 +1,10 @@
 """Records the learning curves on which pruners and samplers are compared: whole studies, trained without pruning.
 
-    python bench/record_curves.py --folder DIR --minutes 60 [SET ...]  # trains; the same command resumes
-    python bench/record_curves.py --folder DIR --pack FILE             # writes what is recorded as one small file
+    python bench/record_curves.py --folder DIR --minutes 60 [SET ...]
+    python bench/record_curves.py --folder DIR --pack FILE
     python bench/record_curves.py --list
+
+The first command trains, and continues where it stopped. The second writes what is recorded as one small file.
 
 Every set is a study in DIR/bank.db, trained by the service's own coordinator and worker. No run is pruned, and none
 stops when it has solved its tasks, so that the simulator can decide when each would have stopped. The set `table-1` is

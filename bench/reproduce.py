@@ -1,12 +1,12 @@
 """Question: do the paper's claims about full-length runs hold with this code?
 
-    python bench/reproduce.py --minutes 600 --folder DIR [NAME ...]      # trains; the same command resumes
+    python bench/reproduce.py --minutes 600 --folder DIR [NAME ...]
     python bench/reproduce.py --list
-    python bench/reproduce.py --report [--json FILE] [--reference FILE]  # from the records in the repository
+    python bench/reproduce.py --report [--json FILE] [--reference FILE]
 
-The runs are trained one after the other, each to its end. A checkpoint is written every five minutes, and when the time
-is up. DIR/NAME is a folder that `miiii-search analyze` and `compare` can read at any time. `--pack` writes the records
-to bench/curves/full-length; the report reads them and trains nothing.
+The first command trains the runs one after the other, each to its end, and continues where it stopped. A checkpoint is
+written every five minutes, and when the time is up. DIR/NAME is a folder that `miiii-search analyze` and `compare` can
+read at any time. `--pack` writes the records to bench/curves/full-length; the report reads them and trains nothing.
 
 The report has one line per run: its last epoch, the epoch at which it was solved, the number of tasks with a validation
 accuracy of at least 0.99, and mean accuracies. Below are the mean accuracies at the epochs of the paper's Figure 6.

@@ -1,12 +1,17 @@
-"""How soon a study finds its best configuration: the shuffled queue, TPE, and the queue ordered by a model.
+"""Question: how soon does a study find its best configuration, depending on the sampler?
 
     python bench/samplers.py --json FILE --figure FILE
-    python bench/samplers.py --shapes      # if one dimension were what programs are compiled for
+    python bench/samplers.py --shapes
 
-Studies are replayed on recorded curves: of every configuration one seed, in a shuffled order, the same for each of the
-three. What is counted are epochs of all lanes until the best run of the study is completed, and until one of its best
-tenth is. All draws of a set are of the same few configurations: intervals tell how sure a mean over draws is, and
-nothing of other spaces, of which there are as many as sets.
+Compares the shuffled queue, TPE, and expected improvement. Studies are replayed on recorded curves: one seed of every
+configuration, in a shuffled order, the same for all three. With --shapes, the cost of preferring compiled shapes is
+measured instead.
+
+The first table has the epochs of all lanes until the best run of a study is completed, and the shares that samplers
+save. The second table has the same for one of the best tenth of the runs.
+
+All studies of a set have the same few configurations. The intervals say how precise a mean over these studies is. They
+say nothing about other search spaces.
 """
 
 from __future__ import annotations
@@ -37,31 +42,32 @@ from miiii_search.simulation.search_speed import RelativeSaving, SearchResult, r
 CURVES = Path(__file__).parent / "curves" / "bank.npz"
 LANES = (1, 4, 8)
 RULES = (PrunerVariant("none"), PrunerVariant("forecast", pruning=Pruning(rule="forecast")))
-"""Both look at each run by itself."""
+"""Pruners, neither of which compares runs."""
 
-FEWEST = 12
-"""Configurations of a set in which it matters what comes first."""
+MIN_CONFIGURATIONS = 12
+"""Minimum number of configurations of a set. In smaller sets the order hardly matters."""
 
 DRAWN = ("none", 4)
-"""The rule and the lanes of the figure."""
+"""Pruner and number of lanes of the figure."""
 
 LINES = ((OKABE_ITO[0], "-"), (OKABE_ITO[1], "--"), (OKABE_ITO[2], "-"))
-"""Of the orders in the figure; lines that coincide stay visible."""
+"""Colours and styles of the samplers in the figure, chosen so that lines that coincide stay visible."""
 
 Setting = tuple[str, str, int]
-"""Set, rule, lanes."""
+"""Set, pruner and number of lanes."""
 
 SHAPES = ("learning_rate", "grokfast_lambda")
-"""Dimensions that stand for one that programs are compiled for, of which no recorded set has two values."""
+"""Dimensions that stand for the shape of a network. No recorded set has two shapes."""
 
-FAVOURS = (1.0, 1.5, 2.0, 4.0, 1e9)
-"""How much more a compiled shape may count for the model; the last has another one wait for all of its own."""
+SHAPE_FACTORS = (1.0, 1.5, 2.0, 4.0, 1e9)
+"""Factors for the expected improvement of compiled shapes. With the last, all runs of a shape come before others."""
 
 AIMS = {"best": "the best run", "good": "one of the best tenth"}
+"""Fields of a `SearchResult`, and their descriptions."""
 
 
 def measure(curves: CurveSet, n: int) -> dict[Setting, dict[str, list[SearchResult]]]:
-    """The studies of a set under each rule, number of lanes and order."""
+    """Replay `n` studies of a set with each pruner, number of lanes and sampler."""
     studies, results = draw_studies(curves, n), {}
     for rule, lanes in itertools.product(RULES, LANES):
         results[curves.name, rule.name, lanes] = {
@@ -71,19 +77,19 @@ def measure(curves: CurveSet, n: int) -> dict[Setting, dict[str, list[SearchResu
 
 
 def spent(found: Sequence[SearchResult], aim: str) -> list[float]:
-    """Epochs of all lanes in each study until what is aimed at was completed; infinity if it never was."""
+    """Return the epochs of all lanes in each study until a run of this kind was completed; infinity if none was."""
     return [getattr(one, aim).total_epochs for one in found]
 
 
 def compare(orders: Mapping[str, Sequence[SearchResult]], aim: str) -> dict[str, RelativeSaving]:
-    """TPE and the model against the queue, and the model against TPE."""
+    """Compare TPE and expected improvement with the queue, and expected improvement with TPE."""
     values = {name: spent(found, aim) for name, found in orders.items()}
     pairs = {"tpe": ("tpe", "grid"), "grid_ei": ("grid_ei", "grid"), "grid_ei to tpe": ("grid_ei", "tpe")}
     return {name: relative_saving(values[a], values[b]) for name, (a, b) in pairs.items()}
 
 
 def figures(orders: Mapping[str, Sequence[SearchResult]], aim: str) -> dict[str, Any]:
-    """Of each order the median and what holds nine of ten studies; and how orders compare."""
+    """Return the median and the 90 % interval of each sampler, and their comparisons, for the JSON file."""
     of_orders: dict[str, Any] = {}
     for name, searched in orders.items():
         found = [getattr(one, aim) for one in searched]
@@ -96,7 +102,7 @@ def figures(orders: Mapping[str, Sequence[SearchResult]], aim: str) -> dict[str,
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
-    """None stands for infinity: not found."""
+    """Return the median and the 90 % interval. None stands for infinity, if no run was found."""
     ordered = sorted(values)
     at = {name: ordered[round(share * (len(ordered) - 1))] for name, share in _SHARES.items()}
     return {name: value if math.isfinite(value) else None for name, value in at.items()}
@@ -106,7 +112,7 @@ _SHARES = {"low": 0.05, "median": 0.5, "high": 0.95}
 
 
 def rows(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]], aim: str) -> list[list[object]]:
-    """A line a setting: what the queue spends in thousands of epochs, and what the others save of it."""
+    """Return one row per setting: thousands of epochs that the queue spends, and % that the others save."""
     table: list[list[object]] = []
     for (name, rule, lanes), orders in results.items():
         queue = _quantiles(spent(orders["grid"], aim))
@@ -122,7 +128,7 @@ def _percent(one: RelativeSaving) -> str:
 
 
 def verdicts(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]]) -> dict[str, dict[str, Any]]:
-    """Of each comparison in how many settings its interval lies on one side, and the least that was saved."""
+    """Count, for each comparison, the settings whose interval is on one side of 0, and find the smallest saving."""
     found: dict[str, dict[str, Any]] = {}
     for aim in AIMS:
         compared = [compare(orders, aim) for orders in results.values()]
@@ -138,39 +144,39 @@ def verdicts(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]]) ->
 
 
 def measure_shapes(curves: CurveSet, n: int) -> list[list[object]]:
-    """What the model saves of the queue's epochs until the best run, and how often another shape is turned to."""
+    """Return one row per dimension and number of lanes: the saving until the best run, and changes of shape."""
     studies, rule, table = draw_studies(curves, n), RULES[1], list[list[object]]()
     for shape, lanes in itertools.product([name for name in SHAPES if name in curves.spec.space], (1, 8)):
         queue = [one.best.total_epochs for one in replay_searches(ORDERS["grid"], rule, curves.spec, studies, lanes)]
         row: list[object] = [curves.name, shape, lanes]
-        for favour in FAVOURS:
-            turns: list[int] = []
-            make = partial(_Turning, shape, favour, turns)
+        for shape_factor in SHAPE_FACTORS:
+            changes: list[int] = []
+            make = partial(_ShapeChanges, shape, shape_factor, changes)
             found = replay_searches(make, rule, curves.spec, studies, lanes)
             saved = relative_saving([one.best.total_epochs for one in found], queue)
-            row.append(f"{saved.mean:.0%}, {len(turns) / n:.1f} turns")
+            row.append(f"{saved.mean:.0%}, {len(changes) / n:.1f} changes")
         table.append(row)
     return table
 
 
-class _Turning(GridEIOrder):
-    """Notes whenever a run starts whose shape none under way has."""
+class _ShapeChanges(GridEIOrder):
+    """Counts the runs that start with a shape that no running run has."""
 
     def __init__(
-        self, shape: str, favour: float, turns: list[int], spec: StudySpec, curves: Sequence[Curve], seed: int
+        self, shape: str, shape_factor: float, changes: list[int], spec: StudySpec, curves: Sequence[Curve], seed: int
     ) -> None:
-        super().__init__(curves, shape, favour)
-        self._turns = turns
+        super().__init__(curves, shape, shape_factor)
+        self._changes = changes
 
     def next_run(self, waiting: Sequence[int], ended: Mapping[int, ReplayedRun], running: Collection[int]) -> int:
         known = {self._shapes[k] for k in [*running, self._last]}
         k = super().next_run(waiting, ended, running)
-        self._turns += [k] * (self._shapes[k] not in known)
+        self._changes += [k] * (self._shapes[k] not in known)
         return k
 
 
 def draw(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]], epochs: Mapping[str, int]) -> Figure:
-    """The share of studies that have found their best run against what they have spent, one panel a set."""
+    """Draw the share of studies that have found their best run, against epochs spent. One panel per set."""
     panels = {name: orders for (name, *setting), orders in results.items() if tuple(setting) == DRAWN}
     figure = new_figure(PAGE_WIDTH, 2.4)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -190,32 +196,34 @@ def draw(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]], epochs
 
 
 def main() -> None:
-    options = make_parser(__doc__, "25 draws of each set")
-    options.add_argument("--figure", type=Path, help="where to draw the shares of studies, as a PNG")
-    options.add_argument("--shapes", action="store_true", help="only what comes of favouring compiled shapes")
-    options.add_argument("--curves", type=Path, default=CURVES, help="the recorded curves (default %(default)s)")
-    options.add_argument("--draws", type=int, help="studies of each set (default 200)")
+    options = make_parser(__doc__, "draw 25 studies of each set")
+    options.add_argument("--figure", type=Path, metavar="FILE", help="draw the shares of studies as a PNG")
+    options.add_argument("--shapes", action="store_true", help="measure only the cost of preferring compiled shapes")
+    options.add_argument(
+        "--curves", type=Path, default=CURVES, metavar="FILE", help="recorded curves (default %(default)s)"
+    )
+    options.add_argument("--draws", type=int, metavar="N", help="studies of each set (default 200)")
     arguments = parse_arguments(options)
     n = arguments.draws or (25 if arguments.quick else 200)
     results: dict[Setting, dict[str, list[SearchResult]]] = {}
     epochs: dict[str, int] = {}
     for curves in read_curves(arguments.curves):
         [first] = draw_studies(curves, 1)
-        if len(first) < FEWEST:
+        if len(first) < MIN_CONFIGURATIONS:
             print(f"{curves.name}: only {len(first)} configurations, left out", flush=True)
             continue
         print(f"{curves.name}: {len(first)} configurations, {len(curves.curves)} runs", flush=True)
         if arguments.shapes:
-            names = [f"counts {favour:g} times" for favour in FAVOURS]
+            names = [f"factor {shape_factor:g}" for shape_factor in SHAPE_FACTORS]
             print_table("Saved until the best run", ["set", "shape", "lanes", *names], measure_shapes(curves, n))
             continue
         epochs[curves.name] = ground_truth(first).epochs
         results |= measure(curves, n)
     if arguments.shapes:
         return
-    header = ["set", "rule", "lanes", "found", "queue, thousand epochs", "% TPE saves", "% model saves", "model to TPE"]
+    header = ["set", "rule", "lanes", "found", "queue, thousand epochs", "% TPE saves", "% EI saves", "EI to TPE"]
     for aim, words in AIMS.items():
-        print_table(f"Until {words} is completed; {n} draws a set", header, rows(results, aim))
+        print_table(f"Epochs until {words} is completed; {n} studies per set", header, rows(results, aim))
     print()
     for name, one in verdicts(results).items():
         print(

@@ -1,10 +1,11 @@
-"""What it costs to look at a large study: our commands beside a plain read of all trials through Optuna.
+"""Question: how fast are our commands on a large study, compared with reading all trials through Optuna?
 
-Both sides of a row answer the same question about the same study, by turns in one process.
-The ratio is of their medians. Optuna's side calls `Study.get_trials`, with
-the uncached reader that a new process has, and picks what is shown.
+    python bench/status.py --trials 10000 --json status.json
 
-Example: python bench/status.py --trials 10000 --json status.json
+Both sides of a row answer the same question about the same study, in turn in one process. Optuna's side calls
+`Study.get_trials` with an uncached reader, as a new process has it, and picks what is shown.
+
+The output has the median seconds of both sides and their ratio, on SQLite and on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -44,14 +45,17 @@ from miiii_search.trial_queue import leases
 
 EPOCHS = 65536
 WAITING, RUNNING = 64, 32
-AT_ONCE = 1000
+"""Numbers of waiting and running trials; the others have ended."""
+
+BATCH_SIZE = 1000
+"""Trials written per statement."""
 
 
 def main() -> None:
     options = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    options.add_argument("--trials", type=int, default=10_000)
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--json", type=Path, help="where to write the figures")
+    options.add_argument("--trials", type=int, default=10_000, help="size of the study (default %(default)s)")
+    options.add_argument("--repeats", type=int, default=3, help="measurements of each read (default %(default)s)")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     arguments = options.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows: list[dict[str, Any]] = []
@@ -60,7 +64,7 @@ def main() -> None:
         for kind, url in (("sqlite", f"sqlite:///{folder}/bench.db"), ("postgresql", server.create_database())):
             database = open_database(url, create=True)
             study = make_study(database, arguments.trials)
-            for what, ours, plain in contests(study):
+            for what, ours, plain in comparisons(study):
                 row = measure(ours, plain, arguments.repeats)
                 rows.append({"database": kind, "what": what, **row})
                 print(f"{kind:<12}{what:<28}{row['ours']:>9.3f}{row['optuna']:>11.2f}{row['ratio']:>8.0f}", flush=True)
@@ -69,24 +73,24 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"trials": arguments.trials, "rows": rows}, indent=2) + "\n")
 
 
-def contests(study: Study) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]]:
-    """(name, our read, the plain one) of each question."""
+def comparisons(study: Study) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]]:
+    """Return (name, our read, Optuna's read) of each question."""
     reader = StatusReader(study)
     reader.read()
 
     def plain_status() -> Any:
         trials = read_all(study)
-        given_up = [trial for trial in trials if trial.state == TrialState.PRUNED]
+        pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
         return (
             best_trial(trials),
             sort_best_first(trials)[:5],
-            given_up[-3:],
+            pruned[-3:],
             rank_configurations(finished_trials(trials), study.spec.replicates.count),
         )
 
     return [
         ("status", lambda: read_status(study, LAST_PRUNED), plain_status),
-        ("status, looked at again", reader.read, plain_status),
+        ("status, read again", reader.read, plain_status),
         ("best", lambda: read_best(study), lambda: best_trial(read_all(study))),
         ("list", lambda: list_studies(study.database), lambda: best_trial(read_all(study))),
         ("a poll of the coordinator", study.is_done, lambda: read_all(study)),
@@ -98,7 +102,7 @@ def read_all(study: Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def measure(ours: Callable[[], Any], plain: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Medians of seconds, by turns."""
+    """Run both sides in turn, and return the median seconds and their ratio."""
     taken: dict[str, list[float]] = {"ours": [], "optuna": []}
     for _ in range(repeats):
         for name, action in (("ours", ours), ("optuna", plain)):
@@ -110,7 +114,7 @@ def measure(ours: Callable[[], Any], plain: Callable[[], Any], repeats: int) -> 
 
 
 def make_study(database: Database, n: int) -> Study:
-    """A study of `n` trials of Table 1, 26 seeds each, with a rung's reports and a worker's attributes, by SQL."""
+    """Create a study of `n` trials of Table 1 by SQL, with the reports and attributes that a worker would write."""
     spec = StudySpec(
         experiment=Experiment(epochs=EPOCHS),
         space=TABLE_1,
@@ -123,8 +127,8 @@ def make_study(database: Database, n: int) -> Study:
     with database.transaction() as connection:
         query = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study.study_id)
         ids = list(connection.execute(query.order_by(schema.trials.c.number)).scalars())[:n_ended]
-        for k in range(0, len(ids), AT_ONCE):
-            end(connection, ids[k : k + AT_ONCE], chance, rungs(spec.experiment))
+        for k in range(0, len(ids), BATCH_SIZE):
+            end(connection, ids[k : k + BATCH_SIZE], chance, rungs(spec.experiment))
     leases.claim(database, study.study_id, "worker", 600.0, n=RUNNING)
     if database.url.drivername != "sqlite":
         with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -133,7 +137,7 @@ def make_study(database: Database, n: int) -> Study:
 
 
 def end(connection: sa.Connection, ids: list[int], chance: random.Random, epochs: list[int]) -> None:
-    """Ends trials: half of them pruned half-way, the others complete, some of those solved."""
+    """End trials: half of them are pruned half-way, the others are complete, and some of those solved."""
     now = leases.utc_now()
     values, attributes, reports = [], [], []
     for trial_id in ids:

@@ -1,13 +1,19 @@
-"""What the database costs: statements and milliseconds a trial, beside the plain Optuna loop, on a real PostgreSQL.
+"""Question: how much database work does a trial cost, compared with the plain Optuna loop?
 
-Both sides run the same trials, one after the other in one run: N trials in the study, K of them running, the others
-ended with all their reports, and as many as run wait. Ours does what a worker does by default: one order of the queue
-by the model and one claim for all lanes, at each rung one transaction of reports (pruning by `forecast` reads nothing),
-one transaction at a trial's end with its artifacts, and the renewals in between; checkpoints have a table of their own.
-Optuna's is `ask`, six `suggest_`, `report` and
-`should_prune` at each rung, `tell`, a lane; at many lanes a sample of them is measured, with all others running.
+    python bench/storage.py --quick --json storage.json
 
-Example: python bench/storage.py --quick --json storage.json
+Both sides run the same trials, one after the other, on a real PostgreSQL. The study has N trials, of which K are
+running and K are waiting; the others have ended with all their reports.
+
+Ours does what a worker does by default. It sorts the queue once and claims trials for all lanes once. At each rung it
+writes the reports of all lanes in one transaction; the pruner `forecast` reads nothing. At a trial's end it writes the
+results and the artifacts in one transaction. Leases are renewed in between. Checkpoints have a table of their own.
+
+Optuna's side is `ask`, six `suggest_` calls, `report` and `should_prune` at each rung, and `tell`, lane by lane. With
+many lanes only a sample of them is measured, while all others are running.
+
+The output has the SQL statements and milliseconds per trial of both sides, their ratio, and our share of the training
+time. Below are the seconds of CPU that a worker's start costs, and the sizes of checkpoints.
 """
 
 from __future__ import annotations
@@ -62,19 +68,23 @@ from miiii_search.worker.heartbeat import RENEW_SECONDS
 from miiii_search.worker.options import CheckpointPolicy
 
 EPOCHS = 2048
-"""Of a trial. Short, which is hard on us: one of the paper's 65,536 has 10 rungs more and trains 32 times as long."""
+"""Epochs per trial. A trial of the paper's 65,536 epochs trains 32 times as long with only 10 more rungs."""
 
 MEASURED_RUNGS = 2
+"""Number of rungs, the last ones, at which reports are measured."""
+
 SAMPLE = 8
-"""Lanes of Optuna's that are measured, at most."""
+"""Maximum number of lanes that are measured on Optuna's side."""
+
 ARTIFACTS = [Artifact("learning-curves.png", bytes(40_000)), Artifact("record.npz", bytes(60_000))]
 LEASE_SECONDS = 60.0
 START_TRIALS = 1000
+"""Size of the study on which a worker's start is measured."""
 
 
 @dataclass
 class Cost:
-    """Of one trial."""
+    """Database work per trial."""
 
     statements: float = 0.0
     milliseconds: float = 0.0
@@ -87,7 +97,7 @@ class Cost:
 
 
 class Counter:
-    """Statements of all engines of this process, and the time that passes."""
+    """Counts the statements of all engines of this process, and measures time."""
 
     def __init__(self) -> None:
         self._statements = 0
@@ -97,8 +107,8 @@ class Counter:
         self._statements += 1
 
     @contextmanager
-    def of(self, trials: int) -> Iterator[Cost]:
-        """The cost a trial of what is done inside for so many."""
+    def cost_per_trial(self, trials: int) -> Iterator[Cost]:
+        """Measure what is done inside the context for a number of trials. Its cost per trial is set at the end."""
         cost, statements, began = Cost(), self._statements, time.perf_counter()
         yield cost
         cost.milliseconds = 1e3 * (time.perf_counter() - began) / trials
@@ -107,8 +117,8 @@ class Counter:
 
 def main() -> None:
     options = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true", help="100 and 1,000 trials, 1 and 32 lanes")
-    options.add_argument("--json", type=Path, help="where to write the figures")
+    options.add_argument("--quick", action="store_true", help="measure 100 and 1,000 trials with 1 and 32 lanes")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     arguments = options.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -129,7 +139,7 @@ def main() -> None:
     print(f"at 32 lanes ours costs at most 1/{at_32:.0f} of Optuna's")
     print(f"a worker's start on a study of {START_TRIALS:,} trials: {start:.2f} s of CPU for the storage")
     checkpoints = [measure_checkpoints(d_model, lanes) for d_model in (128, 256) for lanes in (1, 32)]
-    print("\ncheckpoints, MB a trial-hour, by the defaults of `miiii-search work`:")
+    print("\ncheckpoints, MB per trial-hour, with the defaults of `miiii-search work`:")
     heads = {"d": 4, "lanes": 7, "one": 8, "written": 10, "shared": 9, "stored": 9, "ms to disk": 16, "to database": 17}
     print("".join(f"{head:>{width}}" for head, width in heads.items()))
     for row in checkpoints:
@@ -157,7 +167,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def measure(server: PostgresServer, counter: Counter, size: int, width: int, epoch_ms: float) -> dict[str, Any]:
-    """Both sides of one row of the table."""
+    """Measure both sides of one row of the table."""
     url = server.create_database()
     database = open_database(url, create=True)
     study = make_study(database, size, width)
@@ -178,7 +188,7 @@ def measure(server: PostgresServer, counter: Counter, size: int, width: int, epo
 
 
 def make_study(database: Database, size: int, width: int) -> Study:
-    """A study of Table 1's configurations: `size` of which all but the last `width` have ended, and `width` more."""
+    """Create a study of Table 1: `size` trials, of which all but the last `width` have ended, and `width` more."""
     spec = StudySpec(
         experiment=Experiment(epochs=EPOCHS),
         space=TABLE_1,
@@ -194,7 +204,7 @@ def make_study(database: Database, size: int, width: int) -> Study:
 
 
 def fill(connection: sa.Connection, trial_ids: Sequence[int], epochs: Sequence[int]) -> None:
-    """Reports at these rungs."""
+    """Insert reports of these trials at these rungs."""
     chance = random.Random(0)
     rows = [
         {"trial_id": i, "step": e, "intermediate_value": chance.random(), "intermediate_value_type": "FINITE"}
@@ -206,7 +216,7 @@ def fill(connection: sa.Connection, trial_ids: Sequence[int], epochs: Sequence[i
 
 
 def end(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
-    """COMPLETE, with a value."""
+    """Set the trials to COMPLETE, with a value."""
     now = leases.utc_now()
     done = {"state": TrialState.COMPLETE, "datetime_start": now, "datetime_complete": now}
     if trial_ids:
@@ -217,11 +227,11 @@ def end(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
 
 
 def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> Cost:
-    """What a worker of so many lanes does, a trial; `seconds` is how long one trains."""
+    """Measure what a worker with `width` lanes does per trial, if a trial trains for `seconds`."""
     database, experiment = study.database, study.spec.experiment
     order = GridEISampler(study)
-    order.next_trials(width)  # what a worker reads once, at its start
-    with counter.of(width) as claiming:
+    order.next_trials(width)  # includes what a worker reads only once, at its start
+    with counter.cost_per_trial(width) as claiming:
         first = order.next_trials(width)
         claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width, first_ids=first)
         ids = [lease.trial_id for lease in claimed]
@@ -232,13 +242,13 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     with database.transaction() as connection:
         fill(connection, ids, known)
     beats = [Heartbeat(lease, 1, 1.0) for lease in claimed]
-    with counter.of(width * MEASURED_RUNGS) as reporting:
+    with counter.cost_per_trial(width * MEASURED_RUNGS) as reporting:
         for epoch in measured:
             report(database, beats, {lease: {epoch: 0.5} for lease in claimed}, LEASE_SECONDS)
-    with counter.of(width) as renewing, database.transaction() as connection:
+    with counter.cost_per_trial(width) as renewing, database.transaction() as connection:
         leases.renew(connection, beats, LEASE_SECONDS)
     attributes = {"epochs_to_solve": None, "metrics": {"validation_accuracy": [0.5] * 29}, "worker": "worker"}
-    with counter.of(width) as ending:
+    with counter.cost_per_trial(width) as ending:
         for beat in beats:
             outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", attributes, ARTIFACTS)
             finish(database, study.study_id, beat, outcome)
@@ -246,7 +256,7 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
 
 
 def copy_study(database: Database, study: Study, width: int) -> optuna.Study:
-    """The same trials as a study of plain Optuna, without the `width` ones that are to run."""
+    """Copy the trials to a study of plain Optuna, without the `width` trials that are to run."""
     twin = optuna.create_study(
         storage=database.optuna,
         study_name="plain",
@@ -282,22 +292,22 @@ def copy_study(database: Database, study: Study, width: int) -> optuna.Study:
 
 
 def cost_of_optuna(counter: Counter, database: Database, study: optuna.Study, width: int) -> Cost:
-    """The plain loop, a trial, of a process that has read the study before."""
+    """Measure the plain loop per trial, in a process that has read the study before."""
     study.get_trials(deepcopy=False)
     experiment = Experiment(epochs=EPOCHS)
     known, measured = rungs(experiment)[:-MEASURED_RUNGS], rungs(experiment)[-MEASURED_RUNGS:]
     sample = min(width, SAMPLE)
     others = [ask(study) for _ in range(width - sample)]
-    with counter.of(sample) as asking:
+    with counter.cost_per_trial(sample) as asking:
         trials = [ask(study) for _ in range(sample)]
     with database.transaction() as connection:
         fill(connection, [t._trial_id for t in (*others, *trials)], known)
-    with counter.of(sample * MEASURED_RUNGS) as reporting:
+    with counter.cost_per_trial(sample * MEASURED_RUNGS) as reporting:
         for epoch in measured:
             for trial in trials:
                 trial.report(0.5, epoch)
                 trial.should_prune()
-    with counter.of(sample) as ending:
+    with counter.cost_per_trial(sample) as ending:
         for trial in trials:
             study.tell(trial.number, 0.5)
     return asking + reporting * len(rungs(experiment)) + ending
@@ -331,7 +341,7 @@ print(time.process_time() - began)
 
 
 def measure_start(server: PostgresServer) -> float:
-    """Seconds of CPU that a worker's process spends on the storage until its 32 lanes train."""
+    """Return the CPU seconds that a new worker process spends on the storage until its 32 lanes train."""
     url = server.create_database()
     database = open_database(url, create=True)
     make_study(database, START_TRIALS, 32)
@@ -341,15 +351,16 @@ def measure_start(server: PostgresServer) -> float:
 
 
 def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
-    """Megabytes a trial-hour that a worker of so many lanes writes, shares and keeps, and how long one takes.
+    """Return the MB per trial-hour that a worker writes, shares and keeps, and the duration of a checkpoint in ms.
 
-    The checkpoint is of a real run; an hour of the real policy and byte budget passes by a clock of our own.
+    The checkpoint comes from a real run. An hour of the real policy and byte budget passes on a simulated clock.
     """
     experiment, hyperparameters = Experiment(epochs=EPOCHS), Hyperparameters(d_model=d_model)
     runs = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)
     lane = runs.admit(experiment, hyperparameters)
     record = runs.train(1)[lane]
-    whole = Record.concatenate([record] * (EPOCHS // experiment.evaluation_interval))  # as long as at the trial's end
+    # As long as the record at the end of a trial.
+    whole = Record.concatenate([record] * (EPOCHS // experiment.evaluation_interval))
     snapshot, epoch = runs.state(lane), runs.progress(lane).epoch
     data = Checkpoint(experiment, hyperparameters, epoch, snapshot, whole, {}, {}).to_bytes()
     with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
@@ -389,7 +400,7 @@ def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
 
 
 def measure_epoch() -> float:
-    """Milliseconds of an epoch of the paper's smaller network, of one lane."""
+    """Return the milliseconds of an epoch of one lane with the paper's smaller network."""
     use_compilation_cache()
     experiment, hyperparameters = Experiment(epochs=EPOCHS), Hyperparameters(d_model=128)
     lanes = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)

@@ -27,15 +27,15 @@ def test_the_split_is_the_one_that_was_written_down() -> None:
             name = json.dumps(curve.point, sort_keys=True)
             halves.setdefault(curves.name, {}).setdefault(half, set()).add(name)
     counts = {name: {half: len(points) for half, points in found.items()} for name, found in halves.items()}
-    assert counts["nanda-31"] == {"making": 26, "judging": 22}
-    assert sum(counts["miiii-43"].values()) == 24 and counts["nanda-53"] == {"judging": 24}
-    assert counts["nanda-113"] == {"making": 8} and counts["nanda-97"] == {"judging": 12}
+    assert counts["nanda-31"] == {"tuning": 26, "evaluation": 22}
+    assert sum(counts["miiii-43"].values()) == 24 and counts["nanda-53"] == {"evaluation": 24}
+    assert counts["nanda-113"] == {"tuning": 8} and counts["nanda-97"] == {"evaluation": 12}
     both = halves["nanda-31"]
-    assert not both["making"] & both["judging"]
+    assert not both["tuning"] & both["evaluation"]
     point: Point = {"learning_rate": 0.001, "grokfast_lambda": 0.0, "weight_decay": 1.0, "dropout": 0.1}
-    assert pruning.split("nanda-31", point) == "making"
-    assert pruning.split("nanda-31", {**point, "weight_decay": 0.5}) == "judging"
-    assert pruning.split("nanda-53", point) == "judging"
+    assert pruning.split("nanda-31", point) == "tuning"
+    assert pruning.split("nanda-31", {**point, "weight_decay": 0.5}) == "evaluation"
+    assert pruning.split("nanda-53", point) == "evaluation"
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,6 @@ def test_compiled_shapes_that_count_more_are_left_less_often(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     [one_lane] = re.findall(r"learning_rate +1 (.*)", done.stdout)
     saved = [int(found) for found in re.findall(r"(-?\d+)%", one_lane)]
-    turns = [float(found) for found in re.findall(r"([\d.]+) turns", one_lane)]
-    assert len(saved) == len(turns) == 5
-    assert saved[0] > saved[-1] and turns[0] >= turns[-1]
+    changes = [float(found) for found in re.findall(r"([\d.]+) changes", one_lane)]
+    assert len(saved) == len(changes) == 5
+    assert saved[0] > saved[-1] and changes[0] >= changes[-1]
