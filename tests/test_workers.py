@@ -217,7 +217,7 @@ def test_a_signal_drains_a_slurm_job(
         assert job.wait(90) == 0, slurm.said
     finally:
         end(job)
-    assert "handed back" in slurm.said
+    assert "to the queue" in slurm.said
     assert {trial.state for trial in read_trials(storage, "s")} == {TrialState.WAITING}
     assert slurm.requeued == requeued
     scratch = tmp_path / "scratch"

@@ -133,7 +133,7 @@ class _Supervisor:
             if self._mismatch:
                 logger.warning(self._mismatch, extra=self._log_fields)
             else:
-                logger.info(f"study `{study.name}` goes on with this version", extra=self._log_fields)
+                logger.info(f"study `{study.name}` can be trained by this version", extra=self._log_fields)
 
     def _log_missing_worker(self, counts: StudyCounts, done: bool) -> None:
         study = self._study

@@ -53,8 +53,8 @@ class OtherStudies:
 def describe_unfinished_studies(study: Study) -> list[str]:
     """Return one line for each other study of the database that is neither done nor paused."""
     return [
-        f"study `{other.name}` is not done ({other.state}), and this coordinator only takes back its overdue trials: "
-        f"--study {shlex.quote(other.name)} or MIIII_STUDY goes on with it"
+        f"study `{other.name}` is not done ({other.state}), and this coordinator only returns its overdue trials to "
+        f"the queue; to supervise it, use --study {shlex.quote(other.name)} or MIIII_STUDY"
         for other in list_studies(study.database)
         if other.name != study.name and (other.state == StudyState.RUNNING or other.state.is_waiting)
     ]

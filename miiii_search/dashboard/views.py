@@ -20,7 +20,7 @@ from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError
 logger = logging.getLogger(__name__)
 
 STORAGE_DOWN = "The study storage does not answer: check that its database runs and is reachable."
-STORE_DOWN = "The place where the study keeps its artifacts does not answer, or refuses."
+STORE_DOWN = "The artifact store of the study does not answer, or refuses access."
 
 
 def wrap_view(view: Callable[..., Any], page: Page) -> Callable[..., Any]:

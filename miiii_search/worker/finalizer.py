@@ -82,7 +82,7 @@ class TrialFinalizer:
         """Return a trial whose loss was not finite to the queue. Return its note, or None if its lease was lost."""
         database, heartbeat = self._study.database, trial.heartbeat()
         note = (
-            f"Trial {trial.lease.number} is tried again, {retries} of {self._study.spec.max_retries}: "
+            f"Trial {trial.lease.number} is trained again, retry {retries} of {self._study.spec.max_retries}: "
             f"the loss was not finite at epoch {failed_epoch:,}."
         )
         requeued = self._retry.retry_until(lambda: requeue_for_retry(database, heartbeat, retries, note), self._stop)

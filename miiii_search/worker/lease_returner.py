@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from miiii_search.errors import StorageUnavailableError
@@ -41,8 +41,11 @@ class LeaseReturner:
     def return_leftovers(self) -> None:
         """Return the trials of earlier workers of this machine that stopped while the database was unavailable."""
         if self._unreturned is not None and (numbers := self._unreturned.requeue()):
-            message = f"handed back {_format_trials(numbers)} for a worker that stopped while the database was away"
-            logger.info(message, extra=self._log_fields)
+            logger.info(
+                f"returned {_count_trials(numbers)} to the queue for a worker that stopped while the database was "
+                f"unavailable: {_join(numbers)}",
+                extra=self._log_fields,
+            )
 
     def requeue(self, held: Collection[Lease], deadline: float) -> None:
         """Return trials to the queue. Try again until the deadline: the database may be restarting.
@@ -63,7 +66,8 @@ class LeaseReturner:
                     raise
                 time.sleep(min(RETRY_SECONDS, max(deadline - time.monotonic(), 0.0)))
             else:
-                logger.info(f"handed back {_format_trials(numbers)}", extra=self._log_fields)
+                message = f"returned {_count_trials(numbers)} to the queue: {_join(numbers)}"
+                logger.info(message, extra=self._log_fields)
                 return
 
     def leave(self, held: Collection[Lease]) -> None:
@@ -72,19 +76,23 @@ class LeaseReturner:
             try:
                 self._unreturned.save(held)
             except OSError as error:
-                message = f"cannot record which trials were not handed back: {error.strerror}"
+                message = f"cannot record which trials were not returned to the queue: {error.strerror}"
                 logger.warning(message, extra=self._log_fields)
             else:
                 logger.warning(
-                    f"the database does not answer: {_format_trials([lease.number for lease in held])} will be handed "
-                    "back by the next worker of this machine, or when their leases run out",
+                    f"the database does not answer: the next worker of this machine returns {_count_trials(held)} to "
+                    f"the queue ({_join(lease.number for lease in held)}); without one, they return when their leases "
+                    "expire",
                     extra=self._log_fields,
                 )
                 return
-        message = f"{len(held)} trials go back to the queue when their leases run out"
+        message = f"{_count_trials(held)} will return to the queue when their leases expire"
         logger.warning(message, extra=self._log_fields)
 
 
-def _format_trials(numbers: Collection[int]) -> str:
-    """Return the number of trials and a list of them, such as `2 trials: 3, 5`."""
-    return f"{len(numbers)} trial{'s' * (len(numbers) != 1)}: {', '.join(map(str, numbers))}"
+def _count_trials(trials: Collection[object]) -> str:
+    return f"{len(trials)} trial{'s' * (len(trials) != 1)}"
+
+
+def _join(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -70,7 +70,8 @@ class PruningEvaluator:
                 self._failures.add(failure)
                 logger.warning(
                     f"pruning.rule = '{self._study.spec.pruning.rule}' failed on trial {number} at epoch "
-                    f"{context.epoch:,} ({failure}): it goes on, and so do others where this happens",
+                    f"{context.epoch:,} ({failure}): the trial continues, and so does every other trial on which the "
+                    "pruner fails in this way",
                     extra={"study": self._study.name, "trial": number, "epoch": context.epoch},
                 )
             return None

@@ -25,7 +25,7 @@ PAUSED_ADVICE = "this worker waits until it is resumed"
 NOTHING = "nothing to train for now"
 
 AWAITS_SELECTION = (
-    f"{NOTHING}: once every configuration was run, the coordinator queues further seeds of the best; "
+    f"{NOTHING}: once every configuration has run, the coordinator queues further seeds of the best; "
     "if none runs, start one"
 )
 

@@ -84,7 +84,7 @@ def test_told_to_stop(processes: Processes, storage_url: str, unbroken: dict[int
     wait_for(lambda: min(epochs_of(storage_url), default=0) > 1000)
     worker.terminate()
     assert worker.wait(60) == 0, processes.log(worker)
-    assert "handed back 2 trials" in processes.log(worker)
+    assert "returned 2 trials to the queue" in processes.log(worker)
     other = processes.start(*WORK, "--checkpoints", "there", storage=storage_url)  # it sees the database only
     assert other.wait(120) == 0, processes.log(other)
     starts = [int(n.replace(",", "")) for n in re.findall(r"starts from epoch ([\d,]+)", processes.log(other))]

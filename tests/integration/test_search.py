@@ -180,7 +180,7 @@ def test_end_of_parent_and_a_signal_are_not_two_signals(processes: Processes, tm
     worker.stdin.close()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0, processes.log(worker)
-    assert "handed back" in processes.log(worker)
+    assert "to the queue" in processes.log(worker)
 
 
 def test_second_signal_ends_a_worker_at_once(processes: Processes, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_second_signal_ends_a_worker_at_once(processes: Processes, tmp_path: Pat
     worker.send_signal(signal.SIGINT)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) in (128 + signal.SIGINT, 128 + signal.SIGTERM)  # two that wait come in any order
-    assert "handed back" not in processes.log(worker)
+    assert "to the queue" not in processes.log(worker)
 
 
 def test_killed_worker_s_trials_come_back(processes: Processes, storage_url: str) -> None:

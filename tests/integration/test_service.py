@@ -175,11 +175,11 @@ def test_what_could_not_be_handed_back(processes: Processes) -> None:
         wait_for(lambda: processes.has_logged(first, "the database does not answer"))
         first.send_signal(signal.SIGTERM)
         assert first.wait(60) == 0, processes.log(first)
-        assert "1 trial: 0 will be handed back by the next worker of this machine" in processes.log(first)
+        assert "the next worker of this machine returns 1 trial to the queue (0)" in processes.log(first)
         server.start()
         assert read_trials(storage, "s")[0].state == TrialState.RUNNING
         second = processes.start(*work, storage=storage)
-        wait_for(lambda: processes.has_logged(second, "handed back 1 trial: 0 for a worker that stopped"))
+        wait_for(lambda: processes.has_logged(second, "returned 1 trial to the queue for a worker that stopped"))
         wait_for(lambda: processes.has_logged(second, "Trial 0 starts from epoch"))
         second.send_signal(signal.SIGTERM)
         assert second.wait(60) == 0, processes.log(second)

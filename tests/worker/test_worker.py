@@ -327,7 +327,7 @@ def test_quantile_pruning(sqlite: Database) -> None:
         wait_until(lambda: [t for t in read_back(study).trials if t.state == TrialState.PRUNED])
     trials = read_back(study).trials
     states = [trial.state for trial in trials]
-    assert set(states) == {TrialState.PRUNED, TrialState.WAITING}  # handed back at the end
+    assert set(states) == {TrialState.PRUNED, TrialState.WAITING}  # returned to the queue at the end
     for trial in trials:
         if trial.state == TrialState.PRUNED:
             assert "the 90% quantile of 4 trials" in trial.user_attrs["reason"]
@@ -346,7 +346,7 @@ def test_stop_hands_the_trials_back(database: Database) -> None:
     assert all(trials[number].intermediate_values for number in reported)
     assert everything(database)["miiii_leases"] == []
     started = sorted(int(line.split()[1]) for line in said if " starts: " in line)
-    assert said[-1] == f"handed back 3 trials: {', '.join(map(str, started))}"
+    assert said[-1] == f"returned 3 trials to the queue: {', '.join(map(str, started))}"
 
 
 def test_a_stolen_lease(database: Database) -> None:
@@ -367,7 +367,7 @@ def test_a_stolen_lease(database: Database) -> None:
     trial = read_back(study).trials[0]
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.125)
     assert requeue_overdue(database, study.study_id) == []
-    assert "handed back" not in "".join(said)
+    assert "returned" not in "".join(said)
 
 
 def test_a_worker_goes_on_with_what_another_left(sqlite: Database) -> None:
