@@ -1,4 +1,4 @@
-"""What stands in a panel, as plain arrays."""
+"""Contents of a figure's panels as plain arrays."""
 
 from typing import Any
 
@@ -13,25 +13,25 @@ Array = NDArray[Any]
 
 
 def bars(axes: Axes) -> list[float]:
-    """The heights of bars, from left to right."""
+    """Return the heights of bars, from left to right."""
     found = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     return [bar.get_height() for bar in sorted(found, key=Rectangle.get_x)]
 
 
 def image(axes: Axes) -> Array:
-    """The values of the only image, NaN where there are none."""
+    """Return the values of the only image, NaN where there are none."""
     [only] = axes.images
     return filled(only.get_array())
 
 
 def dots(axes: Axes) -> Array:
-    """Where the dots of the only scatter stand `[dots, 2]`."""
+    """Return the positions of the dots of the only scatter plot `[dots, 2]`."""
     [only] = [artist for artist in axes.collections if isinstance(artist, PathCollection)]
     return np.asarray(only.get_offsets(), np.float64)
 
 
 def mesh(axes: Axes) -> tuple[Array, Array]:
-    """The values of the only mesh, and its borders along x."""
+    """Return the values of the only mesh, and its edges along x."""
     [only] = [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
     coordinates: Any = only.get_coordinates()
     return filled(only.get_array()), np.asarray(coordinates)[0, :, 0]

@@ -1,4 +1,4 @@
-"""Findings of runs that were never trained, in which what the comparison is to find has been planted."""
+"""Findings of runs that were never trained, with planted values for the comparison to find."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 def digits_table(p: int, d_model: int, amplitudes: Mapping[int, float], noise: float = 1e-3) -> Array:
-    """A table over the digits with these frequencies, each in two directions of its own."""
+    """Return a table over the digits with these frequencies, each in two directions of its own."""
     random, x = np.random.default_rng(0), 2 * np.pi * np.arange(p) / p
     directions = np.linalg.qr(random.normal(size=(d_model, d_model)))[0]
     table = noise * random.normal(size=(p, d_model))
@@ -35,7 +35,7 @@ def digits_table(p: int, d_model: int, amplitudes: Mapping[int, float], noise: f
 def make_network(
     experiment: Experiment, d_model: int = 16, n_heads: int = 4, amplitudes: Mapping[int, float] | None = None
 ) -> NetworkFindings:
-    """What is found of random weights, with these frequencies in their token embedding."""
+    """Return the findings of random weights with these frequencies in their token embedding."""
     random, d_head = np.random.default_rng(1), d_model // n_heads
     shapes = {
         "token_embedding": (experiment.p + 1, d_model),
@@ -57,7 +57,7 @@ def make_network(
 
 
 def make_record(experiment: Experiment, memorised: Sequence[int], generalised: Sequence[int | None]) -> Record:
-    """64 evaluations, 16 epochs apart; a task's accuracies jump to 1 at its epochs, if at all."""
+    """Return a record of 64 evaluations, 16 epochs apart, in which a task's accuracies jump to 1 at its epochs."""
     epoch = 16 * np.arange(1, 65, dtype=np.int32)
 
     def jump(at: Sequence[int | None]) -> Array:
@@ -71,7 +71,10 @@ def make_record(experiment: Experiment, memorised: Sequence[int], generalised: S
 def make_ablations(
     experiment: Experiment, epoch: int, lost: Mapping[int, float], lost_heads: Sequence[float] = (0, 0, 0, 0)
 ) -> Ablations:
-    """Of which these frequencies lose so much accuracy, the first task twice as much as the last; no neurons of 1."""
+    """Return ablations with these losses of accuracy, twice as large for the first task as for the last.
+
+    Frequency 1 has no neurons.
+    """
     m, tasks = (experiment.p - 1) // 2, len(experiment.moduli)
     weight = np.linspace(2, 1, tasks)
     frequencies = np.zeros((m, tasks))
@@ -83,7 +86,7 @@ def make_ablations(
 
 
 def make_activity(p: int, active: Mapping[int, tuple[int, int]]) -> FrequencyActivity:
-    """By epoch: how many frequencies of x0 and of x1 stand far out of the rest."""
+    """Return an activity with this number of active frequencies of x0 and of x1, by epoch."""
     m = (p - 1) // 2
     activation = np.empty((len(active), 2, m))
     for look, counts in enumerate(active.values()):
@@ -94,7 +97,7 @@ def make_activity(p: int, active: Mapping[int, tuple[int, int]]) -> FrequencyAct
 
 
 def make_findings(experiment: Experiment, name: str = "planted", d_model: int = 16, n_heads: int = 4) -> Findings:
-    """Of everything something."""
+    """Return findings in which nothing is missing."""
     tasks, m = len(experiment.moduli), (experiment.p - 1) // 2
     record = make_record(experiment, [128] * tasks, [256, *[None] * (tasks - 1)])
     ablations = [
@@ -112,5 +115,5 @@ def make_findings(experiment: Experiment, name: str = "planted", d_model: int = 
 
 
 def without_weights(findings: Findings) -> Findings:
-    """The same run, of which only the record is left."""
+    """Return the same run with only its record."""
     return replace(findings, network=None, ablations=(), key_frequencies=(), progress=())

@@ -84,7 +84,7 @@ def test_of_a_real_spectrum(p: int) -> None:
 
 
 class Counted(FrequencyActivity):
-    """Activity of which only the counts are known, as of the paper's Table 3."""
+    """Activity with only its counts, as in the paper's Table 3."""
 
     def counts(self, sigmas: float = 2.0) -> NDArray[np.intp]:
         return np.stack([self.epochs, np.zeros_like(self.epochs)], axis=1)

@@ -1,4 +1,4 @@
-"""Which digit a head reads."""
+"""Preference of attention heads for one digit."""
 
 import numpy as np
 import pytest

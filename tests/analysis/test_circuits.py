@@ -42,7 +42,7 @@ def test_what_is_needed_is_found_and_nothing_else(p: int, used: int, idle: int) 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_without_frequency(dtype: type[np.floating]) -> None:
-    """Equal to a least-squares fit of the two waves taken off; the other weights are the same."""
+    """The embedding equals the rest after a least-squares fit of the two waves; the other weights are unchanged."""
     weights = random_weights(11, 16, 2, 11, dtype=dtype)
     angle = 2 * np.pi * 4 * np.arange(11) / 11
     cosine_and_sine = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -56,7 +56,7 @@ def test_without_frequency(dtype: type[np.floating]) -> None:
 
 
 def by_brute_force(weights: Weights, samples: Sequence[int], part: str, at: int) -> list[float]:
-    """Accuracies with a head or a group of neurons at its mean, in float64, a full pass over the grid."""
+    """Compute accuracies with a head or a group of neurons at its mean, by a full pass over the grid in float64."""
     in_float64 = {name: array.astype(np.float64) for name, array in weights.items()}
     whole = forward(in_float64, grid(11))
     activation = (whole.head_output if part == "head_output" else whole.neurons).copy()
@@ -68,7 +68,7 @@ def by_brute_force(weights: Weights, samples: Sequence[int], part: str, at: int)
 
 
 def test_parts_equal_full_passes_with_them_replaced() -> None:
-    """The neurons' linear short cut too. A network at random: every part changes some task."""
+    """This includes the shortcut for the neurons. In a random network every part changes some task."""
     weights = random_weights(11, 32, 4, sum(MIIII.moduli))
     samples = np.flatnonzero(~training_mask(MIIII)).tolist()
     found = ablate(MIIII, weights, 0)
@@ -83,7 +83,7 @@ def test_parts_equal_full_passes_with_them_replaced() -> None:
         y = grid_labels(MIIII).reshape(-1, 121)[:, samples]
         np.testing.assert_allclose(found.accuracy + found.frequencies[k - 1], accuracies(whole, y, MIIII.moduli))
     assert np.abs(found.heads).max() > 0 and np.abs(found.groups).max() > 0
-    # Neurons at random may be dead, and are then in no group.
+    # Random neurons may be dead, and are then in no group.
     assert found.group_sizes.sum() == analyze_neurons(forward(weights, grid(11)).neurons, 11).alive.sum() > 64
 
 
@@ -104,14 +104,14 @@ def test_the_smallest_primes(p: int) -> None:
 
 
 def lost(epoch: int, *by_frequency: Sequence[float]) -> Ablations:
-    """So much accuracy of each task without each frequency."""
+    """Return ablations with this loss of accuracy of each task without each frequency."""
     frequencies = -np.array(by_frequency)
     none = np.zeros_like(frequencies)
     return Ablations(epoch, np.ones(frequencies.shape[1]), frequencies, none, none, np.zeros(len(none), np.intp))
 
 
 def planted(p: int, moduli: Sequence[int], lost: dict[tuple[int, int], float]) -> Ablations:
-    """Accuracy lost by (frequency, modulus); nothing else is lost."""
+    """Return ablations with this loss of accuracy by (frequency, modulus), and no other."""
     frequencies = np.zeros(((p - 1) // 2, len(moduli)))
     for (k, q), share in lost.items():
         frequencies[k - 1, moduli.index(q)] = -share
@@ -133,7 +133,7 @@ def test_harmonic_offsets() -> None:
 def test_harmonic_offsets_of_all_frequencies_alike_are_chance() -> None:
     moduli = (7, 11, 13)
     found = harmonic_offsets(planted(113, moduli, {(k, q): 0.5 for k in range(1, 57) for q in moduli}), moduli)
-    # A little more, since below p/q there is no multiple on one side.
+    # It is slightly larger than by chance, since below p/q there is no multiple on one side.
     assert all(0.24 < offset < 0.32 for offset in found.values())
 
 

@@ -71,7 +71,7 @@ def test_opposite_positions() -> None:
 
 
 def test_what_was_planted_in_the_neurons() -> None:
-    """Of eight neurons three need one frequency for both digits, five need two: half of each is at either."""
+    """Three of eight neurons use one frequency for both digits; five use two, with half of their variance at each."""
     p, x = 23, 2 * np.pi * np.arange(23) / 23
     same = np.cos(3 * x)[:, None] + np.cos(3 * x)[None]
     mixed = np.cos(2 * x)[:, None] + np.sin(5 * x)[None]
@@ -142,7 +142,7 @@ def test_accuracy_held_out_against_a_loop_over_the_samples(experiment: Experimen
 
 
 def test_accuracy_held_out_by_the_metrics_alone() -> None:
-    """Validation and test weigh what they have of samples."""
+    """Validation and test are weighted by their numbers of samples."""
     per_task = (0.5,) * 8
     metrics = Metrics(
         epochs_trained=1024,

@@ -17,7 +17,7 @@ def test_pearson_is_scipys() -> None:
 
 
 def test_what_does_not_vary_correlates_with_nothing() -> None:
-    """0.1 has a mean of ten that is another number than 0.1."""
+    """The mean of ten times 0.1 is not exactly 0.1."""
     constant = np.full(10, 0.1)
     assert pearson(constant, np.arange(10.0)) == pearson(np.arange(10.0), constant) == pearson(constant, constant) == 0
 

@@ -1,4 +1,4 @@
-"""All of a run, or what there is of it."""
+"""Findings of complete and of incomplete runs."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ HYPERPARAMETERS = Hyperparameters(d_model=16, n_heads=2)
 
 
 def make_run(experiment: Experiment, folder: Path, **parts: Any) -> TrainedRun:
-    """With snapshots at 256 and 512 and at the end, which is at epoch 600."""
+    """Return a run with snapshots at 256 and 512 and at the end, which is epoch 600."""
     weights = dict(random_weights(experiment.p, 16, 2, sum(experiment.moduli)))
     spectrum = np.ones((experiment.p, experiment.p // 2 + 1), np.float32)
     for epoch in (256, 512, 600):
@@ -42,7 +42,7 @@ def test_any_task_at_small_primes(p: int, task: Task, tmp_path: Path) -> None:
     found = analyze(make_run(experiment, tmp_path), steps.append)
     assert found.missing == []
     assert found.network is not None and found.network.activations.logits.shape == (sum(experiment.moduli), p * p)
-    # The snapshot of the end is the end's, and is not looked at twice.
+    # The snapshot at the end has the final weights, which are not analyzed twice.
     assert [a.epoch for a in found.ablations] == [256, 512, 600]
     assert steps == ["embeddings and neurons", *(f"circuits at epoch {e}" for e in (256, 512, 600))]
     assert [m.epoch for m in found.progress] == ([256, 512, 600] if task == "nanda" else [])

@@ -1,4 +1,4 @@
-"""Periods of tables and grids against sums over complex exponentials, and planted ones among noise."""
+"""Frequencies of tables and grids against sums over complex exponentials, and planted ones in noise."""
 
 import cmath
 
@@ -24,7 +24,7 @@ PRIMES = (5, 7, 31, 113, 199)
 
 
 def planted(p: int, d: int, amplitudes: dict[int, float], noise: float, seed: int) -> Array:
-    """A table `[p, d]` with noise of a standard deviation, and at some frequencies so many times as much as with 1."""
+    """Return a table `[p, d]` of noise, multiplied by a factor at some frequencies."""
     random = np.random.default_rng(seed)
     table: Array = noise * random.normal(size=(p, d))
     for k, amplitude in amplitudes.items():
@@ -101,7 +101,7 @@ def test_where_there_is_no_noise(dtype: type[np.floating]) -> None:
 @pytest.mark.parametrize("correlated", [False, True], ids=["white", "correlated columns"])
 @pytest.mark.parametrize(("p", "d"), [(7, 16), (23, 32)])
 def test_noise_shows_a_frequency_as_seldom_as_promised(p: int, d: int, correlated: bool) -> None:
-    """At most so many of 200 tables as has a probability above 1 in 10,000 where the error is `FAMILYWISE_ERROR`."""
+    """The number of 200 tables with a detection is at most the 99.99 % quantile for an error of `FAMILYWISE_ERROR`."""
     random, tables = np.random.default_rng(p), 200
     mix = random.normal(size=(d, 4)) @ random.normal(size=(4, d)) if correlated else np.eye(d)
     alarms = sum(detect_frequencies(random.normal(size=(p, d)) @ mix).active.size > 0 for _ in range(tables))
@@ -114,7 +114,7 @@ def test_five_digits_are_too_few() -> None:
 
 
 def test_without_frequencies() -> None:
-    """Equal to what a projector from the sums over complex exponentials leaves."""
+    """It equals the rest after a projection with sums over complex exponentials."""
     table = np.random.default_rng(0).normal(size=(11, 4))
     of_k = [np.exp(2j * np.pi * k * np.arange(11) / 11) / np.sqrt(11) for k in (2, -2, 5, -5)]
     projector = np.eye(11) - sum(np.outer(v, v.conj()) for v in of_k)

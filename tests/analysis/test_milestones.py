@@ -13,7 +13,7 @@ MIIII = Experiment(p=7)  # q = 2, 3, 5
 
 
 def record(train: Sequence[Sequence[float]], validation: Sequence[Sequence[float]]) -> Record:
-    """Of accuracies, a list a task; an evaluation every ten epochs."""
+    """Return a record of accuracies, one list per task, with an evaluation every ten epochs."""
     t, v = (np.array(of, np.float32).T for of in (train, validation))
     norms = np.ones((len(t), 9), np.float32)
     return Record(10 * np.arange(1, len(t) + 1, dtype=np.int32), 1 - t, t, 1 - v, v, norms, norms)

@@ -18,7 +18,7 @@ NAMES = ("attention", "residual_middle", "neurons", "residual_final", "logits")
 
 
 def of_textbook(weights: Weights, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """In float64, at ŷ, a column a sample."""
+    """Compute the activations at ŷ in float64, one column per sample."""
     with jax.enable_x64(True):
         in_float64 = {name: jnp.asarray(array, jnp.float64) for name, array in weights.items()}
         found = {name: np.asarray(a) for name, a in textbook.transformer(in_float64, jnp.asarray(x)).items()}
@@ -78,7 +78,7 @@ def test_an_activation_in_its_own_place_changes_nothing(name: str) -> None:
 
 
 def test_attention_that_was_replaced() -> None:
-    """All on x0: what a head gives is then the value of x0's token, and what follows is computed from it."""
+    """With all attention on x0, a head's output is the value of x0's token, and later layers follow from it."""
     weights = random_weights(7, 16, 2, 7, dtype=np.float64)
     only_x0 = np.zeros((2, 3, 49))
     only_x0[:, 0] = 1

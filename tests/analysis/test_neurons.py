@@ -1,4 +1,4 @@
-"""Planted neurons, white noise, dead ones."""
+"""Planted neurons, white noise and dead neurons."""
 
 import numpy as np
 import pytest

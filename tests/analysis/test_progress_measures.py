@@ -77,12 +77,12 @@ def test_the_one_frequency_of_a_network_by_construction() -> None:
     found = compute_progress_measures(experiment, weights, [2], 0)
     assert max(found.restricted, found.train, found.held_out) < 1e-3
     assert found.excluded > 1  # what is left besides is no memory of the samples
-    # By another frequency than its own the network is a guess.
+    # With a frequency that it does not use, the network only guesses.
     assert compute_progress_measures(experiment, weights, [4], 0).restricted == pytest.approx(np.log(11), rel=0.01)
 
 
 def test_key_frequencies_are_the_fewest_strongest_first() -> None:
-    """The idle neurons of the network get a read-out of their own."""
+    """The idle neurons of the network get their own read-out."""
     one = adder(11, used=2, idle=4)
     both = dict(one)
     angle = 2 * np.pi * 4 * np.arange(11) / 11

@@ -1,4 +1,4 @@
-"""A network that grokked on the spot is periodic, and one that could only memorise is not."""
+"""Networks trained here: one that grokked has periodic weights, one that only memorised has not."""
 
 from collections.abc import Callable
 
@@ -23,12 +23,12 @@ Analyzed = Callable[[Task], Findings]
 
 @pytest.fixture(scope="module")
 def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Analyzed:
-    """The findings of a run of a task, trained at the first call."""
+    """Return the findings of a run of a task, which is trained at the first call."""
     found: dict[Task, Findings] = {}
 
     def of(task: Task) -> Findings:
         if task not in found:
-            # One that cannot generalise has no end of its own: 768 epochs are what nanda takes.
+            # A run that cannot generalise does not end by itself; nanda takes up to 768 epochs.
             epochs = EPOCHS if task == "nanda" else 768
             experiment = Experiment(p=P, task=task, train_fraction=0.6, epochs=epochs, seed=2)
             folder, looks = tmp_path_factory.mktemp(task), list[WeightSnapshot]()
@@ -80,7 +80,7 @@ def test_nanda_needs_its_key_frequencies_alone(analyzed: Analyzed) -> None:
     assert lost.max() > 0.25
     assert 1 + lost.argmax() in findings.key_frequencies
     assert np.delete(lost, active - 1).max() < 0.1
-    # Nearly all neurons are theirs.
+    # Nearly all neurons have a key frequency as their dominant one.
     assert ablations.group_sizes[active - 1].sum() > 0.7 * ablations.group_sizes.sum()
 
 

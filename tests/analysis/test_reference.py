@@ -1,4 +1,4 @@
-"""A run beside accuracy curves from elsewhere: reading them, differences against a loop, mistakes in a file."""
+"""Comparison of a run with reference curves: reading them, differences against a loop, mistakes in a file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Everything about a run in a folder: strict JSON, a page that needs nothing else, a file for each figure."""
+"""The report on a run: strict JSON, a self-contained page, files for each figure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def with_metrics(run: TrainedRun) -> TrainedRun:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    """Nothing is missing, and its name is no good."""
+    """Return complete findings of a run whose name needs escaping."""
     run = with_metrics(make_run(P7, tmp_path_factory.mktemp("snapshots")))
     return analyze(replace(run, name=HOSTILE))
 
@@ -64,7 +64,7 @@ def drawn(whole: Findings) -> list[RenderedFigure]:
 
 
 def strict(tree: object) -> Any:
-    """The tree as another program reads it."""
+    """Return the tree as another program would read it."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
@@ -119,7 +119,7 @@ def test_numbers_of_a_run_that_lacks_things(parts: str, task: Any, tmp_path: Pat
 
 
 def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
-    """A network that is dead, and losses that overflowed."""
+    """A dead network, and gradients that overflowed."""
     run = make_run(P7, tmp_path)
     assert run.record is not None and run.weights is not None
     record = replace(run.record, gradient_norm=np.full((60, 9), np.inf, np.float32))
@@ -133,7 +133,7 @@ def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
 
 
 class Parts(HTMLParser):
-    """What of a page would go out to a network, its figures, and its text."""
+    """Tags, attributes and text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def test_the_page_needs_nothing_else(whole: Findings, drawn: list[RenderedFigure
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     links = [str(link["href"]) for link in read.all("a")]
     assert links == [f"#{heading['id']}" for heading in read.all("h2")] != []
-    # Every figure is in it, whole, with its caption and another text for those who do not see it.
+    # Every figure is embedded, with its caption and an alternative text.
     images = read.all("img")
     assert [str(image["src"]) for image in images] == [
         f"data:image/png;base64,{base64.b64encode(one.png).decode()}" for one in drawn
@@ -181,7 +181,7 @@ def test_every_figure_of_a_whole_run_is_drawn(whole: Findings, drawn: list[Rende
 
 
 def test_text_is_text(whole: Findings, drawn: list[RenderedFigure]) -> None:
-    """Whatever a folder, a study or a file is called."""
+    """Names of folders, studies and files are escaped."""
     picture = replace(drawn[0].spec, title=HOSTILE, caption=HOSTILE, source=HOSTILE, section=HOSTILE)
     page = Page(HOSTILE, HOSTILE, [(HOSTILE, HOSTILE)], [HOSTILE], HOSTILE, [[HOSTILE], [HOSTILE]])
     html = render_html(page, [replace(drawn[0], spec=picture)])
@@ -195,7 +195,7 @@ def test_text_is_text(whole: Findings, drawn: list[RenderedFigure]) -> None:
 
 
 def test_names_in_figures_are_no_mathematics(whole: Findings) -> None:
-    """They may hold what matplotlib would take for it, and fail at."""
+    """Names may contain text that matplotlib would read as mathematics."""
     named = replace(whole, run=replace(whole.run, name=r"$\frac$"))
     assert len(render_figures(comparison_figures([whole, named]))) == len(comparison_figures([whole, named]))
     table = compare_runs([whole, named])
@@ -208,7 +208,7 @@ def picture_of(name: str, figure: Figure | None) -> FigureSpec:
 
 
 def test_the_files(whole: Findings, tmp_path: Path) -> None:
-    """Those of an earlier run go, and what is the user's stays."""
+    """Files of an earlier report are removed, and the user's files are kept."""
     out = tmp_path / "new" / "analysis"
     both = [picture_of("one", new_figure(1, 1)), picture_of("two", new_figure(1, 1))]
     numbers = {"value": 1.5}

@@ -1,4 +1,4 @@
-"""A study's trials in numbers and figures: counts and marginals by hand, and what the figures' artists hold."""
+"""Summary and figures of a study: counts and marginals by hand, and the contents of the figures."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def unsolved(number: int, point: Mapping[str, Value], accuracy: float, outcome: 
     return TrialSummary(number, outcome, point, value, None, epochs, {1: 0.1, 64: 0.2, epochs: accuracy}, reason="why")
 
 
-def make_survey(rows: Sequence[TrialSummary], grid: Mapping[str, Sequence[Value]] = GRID) -> StudySummary:
+def make_summary(rows: Sequence[TrialSummary], grid: Mapping[str, Sequence[Value]] = GRID) -> StudySummary:
     return summarize_trials(
         "study", EPOCHS, [SearchDimension.from_values(name, values) for name, values in grid.items()], rows
     )
@@ -84,11 +84,11 @@ def mixed() -> StudySummary:
             rows.append(unsolved(number, point, 0.2, "pruned"))
         else:
             rows.append(unsolved(number, point, 0.3 + number / 1000))
-    return make_survey(rows)
+    return make_summary(rows)
 
 
 def drawn(figure: Figure) -> Figure:
-    """With everything placed."""
+    """Return the figure after its layout."""
     with style.figure_style():
         assert len(style.figure_bytes(figure, "png")) > 1000
     return figure
@@ -106,7 +106,7 @@ def test_counts_and_marginals(mixed: StudySummary) -> None:
     values = [t.value for t in mixed.trials if not t.point["dropout"] and t.value is not None]
     assert without.with_value == 12 and without.value_mean == pytest.approx(sum(values) / 12)
     assert without.value_median == pytest.approx(np.median(values))
-    # Levels ascend, whatever the order of the list.
+    # Levels are ascending, whatever the order of the list.
     assert [m.level for m in mixed.marginals["weight_decay"]] == ["0.1", "1"]
     assert mixed.importance.most_important == "dropout" and mixed.dimensions_by_importance()[0].name == "dropout"
     assert "pruned trials count with the accuracy at which they were pruned (4)" in mixed.importance.notes
@@ -115,7 +115,7 @@ def test_counts_and_marginals(mixed: StudySummary) -> None:
 def test_trials_without_an_objective() -> None:
     points = points_of(GRID)
     rows = [unsolved(k, point, 0.1, "failed") for k, point in enumerate(points)]
-    failed = make_survey(rows)
+    failed = make_summary(rows)
     assert failed.counts["failed"] == 12
     assert failed.importance.terms == () and failed.importance.most_important is None
     assert (
@@ -123,16 +123,16 @@ def test_trials_without_an_objective() -> None:
         == "no trial has an objective yet, so the importance of the hyperparameters is unknown"
     )
     assert all((m.solved_share, m.value_mean) == (0.0, None) for m in failed.marginals["dropout"])
-    waiting = make_survey([TrialSummary(k, "waiting", point) for k, point in enumerate(points)])
+    waiting = make_summary([TrialSummary(k, "waiting", point) for k, point in enumerate(points)])
     assert all((m.ended, m.solved_share) == (0, None) for m in waiting.marginals["dropout"])
     running = TrialSummary(0, "running", points[0], 0.5, curve={1: 0.5})
-    assert make_survey([running]).importance.trials == 0
+    assert make_summary([running]).importance.trials == 0
 
 
 def test_values_outside_of_the_lists() -> None:
     points = points_of(GRID)
     rows = [unsolved(k, point, 0.1 + k / 50) for k, point in enumerate(points)]
-    found = make_survey([*rows, unsolved(12, {**points[0], "weight_decay": 1 / 3}, 0.9)])
+    found = make_summary([*rows, unsolved(12, {**points[0], "weight_decay": 1 / 3}, 0.9)])
     assert found.importance.method == "exact" and found.importance.trials == 12
     assert "trials at values outside of the lists are left out (1)" in found.importance.notes
     assert sum(m.ended for m in found.marginals["weight_decay"]) == 12
@@ -185,7 +185,7 @@ def test_a_panel_for_each_configuration_of_table_1() -> None:
         solved(k, p, 100 + k) if k % 3 else unsolved(k, p, 0.4) if k % 2 else TrialSummary(k, "waiting", p)
         for k, p in enumerate(points)
     ]
-    found = make_survey(rows, TABLE_1)
+    found = make_summary(rows, TABLE_1)
     figure = curves_by_configuration(found)
     assert figure is not None and len(points) == 384
     [axes] = drawn(figure).axes
@@ -200,7 +200,7 @@ def test_a_panel_for_each_configuration_of_table_1() -> None:
         (math.floor(4 * min(s[:, 0])), math.floor(4 * min(s[:, 1]))) for s in map(np.asarray, curves.get_segments())
     }
     assert len(corners) > 250
-    # Every label of every dimension is there as often as it has groups.
+    # Every label of every dimension occurs once per group.
     texts = [text.get_text() for text in axes.texts]
     assert {"dropout", "λ", "weight decay", "width d", "learning rate", "heads"} <= set(texts)
     assert len(style.figure_bytes(figure, "svg")) < 500_000
@@ -210,7 +210,7 @@ def test_where_a_trial_stands_in_the_sheet() -> None:
     """The one solved trial of a grid is in the column and row of its values."""
     points = points_of(GRID)
     rows = [solved(k, p, 300) if k == 7 else unsolved(k, p, 0.01) for k, p in enumerate(points)]
-    figure = curves_by_configuration(make_survey(rows))
+    figure = curves_by_configuration(make_summary(rows))
     assert figure is not None
     [axes] = drawn(figure).axes
     [curves] = [c for c in axes.collections if isinstance(c, LineCollection)]
@@ -322,7 +322,7 @@ def test_bars_of_marginals(mixed: StudySummary) -> None:
     "grid", [GRID, {"dropout": (0.0,)}, {}, {"dropout": (0.0, 0.1)}], ids=["three", "one level", "none", "one"]
 )
 def test_what_can_be_drawn_is_drawn(rows: list[TrialSummary], grid: dict[str, Sequence[Value]]) -> None:
-    found = make_survey(rows, grid)
+    found = make_summary(rows, grid)
     json.dumps(found.to_json(), allow_nan=False)
     with style.figure_style():
         figures = {figure.name: figure.draw() for figure in study_figures(found)}
@@ -334,7 +334,7 @@ def test_what_can_be_drawn_is_drawn(rows: list[TrialSummary], grid: dict[str, Se
 
 
 def test_more_trials_than_fit_on_a_page() -> None:
-    found = make_survey(
+    found = make_summary(
         [unsolved(k, {"dropout": k / 1000}, k / 1000) for k in range(500)], {"dropout": (0.0, *range(1, 400))}
     )
     figure = curves_by_configuration(found)
@@ -395,7 +395,7 @@ def test_seeds_of_a_configuration(mixed: StudySummary) -> None:
 
 def test_only_the_best_configurations_are_drawn_and_seeds_of_which_none_is_solved() -> None:
     points = [{"weight_decay": k / 100} for k in range(100)]
-    many = replace(make_survey([]), seed_spreads=tuple(make_spread(point, [10, 20], 3) for point in points))
+    many = replace(make_summary([]), seed_spreads=tuple(make_spread(point, [10, 20], 3) for point in points))
     [axes] = drawn(epochs_to_solve_by_seed(many) or Figure()).axes
     assert len(axes.get_yticks()) == 30 and any("30" in figure.caption for figure in STUDY_FIGURES)
     hopeless = replace(many, seed_spreads=(make_spread(points[0], [], 12, 12),))

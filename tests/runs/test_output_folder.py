@@ -78,7 +78,7 @@ def test_a_folder_has_one_owner_until_it_ends_or_is_killed(tmp_path: Path) -> No
 def test_a_process_that_is_killed_while_it_publishes(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At every moment the new files are found, and the next owner goes on."""
+    """Readers find the new files at every moment, and the next process completes the move."""
 
     class Killed(BaseException):
         pass

@@ -1,4 +1,4 @@
-"""A run's folder, whole and damaged in every way: one clear line for each damage, and the rest is drawn."""
+"""A run's folder, complete and damaged in every way: one clear message per damage, and the rest is analyzed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spectra(p: int) -> dict[int, Any]:
 
 
 def write_run(folder: Path, experiment: Experiment = EXPERIMENT) -> Path:
-    """A folder as `train` leaves it, of a run that never was: with snapshots at 256, 512 and the end."""
+    """Return a folder like those that `train` writes, of a made-up run with snapshots at 256, 512 and the end."""
     folder.mkdir()
     weights = make_weights(experiment)
     per_task: dict[str, Any] = dict.fromkeys(PER_TASK, (0.5,) * len(experiment.moduli))
@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def analyzed(folder: Path) -> tuple[Findings, list[str]]:
-    """All that `analyze` does with a folder, but for the figures' pixels; and what it says."""
+    """Do what `analyze` does with a folder, except for rendering the figures, and return its messages."""
     run, problems = read_run(folder)
     found = analyze(run)
     json.dumps(findings_to_json(found), allow_nan=False)
@@ -124,7 +124,7 @@ def cut(path: Path, keep: float) -> None:
 
 
 def rewrite(path: Path, **changed: Any) -> None:
-    """An archive with other arrays; None takes one away."""
+    """Rewrite an archive with changed arrays; None removes one."""
     with np.load(path) as arrays:
         kept = dict(arrays) | changed
     np.savez(path, allow_pickle=False, **{name: array for name, array in kept.items() if array is not None})
@@ -182,7 +182,7 @@ def test_a_record_that_cannot_be_used(folder: Path, damage: str) -> None:
 
 
 def test_a_record_with_a_bit_that_turned(folder: Path) -> None:
-    """Wherever that is: either nobody notices, or it is one line."""
+    """Wherever the damage is, it either has no effect or causes one message."""
     path, rng, said = folder / "record.npz", np.random.default_rng(0), 0
     whole = path.read_bytes()
     for at in rng.integers(len(whole), size=300):
@@ -196,7 +196,7 @@ def test_a_record_with_a_bit_that_turned(folder: Path) -> None:
 
 
 def test_spectra_of_another_p(folder: Path) -> None:
-    """The record beside them is used."""
+    """The record in the same file is used."""
     rewrite(folder / "record.npz", spectrum=np.ones((2, 11, 6), np.float32))
     found, lines = analyzed(folder)
     assert lines[0].startswith("the spectra in record.npz of best cannot be used: its spectrum at epoch 256 is float32")
@@ -253,7 +253,7 @@ def test_a_file_that_is_not_there(folder: Path, file: str, line: str) -> None:
 
 
 def test_weights_that_were_not_measured(folder: Path) -> None:
-    """They are drawn, and it is said."""
+    """They are analyzed, with a message."""
     change_weights(folder / "weights.safetensors", position_embedding=np.ones((3, 16), np.float32))
     _, problems = read_run(folder)
     assert problems == ["weights.safetensors of best are not the weights that its metrics were measured with"]
@@ -297,7 +297,7 @@ OF_SNAPSHOT: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("damage", OF_SNAPSHOT)
 def test_a_snapshot_that_cannot_be_used(folder: Path, damage: str) -> None:
-    """The others are."""
+    """The other snapshots are used."""
     spoil, words = OF_SNAPSHOT[damage]
     spoil(folder / "snapshots" / "epoch-256.npz")
     found, lines = analyzed(folder)
@@ -306,7 +306,7 @@ def test_a_snapshot_that_cannot_be_used(folder: Path, damage: str) -> None:
 
 
 def test_a_damaged_snapshot_at_the_end(folder: Path) -> None:
-    """It is not needed: the weights are there."""
+    """It is not needed, since the final weights are there."""
     cut(folder / "snapshots" / "epoch-960.npz", 0.6)
     found, lines = analyzed(folder)
     assert lines == [] and [at.epoch for at in found.ablations] == [256, 512, 960]
@@ -333,7 +333,7 @@ def test_a_file_that_may_not_be_read(folder: Path) -> None:
 
 
 def test_what_can_be_drawn_is_drawn(folder: Path) -> None:
-    """Of a run with losses that were not finite in the end, too."""
+    """This holds for a run whose losses were not finite at the end, too."""
     record = Record.from_npz((folder / "record.npz").read_bytes())
     last = {field.name: getattr(record, field.name).copy() for field in fields(Record)}
     for name in ("train_loss", "validation_loss", "gradient_norm"):

@@ -1,4 +1,4 @@
-"""Studies as plain rows, on both databases: trained ones, and every way in which a trial ends or is still to."""
+"""Summaries of studies on both databases, with trials in every state and outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ended trials as the analyses take them, and what is attached to them afterwards."""
+"""Runs of ended trials, and artifacts that are attached to them afterwards."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.worker.test_worker import compiled_once  # noqa: F401
 FILES = [Artifact("report.html", b"<p>" * 400), Artifact("accuracy.png", b"\x89PNG" * 50)]
 OTHERS = [Artifact("report.html", b"<b>" * 90)]
 LONGER = TINY.model_copy(update={"epochs": 320, "solved_evaluations": 100})
-"""Long enough for a look, at epoch 256."""
+"""Long enough for a snapshot, at epoch 256."""
 
 
 def trial_of(study: Study, number: int) -> FrozenTrial:
@@ -54,7 +54,7 @@ def trial_of(study: Study, number: int) -> FrozenTrial:
 
 
 def ended(database: Database, name: str = "study", place: str | None = None) -> Study:
-    """A study whose first two trials have ended, the better one first."""
+    """Return a study whose first two trials have ended, the better one first."""
     study = create_study(database, name, make_spec(), place)
     for value in (0.75, 0.5):
         end(study, claim(study), value=value)
@@ -62,7 +62,7 @@ def ended(database: Database, name: str = "study", place: str | None = None) -> 
 
 
 def with_own_files(study: Study) -> None:
-    """Ends a trial with a record and a picture."""
+    """End a trial with a record and a figure."""
     lease, record = claim(study), make_record(study.spec.experiment)
     files = [Artifact("record.npz", record.to_npz()), Artifact("curves.png", b"\x89PNG")]
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {"metrics": metrics_of(study)}, files)
@@ -70,7 +70,7 @@ def with_own_files(study: Study) -> None:
 
 
 def on_page(study: Study, number: int) -> dict[str, bytes]:
-    """The files on a trial's page, as the dashboard finds and reads them."""
+    """Return the files on a trial's page, as the dashboard finds and reads them."""
     storage, trial = study.database.optuna, trial_of(study, number)
     attributes = storage.get_study_system_attrs(study.study_id), storage.get_trial_system_attrs(trial._trial_id)
     metas = list_trial_artifacts(*attributes, trial)
@@ -83,7 +83,7 @@ def as_dict(files: Sequence[Artifact]) -> dict[str, bytes]:
 
 
 def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Path) -> None:
-    """With `work --snapshots` no less than a folder of `train`."""
+    """With `work --snapshots`, the run has everything that a folder of `train` has."""
     study = create_study(
         database, "study", make_spec(experiment=LONGER, space={"dropout": (0.1,)}, pruning=Pruning(rule="none"))
     )
@@ -101,7 +101,7 @@ def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Pa
         assert hash_weights(read.read_snapshot(look.epoch)) == hash_weights(look.weights)
     assert hash_weights(read.weights) == hash_weights(alone.weights)
     assert analyze(read).missing == []
-    # Without the folder of snapshots, or where it is another's, it is said.
+    # There is a message if the folder of snapshots belongs to another study.
     assert read_trial_run(study, trial_of(study, 0))[0].snapshots == {}
     assert read_trial_run(study, trial_of(study, 0), tmp_path / "nowhere")[0].snapshots == {}
 
@@ -149,7 +149,7 @@ def test_a_failed_trial(database: Database) -> None:
 
 
 def test_what_a_visitor_removed_is_not_there(database: Database) -> None:
-    """The dashboard leaves `null` where an artifact was."""
+    """The dashboard leaves `null` in place of a removed artifact."""
     study = ended(database)
     with database.transaction() as connection:
         key = "artifacts:00000000-0000-4000-8000-000000000000"
@@ -170,7 +170,7 @@ def study(database: Database, request: pytest.FixtureRequest, tmp_path: Path) ->
 
 
 def kept(study: Study) -> int:
-    """How many files are kept, wherever that is."""
+    """Return the number of artifacts in the database or in the folder."""
     inside = len(everything(study.database)["miiii_artifacts"])
     return (
         inside
@@ -217,7 +217,7 @@ def test_what_a_trial_brought_along_stays(database: Database) -> None:
 
 
 def test_tidying_takes_along_what_was_attached(study: Study) -> None:
-    """From trials that have nothing else, too; not from those that are kept."""
+    """Also from trials without other artifacts, but not from trials whose artifacts are kept."""
     other = ended(study.database, "other")
     for of in (study, other):
         attach_artifacts(of, trial_of(of, 0), OTHERS)
@@ -257,7 +257,7 @@ def test_an_archive_takes_along_what_was_attached(study: Study, tmp_path: Path) 
 
 
 def test_a_study_that_is_deleted_meanwhile(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line, and nothing is left behind; also where another study has got its id."""
+    """There is one message and nothing is left behind, even if another study has got its id."""
     trial, opened = trial_of(study, 0), open_study(study.database, study.name)
     upload = trial_runs._upload
 
@@ -314,7 +314,7 @@ def test_a_file_that_is_too_large_for_a_database(database: Database, monkeypatch
 
 
 def test_artifacts_that_are_gone(database: Database) -> None:
-    """The record of a trial that was tidied is missing, and nothing else happens."""
+    """The record of a trial that was cleaned up is missing, without other consequences."""
     study = create_study(database, "study", make_spec())
     with_own_files(study)
     assert read_trial_run(study, trial_of(study, 0))[0].record is not None

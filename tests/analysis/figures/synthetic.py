@@ -1,4 +1,4 @@
-"""Findings of a network that was never trained, of any size: the figures must not mind."""
+"""Findings of networks that were never trained, of any size."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 
 
 def make_weights(experiment: Experiment, d_model: int = 16, n_heads: int = 4) -> dict[str, np.ndarray[Any, Any]]:
-    """Random weights with the names and shapes of `experiment.model.Transformer`."""
+    """Return random weights with the names and shapes of `training.model.Transformer`."""
     rng = np.random.default_rng(1)
     d, d_head = d_model, d_model // n_heads
     shapes = {
@@ -49,14 +49,14 @@ def make_record(experiment: Experiment, evaluations: int = 60) -> Record:
 
 
 def of_weights(experiment: Experiment, weights: Weights) -> NetworkFindings:
-    """What `analyze` finds of weights, without the ablations, which take long and which no figure here shows."""
+    """Return what `analyze` finds in weights, without the ablations, which take long and are not drawn here."""
     activations = forward(weights, grid(experiment.p))
     neurons = analyze_neurons(activations.neurons, experiment.p)
     return NetworkFindings(weights, activations, analyze_embeddings(weights), neurons)
 
 
 def make_findings(experiment: Experiment, evaluations: int = 60, d_model: int = 16, n_heads: int = 4) -> Findings:
-    """Everything is there: a record, spectra of four looks, weights."""
+    """Return complete findings: a record, spectra at four epochs, weights."""
     p, rng = experiment.p, np.random.default_rng(3)
     record = make_record(experiment, evaluations)
     spectra = {256 * 2**look: rng.random((p, p // 2 + 1)).astype(np.float32) ** 8 for look in range(4)}
@@ -68,7 +68,7 @@ def make_findings(experiment: Experiment, evaluations: int = 60, d_model: int = 
 
 
 def with_weights(findings: Findings, **changed: np.ndarray[Any, Any]) -> Findings:
-    """The same run with other weights."""
+    """Return the same run with other weights."""
     assert findings.run.weights is not None
     weights = {**findings.run.weights, **changed}
     run = replace(findings.run, weights=weights)

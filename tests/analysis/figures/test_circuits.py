@@ -1,4 +1,4 @@
-"""The pictures of circuits: what is drawn is what was found."""
+"""Figures of circuits show what was found."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_a_matrix_of_parts_by_tasks() -> None:
         by_frequency, by_group, by_head, whole, _ = drawn(circuits_by_task(make_findings(experiment, ablations)))
     for axes, values in zip((by_frequency, by_head), (ablations.frequencies, ablations.heads), strict=True):
         np.testing.assert_array_equal(image(axes), values)
-    # There are no neurons of frequency 1: that is not a change of 0.
+    # There are no neurons with frequency 1, which differs from a change of 0.
     np.testing.assert_array_equal(image(by_group), np.concatenate([np.full((1, 8), np.nan), ablations.groups[1:]]))
     low, high = by_group.images[0].get_clim()
     assert low is not None and high is not None and low == -high  # white is no change

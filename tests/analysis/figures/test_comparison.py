@@ -1,4 +1,4 @@
-"""The pictures of several runs: what is drawn is what was found, and what is missing is left out."""
+"""Figures of several runs show what was found and leave out what is missing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -163,7 +163,7 @@ def test_a_record_without_evaluations() -> None:
 @pytest.mark.parametrize("draw", OF_WEIGHTS + OF_TRAINING)
 @pytest.mark.parametrize("n", [1, 9])
 def test_one_run_and_many_with_long_names(draw: Draw, n: int) -> None:
-    """More than there are colours, and more than fit beside one another."""
+    """More runs than there are colours, and more than fit in one row."""
     findings = make_findings(MIIII, "a study's long name, trial 123 of the repeated ones")
     drawn(draw, [findings] * n)
 

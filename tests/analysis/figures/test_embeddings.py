@@ -1,4 +1,4 @@
-"""The figures of the embeddings, of tables with planted contents."""
+"""Figures of the embeddings, for tables with planted contents."""
 
 from typing import Any
 

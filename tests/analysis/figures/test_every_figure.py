@@ -1,4 +1,4 @@
-"""What holds of all figures: they come out for any run, the same each time, readable in a column, small."""
+"""Properties of all figures: drawn for any run, reproducible, readable in a column, small files."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,7 +121,7 @@ def test_a_run_that_ended_early(evaluations: int) -> None:
 
 
 def test_a_network_of_zeros() -> None:
-    """What weight decay alone leaves: nothing to be found, and no division by it."""
+    """Weights of zero, as weight decay alone would leave them, cause no division by zero."""
     whole = make_findings(Experiment(p=13))
     assert whole.run.weights is not None
     zeros = with_weights(whole, **{name: 0 * array for name, array in whole.run.weights.items()})

@@ -39,7 +39,7 @@ def test_a_png_with_something_on_it(experiment: Experiment) -> None:
     assert len(experiment.moduli) in (1, 29)
     image = pixels(learning_curves(experiment, make_record(experiment), "a title", solved_epoch=160))
     assert image.shape == SIZE
-    # A curve a task, in colours from violet to green: the more tasks, the more colours.
+    # There is one curve per task, in colours from violet to green: the more tasks, the more colours.
     colours = len(np.unique((image[..., :3] * 15).astype(int).reshape(-1, 3), axis=0))
     assert colours > (20 if experiment is NANDA else 100)
 
@@ -60,7 +60,7 @@ def test_a_run_that_ended_early(evaluations: int) -> None:
 
 
 def test_a_loss_of_zero_or_infinity() -> None:
-    """Memorised to the last bit, or on its way to overflow: neither has a place on a logarithmic axis."""
+    """Losses of exactly zero, infinity and NaN cannot be drawn on a logarithmic axis."""
     record = make_record(NANDA)
     record.train_loss[10:] = 0
     record.validation_loss[20:] = np.inf
@@ -84,7 +84,7 @@ def test_threads_do_not_disturb_one_another() -> None:
 
 
 def test_pyplot_stays_away() -> None:
-    """Its state is global; nor may a warning escape, since workers log what they print."""
+    """The state of pyplot is global. Warnings would end up in a worker's log."""
     code = """
 import sys
 import numpy as np

@@ -1,4 +1,4 @@
-"""The picture of the progress measures."""
+"""Figure of the progress measures."""
 
 import numpy as np
 import pytest
