@@ -1,7 +1,9 @@
-"""Load an exported network, and see what each frequency of its embedding is worth.
+"""Load a trained network and measure how much its accuracy depends on each frequency of its embedding.
 
-miiii-search train --preset demo --out runs/demo
-python examples/ablate_a_frequency.py runs/demo
+To run it, type:
+
+    miiii-search train --preset demo --out runs/demo
+    python examples/ablate_a_frequency.py runs/demo
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import miiii_search as ms
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="A folder that `miiii-search train` wrote")
+    parser.add_argument("run", type=Path, help="folder that `miiii-search train` wrote")
     arguments = parser.parse_args()
 
     run = ms.load_run(arguments.run)
@@ -24,9 +26,9 @@ def main() -> None:
         raise SystemExit(f"{arguments.run} holds no weights")
     ablations = ms.analyze(run).ablations[-1]  # of the final weights
     print(f"mean accuracy on held-out samples: {ablations.accuracy.mean():.3f}")
-    fall = -ablations.frequencies.mean(axis=1)  # [frequencies], mean over tasks
-    for k in np.argsort(-fall)[:5]:
-        print(f"without frequency {k + 1:3d} the mean accuracy falls by {fall[k]:.3f}")
+    decrease = -ablations.frequencies.mean(axis=1)  # [frequencies], mean over tasks
+    for k in np.argsort(-decrease)[:5]:
+        print(f"without frequency {k + 1:3d} the mean accuracy falls by {decrease[k]:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Search a small space on this machine and export the best configuration.
 
-python examples/search_in_a_script.py --storage sqlite:///search.db
+To run it, type:
+
+    python examples/search_in_a_script.py --storage sqlite:///search.db
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def main() -> None:
         space={"weight_decay": (0.5, 1.0), "grokfast_lambda": (0.0, 0.5)},
     )
     with ms.create_study(arguments.storage, spec, name="script") as study:
-        study.run(lanes="auto")  # Ctrl-C hands back what runs; the same script goes on
+        study.run(lanes="auto")  # after Ctrl-C the same script continues
         best = study.best_trial
         if best is None:
             raise SystemExit("no trial was completed")

@@ -1,6 +1,8 @@
-"""Attach to a study, also while it runs, and read it into pandas.
+"""Open a study, also while workers train it, and read its trials into pandas.
 
-python examples/study_to_pandas.py --storage sqlite:///search.db
+To run it, type:
+
+    python examples/study_to_pandas.py --storage sqlite:///search.db
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import miiii_search as ms
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--storage", default="sqlite:///search.db")
-    parser.add_argument("--study", help="Optional if the storage holds only one study")
+    parser.add_argument("--study", help="optional if the storage holds only one study")
     arguments = parser.parse_args()
 
     with ms.load_study(arguments.storage, arguments.study) as study:

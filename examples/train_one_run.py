@@ -1,6 +1,8 @@
-"""Train one network, look at its record, and write a report of what it learned.
+"""Train one network, print its accuracy, and write a report about what it learned.
 
-python examples/train_one_run.py --out run-report
+To run it, type:
+
+    python examples/train_one_run.py --out run-report
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import miiii_search as ms
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--p", type=int, default=23, help="The prime whose pairs of digits are the inputs")
+    parser.add_argument("--p", type=int, default=23, help="prime; the inputs are pairs of digits in base p")
     parser.add_argument("--epochs", type=int, default=2048)
-    parser.add_argument("--out", type=Path, default=Path("run-report"), help="The report's folder")
+    parser.add_argument("--out", type=Path, default=Path("run-report"), help="folder of the report")
     arguments = parser.parse_args()
 
     experiment = ms.Experiment(p=arguments.p, task="nanda", epochs=arguments.epochs, validation_samples=50)

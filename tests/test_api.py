@@ -137,7 +137,7 @@ def history(losses: NDArray[np.float64]) -> History:
 
 @pytest.mark.parametrize(("falls", "is_pruned"), [(False, True), (True, False)])
 def test_forecast_in_an_optuna_study(falls: bool, is_pruned: bool) -> None:
-    """It prunes a loss that does not fall where it prunes our own trials, and lets one go on that falls in time."""
+    """A trial of Optuna's is pruned at the same epoch as one of this program, and only if its loss does not fall."""
     losses = np.concatenate([np.linspace(1, 4, 4), np.linspace(4, 1 if falls else 4, 12)])
     pruner = ms.pruners.Forecast(safety=3.0, epochs=2000)
 

@@ -1,4 +1,4 @@
-"""What a user sees who makes a mistake: one line with the way out, exit code 2, and nothing written."""
+"""Mistakes on the command line: one line with advice, exit code 2, and no files written. Also `--help`."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ SPEC_WITH_TYPO = 'sampler = "grid"\n[space]\ndropout = [0.1]\n[experiment]\nepoc
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test starts in a folder of its own, without our environment variables."""
+    """Start each test in an empty folder, without the environment variables of this program."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("MIIII_")]:
         monkeypatch.delenv(name)
-    # Signal handlers are the process's, and here the process is pytest.
+    # Signal handlers would apply to the process of pytest.
     monkeypatch.setattr(signals, "stop_on_signals", threading.Event)
     return tmp_path
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """The exit code of a command, run in this process for speed."""
+    """Run a command in this process, for speed, and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["miiii-search", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
@@ -46,7 +46,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def up(*settings: str) -> list[str]:
-    """`up` with settings; nothing is trained, since one of them is wrong."""
+    """Return the arguments of `up` with settings. Nothing is trained, since one of them is wrong."""
     return ["up", "--no-dashboard", *(word for setting in settings for word in ("--set", setting))]
 
 
@@ -265,7 +265,7 @@ def test_databases_that_are_not_ours(
     assert {path.name: path.read_bytes() for path in empty_folder.iterdir() if path.suffix != ".db"} == {
         "notes.txt": before["notes.txt"]
     }
-    # Theirs may have a study of ours beside it, and stays what it is.
+    # A study of this program can be added to a database of Optuna's, whose own study stays unchanged.
     assert run(["create", "--study", "ours", "--storage", "sqlite:///theirs.db"], monkeypatch) == 0
     for command in (["create", "--trials", "3"], ["status"], ["best"]):
         assert run([*command, "--storage", "sqlite:///theirs.db", "--study", "theirs"], monkeypatch) == 2
@@ -353,7 +353,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(
 def test_what_an_error_says_to_type_can_be_typed(
     name: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever the study is called, and wherever its storage is."""
+    """For any name of a study and any path of its storage."""
     storage = f"sqlite:///{empty_folder}/a b's.db"
     create = ["create", f"--study={name}", "--trials", "2", "--storage", storage]
     assert run(create, monkeypatch) == 0
@@ -377,7 +377,7 @@ def test_an_extension_cannot_rename_the_preset(
 def test_a_study_of_a_file_is_named_for_the_file(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What `--dry-run` printed says which preset it was; once edited it is another study."""
+    """The file that `--dry-run` prints names its preset; once edited it describes another study."""
     assert run(["create", "--preset", "demo", "--dry-run"], monkeypatch) == 0
     (empty_folder / "mine.toml").write_text(capsys.readouterr().out)
     assert run(["create", "--spec", "mine.toml"], monkeypatch) == 0
@@ -385,7 +385,7 @@ def test_a_study_of_a_file_is_named_for_the_file(
 
 
 def test_mistake_in_a_process_of_its_own(empty_folder: Path) -> None:
-    """No traceback from anywhere, interpreter shutdown included."""
+    """There is no traceback, not even from the interpreter's shutdown."""
     done = subprocess.run(
         [sys.executable, "-m", "miiii_search", *up("experiment.p=9")], capture_output=True, text=True, timeout=60
     )
@@ -406,7 +406,7 @@ def test_no_device_is_one_line(empty_folder: Path) -> None:
     assert "JAX_PLATFORMS=cpu" in done.stderr
 
 
-TOLD_TO_STOP_AT_THE_END = """
+SIGNAL_AT_EXIT = """
 import os, signal, sys
 from miiii_search.cli.signals import stop_on_signals
 
@@ -417,16 +417,16 @@ class Late:
 stop_on_signals()
 sys.modules["late"] = Late()
 """
-"""SIGTERM comes while the interpreter ends, which has given signals their default actions back by then."""
+"""A program that gets SIGTERM while the interpreter exits, after it has restored the default actions of signals."""
 
 
-def test_who_is_told_to_stop_when_all_is_done_has_not_been_killed() -> None:
-    done = subprocess.run([sys.executable, "-c", TOLD_TO_STOP_AT_THE_END], cwd=Path(__file__).parents[1])
+def test_a_signal_at_exit_does_not_change_the_exit_code() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNAL_AT_EXIT], cwd=Path(__file__).parents[1])
     assert done.returncode == 0
 
 
 def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
-    """With the nearest one that there is; and one that is known is not."""
+    """The warning suggests the most similar setting. A known setting causes no warning."""
     environment = {**os.environ, "MIIII_TRAILS": "64", "MIIII_STATE": str(tmp_path)}
     command = [sys.executable, "-m", "miiii_search", "create", "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

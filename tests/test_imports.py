@@ -1,4 +1,4 @@
-"""What must not be loaded: a coordinator's image has no JAX, and training needs no database."""
+"""Modules that must not be imported: a coordinator's image has no JAX, and training needs no database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ finally:
 
 
 def loaded_by(code: str, folder: Path) -> set[str]:
-    """The top-level modules that a fresh interpreter has loaded after the code."""
+    """Run code in a new interpreter and return the top-level modules that it has imported."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MIIII_")}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
@@ -35,7 +35,7 @@ def loaded_by(code: str, folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a study whose one trial has ended, as a worker leaves it."""
+    """A folder with a study whose only trial has ended."""
     folder = tmp_path_factory.mktemp("study")
     subprocess.run(
         [
@@ -106,7 +106,7 @@ print("LOADED", *sorted(name for name in sys.modules if "." not in name))
 
 
 def test_the_command_line_alone_is_light(tmp_path: Path) -> None:
-    """What a command needs it imports when it is called, so that help and mistakes answer at once."""
+    """Commands import what they need when they are called, so that `--help` and error messages appear at once."""
     loaded = loaded_by("import sys, miiii_search.cli; print('LOADED', *sys.modules)", tmp_path)
     assert "miiii_search.cli.run" in loaded
     assert not loaded & {"jax", "numpy", "optuna", "pydantic", "rich", "sqlalchemy"}

@@ -1,4 +1,4 @@
-"""Standard output that fails, or that nobody reads."""
+"""Writes to a standard output that fails, or that nobody reads."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from miiii_search.cli import streams
 from miiii_search.cli.streams import GAP_NOTICE, PENDING_BYTES, REPLACE_HANDLER, Stream
 
 LONG = b"x" * 70_000
-"""More than a pipe holds."""
+"""More bytes than a pipe can buffer."""
 
 
 @pytest.fixture
 def pipe() -> Iterator[list[int]]:
-    """The two ends of a pipe; those that are left open are closed."""
+    """Yield the two ends of a pipe, and close those that are still open."""
     ends = list(os.pipe())
     yield ends
     for end in ends:
@@ -44,7 +44,7 @@ def test_writes_in_order(pipe: list[int]) -> None:
     assert read(reading, sum(map(len, lines))) == b"".join(lines)
 
 
-def test_reader_that_has_gone_is_no_failure(pipe: list[int]) -> None:
+def test_a_closed_reader_is_no_failure(pipe: list[int]) -> None:
     reading, writing = pipe
     stream = Stream(writing)
     assert not stream.is_lost()
@@ -66,7 +66,7 @@ def test_full_disk_is_a_failure() -> None:
 
 
 def test_nobody_reads(pipe: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write returns all the same; what was kept arrives once somebody reads, and a gap is told of."""
+    """A write still returns. Pending bytes arrive once somebody reads, and a notice marks the gap."""
     monkeypatch.setattr(streams, "STALL_SECONDS", 0.01)
     reading, writing = pipe
     stream = Stream(writing)
@@ -80,7 +80,7 @@ def test_nobody_reads(pipe: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(reading, len(GAP_NOTICE) + 6) == GAP_NOTICE + b"later\n"
 
 
-def test_output_that_is_needed_waits_for_its_reader(pipe: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_required_output_waits_for_its_reader(pipe: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "STALL_SECONDS", 0.0)
     reading, writing = pipe
     stream = Stream(writing)
@@ -96,7 +96,7 @@ def test_output_that_is_needed_waits_for_its_reader(pipe: list[int], monkeypatch
 
 
 def test_pipe_that_does_not_block(pipe: list[int]) -> None:
-    """As it is where another program that has the same pipe made it so."""
+    """Another program that shares the pipe may have made it non-blocking."""
     reading, writing = pipe
     os.set_blocking(writing, False)
     stream = Stream(writing)
@@ -128,14 +128,14 @@ def test_writes_after_the_end_need_no_thread(pipe: list[int]) -> None:
         ("ascii", "run-\udcff", b"run-\xff"),
     ],
 )
-def test_characters_that_an_encoding_lacks(encoding: str, text: str, written: bytes) -> None:
+def test_characters_that_cannot_be_encoded(encoding: str, text: str, written: bytes) -> None:
     file = io.TextIOWrapper(raw := io.BytesIO(), encoding=encoding, errors=REPLACE_HANDLER)
     file.write(text)
     file.flush()
     assert raw.getvalue() == written
 
 
-def test_terminal_that_was_closed_is_no_failure() -> None:
+def test_a_closed_terminal_is_no_failure() -> None:
     window, terminal = os.openpty()
     try:
         os.close(window)

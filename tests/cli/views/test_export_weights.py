@@ -1,4 +1,4 @@
-"""`export_weights` on the folder of a real run, and on folders that are none."""
+"""Exports from the folder of a real run, and from folders that are damaged or not of a run."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_folder(trained: Path, tmp_path: Path) -> Path:
-    """A copy, to be damaged."""
+    """Return a copy of the run, for tests that damage it."""
     return shutil.copytree(trained, tmp_path / "run")
 
 

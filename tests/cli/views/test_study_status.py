@@ -1,4 +1,4 @@
-"""What `status` says of running trials, as text."""
+"""The output of `status` as text."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_running_trial_has_its_worker_lease_epoch_and_checkpoint() -> None
 
 
 def test_why_trials_were_pruned(tmp_path: Path) -> None:
-    """The last three in the view, all of them with `--pruned`, all of them for programs."""
+    """The view lists the last three; `--pruned` and the JSON output list all of them."""
     database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
     study = create_study(database, "s", make_spec())
     for k in range(5):
@@ -94,7 +94,7 @@ def test_budgets_are_shown() -> None:
     assert headline(over).startswith("done: 3 trials are solved")
 
 
-def test_a_curve_is_a_bar_a_value_on_one_scale() -> None:
+def test_a_sparkline_has_one_bar_per_value() -> None:
     assert sparkline([]) == ""
     assert sparkline([0.0, 0.5, 0.99, 1.0]) == "▁▅██"
     assert sparkline([-0.1, 1.5]) == "▁█"
@@ -107,7 +107,7 @@ def test_a_running_trial_has_its_curve() -> None:
     assert sparkline((0.0, 0.5, 0.25)) in next(line for line in lines if "box:17" in line)
 
 
-def test_the_bar_has_a_mark_for_every_state_that_there_is() -> None:
+def test_the_progress_bar_has_a_mark_for_every_state_with_trials() -> None:
     counts = {"waiting": 380, "running": 1, "complete": 1, "pruned": 1, "fail": 1}
     shown = status(counts=counts, n_trials=384)
     [bar] = [line for line in text(shown) if "━" in line and "of 384 trials" in line]

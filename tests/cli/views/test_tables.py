@@ -1,4 +1,4 @@
-"""Tables of the command line: within the terminal's width, whole in a file, and no markup of a user's."""
+"""Tables fit the width of the terminal, are complete in a file, and show names chosen by users literally."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def shown(renderable: RenderableType, width: int) -> list[str]:
 
 @pytest.fixture
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    """A study with a long name, trials of all states, long reasons, and a worker with a long name."""
+    """Yield a study with a long name, trials in all states, long reasons, and a worker with a long name."""
     database: Database = open_database(f"sqlite:///{tmp_path_factory.mktemp('s')}/t.db", create=True)
     study = create_study(database, LONG, make_spec(replicates=Replicates(count=2)))
     for k, state in enumerate((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.COMPLETE)):
@@ -116,7 +116,7 @@ def test_runs_side_by_side_at_any_width() -> None:
     assert all(name in shown(comparison_table(comparison), FILE_WIDTH)[0] for name in names)
 
 
-def test_what_is_left_out_first() -> None:
+def test_columns_are_left_out_by_their_drop_order() -> None:
     table = FittedTable(
         [
             Column("kept", ["[b]x[/b]"]),
@@ -133,7 +133,7 @@ def test_what_is_left_out_first() -> None:
 
 
 def test_a_long_run_s_progress_at_80_columns() -> None:
-    """Nothing of it is cut, and something is left of the bar."""
+    """No text is cut, and a part of the bar is visible."""
     bar = training_bar()
     accuracy = "accuracy 0.999, validation 0.999"
     task = bar.add_task("training", total=65536, completed=65520, accuracy=accuracy)

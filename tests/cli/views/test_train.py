@@ -1,4 +1,4 @@
-"""Training by hand: what lies in the folder when it ends, when it is stopped, and when it cannot be written."""
+"""The command `train`: the files in its folder when a run ends, is stopped, or cannot be written."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_takes_the_place_of_another(
+def test_a_run_replaces_another(
     folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With all of its snapshots and none of the other's; what is the user's stays."""
+    """The folder then holds the snapshots of the new run only. Files of the user are kept."""
     (folder / "snapshots" / "epoch-512.npz").write_bytes(b"the other's")
     (folder / "snapshots" / "notes.txt").write_text("mine")
     assert train_to_folder(read_configuration(trained / "config.toml"), folder, compare_with_recorded=True)
@@ -55,7 +55,7 @@ def test_a_run_takes_the_place_of_another(
     assert problems == [] and list(run.snapshots) == [256, 320]
 
 
-def test_a_line_now_and_then_where_there_is_no_terminal(
+def test_progress_lines_without_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = choose_configuration(None, "demo", None, SETTINGS)
@@ -70,7 +70,7 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
 
 
 def test_a_run_that_is_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its configuration trains the whole run, which is not compared with the part."""
+    """Its configuration trains the whole run, which is not compared with the stopped one."""
     chosen = choose_configuration(None, "demo", None, SETTINGS)
     assert not train_to_folder(chosen, tmp_path / "part", compare_with_recorded=True, stop=lambda: True)
     run, problems = read_run(tmp_path / "part")
@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_leaves_another_alone(folder: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    """It is said before training, as far as it can be known."""
+    """The error is raised before training, if it can be known by then."""
     (tmp_path / "file").touch()
     chosen = choose_configuration(None, "demo", None, SETTINGS)
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.toml", "metrics.json", "snapshots/epoch-1.npz", "weights.safetensors"])
 def test_a_folder_with_files_of_somebody_else(name: str, tmp_path: Path) -> None:
-    """They are not replaced and not removed, and it is said before training."""
+    """They are neither replaced nor removed, and the error is raised before training."""
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     chosen = choose_configuration(None, "demo", None, SETTINGS)
@@ -156,7 +156,7 @@ def test_a_folder_that_another_process_writes(folder: Path) -> None:
 
 @pytest.fixture
 def full_disk(trained: Path, tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A run on a small disk of its own, on which so many bytes are left."""
+    """Return a function that puts a run on a small disk and leaves a given number of bytes free."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
@@ -194,7 +194,7 @@ def test_a_disk_with_space_for_a_run_but_not_for_its_snapshots(
 def test_a_disk_without_space_for_a_run(
     full_disk: Callable[[int], Path], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one before stays, and the new one is in the folder for temporary files."""
+    """The earlier run is kept, and the new one is written to a temporary folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = full_disk(2 * 4096)
     before = files(folder)
@@ -207,10 +207,10 @@ def test_a_disk_without_space_for_a_run(
     assert elsewhere is not None and read_run(Path(elsewhere[1]))[1] == []
 
 
-def test_a_run_without_its_picture(
+def test_a_run_without_learning_curves(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """matplotlib may fail at anything; the run is written."""
+    """The run is written even if matplotlib fails."""
     monkeypatch.setitem(sys.modules, "miiii_search.analysis.figures.curves", None)
     assert train_to_folder(choose_configuration(None, "demo", None, SETTINGS), folder, compare_with_recorded=False)
     assert "warning: the learning curves could not be drawn: " in capsys.readouterr().out
