@@ -26,17 +26,21 @@ MAX_GRID = 100_000
 
 
 FORMAT: Literal[2] = 2
-"""Format of a spec as it is written. Format 1 called the samplers `grid_ei` and `grid` `model` and `queue`."""
+"""Format of a specification as it is written.
+
+Format 1 called the samplers `grid_ei` and `grid` `model` and `queue`, and the `end_factor` of a decay `share`.
+"""
 
 _SAMPLERS_OF_FORMAT_1 = {"model": "grid_ei", "queue": "grid"}
 
 
 def _current_format(value: Any) -> Any:
-    """Read format 1 as the current one: old names are accepted wherever they were valid."""
+    """Return the current format for format 1, whose names are all still read."""
     return FORMAT if value == 1 else value
 
 
 def _current_sampler(value: Any) -> Any:
+    """Return today's name of a sampler."""
     return _SAMPLERS_OF_FORMAT_1.get(value, value) if isinstance(value, str) else value
 
 

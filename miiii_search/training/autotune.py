@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.training.device import cores, is_out_of_memory
+from miiii_search.training.device import count_cores, is_out_of_memory
 from miiii_search.training.lane_state import LaneState
 from miiii_search.training.lane_stores import LANE_WIDTHS
 from miiii_search.training.lanes import Lanes
@@ -81,7 +81,7 @@ def measure_lanes(
     """Train more and more lanes for a moment each, and yield their speed."""
     program.compile_all()
     if jax.default_backend() == "cpu":
-        for lanes in sorted({1, *(w for w in LANE_WIDTHS if w < cores()), cores()}):
+        for lanes in sorted({1, *(w for w in LANE_WIDTHS if w < count_cores()), count_cores()}):
             yield _measure_parallel(program, experiment, hyperparameters, lanes)
     else:
         for lanes in (w for w in LANE_WIDTHS if w <= MAX_LANES and w.bit_count() == 1):

@@ -82,7 +82,7 @@ def describe_device() -> str:
             f"{reason}; JAX_PLATFORMS=cpu trains on the CPU, miiii-search doctor tells more"
         ) from None
     if device.platform == "cpu":
-        return f"cpu ({platform.machine()}, {cores()} cores)"
+        return f"cpu ({platform.machine()}, {count_cores()} cores)"
     return f"{device.platform} ({device.device_kind})"
 
 
@@ -92,7 +92,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known and (isinstance(error, MemoryError) or bool(re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE)))
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return the number of cores that this process may use. `taskset` and a container's cpuset limit them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from miiii_search.training.device import cores
+from miiii_search.training.device import count_cores
 from miiii_search.training.fair_semaphore import FairSemaphore
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
@@ -40,7 +40,7 @@ class TrainerPool:
         self._batched = jax.default_backend() != "cpu" if batched is None else batched
         self._on_chunk = on_chunk
         self._save_seconds = save_seconds
-        self._semaphore = FairSemaphore(cores())
+        self._semaphore = FairSemaphore(count_cores())
         self._programs: dict[ProgramKey, Program] = {}
         self._trainer_of_program: dict[ProgramKey, Trainer] = {}
         self._trainer_of_run: dict[int, Trainer] = {}
@@ -69,12 +69,12 @@ class TrainerPool:
         for key, runs_of_key in by_key.items():
             if self._batched:
                 if key not in self._trainer_of_program:
-                    self._trainer_of_program[key] = self._trainer(key)
+                    self._trainer_of_program[key] = self._start_trainer(key)
                 self._trainer_of_program[key].admit(runs_of_key)
                 self._trainer_of_run.update({run.number: self._trainer_of_program[key] for run in runs_of_key})
             else:
                 for run in runs_of_key:
-                    self._trainer_of_run[run.number] = self._trainer(key)
+                    self._trainer_of_run[run.number] = self._start_trainer(key)
                     self._trainer_of_run[run.number].admit([run])
 
     def stop(self, number: int) -> None:
@@ -102,15 +102,13 @@ class TrainerPool:
 
     def close(self, seconds: float) -> None:
         """End all trainers after their current chunks, and wait for them at most for a number of seconds."""
-        trainers, deadline = (
-            [*self._trainer_of_run.values(), *self._trainer_of_program.values()],
-            time.monotonic() + seconds,
-        )
+        deadline = time.monotonic() + seconds
+        trainers = [*self._trainer_of_run.values(), *self._trainer_of_program.values()]
         for trainer in trainers:
             trainer.close()
         for trainer in trainers:
             trainer.join(max(0, deadline - time.monotonic()))
 
-    def _trainer(self, key: ProgramKey) -> Trainer:
+    def _start_trainer(self, key: ProgramKey) -> Trainer:
         lanes = Lanes(key, self._batched, self.program(key))
         return Trainer(lanes, self.events.put, self._semaphore, self._on_chunk, self._save_seconds)

@@ -18,7 +18,7 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.training import autotune, run
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.checkpoint import Checkpoint, CheckpointError
-from miiii_search.training.device import cores
+from miiii_search.training.device import count_cores
 from miiii_search.training.lane_state import Arrays
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import Program, ProgramKey
@@ -254,7 +254,7 @@ def test_a_damaged_checkpoint_is_noticed() -> None:
 
 
 def test_closing_does_not_wait_for_lanes_in_line() -> None:
-    trainers, lanes = TrainerPool(batched=False, on_chunk=chunks.append), 6 * cores()
+    trainers, lanes = TrainerPool(batched=False, on_chunk=chunks.append), 6 * count_cores()
     chunks.clear()
     trainers.admit([RunRequest(k, with_seed(k, ENDLESS), NARROW) for k in range(lanes)])
     begun = set[int]()
@@ -265,7 +265,7 @@ def test_closing_does_not_wait_for_lanes_in_line() -> None:
     at = time.monotonic()  # all have been told
     trainers.close(SECONDS)
     # A chunk may start at this very moment, but no waiting trainer starts another.
-    assert sum(chunk.start > at for chunk in chunks) <= cores()
+    assert sum(chunk.start > at for chunk in chunks) <= count_cores()
 
 
 def test_the_best_number_of_lanes_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
