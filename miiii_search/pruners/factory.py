@@ -16,7 +16,7 @@ import optuna
 
 from miiii_search.config.study_sections import Pruning
 from miiii_search.config.study_spec import StudySpec
-from miiii_search.errors import MiiiiSearchError
+from miiii_search.errors import InvalidSpecError
 from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.pruners.base import NopPruner, Pruner, PruningContext
 from miiii_search.pruners.forecast import Forecast
@@ -78,7 +78,7 @@ def make_pruner(spec: StudySpec, study: optuna.Study) -> Pruner:
         study: The same study in Optuna, for a pruner of Optuna's.
 
     Raises:
-        MiiiiSearchError: If the pruner does not accept its options.
+        InvalidSpecError: If the pruner does not accept its options.
     """
     if spec.pruning.rule in OPTUNA_PRUNERS:
         return OptunaPruner(study, make_optuna_pruner(spec.pruning, spec.pruning_floor, spec.experiment.epochs))
@@ -103,7 +103,7 @@ def make_optuna_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.prun
         epochs: Epoch budget of a run.
 
     Raises:
-        MiiiiSearchError: If the pruner does not accept its options.
+        InvalidSpecError: If the pruner does not accept its options.
     """
     options: dict[str, Any] = dict(pruning.options)
     if pruning.rule in ("successive_halving", "hyperband"):
@@ -112,31 +112,31 @@ def make_optuna_pruner(pruning: Pruning, floor: int, epochs: int) -> optuna.prun
     if pruning.rule == "hyperband":
         options.setdefault("max_resource", epochs)
     if pruning.rule == "threshold" and not options.keys() & {"lower", "upper"}:
-        raise MiiiiSearchError("pruning.rule = 'threshold' needs a bound: --set pruning.options.lower=0.05")
+        raise InvalidSpecError("pruning.rule = 'threshold' needs a bound: --set pruning.options.lower=0.05")
     try:
         with warnings.catch_warnings():
             # pyproject.toml bounds Optuna's version, so a change of an experimental interface does not reach the user.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return OPTUNA_PRUNERS[pruning.rule](**options)
     except (TypeError, ValueError) as error:
-        raise MiiiiSearchError(f"pruning.options for `{pruning.rule}`: {error}") from None
+        raise InvalidSpecError(f"pruning.options for `{pruning.rule}`: {error}") from None
 
 
 def check_pruning(spec: StudySpec) -> None:
     """Check the pruning settings of a new study, so that errors appear now and not in each worker.
 
     Raises:
-        MiiiiSearchError: If there is a setting that the study's pruner does not accept or does not read.
+        InvalidSpecError: If there is a setting that the study's pruner does not accept or does not read.
     """
     pruning = spec.pruning
     if pruning.rule in OPTUNA_PRUNERS:
         make_optuna_pruner(pruning, spec.pruning_floor, spec.experiment.epochs)
     elif pruning.options:
-        raise MiiiiSearchError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{pruning.rule}'")
+        raise InvalidSpecError(f"pruning.options are for Optuna's pruners, not for pruning.rule = '{pruning.rule}'")
     for rule, names in OWN_OPTIONS.items():
         for name in names:
             if rule != pruning.rule and getattr(pruning, name) != Pruning.model_fields[name].default:
-                raise MiiiiSearchError(
+                raise InvalidSpecError(
                     f"pruning.{name} is for pruning.rule = '{rule}', but the rule is '{pruning.rule}': "
                     f"add --set pruning.rule={rule}, or leave pruning.{name} out"
                 )

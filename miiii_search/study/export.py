@@ -14,7 +14,7 @@ import tomli_w
 from optuna.trial import FrozenTrial
 
 from miiii_search.config.overrides import read_config_file, to_tree, validate
-from miiii_search.errors import MiiiiSearchError
+from miiii_search.errors import InvalidSpecError, MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.study.best_trials import read_best
@@ -132,11 +132,12 @@ def read_configuration(path: Path) -> Configuration:
     """Read a file that `to_toml` wrote. Nothing in it is executed.
 
     Raises:
-        MiiiiSearchError: The file is not a configuration, has another format, or is not valid.
+        InvalidSpecError: The file is not a configuration, or is not valid.
+        MiiiiSearchError: The file cannot be read, or has another format.
     """
     tree = read_config_file(path)
     if tree.get("kind") != KIND:
-        raise MiiiiSearchError(
+        raise InvalidSpecError(
             f'{path} is not a configuration of miiii-search (its first key must be kind = "{KIND}"); '
             "make one with miiii-search best --out best.toml"
         )
@@ -148,7 +149,7 @@ def read_configuration(path: Path) -> Configuration:
         )
     unknown = tree.keys() - {"kind", "format", "experiment", "hyperparameters", "metrics", "provenance"}
     if unknown:
-        raise MiiiiSearchError(f"{path}: unknown key `{min(unknown)}`")
+        raise InvalidSpecError(f"{path}: unknown key `{min(unknown)}`")
     provenance = tree.get("provenance", {})
     return Configuration(
         validate(Experiment, tree.get("experiment", {}), f"{path}: experiment"),
