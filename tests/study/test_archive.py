@@ -1,4 +1,4 @@
-"""A study as a file: what comes out of it is what went in, from any database into any."""
+"""Exporting a study and importing it again keeps everything, between databases of any kind."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def elsewhere(storage_url: str) -> Iterator[Database]:
 
 
 def public(trial: FrozenTrial) -> dict[str, Any]:
-    """All that Optuna tells of a trial but its id; one that ran is one that waits."""
+    """Return everything that Optuna reports about a trial except its id. A running trial counts as waiting."""
     state = TrialState.WAITING if trial.state == TrialState.RUNNING else trial.state
     told = {name: getattr(trial, name) for name in ("number", "params", "distributions", "user_attrs", "system_attrs")}
     times = (trial.datetime_start, trial.datetime_complete)
@@ -63,7 +63,7 @@ def files_of(study: Study) -> dict[tuple[int, str], bytes]:
 
 
 def late_artifact(study: Study) -> tuple[int, str]:
-    """The number of the trial, and the id, of the artifact that was attached once its trial had ended."""
+    """Return the trial's number and the artifact's id of the artifact that was attached to a finished trial."""
     system = study.database.optuna.get_study_system_attrs(study.study_id)
     [key] = [key for key in system if key.startswith("dashboard:artifacts:")]
     _, _, trial_id, artifact_id = key.split(":")
@@ -73,7 +73,7 @@ def late_artifact(study: Study) -> tuple[int, str]:
 
 
 def test_every_field_comes_back(database: Database, elsewhere: Database, tmp_path: Path) -> None:
-    """Between databases of either kind, four ways, and back again."""
+    """The study is exported from each kind of database into each kind, and back again."""
     create_study(elsewhere, "other", make_spec())  # so that ids differ
     study = create_study(database, "study", make_spec(budget=BUDGET))
     with_all(study)
@@ -112,7 +112,7 @@ def test_every_field_comes_back(database: Database, elsewhere: Database, tmp_pat
 def test_it_is_of_one_moment(
     database: Database, elsewhere: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though a worker ends a trial in the middle of it, and removes its checkpoint."""
+    """The export shows one moment, although a worker finishes a trial and removes its checkpoint meanwhile."""
     study = create_study(database, "study", make_spec(budget=BUDGET))
     [running] = with_all(study)
     linked = artifacts.linked_artifact_ids
@@ -155,7 +155,7 @@ def test_the_dashboard_serves_the_copy(
 def test_a_worker_goes_on_where_it_was(
     database: Database, elsewhere: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the same weights as without: the checkpoint comes along."""
+    """The checkpoint is exported too, so the weights are the same as without an export."""
     monkeypatch.setattr(study_watch, "REFRESH_SECONDS", 0.2)  # or the trials would end before the pause is noticed
     spec = make_spec(experiment=LONG, space=TWO, pruning=Pruning(rule="none"))
     study = create_study(database, "study", spec)
@@ -226,7 +226,7 @@ def with_tree(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
 
 
 def rewrite(path: Path, name: str, change: Callable[[bytes], bytes], *, with_checksum: bool = True) -> None:
-    """Changes one member of an archive, as somebody would who knows how it is made."""
+    """Change one member of an archive, and its checksum in the manifest unless told otherwise."""
     with zipfile.ZipFile(path) as archive:
         members = {n: archive.read(n) for n in archive.namelist()}
     members[name] = change(members[name])
@@ -241,7 +241,7 @@ def rewrite(path: Path, name: str, change: Callable[[bytes], bytes], *, with_che
 
 
 def set_in(*keys: Any) -> Callable[[bytes], bytes]:
-    """Sets what lies under all but the last of the keys to the last."""
+    """Return a change that sets the value at a path of keys; the last argument is the value."""
     *path, leaf, value = keys
 
     def change(tree: dict[str, Any]) -> None:
@@ -313,7 +313,7 @@ def test_what_is_no_archive(database: Database, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "\x9b2J", "\u202e", "x" * 201])
 def test_a_name_that_is_none(database: Database, tmp_path: Path, name: str) -> None:
-    """Neither of a file nor of its reader: names are shown in terminals."""
+    """A bad name is refused, whether it comes from the file or from the caller. Terminals show names."""
     study = create_study(database, "study", make_spec())
     path = tmp_path / "study.zip"
     export_study(study, path)

@@ -1,4 +1,4 @@
-"""Tidying keeps the best trials' files, and of the others all that is not a file."""
+"""Cleanup removes the artifacts and weights of all trials except the best, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import everything, make_spec, read_back, with_all
 
 
 def files(study: Study) -> dict[int, list[str]]:
-    """The artifacts that each trial brought along, of those that have some; each can be read."""
+    """Return the artifact names of each trial that has artifacts, after checking that each can be read."""
     store, found = DatabaseArtifactStore(study.database), {}
     for trial in read_back(study).trials:
         metas = get_all_artifact_meta(trial, storage=study.database.optuna)
@@ -36,7 +36,7 @@ def test_the_best_are_kept(database: Database) -> None:
     assert files(study) == {0: ["curves.png"], 1: ["curves.png"]}  # complete, and pruned
     assert [t.number for t in sort_best_first(read_back(study).trials)][:2] == [0, 1]
     before = everything(database)
-    found = {"trials": 2, "artifacts": 2, "size": 2500}  # that of a failed trial, attached later, is one of them
+    found = {"trials": 2, "artifacts": 2, "size": 2500}  # including the attachment of a failed trial
     assert cleanup(study, 1, dry_run=True) == CleanupResult(**found)
     assert everything(database) == before
     assert cleanup(study, 1) == CleanupResult(**found)
@@ -50,7 +50,7 @@ def test_the_best_are_kept(database: Database) -> None:
 
 
 def test_the_best_trials_weights_are_kept(database: Database, tmp_path: Path) -> None:
-    """And what others, or the user, have put beside them."""
+    """Files that other studies or the user put beside the snapshots are kept too."""
     study = create_study(database, "study", make_spec())
     with_all(study)
     ended = {trial.number for trial in read_back(study).trials if trial.state.is_finished()}

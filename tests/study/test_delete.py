@@ -1,4 +1,4 @@
-"""Deleting takes all of a study, and nothing of another one."""
+"""Deleting a study removes all of it, and nothing of other studies."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_worker_of_a_deleted_study_ends(database: Database) -> None:
 
 
 def test_a_worker_that_died_keeps_nothing_from_going(database: Database) -> None:
-    """Though nobody has put its trials back yet."""
+    """An expired lease does not prevent a deletion, even if no coordinator has returned the trial yet."""
     study = create_study(database, "study", make_spec())
     claim(study, OVERDUE)
     assert read_contents(study).leases == 0
@@ -101,7 +101,7 @@ def test_a_worker_that_died_keeps_nothing_from_going(database: Database) -> None
 
 
 def test_only_a_user_creates_a_deleted_study_again(database: Database, tmp_path: Path) -> None:
-    """A coordinator, which does so unasked, is refused until somebody creates or imports it."""
+    """A coordinator creates studies without being asked. It is refused until a user creates or imports the study."""
     spec = make_spec()
     study = create_study(database, "study", spec, again=False)
     export_study(study, tmp_path / "study.zip")
@@ -124,7 +124,7 @@ def test_only_a_user_creates_a_deleted_study_again(database: Database, tmp_path:
 def test_a_study_that_is_deleted_while_it_is_created_stays_deleted(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A coordinator has looked and found nothing deleted, just before somebody deletes the study."""
+    """The study is deleted just after a coordinator checked that it was not."""
     delete(create_study(database, "study", make_spec()))
     monkeypatch.setattr("miiii_search.study.create.check_not_deleted", lambda *_: None)
     with pytest.raises(StudyDeletedError):
@@ -143,8 +143,8 @@ def test_of_what_another_program_deletes_the_name_is_recorded_once(database: Dat
     assert list_deleted(database) == {name: moment}
 
 
-def of_what_is_gone(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Callable[[], object]]:
-    """What may be begun just before somebody deletes the study: it looked, and found it."""
+def actions_on_deleted_study(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Callable[[], object]]:
+    """Return actions that may already have found the study when it is deleted."""
     monkeypatch.setattr(Study, "is_done", lambda *_: False)
     monkeypatch.setattr("miiii_search.coordinator.dashboard_note.render_note", lambda *_: "a note")
     return [
@@ -161,9 +161,9 @@ def of_what_is_gone(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Calla
 def test_nothing_is_written_of_a_deleted_study(
     database: Database, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    """Nor of another one that has its place since: SQLite gives the same id again."""
+    """Nothing is written into a later study either, to which SQLite gives the same id."""
     study = create_study(database, "study", make_spec())
-    actions = of_what_is_gone(monkeypatch, study)
+    actions = actions_on_deleted_study(monkeypatch, study)
     delete(open_study(database, "study"))
     if again:
         create_study(database, "study", make_spec(budget={"trials": 3}))
@@ -175,7 +175,7 @@ def test_nothing_is_written_of_a_deleted_study(
 
 
 def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
-    """In the seconds before its worker looks again."""
+    """Reading fails with a clear error until the worker notices the deletion."""
     spec = make_spec(sampler="random", budget={"trials": 4}, pruning=Pruning(rule="median"))
     study = create_study(database, "study", spec)
     lease = TrialSampler(study, 0).create_trial("worker", SECONDS)
@@ -195,7 +195,7 @@ def test_whoever_reads_a_deleted_study_is_told(database: Database) -> None:
 
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_by_force_while_a_trial_is_ended(postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """On PostgreSQL, where transactions overlap: neither waits for what the other has locked."""
+    """Transactions overlap on PostgreSQL: a deletion and the end of a trial do not deadlock."""
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec())
     lease, renewed, goes_on = claim(study), threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""The best trial as a file, and what is accepted as such a file."""
+"""Exporting the best trial as a file, and the files that are accepted as configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extending: only what is new is queued, once, and everybody agrees on the spec."""
+"""An extension queues only new points, each once, and all processes see the same specification."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def end_all(study: Study, **attributes: Any) -> None:
 
 
 def test_more_of_the_queue(database: Database) -> None:
-    """The points that a study of that budget would have had from the start, in the same order."""
+    """A larger budget adds the points that a study with this budget would have had, in the same order."""
     study = create_study(database, "study", make_spec(space=SPACE, budget={"trials": 2}))
     whole = create_study(database, "whole", make_spec(space=SPACE, budget={"trials": 5}))
     end_all(study)
@@ -64,7 +64,7 @@ def test_more_of_the_queue(database: Database) -> None:
 
 @pytest.mark.parametrize("first", [(), FIRST], ids=["grid", "first"])
 def test_a_larger_space(database: Database, first: list[dict[str, float]]) -> None:
-    """Every new combination once; what was there keeps its values, though the list's order is another."""
+    """Every new combination is queued once. Existing trials keep their values, although the list is reordered."""
     study = create_study(database, "study", make_spec(space=SPACE, first=first))
     end_all(study)
     before = [(t.number, t.params, t.value) for t in read_back(study).trials]
@@ -206,7 +206,7 @@ def test_numbers_continue_while_others_claim(database: Database) -> None:
 
 
 def test_a_sampler_that_has_not_looked_yet_draws_from_the_larger_space(database: Database) -> None:
-    """A worker looks every few seconds; a trial of the old list would leave Optuna without a common space."""
+    """A sampler with the old specification must not add a trial of the old list: Optuna needs a common space."""
     study = create_study(database, "study", make_spec(space=SPACE, sampler="random", budget={"trials": 6}))
     queue = TrialSampler(study, 0)
     assert queue.create_trial("worker", SECONDS) is not None
@@ -218,7 +218,7 @@ def test_a_sampler_that_has_not_looked_yet_draws_from_the_larger_space(database:
 
 @contextmanager
 def extended_meanwhile(study: Study) -> Iterator[None]:
-    """Somebody extends the study while its sampler draws a point."""
+    """The study is extended while its sampler draws a point."""
     draw, extended = TrialSampler._sample, list[bool]()
 
     def draw_late(queue: TrialSampler, *arguments: Any) -> Any:
@@ -234,7 +234,7 @@ def extended_meanwhile(study: Study) -> Iterator[None]:
 
 
 def test_equal_numbers_of_another_kind_are_another_list(database: Database) -> None:
-    """To Optuna, which compares lists as text in the database, though not in memory."""
+    """Optuna compares lists as text in the database, where 0 and 0.0 differ."""
     study = create_study(database, "study", make_spec(space={"weight_decay": (0, 1)}, budget={"trials": 1}))
     extend(study, ["space.weight_decay=[0.0, 1.0]", "budget.trials=2"])
     extend(study, ["space.weight_decay=[0.0, 1.0, 2.0]", "budget.trials=3"])
@@ -246,7 +246,7 @@ def test_equal_numbers_of_another_kind_are_another_list(database: Database) -> N
 def test_the_coordinator_s_note_and_an_extension_do_not_wait_for_each_other(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """On PostgreSQL: the note, of more parts than before, locks the study's row as well."""
+    """On PostgreSQL, a note with more parts than before locks the study's row too; this must not deadlock."""
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec(space=SPACE))
     monkeypatch.setattr("miiii_search.coordinator.dashboard_note.render_note", lambda *_: "a long note " * 1000)

@@ -1,4 +1,4 @@
-"""What a user is told to type: a shell takes it, and it means the storage and the study that it was said of."""
+"""Suggested commands work in a shell, and use the storage and the study that the message is about."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words_of(command: str, **variables: str) -> list[str]:
-    """The words that a shell makes of a command, without the program."""
+    """Return the arguments of a command, split as a shell splits them."""
     script = command.replace(program(), "printf '%s\\0'", 1)
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, env={**os.environ, **variables})
     return done.stdout.decode().split("\0")[:-1]

@@ -1,4 +1,4 @@
-"""A study is known by its random id: not by its name, its number in the database, or the spelling of a URL."""
+"""A study is identified by its random id, not by its name, its number in the database, or its URL."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support import claim, end, make_spec, together, with_all
 
 
 def forget_id(study: Study) -> None:
-    """Leaves the study as a version left it that knew no ids."""
+    """Remove the study's id, as if an older version had created it."""
     with study.database.transaction() as connection:
         study_attrs.remove(connection, study.study_id, [ID_KEY])
 
@@ -63,7 +63,7 @@ def test_a_study_made_again_under_its_name_is_another(database: Database) -> Non
 
 
 def test_a_deleted_study_that_is_imported_again_is_another(database: Database, tmp_path: Path) -> None:
-    """Though it was created at the same time, and may get the same number in the database."""
+    """An imported study differs from the deleted one, although time of creation and number may be the same."""
     study = create_study(database, "study", make_spec())
     export_study(study, tmp_path / "study.zip")
     delete(study)
@@ -76,7 +76,7 @@ def test_a_deleted_study_that_is_imported_again_is_another(database: Database, t
 
 
 def test_a_study_of_an_older_version_gets_one_id(database: Database) -> None:
-    """However many processes open it at once."""
+    """Concurrent processes all get the same id."""
     study = create_study(database, "study", make_spec())
     forget_id(study)
     databases = [reopen(database) for _ in range(4)]
@@ -90,7 +90,7 @@ def test_a_study_of_an_older_version_gets_one_id(database: Database) -> None:
 
 @pytest.fixture
 def reader(postgres_server: DatabaseServer, postgres_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a role that only reads: for want of rights, or since the server takes no writes from it."""
+    """Return the URL of a role that can only read, because of its rights or because of a server setting."""
     role = f"reader_{request.param}"
     with open_engine(postgres_url).begin() as connection:
         for statement in (
@@ -108,7 +108,7 @@ def reader(postgres_server: DatabaseServer, postgres_url: str, request: pytest.F
 
 @pytest.mark.parametrize("reader", ["rights", "standby"], indirect=True)
 def test_a_role_that_only_reads(postgres_url: str, reader: str, tmp_path: Path) -> None:
-    """Reads a study without an id, and says so where it would need one."""
+    """Such a role can read a study without an id, and gets an error where an id is needed."""
     owner = open_database(postgres_url, create=True)
     forget_id(create_study(owner, "study", make_spec()))
     database = open_database(reader)
@@ -156,7 +156,7 @@ def test_checkpoints_of_one_server_however_it_is_named(postgres_url: str, tmp_pa
 
 
 def test_checkpoints_of_namesakes_are_apart(tmp_path: Path) -> None:
-    """Of two databases, of a copied file, and of a study that was made again."""
+    """Checkpoints of studies with the same name are separate: in two databases, a copied file, a recreated study."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     databases = [open_database(f"sqlite:///{tmp_path}/{name}/miiii-search.db", create=True) for name in "ab"]
@@ -175,7 +175,7 @@ def test_checkpoints_of_namesakes_are_apart(tmp_path: Path) -> None:
 
 
 def test_checkpoints_of_a_deleted_study_are_removed(database: Database, tmp_path: Path) -> None:
-    """And no others: not those of other studies, of other databases, or of the user."""
+    """Only they are removed: not those of other studies or databases, nor the user's files."""
     deleted, other = (create_study(database, name, make_spec()) for name in ("deleted", "other"))
     elsewhere = open_database(f"sqlite:///{tmp_path}/elsewhere.db", create=True)
     foreign = create_study(elsewhere, "deleted", make_spec())
@@ -192,7 +192,7 @@ def test_checkpoints_of_a_deleted_study_are_removed(database: Database, tmp_path
 
 
 def test_weights_of_a_copied_database_are_not_the_original_s(tmp_path: Path) -> None:
-    """A worker of the copy refuses their folder, `analyze` says so, and `cleanup` leaves them."""
+    """A worker of the copy refuses the folder, `analyze` reports it, and `cleanup` leaves the files."""
     database = open_database(f"sqlite:///{tmp_path}/original.db", create=True)
     study = create_study(database, "study", make_spec())
     with_all(study)
@@ -213,7 +213,7 @@ def test_weights_of_a_copied_database_are_not_the_original_s(tmp_path: Path) -> 
 
 
 def test_weights_of_several_studies_in_one_folder(database: Database, tmp_path: Path) -> None:
-    """`work --snapshots` of both: neither is read as the other's, and `cleanup` of one leaves the other's."""
+    """Two studies share a folder. Neither reads the other's snapshots, and `cleanup` keeps them."""
     one, two = create_study(database, "one", make_spec()), create_study(database, "two", make_spec())
     for study, content in ((one, b"1"), (two, b"2")):
         with_all(study)
@@ -225,7 +225,7 @@ def test_weights_of_several_studies_in_one_folder(database: Database, tmp_path: 
 
 
 def test_an_imported_study_finds_its_weights(database: Database, tmp_path: Path) -> None:
-    """Those of trials that had ended when it was exported; what its origin trained later is the origin's."""
+    """It finds the weights of trials that ended before the export, not of those that its origin trained later."""
     study = create_study(database, "study", make_spec())
     with_all(study)
     export_study(study, tmp_path / "study.zip")
@@ -242,7 +242,7 @@ def test_an_imported_study_finds_its_weights(database: Database, tmp_path: Path)
 
 
 def test_weights_that_an_older_version_left(database: Database, tmp_path: Path) -> None:
-    """It is not known of which study they are: they are not used, and it is said what to do."""
+    """It is unknown which study they belong to. They are not used, and a message says what to do."""
     study = create_study(database, "study", make_spec())
     with_all(study)
     (tmp_path / "trial-0").mkdir()
@@ -266,7 +266,7 @@ def test_a_study_folder_stays_below_its_folder(database: Database, tmp_path: Pat
 
 
 def test_the_time_of_creation_still_tells_studies_apart(database: Database) -> None:
-    """For a process that opened a study before it had an id."""
+    """A process that opened a study before it had an id still detects that it was replaced."""
     study = replace(create_study(database, "study", make_spec()), id=None)
     study.refresh()
     with database.transaction() as connection:

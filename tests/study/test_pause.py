@@ -1,4 +1,4 @@
-"""Pausing: no claim slips through, workers wait and lose nothing, clocks stand."""
+"""During a pause no trial is claimed, workers wait and lose nothing, and wall time stops."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TWO = {"weight_decay": (0.0, 0.5)}
 
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that look often, so that no test waits for long."""
+    """Make workers refresh often, so that tests are fast."""
     monkeypatch.setattr(study_watch, "REFRESH_SECONDS", 0.2)
 
 
@@ -55,7 +55,7 @@ def claim_if_any(study: Study) -> list[Lease]:
 
 
 def earlier(study: Study, seconds: float, *keys: str) -> None:
-    """Lets time pass for what a study has written down."""
+    """Move times that the study has stored into the past."""
     with study.database.transaction() as connection:
         times = study_attrs.read(connection, study.study_id, *keys)
         study_attrs.write(connection, study.study_id, {key: at - seconds for key, at in times.items()})
@@ -74,7 +74,7 @@ def test_nothing_of_a_paused_study_is_claimed(database: Database) -> None:
 
 
 def test_no_claim_slips_through(database: Database) -> None:
-    """Whatever the order: once `pause` has returned, nothing more is claimed than was before."""
+    """Once `pause` has returned, no trial is claimed, whatever the order of events."""
     study = create_study(database, "study", make_spec())
     at_pause: list[int] = []
 
@@ -92,7 +92,7 @@ def test_no_claim_slips_through(database: Database) -> None:
 
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_a_pause_waits_for_a_claim_under_way(postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """On PostgreSQL, where transactions overlap; the claim's own lock is what holds the pause back."""
+    """Transactions overlap on PostgreSQL. The claim's lock delays the pause."""
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec())
     grant, claimed, goes_on = leases.grant, threading.Event(), threading.Event()
@@ -158,7 +158,7 @@ def test_a_pause_before_the_first_trial_counts_for_nothing(database: Database) -
 
 
 def test_a_first_trial_in_a_pause_begins_when_that_ends(database: Database) -> None:
-    """A worker that has not looked yet may write down that it begins."""
+    """A worker that has not noticed the pause may store the start of the study."""
     study = create_study(database, "study", make_spec(budget={"wall_hours": 1.0}))
     pause(study)
     BudgetReservation(database, study.study_id, study.spec.budget, 1).update()
@@ -172,7 +172,7 @@ def test_a_first_trial_in_a_pause_begins_when_that_ends(database: Database) -> N
 
 
 def test_workers_hand_back_wait_and_go_on_where_they_were(database: Database, tmp_path: Path) -> None:
-    """Two workers, without a restart; what the trials come to is what they come to without a pause."""
+    """Two workers continue without a restart, and the trials have the same results as without a pause."""
     spec = make_spec(experiment=LONG, space=TWO, pruning=NEVER)
     unbroken = create_study(database, "unbroken", spec)
     work(unbroken)
@@ -189,7 +189,7 @@ def test_workers_hand_back_wait_and_go_on_where_they_were(database: Database, tm
         with database.engine.connect() as connection:
             assert connection.execute(sa.select(schema.leases)).all() == []
         begun = [t._trial_id for t in waiting if t.intermediate_values]
-        shared = shared_epochs(database, begun)  # for whoever claims it next
+        shared = shared_epochs(database, begun)  # for the worker that claims it next
         assert begun and shared.keys() == set(begun) and min(shared.values()) > 0
         status = read_status(study)
         assert status.paused and not status.done and status.to_json()["paused"] is True

@@ -1,4 +1,4 @@
-"""Further seeds for the best alone: who gets them, once, and what a study that waits for them looks like."""
+"""Further seeds go to the best configurations only, once. Until then the study is not done."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_study(database: Database, **fields: Any) -> Study:
 
 
 def end_all(study: Study, values: Sequence[float | None]) -> None:
-    """Ends as many trials, in the order of the queue, with these values; None is pruned with a high one."""
+    """Finish one trial per value, in the order of the queue. None prunes the trial, with a high value."""
     for value in values:
         if value is None:
             end(study, claim(study), TrialState.PRUNED, 0.99)
@@ -165,7 +165,7 @@ def test_a_coordinator_that_is_killed_in_between_has_done_nothing(database: Data
 
 
 def test_who_counted_before_does_not_find_the_study_done(database: Database) -> None:
-    """Of two coordinators: one counts, the other queues, the first looks whether it is done."""
+    """One coordinator counts, another one queues, then the first checks whether the study is done."""
     study = make_study(database)
     end_all(study, FIRSTS)
     counted = study.counts()
@@ -230,7 +230,7 @@ def test_supervision_queues_them_and_goes_on_until_they_have_ended(
 
 @pytest.mark.parametrize("done", [False, True])
 def test_in_a_file_and_back(database: Database, tmp_path: Path, done: bool) -> None:
-    """They are chosen once, whether before or after the study is moved."""
+    """The best are selected once, whether before or after an export and import."""
     study = make_study(database)
     end_all(study, FIRSTS)
     if done:

@@ -1,4 +1,4 @@
-"""Configurations over their seeds: figures against the statistics of plain numbers, and what goes by them."""
+"""Statistics over seeds are compared with those of plain numbers, and used for ranking and export."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OUTCOMES = st.integers(1, EPOCHS) | st.sampled_from(["not solved", "pruned", "fa
 
 
 def make_trial(number: int, point: float, outcome: int | str, value: float = 0.5) -> FrozenTrial:
-    """A trial that was solved at an epoch, or that has another outcome."""
+    """Return a trial that was solved at an epoch, or that has another outcome."""
     states = {
         "not solved": TrialState.COMPLETE,
         "pruned": TrialState.PRUNED,
@@ -53,7 +53,7 @@ def make_trial(number: int, point: float, outcome: int | str, value: float = 0.5
         datetime_complete=datetime(2026, 1, 2) if state.is_finished() else None,
         params={"dropout": point},
         distributions={"dropout": FloatDistribution(0, 1)},
-        # What a pruned trial says of a solution is not counted: it was given up.
+        # The epochs to solve of a pruned trial do not count.
         user_attrs={"epochs_to_solve": 7 if outcome == "pruned" else solved},
         system_attrs={},
         intermediate_values={},
@@ -62,7 +62,7 @@ def make_trial(number: int, point: float, outcome: int | str, value: float = 0.5
 
 
 def ended_trials(configurations: Sequence[Sequence[int | str]]) -> list[FinishedTrial]:
-    """A replicate of all before the next, as the queue has them."""
+    """Return trials in the order of the queue: one replicate of all configurations, then the next."""
     runs = [(k, r) for r in range(9) for k in range(len(configurations)) if r < len(configurations[k])]
     return finished_trials(make_trial(n, k / 100, configurations[k][r]) for n, (k, r) in enumerate(runs))
 
@@ -73,7 +73,7 @@ def known(x: float) -> int | None:
 
 @given(st.lists(st.lists(OUTCOMES, min_size=1, max_size=5), min_size=1, max_size=6), st.sampled_from([MEDIAN, WORST]))
 def test_figures_and_order(configurations: list[list[int | str]], by: str) -> None:
-    """Every seed that the study gives counts, at infinity where it is not solved."""
+    """Every seed counts, also unqueued ones. An unsolved seed counts as infinity."""
     seeds, expected = 5, {}
     for k, outcomes in enumerate(configurations):
         epochs = [x if isinstance(x, int) else math.inf for x in outcomes] + [math.inf] * (seeds - len(outcomes))
@@ -105,7 +105,7 @@ def test_ties() -> None:
 
 
 def test_one_lucky_seed_does_not_lead() -> None:
-    """Of the best alone there are three seeds; their second and third tell more than the others' only one."""
+    """Only the best have three seeds. The single lucky seed of another configuration does not make it lead."""
     assert order([[5, 40, 44], [10], [6, 48, "not solved"]], 3, MEDIAN) == [0, 2, 1]
 
 
@@ -119,7 +119,7 @@ SPACE = {"dropout": (0.0, 0.1)}
 
 
 def make_study(database: Database, outcomes: dict[float, list[int | None]], seeds: int) -> Study:
-    """A study of two configurations whose seeds are solved at these epochs, or not."""
+    """Return a study of two configurations whose seeds are solved at these epochs, or not solved."""
     study = create_study(database, "study", make_spec(space=SPACE, replicates=seeds))
     left = {point: list(epochs) for point, epochs in outcomes.items()}
     for _ in range(sum(map(len, outcomes.values()))):

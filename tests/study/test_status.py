@@ -1,4 +1,4 @@
-"""What commands show of a study, read in SQL: compared with all of it, read through Optuna's public interface."""
+"""What commands read of a study in SQL, compared with what Optuna's public interface returns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOON = datetime(2026, 1, 1, 12)
 
 
 def make_random(database: Database, chance: random.Random, n: int, **fields: Any) -> Study:
-    """A study with some trials in its queue, one running, and `n` more in any state, with many equal values."""
+    """Return a study with queued trials, a running one, and `n` in random states with many equal values."""
     study = create_study(database, "random", make_spec(budget=Budget(trials=5), **fields))
     claim(study)
     theirs, space = read_back(study), distributions(study.spec)
@@ -66,7 +66,7 @@ def make_random(database: Database, chance: random.Random, n: int, **fields: Any
 
 
 def in_order(trials: list[FrozenTrial]) -> list[int]:
-    """The numbers of the ended trials, best first: COMPLETE, PRUNED, FAIL; by value, then by number."""
+    """Return the numbers of the finished trials: COMPLETE, PRUNED, FAIL, each by value, then by number."""
     value = {t.number: 0.0 if t.value is None else t.value for t in trials}
     return [
         number
@@ -116,7 +116,7 @@ def test_what_is_shown_is_what_optuna_reads(database: Database, seed: int) -> No
 
 
 def test_a_reader_sees_what_ended_since(database: Database) -> None:
-    """It remembers the trials that had ended, not how many there were."""
+    """The cache holds which trials had finished, not how many."""
     study = create_study(database, "grows", make_spec(replicates=Replicates(count=2)))
     reader = StatusReader(study)
     assert reader.read().configurations == [] and reader.read().best is None
@@ -128,7 +128,7 @@ def test_a_reader_sees_what_ended_since(database: Database) -> None:
 
 
 def statements_of(database: Database, action: Any) -> int:
-    """How many statements the engines of this database execute."""
+    """Return how many SQL statements an action executes."""
     seen: list[str] = []
 
     def count(_c: object, _d: object, statement: str, *_: object) -> None:
@@ -143,7 +143,7 @@ def statements_of(database: Database, action: Any) -> int:
 
 
 def test_no_more_trials_are_read_than_are_shown(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many have ended: Optuna builds the trials that a view lists, and no statement is for each trial."""
+    """Optuna builds only the trials that a view lists, and the number of statements is constant."""
     study = create_study(database, "many", make_spec())
     for k in range(BEST_TRIALS + 6):
         metrics = {"epochs_trained": 48, "reason": "it was bad"}
@@ -170,7 +170,7 @@ def test_no_more_trials_are_read_than_are_shown(database: Database, monkeypatch:
 
 
 def test_who_is_missing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker where trials wait; a coordinator where only one can go on; nobody where trials are trained."""
+    """A study waits for a worker, for a coordinator, or for neither while trials are trained."""
     study = create_study(database, "s", make_spec(budget=Budget(trials=2)))
 
     def seen() -> tuple[str | None, str]:
@@ -196,7 +196,7 @@ def test_who_is_missing(database: Database, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_lease_that_has_just_run_out_is_not_abandoned(database: Database) -> None:
-    """A coordinator that runs takes it back within seconds; one that somebody else began has no lease at all."""
+    """A coordinator returns such a trial within seconds. A trial that another program started has no lease."""
     study = create_study(database, "s", make_spec())
     claim(study, OVERDUE)
     assert read_status(study).abandoned == []
@@ -215,7 +215,7 @@ def test_a_study_that_waits_for_its_selection(database: Database) -> None:
 
 
 def test_best_by_the_median_is_read_whole(database: Database) -> None:
-    """With its metrics, though the configurations are compared by a few figures of their trials."""
+    """The exported trial has its metrics, although the ranking reads only a few fields of each trial."""
     study = create_study(database, "s", make_spec(space={"dropout": (0.0, 0.1)}, replicates=Replicates(count=2)))
     for k in range(4):
         end(study, claim(study), value=1.5, epochs_to_solve=20 + k)
