@@ -126,16 +126,16 @@ def _ranked_layout(summary: StudySummary) -> _PanelLayout:
 
 def _positions(dimensions: Sequence[SearchDimension]) -> tuple[float, ...]:
     """Return the positions of all combinations of nested dimensions, with wider gaps between the outer groups."""
-    positions, at = list[float](), 0.0
+    positions, position = list[float](), 0.0
     sizes = [len(d.labels) for d in dimensions]
     for k in range(math.prod(sizes)):
         for depth in range(len(sizes) - 1):
             inner = math.prod(sizes[depth + 1 :])
             if k and k % inner == 0:
-                at += min(0.03 * math.prod(sizes), 0.5) / (depth + 1)
+                position += min(0.03 * math.prod(sizes), 0.5) / (depth + 1)
                 break
-        positions.append(at)
-        at += 1
+        positions.append(position)
+        position += 1
     return tuple(positions)
 
 
@@ -155,19 +155,19 @@ def _draw_panels(axes: Axes, summary: StudySummary, layout: _PanelLayout) -> Non
     margin, first, is_small = 0.07, first_epoch(summary), len(layout.panels) > MANY_PANELS
     doublings = max(math.log2(summary.epochs / first), 1.0)
     frames: dict[str, list[Rectangle]] = {"0.95": [], "white": []}
-    drawn: list[tuple[TrialSummary, float, float]] = []
+    placed_trials: list[tuple[TrialSummary, float, float]] = []
     for (row, column), trials in layout.panels.items():
         x, y = layout.columns[column], layout.rows[row]
         frame = Rectangle((x + margin / 2, y + margin / 2), 1 - margin, 1 - margin)
         frames["0.95" if any(t.outcome != "waiting" for t in trials) else "white"].append(frame)
-        drawn += [(trial, x, y) for trial in trials]
+        placed_trials += [(trial, x, y) for trial in trials]
         if layout.has_numbers:
             axes.text(x + 2 * margin, y + 0.1, str(trials[0].number), fontsize=5, va="top", color="0.3")
     for colour, rectangles in frames.items():
         axes.add_collection(PatchCollection(rectangles, facecolor=colour, edgecolor="0.85", linewidth=0.4, zorder=0))
-    position = {trial.number: (x, y) for trial, x, y in drawn}
+    position = {trial.number: (x, y) for trial, x, y in placed_trials}
     lines, colours, ends = [], [], dict[str, list[tuple[float, float]]]()
-    for trial in in_drawing_order([trial for trial, _, _ in drawn]):
+    for trial in in_drawing_order([trial for trial, _, _ in placed_trials]):
         x, y = position[trial.number]
         epochs = np.array(list(trial.curve), float)
         across = x + margin + (1 - 2 * margin) * np.log2(epochs / first) / doublings
@@ -201,19 +201,26 @@ def _nested_labels(
         labels = [label for _ in range(len(centres)) for label in dimensions[depth].labels]
         longest = POINTS_PER_LETTER * max(map(len, labels))
         # Column labels that are wider than their columns are rotated, and all row labels but the innermost.
-        is_turned = longest > 430 / len(centres) if is_column else depth < len(dimensions) - 1
-        thickness = longest if is_turned == is_column else 7.0
-        turned: dict[str, Any] = {"rotation": 90 if is_turned else 0}
+        is_rotated = longest > 430 / len(centres) if is_column else depth < len(dimensions) - 1
+        thickness = longest if is_rotated == is_column else 7.0
+        rotation: dict[str, Any] = {"rotation": 90 if is_rotated else 0}
         name, line = display_name(dimensions[depth].name), len(dimensions) - 1 - depth
         if is_column:
             for centre, label in zip(centres, labels, strict=False):
-                _note(
-                    axes, label, (centre, 0.0), ("data", "axes fraction"), (0, -offset), ha="center", va="top", **turned
+                _annotate(
+                    axes,
+                    label,
+                    (centre, 0.0),
+                    ("data", "axes fraction"),
+                    (0, -offset),
+                    ha="center",
+                    va="top",
+                    **rotation,
                 )
-            _note(axes, name, (0.0, 0.0), "axes fraction", (-4, -offset), ha="right", va="top")
+            _annotate(axes, name, (0.0, 0.0), "axes fraction", (-4, -offset), ha="right", va="top")
         else:
             for centre, label in zip(centres, labels, strict=False):
-                _note(
+                _annotate(
                     axes,
                     label,
                     (0.0, centre),
@@ -221,14 +228,16 @@ def _nested_labels(
                     (-offset, 0),
                     ha="right",
                     va="center",
-                    **turned,
+                    **rotation,
                 )
             # Each name has its own line. It starts above its values and extends to the right, where there is room.
             above = (-offset - thickness, 2 + 8 * line)
-            _note(axes, name, (0.0, 1.0), "axes fraction", above, ha="left", va="bottom")
+            _annotate(axes, name, (0.0, 1.0), "axes fraction", above, ha="left", va="bottom")
         offset += thickness + 4
 
 
-def _note(axes: Axes, note: str, at: tuple[float, float], where: Any, points: tuple[float, float], **how: Any) -> None:
+def _annotate(
+    axes: Axes, text: str, position: tuple[float, float], coordinates: Any, offset: tuple[float, float], **options: Any
+) -> None:
     """Write text at an offset in points from a position."""
-    axes.annotate(note, at, points, where, "offset points", fontsize=6, **how)
+    axes.annotate(text, position, offset, coordinates, "offset points", fontsize=6, **options)
