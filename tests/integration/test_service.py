@@ -72,7 +72,7 @@ def test_pulse_of_a_worker_that_trains(processes: Processes, tmp_path: Path) -> 
 
 
 def test_study_is_kept_as_it_is(processes: Processes, storage_url: str) -> None:
-    """A container that starts again with other settings goes on with its study, and says so."""
+    """A container that restarts with other settings continues its study, and reports the differences."""
     create = ("--study", "s", *TINY, "--trials", "1")
     processes.run("create", *create, storage=storage_url)
     processes.run("work", "--study", "s", storage=storage_url)
@@ -80,7 +80,7 @@ def test_study_is_kept_as_it_is(processes: Processes, storage_url: str) -> None:
     refused = processes.start(*other, storage=storage_url)
     assert refused.wait(60) == 2
     said = processes.run(*other, "--keep", storage=storage_url)
-    assert "it goes on as it is" in said
+    assert "its specification is kept, although the options differ" in said
     assert "trials" in said
     assert "is done" in said
 
