@@ -25,8 +25,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from miiii_search.testing.fault_study import EPOCHS, run_without_faults
 from miiii_search.testing.faults import FAULTS, run_with_faults
 from miiii_search.testing.faulty_cluster import FaultReport

@@ -22,7 +22,6 @@ import multiprocessing
 import os
 import queue
 import random
-import sys
 import threading
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -35,8 +34,6 @@ from typing import Any
 import numpy as np
 import psutil
 import sqlalchemy as sa
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from miiii_search.config.presets import TABLE_1
 from miiii_search.config.study_sections import Budget, Replicates

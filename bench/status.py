@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import random
 import statistics
-import sys
 import tempfile
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -24,8 +23,6 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from miiii_search.config.presets import TABLE_1
 from miiii_search.config.study_sections import Budget, Replicates

@@ -19,14 +19,12 @@ time. Below are the seconds of CPU that a worker's start costs, and the sizes of
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,23 +32,18 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from checkpoint_cost import measure_checkpoints
 from optuna.trial import TrialState
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from storage_studies import EPOCHS, copy_study, insert_reports, make_study
 
 from miiii_search.config.presets import TABLE_1
-from miiii_search.config.study_sections import Budget, Replicates
-from miiii_search.config.study_spec import StudySpec, rungs
-from miiii_search.experiment.record import Record
+from miiii_search.config.study_spec import rungs
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.samplers.grid_ei import GridEISampler
-from miiii_search.storage import schema
 from miiii_search.storage.artifacts import Artifact
 from miiii_search.storage.database import Database, open_database
-from miiii_search.study.create import create_study
 from miiii_search.study.study import Study
 from miiii_search.testing.postgres import PostgresServer
-from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
@@ -58,17 +51,9 @@ from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import TrialResult, finish, report
 from miiii_search.worker.checkpoints import (
-    FILES_PER_TRIAL,
-    ByteBudget,
-    LocalCheckpoints,
-    share_checkpoint,
     shared_epochs,
 )
 from miiii_search.worker.heartbeat import RENEW_SECONDS
-from miiii_search.worker.options import CheckpointPolicy
-
-EPOCHS = 2048
-"""Epochs per trial. A trial of the paper's 65,536 epochs trains 32 times as long with only 10 more rungs."""
 
 MEASURED_RUNGS = 2
 """Number of rungs, the last ones, at which reports are measured."""
@@ -187,45 +172,6 @@ def measure(server: PostgresServer, counter: Counter, size: int, width: int, epo
     }
 
 
-def make_study(database: Database, size: int, width: int) -> Study:
-    """Create a study of Table 1: `size` trials, of which all but the last `width` have ended, and `width` more."""
-    spec = StudySpec(
-        experiment=Experiment(epochs=EPOCHS),
-        space=TABLE_1,
-        replicates=Replicates(count=-(-(size + width) // 384)),
-        budget=Budget(trials=size + width),
-    )
-    study = create_study(database, "ours", spec)
-    with database.transaction() as connection:
-        ids = list(connection.execute(sa.select(schema.trials.c.trial_id).order_by("number")).scalars())
-        fill(connection, ids[: size - width], rungs(spec.experiment))
-        end(connection, ids[: size - width])
-    return study
-
-
-def fill(connection: sa.Connection, trial_ids: Sequence[int], epochs: Sequence[int]) -> None:
-    """Insert reports of these trials at these rungs."""
-    chance = random.Random(0)
-    rows = [
-        {"trial_id": i, "step": e, "intermediate_value": chance.random(), "intermediate_value_type": "FINITE"}
-        for i in trial_ids
-        for e in epochs
-    ]
-    if rows:
-        connection.execute(sa.insert(schema.intermediate_values), rows)
-
-
-def end(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
-    """Set the trials to COMPLETE, with a value."""
-    now = leases.utc_now()
-    done = {"state": TrialState.COMPLETE, "datetime_start": now, "datetime_complete": now}
-    if trial_ids:
-        connection.execute(sa.update(schema.trials).where(schema.trials.c.trial_id.in_(trial_ids)).values(done))
-        chance = random.Random(0)
-        rows = [{"trial_id": i, "objective": 0, "value": chance.random(), "value_type": "FINITE"} for i in trial_ids]
-        connection.execute(sa.insert(schema.trial_values), rows)
-
-
 def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> Cost:
     """Measure what a worker with `width` lanes does per trial, if a trial trains for `seconds`."""
     database, experiment = study.database, study.spec.experiment
@@ -240,7 +186,7 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     assert len(claimed) == width
     known, measured = rungs(experiment)[:-MEASURED_RUNGS], rungs(experiment)[-MEASURED_RUNGS:]
     with database.transaction() as connection:
-        fill(connection, ids, known)
+        insert_reports(connection, ids, known)
     beats = [Heartbeat(lease, 1, 1.0) for lease in claimed]
     with counter.cost_per_trial(width * MEASURED_RUNGS) as reporting:
         for epoch in measured:
@@ -255,42 +201,6 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     return claiming + reporting * len(rungs(experiment)) + ending + renewing * (seconds / RENEW_SECONDS)
 
 
-def copy_study(database: Database, study: Study, width: int) -> optuna.Study:
-    """Copy the trials to a study of plain Optuna, without the `width` trials that are to run."""
-    twin = optuna.create_study(
-        storage=database.optuna,
-        study_name="plain",
-        direction="maximize",
-        sampler=optuna.samplers.RandomSampler(seed=0),
-        pruner=optuna.pruners.PercentilePruner(25.0, n_startup_trials=4, n_warmup_steps=EPOCHS // 4),
-    )
-    with database.transaction() as connection:
-        ended = f"study_id = {study.study_id} AND number < (SELECT count(*) FROM trials) - {2 * width}"
-        connection.execute(
-            sa.text(
-                "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) "
-                f"SELECT number, {twin._study_id}, state, datetime_start, datetime_complete FROM trials WHERE {ended}"
-            )
-        )
-        pair = (
-            f"FROM trials a JOIN trials b ON a.number = b.number AND a.study_id = {study.study_id} "
-            f"AND b.study_id = {twin._study_id}"
-        )
-        for table, columns in {
-            "trial_params": "param_name, param_value, distribution_json",
-            "trial_values": "objective, value, value_type",
-            "trial_intermediate_values": "step, intermediate_value, intermediate_value_type",
-        }.items():
-            connection.execute(
-                sa.text(
-                    f"INSERT INTO {table} (trial_id, {columns}) SELECT b.trial_id, {columns} {pair} "
-                    f"JOIN {table} c ON c.trial_id = a.trial_id"
-                )
-            )
-        connection.execute(sa.text("ANALYZE"))
-    return twin
-
-
 def cost_of_optuna(counter: Counter, database: Database, study: optuna.Study, width: int) -> Cost:
     """Measure the plain loop per trial, in a process that has read the study before."""
     study.get_trials(deepcopy=False)
@@ -301,7 +211,7 @@ def cost_of_optuna(counter: Counter, database: Database, study: optuna.Study, wi
     with counter.cost_per_trial(sample) as asking:
         trials = [ask(study) for _ in range(sample)]
     with database.transaction() as connection:
-        fill(connection, [t._trial_id for t in (*others, *trials)], known)
+        insert_reports(connection, [t._trial_id for t in (*others, *trials)], known)
     with counter.cost_per_trial(sample * MEASURED_RUNGS) as reporting:
         for epoch in measured:
             for trial in trials:
@@ -348,55 +258,6 @@ def measure_start(server: PostgresServer) -> float:
     database.close()
     done = subprocess.run([sys.executable, "-c", START, url], capture_output=True, text=True, check=True)
     return float(done.stdout)
-
-
-def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
-    """Return the MB per trial-hour that a worker writes, shares and keeps, and the duration of a checkpoint in ms.
-
-    The checkpoint comes from a real run. An hour of the real policy and byte budget passes on a simulated clock.
-    """
-    experiment, hyperparameters = Experiment(epochs=EPOCHS), Hyperparameters(d_model=d_model)
-    runs = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)
-    lane = runs.admit(experiment, hyperparameters)
-    record = runs.train(1)[lane]
-    # As long as the record at the end of a trial.
-    whole = Record.concatenate([record] * (EPOCHS // experiment.evaluation_interval))
-    snapshot, epoch = runs.state(lane), runs.progress(lane).epoch
-    data = Checkpoint(experiment, hyperparameters, epoch, snapshot, whole, {}, {}).to_bytes()
-    with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
-        database = open_database(server.create_database(), create=True)
-        study = make_study(database, 1, 1)
-        [lease] = leases.claim(database, study.study_id, "worker", LEASE_SECONDS)
-        local = LocalCheckpoints(Path(folder), study)
-        began = time.perf_counter()
-        for n in range(1, 4):
-            local.save(lease.trial_id, n, data)
-        disk = (time.perf_counter() - began) / 3
-        began = time.perf_counter()
-        for n in range(1, 4):
-            assert share_checkpoint(database, Heartbeat(lease, n, 1.0), n, data, LEASE_SECONDS)
-        shared_in = (time.perf_counter() - began) / 3
-        database.close()
-    now = 0.0
-    policy = CheckpointPolicy(Path())
-    budget = ByteBudget(policy.share_bytes_per_second, lambda: now)
-    shared_at, written, shared = [0.0] * lanes, 0, 0
-    while now < 3600:
-        now += policy.save_seconds
-        for k in range(lanes):
-            written += len(data)
-            if now - shared_at[k] >= policy.share_seconds and budget.try_consume(len(data)):
-                shared, shared_at[k] = shared + len(data), now
-    return {
-        "d_model": d_model,
-        "lanes": lanes,
-        "megabytes": len(data) / 1e6,
-        "written": written / lanes / 1e6,
-        "shared": shared / lanes / 1e6,
-        "stored": (FILES_PER_TRIAL + 1) * len(data) / 1e6,
-        "disk_ms": 1e3 * disk,
-        "database_ms": 1e3 * shared_in,
-    }
 
 
 def measure_epoch() -> float:

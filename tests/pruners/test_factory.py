@@ -1,4 +1,4 @@
-"""The pruning rules on hand-made trials, against brute force."""
+"""The pruners on hand-made trials, against brute force."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ OPTIONS: dict[str, dict[str, float]] = {
 
 @pytest.mark.parametrize("name", PRUNING_RULES)
 def test_every_rule_on_a_study(sqlite: Database, name: str) -> None:
-    """Eight trials that reach from 0 to 0.7; the rules that can, give up the last and let the first go on."""
+    """Eight trials whose accuracies are 0 to 0.7: pruners that decide prune the worst and continue the best."""
     experiment = Experiment(p=7, task="nanda", epochs=64, evaluate_every=16)
     pruning = Pruning(rule=name, min_epochs=16, quantile=0.5, options=OPTIONS.get(name, {}))
     study = create_study(sqlite, name, make_spec(experiment=experiment, pruning=pruning))

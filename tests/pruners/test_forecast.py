@@ -1,4 +1,4 @@
-"""The rule `forecast` on curves built so that the right decision is known."""
+"""The pruner `forecast` on curves for which the right decision is known."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def shown(
 
 
 def ask(history: History, epoch: int, rule: Forecast = RULE, experiment: Experiment = EXPERIMENT) -> str | None:
-    """The rule's word on a lone trial at a rung."""
+    """Ask the pruner about a lone trial at a rung."""
     trial = Peer(1, TrialState.RUNNING, {epoch: float(history.until(epoch).validation_accuracy[-1].mean())})
     return rule.should_prune(PruningContext(experiment, epoch, history.until(epoch), trial, [trial]))
 
 
-def first_verdict(history: History, rule: Forecast = RULE) -> tuple[int, str] | None:
-    """When and why a run is given up, asked at every rung from the default floor on."""
+def first_decision(history: History, rule: Forecast = RULE) -> tuple[int, str] | None:
+    """Return when and why a run is pruned, asked at every rung from the default floor on."""
     floor = StudySpec(experiment=EXPERIMENT, space={}, pruning=Pruning(rule="forecast")).pruning_floor
     for epoch in history.epoch[:-1]:
         if epoch >= floor and (why := ask(history, int(epoch), rule)) is not None:
@@ -78,7 +78,7 @@ def hill(turn: float, height: float, zero: float) -> Loss:
 def test_a_late_grokker_goes_on() -> None:
     """Its accuracy moves in the last quarter of the budget; its loss has long turned."""
     accuracy = np.where(EPOCH < 0.8 * BUDGET, 0.3, 1.0)
-    assert first_verdict(shown(hill(700, 4.0, 0.9 * BUDGET), accuracy=accuracy)) is None
+    assert first_decision(shown(hill(700, 4.0, 0.9 * BUDGET), accuracy=accuracy)) is None
 
 
 def test_a_grokker_as_late_as_the_safety_allows_goes_on_and_one_that_is_later_does_not() -> None:
@@ -90,10 +90,10 @@ def test_a_grokker_as_late_as_the_safety_allows_goes_on_and_one_that_is_later_do
         assert why is not None and f"{safety:g} times as fast" in why and f"of {BUDGET:,}" in why
 
 
-def test_one_that_never_groks_is_given_up_at_the_floor() -> None:
-    verdict = first_verdict(shown(1 + np.log(EPOCH)))
-    assert verdict is not None and verdict[0] == BUDGET // 8
-    assert "has not fallen since epoch 512" in verdict[1]
+def test_a_run_that_never_groks_is_pruned_at_the_floor() -> None:
+    decision = first_decision(shown(1 + np.log(EPOCH)))
+    assert decision is not None and decision[0] == BUDGET // 8
+    assert "has not fallen since epoch 512" in decision[1]
 
 
 def test_while_its_weights_shrink_a_loss_may_still_turn() -> None:
@@ -105,12 +105,12 @@ def test_while_its_weights_shrink_a_loss_may_still_turn() -> None:
 
 def test_a_slow_memoriser_goes_on_until_it_has_been_memorised_for_half_of_its_life() -> None:
     train = np.minimum(EPOCH / 1200, 1.0)  # 0.85 at 1024, 1 at 1536
-    verdict = first_verdict(shown(1 + EPOCH / 5000, train=train))
-    assert verdict is not None and verdict[0] == 3072
-    assert first_verdict(shown(1 + EPOCH / 5000, train=0.5)) is None
+    decision = first_decision(shown(1 + EPOCH / 5000, train=train))
+    assert decision is not None and decision[0] == 3072
+    assert first_decision(shown(1 + EPOCH / 5000, train=0.5)) is None
     forgets = np.where(EPOCH == 1536, 0.5, 1.0)
-    verdict = first_verdict(shown(1 + np.log(EPOCH), train=np.where(EPOCH == 768, 0.5, 1.0)))
-    assert verdict is not None and verdict[0] == 2048
+    decision = first_decision(shown(1 + np.log(EPOCH), train=np.where(EPOCH == 768, 0.5, 1.0)))
+    assert decision is not None and decision[0] == 2048
     assert ask(shown(1 + np.log(EPOCH), train=forgets), 2048) is None
 
 
@@ -118,29 +118,29 @@ def test_one_that_has_just_memorised_and_whose_loss_is_at_its_peak_goes_on() -> 
     """As the grokkers of `nanda-113` with the rate 3e-4: memorised at the floor, and the loss falls from then on."""
     train = np.where(EPOCH < 1024, 0.7, 0.97)
     accuracy = np.where(EPOCH < 0.7 * BUDGET, 0.2, 1.0)
-    assert first_verdict(shown(hill(1024, 4.0, 0.75 * BUDGET), train=train, accuracy=accuracy)) is None
+    assert first_decision(shown(hill(1024, 4.0, 0.75 * BUDGET), train=train, accuracy=accuracy)) is None
 
 
 def test_an_early_solver_goes_on_whatever_its_loss_does_afterwards() -> None:
     solved = np.where(EPOCH < 500, 0.3, 1.0)
-    assert first_verdict(shown(np.where(EPOCH < 500, 3.0, 0.5 + EPOCH / BUDGET), accuracy=solved)) is None
+    assert first_decision(shown(np.where(EPOCH < 500, 3.0, 0.5 + EPOCH / BUDGET), accuracy=solved)) is None
 
 
 def test_one_that_is_nearly_down_goes_on_while_it_falls_and_one_that_is_stuck_above_does_not() -> None:
     falling, stuck = 3 * np.exp(-EPOCH / 900), np.maximum(3 * np.exp(-EPOCH / 300), 0.2)
-    assert first_verdict(shown(falling, accuracy=0.98)) is None
-    verdict = first_verdict(shown(stuck, accuracy=0.95))
-    assert verdict is not None and "has not fallen" in verdict[1]
+    assert first_decision(shown(falling, accuracy=0.98)) is None
+    decision = first_decision(shown(stuck, accuracy=0.95))
+    assert decision is not None and "has not fallen" in decision[1]
 
 
 def test_a_run_is_given_up_only_if_no_task_is_on_its_way() -> None:
     lost, coming, done = 1 + np.log(EPOCH), hill(700, 4.0, 0.9 * BUDGET), np.full(len(EPOCH), 0.01)
     accuracy = np.stack([np.full(len(EPOCH), 0.1), np.full(len(EPOCH), 0.3), np.ones(len(EPOCH))], axis=1)
-    assert first_verdict(shown(np.stack([lost, coming, done], axis=1), accuracy=accuracy)) is None
-    verdict = first_verdict(shown(np.stack([lost, lost, done], axis=1), accuracy=accuracy))
-    assert verdict is not None
+    assert first_decision(shown(np.stack([lost, coming, done], axis=1), accuracy=accuracy)) is None
+    decision = first_decision(shown(np.stack([lost, lost, done], axis=1), accuracy=accuracy))
+    assert decision is not None
     unlearned = np.stack([np.full(len(EPOCH), v) for v in (1.0, 0.2, 1.0)], axis=1)
-    assert first_verdict(shown(np.stack([lost, lost, done], axis=1), accuracy=accuracy, train=unlearned)) is None
+    assert first_decision(shown(np.stack([lost, lost, done], axis=1), accuracy=accuracy, train=unlearned)) is None
 
 
 @pytest.mark.filterwarnings("error")
@@ -175,7 +175,7 @@ def test_peers_and_their_order_make_no_difference() -> None:
 
 
 @given(st.lists(st.floats(0.001, 20), min_size=len(EPOCH), max_size=len(EPOCH)), st.floats(1, 10), st.floats(1, 10))
-def test_more_safety_never_gives_up_more(losses: list[float], one: float, other: float) -> None:
+def test_more_safety_never_prunes_more(losses: list[float], one: float, other: float) -> None:
     history, (less, more) = shown(np.asarray(losses)), sorted([one, other])
     for epoch in rungs(EXPERIMENT)[5:]:
         if ask(history, epoch, Forecast(more)) is not None:
@@ -183,7 +183,7 @@ def test_more_safety_never_gives_up_more(losses: list[float], one: float, other:
 
 
 @given(st.lists(st.floats(0.001, 20), min_size=len(EPOCH), max_size=len(EPOCH)), st.integers(0, 3))
-def test_a_longer_budget_never_gives_up_more(losses: list[float], doublings: int) -> None:
+def test_a_longer_budget_never_prunes_more(losses: list[float], doublings: int) -> None:
     history = shown(np.asarray(losses))
     longer = EXPERIMENT.model_copy(update={"epochs": BUDGET * 2**doublings})
     for epoch in rungs(EXPERIMENT)[5:]:

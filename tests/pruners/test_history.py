@@ -1,4 +1,4 @@
-"""What a rule sees, against plain loops."""
+"""The history that a pruner sees, compared with plain loops."""
 
 from __future__ import annotations
 

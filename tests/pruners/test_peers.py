@@ -1,4 +1,4 @@
-"""What a rule reads, against all that Optuna reads."""
+"""The peers that a pruner reads, compared with all trials that Optuna reads."""
 
 from __future__ import annotations
 

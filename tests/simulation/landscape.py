@@ -44,7 +44,7 @@ def landscape(height: Callable[[Point], float], seed: int = 0) -> CurveSet:
 
 
 class LowAccuracy:
-    """A rule that gives up what is below an accuracy."""
+    """A pruner that prunes runs below an accuracy."""
 
     uses_peers = False
 

@@ -170,7 +170,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     ids=lambda pruning: f"{pruning.rule} {pruning.min_epochs or ''}".strip(),
 )
 def test_the_same_decisions(database: Database, pruning: Pruning, sampler: str) -> None:
-    """Which trials are trained when; which are given up, at which epoch, and in which words."""
+    """The same trials start at the same times, and the same are pruned at the same epochs for the same reasons."""
     curves = make_curves()
     spec = SPEC.model_copy(update={"pruning": pruning, "sampler": sampler, "max_retries": 0})
     study = create_study(database, "replayed", spec)

@@ -64,7 +64,7 @@ def stepped(curves: Sequence[Curve], rule: Pruner, lanes: int, floor: int) -> li
                 over[k] = (ending, running.pop(k), age)
                 states[k] = TrialState.FAIL if curve.failed else TrialState.COMPLETE
         peers = [Peer(k, states[k], reports[k]) for k in range(len(curves)) if states[k] != TrialState.WAITING]
-        given_up = [
+        pruned_runs = [
             k
             for k, age in ages.items()
             if k in running and age in rungs(SHORT) and age >= floor
@@ -72,7 +72,7 @@ def stepped(curves: Sequence[Curve], rule: Pruner, lanes: int, floor: int) -> li
                 PruningContext(SHORT, age, curves[k].history.until(age), Peer(k, states[k], reports[k]), peers)
             )
         ]
-        for k in given_up:
+        for k in pruned_runs:
             over[k], states[k] = ("pruned", running.pop(k), ages[k]), TrialState.PRUNED
     return [(curves[k].number, *over[k]) for k in range(len(curves))]
 
@@ -96,7 +96,7 @@ def test_against_stepping_through_it(seeds: list[int], rule: Pruner, lanes: int,
     assert outline(replay(curves, OwnPrunerStudy(rule, curves), lanes, floor)) == stepped(curves, rule, lanes, floor)
 
 
-def test_the_rules_gave_something_up() -> None:
+def test_the_pruners_pruned_something() -> None:
     """Else the test above compares nothing."""
     curves = [a_curve(k, k) for k in range(40)]
     pruned = {
@@ -126,7 +126,7 @@ def test_ties_go_on() -> None:
 
 @pytest.mark.parametrize("name", [one.name for one in pruner_variants() if not one.is_from_optuna])
 def test_who_reports_first_makes_no_difference(name: str) -> None:
-    """Lanes that stand side by side, in another order: the same runs are given up, at the same rungs."""
+    """Runs that reach rungs together, in another order: the same runs are pruned at the same rungs."""
     curves = [a_curve(k, 7 * k + 1) for k in range(8)]
     contender = next(one for one in pruner_variants() if one.name == name)
     spec = set_of(curves, SHORT).spec

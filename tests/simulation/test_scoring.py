@@ -25,7 +25,7 @@ def solved_at(number: int, epoch: int | None, end: float = 0.5) -> Curve:
 
 
 def test_what_a_study_cost_and_lost() -> None:
-    """Twelve grokkers, of which the second fastest and the two slowest are given up, and two that never grok."""
+    """Twelve grokkers, of which the second fastest and the two slowest are pruned, and two that never grok."""
     curves = [solved_at(k, 512 * (k + 1)) for k in range(12)] + [solved_at(12, None), solved_at(13, None, 0.9)]
     truth = ground_truth(curves)
     assert (truth.grokkers, truth.fastest, truth.epochs) == (frozenset(range(12)), frozenset(range(10)), 14 * BUDGET)

@@ -42,7 +42,7 @@ def test_found_counts_what_all_lanes_have_trained() -> None:
     ]
     assert time_to_find(runs, {0}) == TimeToFind(100 + 40 + 60, 100)
     assert time_to_find(runs, {2, 3}) == TimeToFind(100 + 40 + 100 + 40, 140)
-    assert time_to_find(runs, {1}) == TimeToFind(math.inf, math.inf)  # it was given up
+    assert time_to_find(runs, {1}) == TimeToFind(math.inf, math.inf)  # it was pruned
     assert time_to_find([], {1}) == TimeToFind(math.inf, math.inf)
 
 
@@ -68,7 +68,7 @@ def test_searches_on_a_hill(name: str, lanes: int) -> None:
         assert 0 < one.best.wall_epochs < math.inf
         assert one.good == one.best  # all of the best are equals
         assert one.best.total_epochs == pytest.approx(lanes * one.best.wall_epochs)  # no lane runs empty so early
-    # The rule gives up all of these, since their loss never falls.
+    # The pruner prunes all of these, because their loss never falls.
     results = replay_searches(
         ORDERS[name], PrunerVariant("forecast", pruning=Pruning(rule="forecast")), curves.spec, studies, lanes
     )
