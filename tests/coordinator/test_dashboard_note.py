@@ -56,7 +56,7 @@ def test_it_follows_the_study(study: Study) -> None:
     end(study, third, value=1.5, epochs_to_solve=1234)
     note.refresh(done=False)
     assert f"numbers={third.number}) solved every task at epoch 1,234 (dropout " in read_note(study)
-    # What it tells to type is one command line, whatever the name.
+    # The command for the export is one line, with any name.
     assert "\nmiiii-search best --study 'it'\"'\"'s a study' --out best.toml\n" in read_note(study)
 
 
@@ -131,7 +131,7 @@ def test_it_looks_once_a_period_and_at_the_end(study: Study) -> None:
 
 
 def test_an_edited_note_is_left_alone(study: Study) -> None:
-    """Edited as the dashboard does it, or by its function; emptied, too."""
+    """Check notes that were edited by a request of the dashboard or by its function, or emptied."""
     for text in ("mine", ""):
         optuna_dashboard.save_note(read_back(study), text)
         for done in (False, True):
@@ -140,7 +140,7 @@ def test_an_edited_note_is_left_alone(study: Study) -> None:
 
 
 def test_a_note_that_is_being_edited_can_be_saved(study: Study) -> None:
-    """The dashboard refuses a text that does not follow the version its writer had seen."""
+    """Check that an update leaves the version, since the dashboard refuses an edit of an older version."""
     attributes = study.database.optuna.get_study_system_attrs(study.study_id)
     StudyNote(study).refresh(done=False)
     after = study.database.optuna.get_study_system_attrs(study.study_id)
@@ -154,7 +154,7 @@ def test_a_shorter_note_leaves_nothing_of_the_longer_one(study: Study) -> None:
         with study.database.transaction() as connection:
             assert notes.rewrite(connection, study.study_id, "λ" * length)
         assert read_note(study) == "λ" * length
-    with study.database.engine.connect() as connection:  # the trial's own is another note
+    with study.database.engine.connect() as connection:  # the trial's own note is a different one
         keys = connection.execute(sa.select(schema.study_system_attributes.c.key)).scalars()
         assert f"dashboard:{trial.trial_id}:note_str:0" in list(keys)
 

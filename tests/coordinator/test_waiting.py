@@ -1,4 +1,4 @@
-"""What waits says why, and what to do: a worker without a coordinator, a coordinator without workers."""
+"""Processes that wait log why, and what to do: a worker without a coordinator, a coordinator without workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.worker.test_worker import working
 
 
 class NoTrainers(FakeTrainerPool[None]):
-    """Has nothing to train, and nothing to tell."""
+    """A trainer pool that trains nothing and posts no events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,24 +34,27 @@ class NoTrainers(FakeTrainerPool[None]):
 def test_a_worker_without_a_coordinator_says_what_it_waits_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dead worker's trial is overdue: a worker that has nothing else to train names it, once."""
+    """Check that an idle worker logs once that the trial of a dead worker is overdue."""
     monkeypatch.setattr(schema, "server_start_time", lambda connection: sa.literal(0.0))
     monkeypatch.setattr(worker, "IDLE_SECONDS", 0.02)
     study = create_study(database, "a [b]", make_spec(budget=Budget(trials=2)))
     end(study, claim(study))
     dead = claim(study, worker="gone:1")
     turns: list[int] = []
-    with working(open_study(database, "a [b]"), 1, trainers=NoTrainers(), on_turn=lambda: turns.append(1)) as (_, said):
-        wait_until(lambda: any("run on other workers" in line for line in said))
+    with working(open_study(database, "a [b]"), 1, trainers=NoTrainers(), on_turn=lambda: turns.append(1)) as (
+        _,
+        logged,
+    ):
+        wait_until(lambda: any("run on other workers" in line for line in logged))
         with database.transaction() as connection:
             connection.execute(sa.update(schema.leases).values(expires_at=2.0, renewed_at=1.0))
-        [line] = wait_until(lambda: [line for line in said if "overdue" in line])
+        [line] = wait_until(lambda: [line for line in logged if "overdue" in line])
         assert f"trial {dead.number} is overdue (worker gone:1 has been silent for " in line
         assert "no coordinator has returned it to the queue; start one: " in line
         assert "coordinate --study 'a [b]'" in line
         seen = len(turns)
         wait_until(lambda: len(turns) > seen + 3)
-    assert len(said) == 2  # neither is said again and again
+    assert len(logged) == 2  # each message is logged once
 
 
 def test_a_worker_says_nothing_of_leases_that_are_renewed(database: Database) -> None:
@@ -62,7 +65,7 @@ def test_a_worker_says_nothing_of_leases_that_are_renewed(database: Database) ->
 
 
 def test_who_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials of all studies, or of one; not more than a line can hold."""
+    """Check the message for abandoned trials, of one study or of all, which names only a few of them."""
     monkeypatch.setattr(schema, "server_start_time", lambda connection: sa.literal(0.0))
     first, second = (create_study(database, name, make_spec()) for name in ("first", "second"))
     for k in range(7):
@@ -74,15 +77,15 @@ def test_who_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> No
         found = find_abandoned(connection)
         assert [trial.study_id for trial in found] == [first.study_id] * 7 + [second.study_id]
         of_first = find_abandoned(connection, first.study_id)
-    told = describe_abandoned(of_first)
-    assert told.startswith("trials 0, 1, 2, 3, 4 and others are overdue (workers w:0, w:1 have been silent for ")
-    assert told.endswith("and no coordinator has returned them to the queue")
+    message = describe_abandoned(of_first)
+    assert message.startswith("trials 0, 1, 2, 3, 4 and others are overdue (workers w:0, w:1 have been silent for ")
+    assert message.endswith("and no coordinator has returned them to the queue")
 
 
 def test_a_coordinator_without_workers_says_so_once(
     database: Database, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    """Again only if a worker came in between; not in a pause."""
+    """Check that the message is repeated only after a worker came, and that a paused study logs none."""
     monkeypatch.setattr(coordinator, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(coordinator, "NO_WORKER_SECONDS", 0.0)
     study = create_study(database, "s", make_spec(budget=Budget(trials=2)))
@@ -94,21 +97,21 @@ def test_a_coordinator_without_workers_says_so_once(
         seen = len(looks)
         wait_until(lambda: len(looks) > seen + 2)
 
-    def told() -> int:
+    def count_messages() -> int:
         return sum("study `s` is waiting for a worker; start one: " in line for line in logged)
 
     watching.start()
     try:
         look_on()
-        assert told() == 0
+        assert count_messages() == 0
         resume(study)
-        wait_until(lambda: told() == 1)
+        wait_until(lambda: count_messages() == 1)
         look_on()
-        assert told() == 1
+        assert count_messages() == 1
         lease = claim(study)
         look_on()
         end(study, lease)
-        wait_until(lambda: told() == 2)
+        wait_until(lambda: count_messages() == 2)
     finally:
         stop.set()
         watching.join(60)

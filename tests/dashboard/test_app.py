@@ -1,4 +1,4 @@
-"""The dashboard over HTTP: what it shows, what it refuses, and how it fails."""
+"""The dashboard over HTTP: its pages, its refusals and its errors."""
 
 import base64
 import gzip
@@ -51,7 +51,7 @@ class Answer:
 
 
 class Client:
-    """Requests to one server, with no header but those given and Host."""
+    """A client of one server that sends only the given headers and Host."""
 
     def __init__(self, url: str) -> None:
         self.address = urlsplit(url).netloc
@@ -73,7 +73,7 @@ class Client:
 
 @dataclass
 class Fixture:
-    """A study of three finished trials, the first with an image, and one that runs."""
+    """A study of three finished trials, the first of which has an image, and a running one."""
 
     study: optuna.Study
     storage: RDBStorage
@@ -118,7 +118,7 @@ def data(tmp_path: Path) -> Iterator[Fixture]:
 
 @pytest.fixture
 def start() -> Iterator[Serve]:
-    """Serves an application with these arguments until the test ends."""
+    """Return a function that serves an application until the test ends."""
     running = []
 
     def start(*args: Any, **options: Any) -> Client:
@@ -130,7 +130,7 @@ def start() -> Iterator[Serve]:
 
     yield start
     for server, thread in running:
-        # Woken by something else, the server would close what is still to be written to: so it waits for that.
+        # The server must close in its own thread. Otherwise it could close connections that are still written to.
         pulled = threading.Event()
         server.trigger.pull_trigger(lambda server=server, pulled=pulled: pulled.wait() and server.close())
         pulled.set()
@@ -147,11 +147,11 @@ def test_page_studies_and_trials(data: Fixture, start: Serve) -> None:
     page = call("/dashboard")
     assert page.status == 200 and b"Optuna Dashboard" in page.body
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
-    # A browser that has the page of another process is given this one's.
+    # A browser with the cached page of another process gets this one's.
     again = call("/dashboard", If_Modified_Since="Fri, 01 Jan 2100 00:00:00 GMT")
     assert (again.status, again.body) == (200, page.body) and again.headers["Cache-Control"] == "no-cache"
     assert call("/").headers["Location"] == "/dashboard/studies/1/note"
-    # Without Accept-Encoding, the dashboard of itself answers 500 for these two.
+    # Without Accept-Encoding, optuna-dashboard answers 500 for these two.
     assert len(call("/static/bundle.js").body) > 10**6
     assert call("/favicon.ico").status == 200
     studies = call("/api/studies").json["study_summaries"]
@@ -188,7 +188,7 @@ def test_artifact(data: Fixture, start: Serve) -> None:
     ],
 )
 def test_an_artifact_is_never_a_page(data: Fixture, start: Serve, tmp_path: Path, kind: str, shown: bool) -> None:
-    """Whatever it is said to be; of a trial and of the study."""
+    """Check artifacts of a trial and of the study, with all media types."""
     path = tmp_path / "page.html"
     path.write_text("<script>alert(1)</script>")
     call = start(data.storage, data.store)
@@ -223,7 +223,7 @@ def test_finished_trials_are_read_once(data: Fixture, start: Serve) -> None:
     statements: list[str] = []
     sa.event.listen(data.storage.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     assert call(artifact).status == 200
-    # One trial at most, which tells a study that another program made from a later one with its id.
+    # At most one trial is read, to distinguish a study from a later one with the same id.
     assert statements and not [
         text for text in statements if re.search(r"FROM trials(?! AS first_trial)\b|FROM trial_", text)
     ]
@@ -248,7 +248,7 @@ def test_write(data: Fixture, start: Serve, method: str, path: str, body: Any) -
     assert (refused.status, list(refused.json)) == (403, ["reason"])
     assert "read-only" in refused.json["reason"]
     assert data.state() == before
-    # The same request writes where it may: the refusal above is not that of a malformed request.
+    # The same request succeeds if writes are allowed, so it was not refused for being malformed.
     accepted = start(data.storage, data.store, writable=True)(path, method, body)
     # The dashboard removes the bytes of a finished trial's artifact and then fails to change the trial.
     assert accepted.status in ((500,) if "/artifacts/1/1/" in path else (200, 201))
@@ -266,7 +266,7 @@ def test_other_methods_are_refused(data: Fixture, start: Serve) -> None:
 def test_writable_completes_a_trial(data: Fixture, start: Serve) -> None:
     call = start(data.storage, data.store, writable=True)
     told = call("/api/trials/4/tell", "POST", {"state": "Complete", "values": [0.25]})
-    # The dashboard's page reads JSON from every answer, so the 204 that its server means is not sent.
+    # The dashboard's page parses every response as JSON, so 200 is sent in place of its server's 204.
     assert (told.status, told.json) == (200, {})
     assert data.study.trials[3].values == [0.25]
     assert call("/api/trials/4/tell", "POST", {}).json == {"reason": "state must be specified."}
@@ -299,7 +299,7 @@ def test_password(data: Fixture, start: Serve) -> None:
             assert refused.headers["WWW-Authenticate"].startswith("Basic realm=")
     for user in ("", "anyone"):
         assert call("/api/studies", Authorization=basic("grøk:1", user)).status == 200
-    # The password stands in for the check of the host, and gives no right to write.
+    # With the password, any host name is accepted. It does not permit writes.
     assert call("/api/studies", Authorization=basic("grøk:1"), Host=FOREIGN).status == 200
     assert call("/api/studies/1", "DELETE", Authorization=basic("grøk:1")).status == 403
     assert call("/healthz").status == 200
@@ -413,12 +413,12 @@ def test_exposure_needs_a_password(host: str) -> None:
 
 
 def test_password_of_a_file(tmp_path: Path) -> None:
-    """As containers are given secrets; the line's end is not part of it, and spaces are."""
+    """Check a password from a file, as containers get secrets: spaces belong to it, the line end does not."""
     file = tmp_path / "password"
     file.write_text(" grøk:1 \n", encoding="utf-8")
     variable = "MIIII_DASHBOARD_PASSWORD"
     assert read_password({f"{variable}_FILE": str(file)}) == " grøk:1 "
-    # Compose passes on what is not set as an empty variable.
+    # Compose passes an unset variable as an empty one.
     assert read_password({variable: "", f"{variable}_FILE": str(file)}) == " grøk:1 "
     assert read_password({variable: "other", f"{variable}_FILE": ""}) == "other"
     assert read_password({}) is None and read_password({variable: "", f"{variable}_FILE": ""}) is None
@@ -480,7 +480,7 @@ ROOT = "/optuna"
 
 
 def test_below_a_root_path(data: Fixture, start: Serve) -> None:
-    """Whether the proxy passes on the path or takes it away."""
+    """Check requests with the root path, and without it, as some proxies remove it."""
     call = start(data.storage, data.store, root_path=f"{ROOT}/")
     for prefix in ("", ROOT):
         assert call(f"{prefix}/").headers["Location"] == f"{ROOT}/dashboard/studies/1/note"
@@ -501,12 +501,12 @@ def test_below_a_root_path(data: Fixture, start: Serve) -> None:
     plain, packed = call(script), call(script, Accept_Encoding="gzip")
     assert gzip.decompress(packed.body) == plain.body and packed.headers["Content-Encoding"] == "gzip"
     assert call(script, "HEAD").body == b""
-    # Of the script's own addresses none is left that leads out of the root path.
+    # No path in the script leads out of the root path.
     assert not re.search(rb"[`\"'](/dashboard\b|/api/|/artifacts/|/csv/|/static/|\$\{this.baseURL\})", plain.body)
 
 
 def test_links_of_notes_below_a_root_path(data: Fixture, start: Serve) -> None:
-    """The database does not know the root path: other dashboards may have another."""
+    """Check that the database does not hold the root path, which other dashboards may not share."""
     stored = "[Trial](/dashboard/studies/1/trials) ![Curve](/artifacts/1/1/a) [other](https://a.example/dashboard/)"
     call = start(data.storage, data.store, root_path=ROOT, writable=True)
     assert call("/api/studies/1/note", "PUT", {"version": 1, "body": stored}).status == 200

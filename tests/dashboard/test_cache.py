@@ -1,4 +1,4 @@
-"""A running dashboard shows what is in the database, whatever it has cached before."""
+"""A running dashboard shows the current rows of the database, even if it has cached older ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Call = Callable[[str], Any]
 
 @pytest.fixture
 def call(database: Database) -> Call:
-    """Requests to a running dashboard; returns the answer's JSON."""
+    """Return a function that sends a request to a running dashboard, and returns the JSON of its response."""
     app = make_application(database.optuna, CombinedArtifactStore(database))
 
     def call(path: str) -> Any:
@@ -66,9 +66,9 @@ def end_all(study: Study, value: Callable[[dict[str, Any]], float]) -> None:
 
 
 def importances(study: Study) -> dict[str, float]:
-    """As a reader sees them who has cached nothing."""
+    """Return the importances without any cache."""
     evaluator = PedAnovaImportanceEvaluator()
-    with warnings.catch_warnings():  # that it wants a target to be minimized, which this is
+    with warnings.catch_warnings():  # a warning that the target should be minimized, which it is
         warnings.simplefilter("ignore", UserWarning)
         return get_param_importances(read_back(study), target=lambda t: -(t.value or 0.0), evaluator=evaluator)
 
@@ -82,7 +82,7 @@ def test_importances_after_an_extension(call: Call, study: Study) -> None:
     end_all(study, lambda params: params["weight_decay"] + params["dropout"])
     assert shown(call, study) == pytest.approx(importances(study))
     extend(study, ["space.dropout=[0.2, 0.0, 0.1, 0.3]"])
-    # Of the same number of completed trials, by which the dashboard knows what it computed before.
+    # The number of completed trials is the same: it is the key of the dashboard's cache.
     call(f"/api/studies/{study.study_id}")
     assert shown(call, study) == pytest.approx(importances(study))
     end_all(study, lambda params: params["weight_decay"] + params["dropout"])
@@ -100,7 +100,7 @@ def test_importances_after_an_extension(call: Call, study: Study) -> None:
 def test_extended_while_a_request_is_under_way(
     study: Study, call: Call, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it computes of the old rows is not shown to those who come after."""
+    """Check that results from old rows are not shown to later visitors."""
     end_all(study, lambda params: params["weight_decay"] + params["dropout"])
     get_all_trials = optuna.storages._CachedStorage.get_all_trials
     extended: list[ExtensionResult] = []
@@ -109,7 +109,7 @@ def test_extended_while_a_request_is_under_way(
         trials = get_all_trials(self, *arguments, **options)
         if not extended:
             extended.append(extend(study, ["space.dropout=[0.2, 0.0, 0.1, 0.3]"]))
-            shown(call, study)  # another visitor, in the meantime
+            shown(call, study)  # another visitor meanwhile
         return trials
 
     monkeypatch.setattr(optuna.storages._CachedStorage, "get_all_trials", read_then_extend)
@@ -129,7 +129,7 @@ def test_links_that_tidy_removed(call: Call, study: Study) -> None:
 
 @pytest.mark.parametrize("name", ["study", "another"])
 def test_a_study_with_the_id_of_a_deleted_one(call: Call, database: Database, study: Study, name: str) -> None:
-    """SQLite gives ids again."""
+    """Check a study whose id was used before, because SQLite reuses ids."""
     end_all(study, lambda params: 0.25 + params["dropout"])
     assert shown(call, study) == pytest.approx(importances(study))
     delete(study)
@@ -143,7 +143,7 @@ def test_a_study_with_the_id_of_a_deleted_one(call: Call, database: Database, st
 
 
 def test_a_study_imported_in_place_of_itself(call: Call, database: Database, study: Study, tmp_path: Path) -> None:
-    """Its file is older than what the dashboard has seen."""
+    """Check a restored database file, which is older than the cached rows."""
     export_study(study, tmp_path / "study.zip")
     end_all(study, lambda params: 0.25)
     assert {trial["state"] for trial in call(f"/api/studies/{study.study_id}")["trials"]} == {"Complete"}
@@ -166,7 +166,7 @@ def test_a_study_of_another_program_with_the_id_of_a_deleted_one(call: Call, dat
 
 
 def test_nothing_is_cached_anew_without_a_reason(call: Call, database: Database, study: Study) -> None:
-    """A study that goes on, or another that is created, leaves what the dashboard has cached where it is."""
+    """Check that the caches stay when a study continues, or when another one is created."""
     path = f"/api/studies/{study.study_id}"
     end(study, claim(study))
     first = claim(study)

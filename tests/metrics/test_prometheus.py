@@ -1,4 +1,4 @@
-"""What Prometheus is told, read by its own parser."""
+"""The metrics as Prometheus reads them, with its own parser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DOCUMENTED = set(
 
 
 def scrape(url: str) -> dict[str, float]:
-    """Value by name, with the state in brackets."""
+    """Return the values by name, with the state in brackets."""
     with urllib.request.urlopen(url, timeout=30) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         samples = [sample for family in families for sample in family.samples]
@@ -45,13 +45,13 @@ def address(lines: list[str]) -> str:
 
 
 def test_a_worker_tells_what_it_does(database: Database, logged: list[str]) -> None:
-    """At the end of a study it has trained all epochs of its trials, and while it trains its lanes are busy."""
+    """Check that all epochs are counted at the end of a study, and that lanes are busy during training."""
     study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 3}))
     seen: list[dict[str, float]] = []
     one_at_a_time = threading.Lock()
 
     def look(chunk: ChunkTiming) -> None:
-        with one_at_a_time:  # each lane's thread calls
+        with one_at_a_time:  # called by each lane's thread
             seen.append(scrape(address(logged)))
 
     worker = Worker(study, 2, on_chunk=look)
@@ -71,7 +71,7 @@ def test_a_worker_tells_what_it_does(database: Database, logged: list[str]) -> N
 
 
 def test_totals_go_on_with_the_next_worker_of_a_process(database: Database) -> None:
-    """A study that was done is extended: Prometheus must not see its totals fall."""
+    """Check that totals do not fall when a study that was done is extended and trained again."""
     counters = WorkerCounters()
     study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 1}))
     Worker(study, 1, counters=counters).run(threading.Event())
@@ -86,11 +86,11 @@ def test_a_coordinator_that_waits_goes_on_looking(database: Database) -> None:
     end(study, claim(study))
     seen, stop = list[StudyCounts](), threading.Event()
 
-    def see(glance: StudyCounts) -> None:
-        seen.append(glance)
+    def record(counts: StudyCounts) -> None:
+        seen.append(counts)
         stop.set()
 
-    assert not wait_for_work(study, stop, on_counts=see)
+    assert not wait_for_work(study, stop, on_counts=record)
     assert seen[0].counts[TrialState.COMPLETE] == 1
 
 
@@ -118,19 +118,19 @@ def test_the_oldest_lease_is_by_the_database_s_clock(database: Database) -> None
         connection.execute(
             leases.update().where(leases.c.token == old.token).values(renewed_at=schema.now(connection) - 1000)
         )
-    glance = study.read_counts()
-    assert 1000 <= glance.oldest_lease_seconds < 1060
-    assert glance.counts == study.counts() and glance.counts[TrialState.RUNNING] == 2
+    counts = study.read_counts()
+    assert 1000 <= counts.oldest_lease_seconds < 1060
+    assert counts.counts == study.counts() and counts.counts[TrialState.RUNNING] == 2
     other = create_study(database, "other", make_spec())
     assert other.read_counts().oldest_lease_seconds == 0
 
 
-def test_all_that_is_told_is_documented(database: Database) -> None:
+def test_all_metrics_are_documented(database: Database) -> None:
     study = create_study(database, "s", make_spec())
     metrics = CoordinatorMetrics()
     metrics.update(StudyCounts(study.counts(), 1.0))
-    told = [*Worker(study, 1).metrics(), *metrics.read()]
-    assert {metric.name + "_total" * metric.is_total for metric in told} == DOCUMENTED
+    found = [*Worker(study, 1).metrics(), *metrics.read()]
+    assert {metric.name + "_total" * metric.is_total for metric in found} == DOCUMENTED
 
 
 def test_devices_are_counted_while_they_are_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Leases outlive a main thread that compiles, and not one that hangs."""
+"""Leases are renewed while the main thread compiles, but not while it hangs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
     assert heartbeats.lost == set()
 
 
-def test_what_was_lost_is_told(study: Study) -> None:
+def test_lost_leases_are_reported(study: Study) -> None:
     mine, lost = claim(study), claim(study, OVERDUE)
     requeue_overdue(study.database, study.study_id)
     with HeartbeatThread(study.database, 0.1) as heartbeats:
@@ -66,7 +66,7 @@ def test_a_main_thread_that_hangs_loses_its_leases(study: Study, monkeypatch: py
         assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [lease.number]
 
 
-def test_an_outage_is_lived_through(study: Study) -> None:
+def test_an_outage_is_survived(study: Study) -> None:
     lease, failures = claim(study, 0.4), 0
 
     def fail(*_: object) -> None:
@@ -90,12 +90,12 @@ def test_an_outage_is_lived_through(study: Study) -> None:
 @pytest.mark.parametrize("kind", ["postgresql"])
 @pytest.mark.parametrize("what", ["hand back", "delete"])
 def test_leases_end_in_the_order_in_which_they_are_renewed(postgres_url: str, what: str, kind: str) -> None:
-    """On PostgreSQL, where rows are locked one by one: somebody may renew them all meanwhile."""
+    """Check on PostgreSQL, which locks rows one by one, that a concurrent renewal causes no deadlock."""
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec())
     first, *others = [claim(study) for _ in range(12)]
     with database.transaction() as connection:
-        leases.renew(connection, [Heartbeat(first, 1, 1.0)], SECONDS)  # its row lies behind the other's now
+        leases.renew(connection, [Heartbeat(first, 1, 1.0)], SECONDS)  # now its row is stored after the others
     rows = schema.leases
     with database.transaction() as connection, ThreadPoolExecutor(1) as thread:
         connection.execute(sa.select(rows).where(rows.c.token == first.token).with_for_update())
@@ -104,7 +104,9 @@ def test_leases_end_in_the_order_in_which_they_are_renewed(postgres_url: str, wh
         with database.engine.connect() as looking:
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
             wait_until(lambda: looking.execute(blocked).scalar_one())
-        connection.execute(sa.select(rows).with_for_update(nowait=True))  # it waits for the first, and holds no other
+        connection.execute(
+            sa.select(rows).with_for_update(nowait=True)
+        )  # the other transaction waits for the first row, and has locked no other
         connection.commit()
         ending.result(60)
     with database.engine.connect() as connection:

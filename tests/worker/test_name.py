@@ -1,4 +1,4 @@
-"""Names of workers: to be recognised by a person, and of one process each."""
+"""Names of workers: people recognize them, and no two processes share one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTAINER = "3f2a91c07be4"
     ("host", "name", "role", "expected"),
     [
         ("gpu-box", None, None, r"gpu-box:PID"),
-        ("gpu-box", "", "worker_gpu2", r"gpu-box:PID"),  # Compose passes on what is not set as an empty variable
+        ("gpu-box", "", "worker_gpu2", r"gpu-box:PID"),  # Compose passes an unset variable as an empty one
         ("gpu-box", "left", None, r"left:[0-9a-f]{6}:PID"),
         (CONTAINER, None, None, r"worker:[0-9a-f]{6}:PID"),
         (CONTAINER, None, "worker", r"worker:[0-9a-f]{6}:PID"),
@@ -34,7 +34,7 @@ def test_name(monkeypatch: pytest.MonkeyPatch, host: str, name: str | None, role
 
 
 def test_workers_of_two_containers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though each is its container's first process."""
+    """Check the names of processes that have the same id, each in its own container."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
     names = set()
     for host in (CONTAINER, "9b0c5d7e2f11"):

@@ -1,4 +1,4 @@
-"""A rule that fails does no harm."""
+"""A pruner that fails does no harm."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners.base import PruningContext
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
-from miiii_search.worker import pruning as judging
+from miiii_search.worker import pruning as worker_pruning
 from miiii_search.worker.worker import Worker
 from tests.support import make_spec
 
 
 class Failing:
-    """Divides by zero about every second trial, and would prune the others."""
+    """A pruner that divides by zero for every second trial, and prunes the others."""
 
     uses_peers = True
 
@@ -35,7 +35,7 @@ def test_a_rule_that_fails_prunes_nothing_and_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     rule = Failing()
-    monkeypatch.setattr(judging, "make_pruner", lambda spec, study: rule)
+    monkeypatch.setattr(worker_pruning, "make_pruner", lambda spec, study: rule)
     database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
     experiment = Experiment(p=11, train_fraction=0.5, epochs=200_000, evaluate_every=4, validation_samples=12)
     pruning = Pruning(rule="forecast", min_epochs=16)

@@ -1,4 +1,4 @@
-"""A worker on whole studies of tiny runs: what it trains, what it writes, and when it must not write."""
+"""A worker trains whole studies of tiny runs: what it trains, what it writes, and when it must not write."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ ENDLESS = TINY.model_copy(update={"epochs": 10**7})
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once() -> None:
-    """What several workers here train is compiled by the first, as where users work."""
-    # Of use only where it can be kept: JAX warns where it cannot, and warnings are errors here.
+    """Keep compiled programs for all workers of this module, as the command line does."""
+    # Only if the cache can be written: JAX warns otherwise, and warnings are errors in tests.
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.access(Path.home(), os.W_OK):
         use_compilation_cache()
 
@@ -69,18 +69,18 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 def work(study: Study, lanes: int = 2) -> list[str]:
-    """Trains a study to its end; returns what the worker said."""
-    with log_lines() as said:
+    """Train a study to its end, and return what the worker logged."""
+    with log_lines() as logged:
         Worker(study, lanes).run(threading.Event())
     assert study.is_done()
-    return said
+    return logged
 
 
 @contextlib.contextmanager
 def working(
     study: Study, lanes: int = 2, checkpoints: CheckpointPolicy | None = None, **hooks: Any
 ) -> Iterator[tuple[threading.Event, list[str]]]:
-    """Runs a worker in a thread; gives the event that stops it, and what it logs. Stops it at the end."""
+    """Run a worker in a thread. Yield the event that stops it and what it logs, and stop it at the end."""
     stop = threading.Event()
     errors: list[BaseException] = []
 
@@ -91,10 +91,10 @@ def working(
             errors.append(error)
 
     thread = threading.Thread(target=train)
-    with log_lines(thread) as said:
+    with log_lines(thread) as logged:
         thread.start()
         try:
-            yield stop, said
+            yield stop, logged
         finally:
             stop.set()
             thread.join(60)
@@ -119,14 +119,14 @@ def expected_reports(record: Record, at: Sequence[int]) -> dict[int, Any]:
 def test_a_study_to_its_end(database: Database) -> None:
     space = {"n_heads": (2, 4), "weight_decay": (0.0, 0.5, 1.0)}  # two programs
     study = create_study(database, "study", make_spec(space=space, pruning=NEVER))
-    said = work(study)
+    logged = work(study)
 
     trials = read_back(study).trials
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     points = [tuple(trial.params[name] for name in space) for trial in trials]
     assert sorted(points) == sorted(itertools.product(*space.values()))
     for trial in trials:
-        assert [line for line in said if line.startswith(f"Trial {trial.number} starts: ")]
+        assert [line for line in logged if line.startswith(f"Trial {trial.number} starts: ")]
         attributes = trial.user_attrs
         assert attributes["epochs_trained"] == 48 and attributes["epochs_to_solve"] is None
         assert attributes["device"].startswith("cpu") and ":" in attributes["worker"]
@@ -147,19 +147,19 @@ def test_a_study_to_its_end(database: Database) -> None:
         assert rungs(TINY) == [4, 8, 12, 16, 24, 32, 48]
 
         note = note_of(study, trial)
-        assert note in said
+        assert note in logged
         assert note.startswith(f"Trial {trial.number} was not solved in 48 epochs: ") and note.endswith(".")
     assert everything(database)["miiii_leases"] == []
     assert len(trials) == len(everything(database)["trials"]) == 6
 
-    # A lane beside others comes to what the same run comes to alone.
+    # A run gives the same result in a lane beside others as on its own.
     trial = trials[-1]
     alone = run.train(*study.trial_settings(trial))
     assert trial.user_attrs["metrics"] == alone.metrics.model_dump(mode="json", exclude_none=True)
 
 
 def test_solved_trials(sqlite: Database) -> None:
-    """Solved is: at the target for three evaluations in a row, counted from the first of them."""
+    """Check that a run is solved at the first of three consecutive evaluations at the target."""
     experiment = TINY.model_copy(update={"target_accuracy": 0.05})  # one validation sample of twelve is right
     spec = make_spec(experiment=experiment, space={"learning_rate": (1e-3, 1e-4, 3e-4, 1e-5)}, pruning=NEVER)
     study = create_study(sqlite, "solved", spec)
@@ -173,7 +173,7 @@ def test_solved_trials(sqlite: Database) -> None:
             solved += 1
             epoch = int(record.epoch[streaks[0]])
             assert trial.user_attrs["epochs_to_solve"] == epoch
-            # It ends there and then.
+            # It ends at once.
             assert trial.user_attrs["epochs_trained"] == record.epoch[-1] == epoch + 8
             assert trial.value == pytest.approx(1 + (1 - epoch / 48))
             assert f"solved every task at epoch {epoch} of 48" in note_of(study, trial)
@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_finite(sqlite: Database) -> None:
     assert [trial.state for trial in trials].count(TrialState.COMPLETE) == 2
     epoch = failed.user_attrs["failed_epoch"]
     record = Record.from_npz(artifacts_of(study, failed)["record.npz"])
-    # The epoch whose step met the loss, not the evaluation that found it; the first one to have a step before it.
+    # The epoch of the step that met the loss, not that of the evaluation which found it.
     assert 2 <= epoch <= record.epoch[-1] and not math.isfinite(record.train_loss[-1].sum())
     assert failed.user_attrs["epochs_trained"] == record.epoch[-1] < 48
     assert failed.user_attrs["reason"] == note_of(study, failed)
@@ -234,7 +234,7 @@ def test_a_study_of_another_version(sqlite: Database) -> None:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Oldest first."""
+    """Return the files of a trial, oldest first."""
     return sorted(folder.rglob("*.ckpt"), key=lambda path: int(path.stem.split("-")[-1]))
 
 
@@ -248,22 +248,22 @@ def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_pat
         wait_until(lambda: len(checkpoints_in(tmp_path)) == 2)
     older, newest = checkpoints_in(tmp_path)
     with study.database.transaction() as connection:
-        connection.execute(sa.delete(schema.checkpoints))  # what the drain shared
+        connection.execute(sa.delete(schema.checkpoints))  # which the worker wrote when it stopped
     for path in {"none": [], "all": [older, newest]}.get(damage, [newest]):
         data = path.read_bytes()
         middle = len(data) // 2
         flipped = data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
         path.write_bytes(data[:middle] if damage == "truncated" else flipped)
-    with log_lines() as said:
+    with log_lines() as logged:
         Worker(study, 1, WorkerOptions(checkpoints=policy)).run(threading.Event())
-    start = next(line for line in said if line.startswith("Trial 0 starts"))
+    start = next(line for line in logged if line.startswith("Trial 0 starts"))
     expected = {"none": newest, "all": None}.get(damage, older)
     epoch = int(expected.stem.split("-")[-1]) if expected else 0
     assert start.startswith(f"Trial 0 starts from epoch {epoch:,}:" if epoch else "Trial 0 starts:")
-    assert len([line for line in said if "was skipped" in line]) == {"none": 0, "all": 2}.get(damage, 1)
+    assert len([line for line in logged if "was skipped" in line]) == {"none": 0, "all": 2}.get(damage, 1)
     [trial] = read_back(study).trials
     assert [entry["epoch"] for entry in trial.user_attrs["resumed"]] == ([epoch] if epoch else [])
-    # As if it had never been interrupted.
+    # The result is that of a run without an interruption.
     alone = run.train(*study.trial_settings(trial))
     assert trial.user_attrs["metrics"] == alone.metrics.model_dump(mode="json", exclude_none=True)
     record = Record.from_npz(artifacts_of(study, trial)["record.npz"])
@@ -300,7 +300,7 @@ def test_what_a_full_byte_budget_does_not_take() -> None:
 
 
 def test_pruning_respects_its_floor(sqlite: Database) -> None:
-    """A rule that gives up everything does so at the first rung that is not below the floor."""
+    """Check that a pruner which prunes everything does so at the first rung from the floor on."""
     pruning = Pruning(rule="threshold", min_epochs=20, options={"lower": 1.5})
     spec = make_spec(experiment=ENDLESS, space={"weight_decay": (0.0, 0.5, 1.0)}, pruning=pruning)
     study = create_study(sqlite, "floor", spec)
@@ -309,7 +309,7 @@ def test_pruning_respects_its_floor(sqlite: Database) -> None:
         assert trial.state == TrialState.PRUNED
         assert trial.user_attrs["reason"].startswith("ThresholdPruner at epoch 24")
         assert f"was pruned: {trial.user_attrs['reason']}." in note_of(study, trial)
-        # At the end of a chunk: the lane trains on while it is decided.
+        # At the end of a chunk: the lane continues to train during the decision.
         assert 24 <= trial.user_attrs["epochs_trained"] < ENDLESS.epochs
         assert max(trial.intermediate_values) == trial.user_attrs["epochs_trained"]
         assert trial.value == trial.intermediate_values[max(trial.intermediate_values)] is not None
@@ -318,7 +318,7 @@ def test_pruning_respects_its_floor(sqlite: Database) -> None:
 
 
 def test_quantile_pruning(sqlite: Database) -> None:
-    """Of trials that train beside each other, those below the quantile end, and the best never does."""
+    """Check that trials below the quantile are pruned, and that the best one never is."""
     rates = (1e-5, 1e-4, 1e-3, 3e-3)
     pruning = Pruning(rule="quantile", quantile=0.9, min_epochs=4, min_trials=4)
     spec = make_spec(experiment=ENDLESS, space={"learning_rate": rates}, pruning=pruning)
@@ -338,40 +338,41 @@ def test_quantile_pruning(sqlite: Database) -> None:
 
 def test_stop_hands_the_trials_back(database: Database) -> None:
     study = create_study(database, "study", make_spec(experiment=ENDLESS, pruning=NEVER))
-    with working(study, lanes=3) as (stop, said):
+    with working(study, lanes=3) as (stop, logged):
         reported = wait_until(lambda: [t.number for t in study.trials() if len(t.intermediate_values) > 2])
         stop.set()
     trials = read_back(study).trials
     assert {trial.state for trial in trials} == {TrialState.WAITING}
     assert all(trials[number].intermediate_values for number in reported)
     assert everything(database)["miiii_leases"] == []
-    started = sorted(int(line.split()[1]) for line in said if " starts: " in line)
-    assert said[-1] == f"returned 3 trials to the queue: {', '.join(map(str, started))}"
+    started = sorted(int(line.split()[1]) for line in logged if " starts: " in line)
+    assert logged[-1] == f"returned 3 trials to the queue: {', '.join(map(str, started))}"
 
 
 def test_a_stolen_lease(database: Database) -> None:
     spec = make_spec(experiment=ENDLESS, budget=Budget(trials=1), pruning=NEVER, lease_seconds=2.0)
     study = create_study(database, "study", spec)
-    with working(study, lanes=1) as (_, said):
+    with working(study, lanes=1) as (_, logged):
         wait_until(lambda: read_back(study).trials[0].intermediate_values)
         with database.transaction() as connection:
-            # At once what a coordinator and another worker do one after the other: this one must not be the other.
+            # A coordinator and another worker do this one after the other. Here it is done at once, so that this worker
+            # cannot be the other one.
             connection.execute(sa.delete(schema.leases))
             trial_id = study.trials()[0]._trial_id
             [thief] = grant(connection, study.study_id, [(trial_id, 0)], "thief", SECONDS)
         before = everything(database)
-        wait_until(lambda: "Trial 0 was taken from this worker" in said)
+        wait_until(lambda: "Trial 0 was taken from this worker" in logged)
         assert everything(database) == before
         end(study, thief, value=0.125)
         wait_until(study.is_done)
     trial = read_back(study).trials[0]
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.125)
     assert requeue_overdue(database, study.study_id) == []
-    assert "returned" not in "".join(said)
+    assert "returned" not in "".join(logged)
 
 
 def test_a_worker_goes_on_with_what_another_left(sqlite: Database) -> None:
-    """It begins anew and comes to the same: a run is a function of its configuration and seed."""
+    """Check that a trial without a checkpoint starts again with the same result, since it depends on its seed only."""
     space = {"weight_decay": (0.0, 0.5)}
     left = create_study(sqlite, "left", make_spec(space=space, pruning=NEVER))
     lease = claim(left, seconds=-1.0)
@@ -386,7 +387,7 @@ def test_a_worker_goes_on_with_what_another_left(sqlite: Database) -> None:
 
 
 def test_looks_are_kept(sqlite: Database, tmp_path: Path) -> None:
-    """Spectra with the record, always; weights where they are asked for."""
+    """Check that spectra are always recorded, and that weights are recorded on request."""
     experiment = TINY.model_copy(update={"epochs": 320, "solved_evaluations": 100})
     study = create_study(
         sqlite, "looks", make_spec(experiment=experiment, space={"dropout": (0.0, 0.1)}, pruning=NEVER)
@@ -404,7 +405,7 @@ def test_looks_are_kept(sqlite: Database, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_weights_of_the_best_are_kept(database: Database, keep: int) -> None:
-    """Of those that were among so many best ones when they ended: the best at the end surely were."""
+    """Check the weights of the best trials: each was among the best when it ended."""
     spec = make_spec(space={"weight_decay": (0.0, 0.5, 1.0), "dropout": (0.0, 0.1)}, pruning=NEVER, keep_weights=keep)
     study = create_study(database, "weights", spec)
     work(study, lanes=1)
@@ -424,13 +425,13 @@ def test_sampled_trials_are_trained(sqlite: Database) -> None:
     trials = read_back(study).trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
     assert trials[0].params == first and len({str(trial.params) for trial in trials}) == 4
-    # What is trained is what is recorded.
+    # The recorded configuration is the one that was trained.
     alone = run.train(*study.trial_settings(trials[3]))
     assert trials[3].user_attrs["metrics"]["weights_sha256"] == alone.metrics.weights_sha256
 
 
 def test_several_tasks(sqlite: Database) -> None:
-    """Masked tasks are recorded like the others, and count in no mean."""
+    """Check that masked tasks are recorded like the others, but do not count in any mean."""
     changes = {"p": 13, "task": "masked", "validation_samples": 40, "epochs": 8}
     spec = make_spec(experiment=TINY.model_copy(update=changes), space={"dropout": (0.1,)}, pruning=NEVER)
     study = create_study(sqlite, "tasks", spec)
@@ -444,7 +445,7 @@ def test_several_tasks(sqlite: Database) -> None:
 
 
 def test_hyperparameters_of_a_run(sqlite: Database) -> None:
-    """What the space does not search over is the study's base."""
+    """Check that hyperparameters outside the search space are those of the study."""
     study = create_study(sqlite, "base", make_spec(space={"dropout": (0.1,)}, pruning=NEVER))
     _, hyperparameters = study.trial_settings(study.trials()[0])
     assert hyperparameters == SMALL.model_copy(update={"dropout": 0.1})
