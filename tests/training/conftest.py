@@ -33,7 +33,7 @@ def _emptied(lanes: Lanes) -> Iterator[Lanes]:
 
 
 @pytest.fixture
-def looped(compiled_once: dict[bool, Lanes]) -> Iterator[Lanes]:
+def sequential(compiled_once: dict[bool, Lanes]) -> Iterator[Lanes]:
     yield from _emptied(compiled_once[False])
 
 
@@ -42,6 +42,6 @@ def batched(compiled_once: dict[bool, Lanes]) -> Iterator[Lanes]:
     yield from _emptied(compiled_once[True])
 
 
-@pytest.fixture(params=[False, True], ids=["looped", "batched"])
+@pytest.fixture(params=[False, True], ids=["sequential", "batched"])
 def lanes(compiled_once: dict[bool, Lanes], request: pytest.FixtureRequest) -> Iterator[Lanes]:
     yield from _emptied(compiled_once[request.param])

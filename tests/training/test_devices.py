@@ -22,7 +22,7 @@ def test_four_devices_are_four_times_one() -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["devices"] == 4
     assert found["placed_on"] == [0, 1, 2, 3]
-    # A program for four devices fuses the same sums differently; see test_batched_lanes_agree_with_looped_ones.
+    # A program for four devices fuses the same sums differently; see test_batched_lanes_agree_with_sequential_ones.
     assert len(found["distances"]) == 7
     assert max(found["distances"]) < 1e-4
     assert sorted(found["distances"])[3] < 1e-6

@@ -75,9 +75,9 @@ def relative_distance(actual: Arrays, expected: Arrays) -> float:
     )
 
 
-def test_looped_lanes_are_identical_whatever_their_number(looped: Lanes) -> None:
+def test_sequential_lanes_are_identical_whatever_their_number(sequential: Lanes) -> None:
     runs = make_runs(1e-2, 1e-3, 1e-4)
-    alone, *others = [train_all(looped, runs, *shape) for shape in WIDTH_AND_CHUNK]
+    alone, *others = [train_all(sequential, runs, *shape) for shape in WIDTH_AND_CHUNK]
     for other in others:
         for actual, expected in zip(other, alone, strict=True):
             assert_same(actual, expected)
@@ -86,7 +86,7 @@ def test_looped_lanes_are_identical_whatever_their_number(looped: Lanes) -> None
     assert all(np.isfinite(array).all() for weights in alone for array in weights.values())
 
 
-def test_batched_lanes_agree_with_looped_ones(looped: Lanes, batched: Lanes) -> None:
+def test_batched_lanes_agree_with_sequential_ones(sequential: Lanes, batched: Lanes) -> None:
     """They agree within 1e-4 after 200 epochs at the lower of the paper's learning rates.
 
     Batched products sum in another order. Most runs end up 1e-8 to 1e-6 apart; but where rounding moves a
@@ -94,7 +94,7 @@ def test_batched_lanes_agree_with_looped_ones(looped: Lanes, batched: Lanes) -> 
     a step of full size of it. So one run in ten may go further, though not far.
     """
     runs = make_runs(1e-4, 5e-5)
-    reference = train_all(looped, runs, 1, 20)
+    reference = train_all(sequential, runs, 1, 20)
     for width, chunk in WIDTH_AND_CHUNK:
         weights = train_all(batched, runs, width, chunk)
         distances = sorted(relative_distance(*pair) for pair in zip(weights, reference, strict=True))
@@ -102,20 +102,20 @@ def test_batched_lanes_agree_with_looped_ones(looped: Lanes, batched: Lanes) -> 
         assert distances[-1] < 1e-3
         assert np.median(distances) < 1e-6
     # This is far less than the runs moved.
-    lane = looped.admit(*runs[0])
-    assert relative_distance(reference[0], looped.weights(lane)) > 1e-2
+    lane = sequential.admit(*runs[0])
+    assert relative_distance(reference[0], sequential.weights(lane)) > 1e-2
     # One program per width, whatever the hyperparameters.
     assert isinstance(batched._store, VmappedLanes) and len(batched._store.programs) == len(WIDTH_AND_CHUNK)
 
 
-def test_batched_lanes_differ_by_no_more_than_rounding(looped: Lanes, batched: Lanes) -> None:
+def test_batched_lanes_differ_by_no_more_than_rounding(sequential: Lanes, batched: Lanes) -> None:
     """At a high rate they diverge as far as runs whose initial weights differ by one unit in the last place."""
     runs = make_runs(1e-3)
-    reference = train_all(looped, runs, 1, 20)
+    reference = train_all(sequential, runs, 1, 20)
     weights = train_all(batched, runs, *WIDTH_AND_CHUNK[1])
     distances = [relative_distance(*pair) for pair in zip(weights, reference, strict=True)]
     nudged = [
-        relative_distance(train_nudged(looped, run, seed), expected)
+        relative_distance(train_nudged(sequential, run, seed), expected)
         for run, expected in zip(runs, reference, strict=True)
         for seed in range(5)
     ]
@@ -140,16 +140,16 @@ def train_nudged(lanes: Lanes, run: Run, seed: int) -> Arrays:
     return weights
 
 
-def test_what_batched_lanes_report_is_their_own(looped: Lanes, batched: Lanes) -> None:
+def test_what_batched_lanes_report_is_their_own(sequential: Lanes, batched: Lanes) -> None:
     runs = make_runs(1e-4)[:3]
-    for lanes in (looped, batched):
+    for lanes in (sequential, batched):
         assert [lanes.admit(*run) for run in runs] == [0, 1, 2]
-    expected, actual = looped.train(3), batched.train(3)
+    expected, actual = sequential.train(3), batched.train(3)
     for lane in range(3):
         for name, rows in vars(expected[lane]).items():
             np.testing.assert_allclose(getattr(actual[lane], name), rows, rtol=1e-4, atol=1e-6, err_msg=name)
-        assert batched.progress(lane) == looped.progress(lane)
-        for name, values in looped.final_metrics(lane).items():
+        assert batched.progress(lane) == sequential.progress(lane)
+        for name, values in sequential.final_metrics(lane).items():
             np.testing.assert_allclose(batched.final_metrics(lane)[name], values, rtol=1e-4, err_msg=name)
     assert len({float(record.train_loss[0, 0]) for record in actual.values()}) == 3
 
@@ -180,10 +180,10 @@ def test_a_run_continues_exactly_from_its_state(lanes: Lanes) -> None:
     assert_same(state, copy)
 
 
-def test_a_state_moves_between_modes(looped: Lanes, batched: Lanes) -> None:
-    lane = looped.admit(with_seed(1), NARROW)
-    looped.train(2)
-    state = looped.state(lane)
+def test_a_state_moves_between_modes(sequential: Lanes, batched: Lanes) -> None:
+    lane = sequential.admit(with_seed(1), NARROW)
+    sequential.train(2)
+    state = sequential.state(lane)
     other = batched.admit(with_seed(1), NARROW, state)
     assert_same(batched.state(other), state)
 
@@ -257,7 +257,7 @@ def test_indices_are_reused(lanes: Lanes) -> None:
         lanes.progress(3)
 
 
-def test_a_run_of_another_shape_is_refused(looped: Lanes) -> None:
+def test_a_run_of_another_shape_is_refused(sequential: Lanes) -> None:
     for experiment, hyperparameters in [
         (SMALL, NARROW.model_copy(update={"d_model": 64})),
         (SMALL, NARROW.model_copy(update={"n_heads": 8})),
@@ -265,16 +265,16 @@ def test_a_run_of_another_shape_is_refused(looped: Lanes) -> None:
         (SMALL.model_copy(update={"epochs": 100}), NARROW),
     ]:
         with pytest.raises(ValueError, match="another program"):
-            looped.admit(experiment, hyperparameters)
-    assert len(looped) == 0
+            sequential.admit(experiment, hyperparameters)
+    assert len(sequential) == 0
 
 
-def test_the_names_in_a_state_are_those_of_stored_checkpoints(looped: Lanes) -> None:
+def test_the_names_in_a_state_are_those_of_stored_checkpoints(sequential: Lanes) -> None:
     """Checkpoints of earlier versions call the hyperparameters `knobs`."""
     weights = ["attention_output", "feed_forward_in", "feed_forward_out", "key", "position_embedding", "query"]
     weights += ["token_embedding", "unembedding", "value"]
     hyperparameters = ["dropout", "grokfast_alpha", "grokfast_lambda", "learning_rate", "weight_decay"]
-    assert looped.state(looped.admit(SMALL, NARROW)).keys() == {
+    assert sequential.state(sequential.admit(SMALL, NARROW)).keys() == {
         *("epoch", "failed_epoch", "key", "solved_epoch", "streak", "optimizer.0.updates", "optimizer.1.0.count"),
         *(f"knobs.{name}" for name in hyperparameters),
         *(f"{prefix}.{name}" for prefix in ("weights", "optimizer.0.average") for name in weights),
@@ -283,21 +283,21 @@ def test_the_names_in_a_state_are_those_of_stored_checkpoints(looped: Lanes) -> 
 
 
 @pytest.mark.parametrize("name", ["weights.query", "epoch", "knobs.dropout"])
-def test_a_state_of_another_shape_is_refused(looped: Lanes, name: str) -> None:
-    lane = looped.admit(SMALL, NARROW)
-    state = looped.state(lane)
+def test_a_state_of_another_shape_is_refused(sequential: Lanes, name: str) -> None:
+    lane = sequential.admit(SMALL, NARROW)
+    state = sequential.state(lane)
     for wrong in (state[name][None], state[name].astype(np.float64)):
         with pytest.raises(ValueError, match=rf"^{name} of the state must be \w+32\[.*\], but is "):
-            looped.admit(SMALL, NARROW, state | {name: wrong})
+            sequential.admit(SMALL, NARROW, state | {name: wrong})
     with pytest.raises(ValueError, match=f"lacks {name}"):
-        looped.admit(SMALL, NARROW, {k: array for k, array in state.items() if k != name})
-    assert len(looped) == 1
+        sequential.admit(SMALL, NARROW, {k: array for k, array in state.items() if k != name})
+    assert len(sequential) == 1
 
 
 @pytest.mark.parametrize("evaluations", [0, MAX_EVALUATIONS + 1])
-def test_a_chunk_has_limits(looped: Lanes, evaluations: int) -> None:
+def test_a_chunk_has_limits(sequential: Lanes, evaluations: int) -> None:
     with pytest.raises(ValueError, match=f"between 1 and {MAX_EVALUATIONS}, but is {evaluations}"):
-        looped.train(evaluations)
+        sequential.train(evaluations)
 
 
 def test_no_lanes_train_to_nothing(lanes: Lanes) -> None:

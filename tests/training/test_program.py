@@ -73,12 +73,12 @@ def evaluate_plainly(weights: Mapping[str, NDArray[Any]], split: Split) -> tuple
     return losses, accuracies
 
 
-def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
+def test_ten_epochs_are_the_textbooks(sequential: Lanes) -> None:
     splits = make_splits(SMALL)
-    lane = looped.admit(SMALL, PLAIN)
-    start = looped.weights(lane)
-    record = looped.train(1)[lane]
-    weights = looped.weights(lane)
+    lane = sequential.admit(SMALL, PLAIN)
+    start = sequential.weights(lane)
+    record = sequential.train(1)[lane]
+    weights = sequential.weights(lane)
     expected, gradients = train_plainly(start, splits.train, INTERVAL)
     assert weights.keys() == expected.keys()
     for name in expected:
@@ -87,7 +87,7 @@ def test_ten_epochs_are_the_textbooks(looped: Lanes) -> None:
         assert np.linalg.norm(weights[name] - expected[name]) < 1e-3 * moved
 
     assert record.epoch.tolist() == [INTERVAL]
-    final = looped.final_metrics(lane)
+    final = sequential.final_metrics(lane)
     before_last_step, _ = train_plainly(start, splits.train, INTERVAL - 1)
     for at, split, losses, accuracies in [
         (weights, splits.validation, record.validation_loss[0], record.validation_accuracy[0]),
@@ -145,9 +145,9 @@ def test_a_step_is_the_textbooks_in_every_precision(precision: str, tolerance: f
     np.testing.assert_allclose(row["train_loss"], losses, rtol=tolerance)
 
 
-def test_spectrum_is_the_fourier_transform_of_the_textbooks_neurons(looped: Lanes) -> None:
-    lane = looped.admit(SMALL, PLAIN)
-    p, weights = SMALL.p, looped.weights(lane)
+def test_spectrum_is_the_fourier_transform_of_the_textbooks_neurons(sequential: Lanes) -> None:
+    lane = sequential.admit(SMALL, PLAIN)
+    p, weights = SMALL.p, sequential.weights(lane)
     grid = np.asarray([(x0, x1) for x0 in range(p) for x1 in range(p)])
     with jax.enable_x64(True):
         in_float64 = {name: jnp.asarray(array, jnp.float64) for name, array in weights.items()}
@@ -156,32 +156,32 @@ def test_spectrum_is_the_fourier_transform_of_the_textbooks_neurons(looped: Lane
     angles = -2 * np.pi * np.outer(np.arange(p), np.arange(p)) / p
     wave = np.exp(1j * angles)
     expected = np.abs(np.einsum("fx,gy,xyj->fgj", wave, wave, neurons.reshape(p, p, -1))).mean(axis=-1)
-    spectrum = looped.spectrum(lane)
+    spectrum = sequential.spectrum(lane)
     assert spectrum.shape == (p, p // 2 + 1)
     np.testing.assert_allclose(spectrum, expected[:, : p // 2 + 1], rtol=1e-4)
 
 
-def test_dropout_changes_training_but_not_evaluation(looped: Lanes) -> None:
-    lane = looped.admit(SMALL, PLAIN.model_copy(update={"dropout": 0.5}))
-    other = looped.admit(SMALL, PLAIN)
-    start = looped.weights(lane)
-    for name, array in looped.weights(other).items():
+def test_dropout_changes_training_but_not_evaluation(sequential: Lanes) -> None:
+    lane = sequential.admit(SMALL, PLAIN.model_copy(update={"dropout": 0.5}))
+    other = sequential.admit(SMALL, PLAIN)
+    start = sequential.weights(lane)
+    for name, array in sequential.weights(other).items():
         np.testing.assert_array_equal(array, start[name])
-    record = looped.train(1)[lane]
-    weights = looped.weights(lane)
-    assert (weights["query"] != looped.weights(other)["query"]).any()
+    record = sequential.train(1)[lane]
+    weights = sequential.weights(lane)
+    assert (weights["query"] != sequential.weights(other)["query"]).any()
     losses, _ = evaluate_plainly(weights, make_splits(SMALL).validation)
     np.testing.assert_allclose(record.validation_loss[0], losses, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_every_epoch_has_masks_of_its_own(looped: Lanes, dropout: float) -> None:
+def test_every_epoch_has_masks_of_its_own(sequential: Lanes, dropout: float) -> None:
     # At this rate the weights do not change, so only the masks can change the gradient.
     still = PLAIN.model_copy(update={"dropout": dropout, "learning_rate": 1e-20})
-    lane = looped.admit(SMALL, still)
-    start = looped.weights(lane)
-    norms = looped.train(20)[lane].gradient_norm
-    for name, array in looped.weights(lane).items():
+    lane = sequential.admit(SMALL, still)
+    start = sequential.weights(lane)
+    norms = sequential.train(20)[lane].gradient_norm
+    for name, array in sequential.weights(lane).items():
         np.testing.assert_array_equal(array, start[name])
     assert len(np.unique(norms, axis=0)) == (20 if dropout else 1)
 
@@ -206,7 +206,7 @@ def test_dropout_falls_until_it_is_off() -> None:
     assert distance[8:11].mean() < distance[:8].mean()
 
 
-def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
+def test_nothing_has_fallen_before_its_start(sequential: Lanes) -> None:
     """They are equal bit for bit."""
     run = SMALL, NARROW.model_copy(update={"dropout": 0.5})
     decays = {
@@ -214,7 +214,7 @@ def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
     }
     later = SMALL.model_copy(update={"annealing": Annealing(**decays)}), run[1]
     other = Lanes(ProgramKey.of(*later), batched=False)
-    lanes = [(looped, looped.admit(*run)), (other, other.admit(*later))]
+    lanes = [(sequential, sequential.admit(*run)), (other, other.admit(*later))]
     for each, _ in lanes:
         each.train(2)
     plain, annealed = (each.state(lane) for each, lane in lanes)
@@ -222,7 +222,7 @@ def test_nothing_has_fallen_before_its_start(looped: Lanes) -> None:
         np.testing.assert_array_equal(plain[name], annealed[name], err_msg=name)
 
 
-@pytest.mark.parametrize("batched", [False, True], ids=["looped", "batched"])
+@pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
 def test_a_decay_continues_from_a_state(batched: bool) -> None:
     """The schedule follows the epochs of each lane, not those of its neighbours."""
     annealing = Annealing(
@@ -251,14 +251,14 @@ def test_a_decay_continues_from_a_state(batched: bool) -> None:
             assert np.linalg.norm(weights[name] - expected) <= limit
 
 
-def test_seeds_choose_weights_and_masks(looped: Lanes) -> None:
+def test_seeds_choose_weights_and_masks(sequential: Lanes) -> None:
     half = NARROW.model_copy(update={"dropout": 0.5})
-    lanes = [looped.admit(with_seed(seed), half) for seed in (0, 1, 0)]
-    first, other, again = (looped.state(lane) for lane in lanes)
+    lanes = [sequential.admit(with_seed(seed), half) for seed in (0, 1, 0)]
+    first, other, again = (sequential.state(lane) for lane in lanes)
     assert (first["weights.query"] != other["weights.query"]).all()
     assert (first["key"] != other["key"]).any()
-    looped.train(2)
-    first, other, again = (looped.weights(lane) for lane in lanes)
+    sequential.train(2)
+    first, other, again = (sequential.weights(lane) for lane in lanes)
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
 

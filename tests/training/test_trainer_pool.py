@@ -32,7 +32,7 @@ ENDLESS = SMALL.model_copy(update={"epochs": 10**7})
 SECONDS = 120
 
 
-@pytest.fixture(params=[False, True], ids=["looped", "batched"])
+@pytest.fixture(params=[False, True], ids=["sequential", "batched"])
 def trainers(request: pytest.FixtureRequest) -> Iterator[TrainerPool]:
     trainers = TrainerPool(batched=request.param, on_chunk=chunks.append)
     chunks.clear()
@@ -96,7 +96,7 @@ def test_runs_of_two_programs(trainers: TrainerPool) -> None:
     assert all(chunk.end > chunk.start and 1 <= chunk.lanes <= 2 for chunk in chunks)
 
 
-def test_looped_runs_are_identical_to_those_alone() -> None:
+def test_sequential_runs_are_identical_to_those_alone() -> None:
     trainers = TrainerPool(batched=False)
     trainers.admit([RunRequest(seed, with_seed(seed), NARROW) for seed in range(3)])
     updates = until_ended(trainers, {0, 1, 2})
@@ -284,12 +284,12 @@ def test_the_best_number_of_lanes_is_measured(monkeypatch: pytest.MonkeyPatch) -
     assert f"{lanes} train " in why and why.startswith("1 train ") and "epochs/s" in why
 
 
-def test_batched_lanes_are_measured(looped: Lanes) -> None:
-    one, four = (autotune._measure_batched(looped.program, SMALL, NARROW, lanes) for lanes in (1, 4))
+def test_batched_lanes_are_measured(sequential: Lanes) -> None:
+    one, four = (autotune._measure_batched(sequential.program, SMALL, NARROW, lanes) for lanes in (1, 4))
     assert (one.lanes, four.lanes) == (1, 4)
     assert one.epochs_per_second > 0 and four.epochs_per_second > 0
     # At least the weights, two moments and an average in float32. Four lanes do not need more memory per lane.
-    weights = sum(array.size for array in looped.program.abstract_state.weights.values())
+    weights = sum(array.size for array in sequential.program.abstract_state.weights.values())
     assert one.bytes_per_lane is not None and four.bytes_per_lane is not None
     assert one.bytes_per_lane > 4 * 4 * weights
     assert 0.5 < four.bytes_per_lane / one.bytes_per_lane < 1.5
