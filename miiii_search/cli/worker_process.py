@@ -1,4 +1,4 @@
-"""The command `work`: a process that opens a study, trains its trials, and waits for more if it is told to."""
+"""The command `work`: a process that opens a study, trains its trials, and may then wait for more."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def test_a_run_beside_a_reference(type: Type, home: Path) -> None:
         "split,epoch,7\ntraining,64,0.5\ntraining,320,0.9\nvalidation,64,0.25\nvalidation,320,0.5\n"
     )
     said = type("compare", "run", "--reference", "figure.csv", "--out", "beside")
-    assert "run beside figure: accuracies, mean over tasks" in said
+    assert "run compared with figure: accuracies, mean over tasks" in said
     assert "training: the largest difference is" in said and "validation: the largest difference is" in said
     assert (home / "beside" / "compare-reference.png").stat().st_size > 0
     compared = json.loads((home / "beside" / "numbers.json").read_text())["reference"]["run"]
@@ -223,7 +223,7 @@ MISTAKES = {
     "analyze --study kept --trial 0 --out run": "run holds a run that train wrote; choose another --out",
     "analyze --study kept --out run/config.toml": "cannot write to run/config.toml",
     "analyze --trial 0": "--study",
-    "compare run": "two runs' folders or more",
+    "compare run": "at least two folders of runs",
     "compare run --reference nowhere.csv": "cannot read the reference nowhere.csv",
     "compare run --reference run/config.toml": "the first line of run/config.toml must be split,epoch",
     "compare run nowhere": "there is no folder nowhere",

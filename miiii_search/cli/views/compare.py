@@ -42,7 +42,7 @@ def compare_folders(folders: Sequence[Path], out: Path, reference_file: Path | N
     Args:
         folders: Folders that `train` wrote: at least two, or at least one if there is a reference.
         out: Folder for the figures, numbers.json and report.html.
-        reference_file: CSV file with accuracy curves. The differences of each run from them are printed, too.
+        reference_file: CSV file with accuracy curves. The differences of each run from them are also printed.
 
     Raises:
         MiiiiSearchError: There are too few folders, `out` cannot be written, or the reference cannot be read or
@@ -117,7 +117,7 @@ def _compare_with_reference(runs: Sequence[TrainedRun], reference: ReferenceCurv
 def _print_all_differences(reference: ReferenceCurves, compared: Mapping[str, ReferenceDifferences]) -> None:
     """Print mean accuracies at the epochs of the reference, and the largest difference of each split."""
     for name, gaps in compared.items():
-        print_line(f"{name} beside {reference.name}: accuracies, mean over tasks")
+        print_line(f"{name} compared with {reference.name}: accuracies, mean over tasks")
         console.print(differences_table(gaps))
         for split in SPLITS:
             largest, epoch = gaps.largest(split)
@@ -128,11 +128,11 @@ def differences_table(compared: ReferenceDifferences) -> FittedTable:
     """Return a table of the accuracies of a run and of the reference, one row per epoch of the reference."""
     columns = [Column("epoch", [f"{epoch:,}" for epoch in compared.epochs])]
     for split in SPLITS:
-        theirs, ours = compared.reference[split], compared.run[split]
-        gaps = [f"{ours[k] - theirs[k]:+.3f}" for k in range(len(compared.epochs))]
+        reference, run = compared.reference[split], compared.run[split]
+        gaps = [f"{run[k] - reference[k]:+.3f}" for k in range(len(compared.epochs))]
         columns += [
-            Column(f"{split}\nreference", [f"{value:.3f}" for value in theirs], drop_order=1),
-            Column(f"{split}\nrun", [f"{value:.3f}" for value in ours], drop_order=2),
+            Column(f"{split}\nreference", [f"{value:.3f}" for value in reference], drop_order=1),
+            Column(f"{split}\nrun", [f"{value:.3f}" for value in run], drop_order=2),
             Column(f"{split}\ndifference", gaps),
         ]
     return FittedTable(columns)
