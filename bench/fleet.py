@@ -13,32 +13,27 @@ the latency of each kind of call in ms. The three numbers are the median, the 95
 
 from __future__ import annotations
 
-import bisect
-import heapq
-import itertools
 import json
 import math
 import multiprocessing
 import os
-import queue
 import random
 import threading
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import sqlalchemy as sa
+from clock_pool import EPOCHS, LANES, Clock, ClockPool
 
 from miiii_search.config.presets import TABLE_1
 from miiii_search.config.study_sections import Budget, Replicates
-from miiii_search.config.study_spec import StudySpec, rungs
-from miiii_search.experiment.record import Record
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Experiment
 from miiii_search.pruners import peers
 from miiii_search.storage import database as storage
@@ -47,117 +42,18 @@ from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import PostgresServer
-from miiii_search.testing.trainer_pool import FakeTrainerPool
-from miiii_search.training.lane_state import RunProgress
-from miiii_search.training.lane_stores import PendingRecords
-from miiii_search.training.trainer_messages import FinalState, RunRequest, RunUpdate
 from miiii_search.trial_queue import leases
 from miiii_search.worker import finalizer, heartbeat, trial_manager, trial_result, worker
 
-LANES = 32
 PROCESSES = 4
 CONNECTIONS = 10
 """Connections per process."""
 
-EPOCHS = 65_536
 WARM_SECONDS = 15.0
 """Seconds between the start of workers and the measurement, because their first claims come all at the same time."""
 
 PICTURE = bytes(40_000)
 """Stands for the picture of learning curves."""
-
-
-class Clock(threading.Thread):
-    """Calls functions at given times: the lanes of all pools of a process reach their rungs."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._changed = threading.Condition()
-
-    def at(self, moment: float, act: Callable[[], None]) -> None:
-        with self._changed:
-            heapq.heappush(self._due, (moment, next(self._order), act))
-            self._changed.notify()
-
-    def run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._due or self._due[0][0] > time.monotonic():
-                    self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
-                _, _, act = heapq.heappop(self._due)
-            act()
-
-
-class ClockPool(FakeTrainerPool[tuple[RunRequest, float]]):
-    """A trainer pool whose lanes train nothing and take a fixed number of seconds per trial."""
-
-    def __init__(self, clock: Clock, chance: random.Random, trial_seconds: float) -> None:
-        super().__init__()
-        self._trial_seconds = trial_seconds
-        self.events = queue.Queue()
-        self._clock = clock
-        self._chance = chance
-        self._first = True
-
-    def start_run(self, run: RunRequest) -> None:
-        age = self._chance.uniform(0.0, self._trial_seconds) if len(self._lanes) < LANES and self._first else 0.0
-        self._lanes[run.number] = (run, time.monotonic() - age)
-        self._first = self._first and len(self._lanes) < LANES
-        self._wait(run.number)
-
-    def stop(self, number: int) -> None:
-        self._post(number, over=True)
-
-    def _wait(self, number: int) -> None:
-        run, began = self._lanes[number]
-        epoch = self._epoch(number)
-        marks = RUNGS
-        ahead = marks[min(bisect.bisect_right(marks, epoch), len(marks) - 1)]
-        moment = began + self._trial_seconds * ahead / EPOCHS
-        self._clock.at(moment, lambda: self._post(number, over=ahead >= run.experiment.epochs))
-
-    def _epoch(self, number: int) -> int:
-        run, began = self._lanes[number]
-        reached = EPOCHS * (time.monotonic() - began) / self._trial_seconds
-        interval = run.experiment.evaluation_interval
-        return min(int(reached + 1e-3) // interval * interval, run.experiment.epochs)
-
-    def _post(self, number: int, over: bool) -> None:
-        if number not in self._lanes:
-            return
-        epoch = EPOCHS if over else self._epoch(number)
-        end = FinalState(FINAL, WEIGHTS) if over else None
-        progress = RunProgress(epoch, None, None, ended=over)
-        self.events.put(
-            RunUpdate(number, progress, EPOCHS / self._trial_seconds, end, None, OneRow(epoch, self._chance), 0)
-        )
-        if not over:
-            self._wait(number)
-
-
-class OneRow(PendingRecords):
-    """The record of a lane at one epoch, with a random accuracy."""
-
-    def __init__(self, epoch: int, chance: random.Random) -> None:
-        self._epoch = epoch
-        self._accuracy = chance.random()
-
-    def record(self, lane: int) -> Record:
-        row = {name: value for name, value in ROW.items() if name not in ("epoch", "validation_accuracy")}
-        accuracy = np.full((1, TASKS), self._accuracy, np.float32)
-        return Record(epoch=np.asarray([self._epoch], np.int32), validation_accuracy=accuracy, **row)
-
-
-TASKS = 29
-ROW: dict[str, Any] = {
-    **{name: np.zeros((1, TASKS), np.float32) for name in ("train_loss", "train_accuracy", "validation_loss")},
-    **{name: np.zeros((1, 9), np.float32) for name in ("gradient_norm", "weight_norm")},
-}
-FINAL = {name: np.zeros(TASKS, np.float32) for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")}
-WEIGHTS = {"w": np.zeros(4, np.float32)}
-RUNGS = rungs(Experiment(epochs=EPOCHS))
 
 
 class Timings:
