@@ -73,12 +73,12 @@ def test_commands_without_jax(arguments: list[str], folder: Path) -> None:
 def test_dashboard_without_jax(folder: Path) -> None:
     code = """
 import os, signal, sys, threading
-from miiii_search.dashboard import app
+from miiii_search.dashboard import server
 from miiii_search.cli import main
-serve = app.serve
+serve = server.serve
 def serve_and_end(app, host, port, ready):
     serve(app, host, port, lambda url: (ready(url), os.kill(os.getpid(), signal.SIGTERM)))
-app.serve = serve_and_end
+server.serve = serve_and_end
 sys.argv[1:] = ["dashboard", "--port", "0"]
 try:
     main()
