@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer. To choose another Python: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
+.PHONY: help setup demo test test-all test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
 
 # The first Python that runs (a version manager's shim may fail), is new enough and can create a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -17,11 +17,18 @@ help: ## list the targets
 
 setup: .venv/.ready ## create .venv with the locked packages and miiii-search
 
-demo: setup ## run a small search and show the best configuration
+demo: .venv/.run ## run a small search and show the best configuration
 	@.venv/bin/miiii-search up --preset demo --no-dashboard
 
-test: setup ## run the tests (some of them: make test ARGS="-k leases")
-	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: .venv/.test ## run the fast tests: no servers, no processes, no browser (some of them: make test ARGS="-k leases")
+	@$(PYTEST) --ignore tests/integration -m "not ($(NEEDS_MORE))" $(ARGS)
+
+test-all: setup ## run all tests but the soaks: PostgreSQL, processes, a browser and containers where they are
+	@$(PYTEST) $(ARGS)
+
+# Whole files go to a process, so that a file's fixtures are made once.
+PYTEST = .venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+NEEDS_MORE = postgres or process or browser or docker or slow or soak
 
 test-compose: setup ## run only the tests of the images and the compose files (needs a container engine)
 	@docker info >/dev/null || { echo "make test-compose needs a container engine that docker info reaches" >&2; exit 2; }
@@ -72,6 +79,7 @@ lock: ## update the locks after a change to pyproject.toml, with uv (newer versi
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or its path: make lock UV=..." >&2; exit 2; }
 	@$(COMPILE) -o requirements/run.lock --extra s3 pyproject.toml
 	@$(COMPILE) -o requirements/dev.lock -c requirements/run.lock --extra dev pyproject.toml
+	@$(COMPILE) -o requirements/test.lock -c requirements/dev.lock --extra test pyproject.toml
 	@$(COMPILE) -o requirements/cuda.lock -c requirements/run.lock --extra cuda --extra s3 pyproject.toml
 	@$(COMPILE) -o requirements/coordinator.lock -c requirements/run.lock --group coordinator
 	@$(COMPILE) -o requirements/build.lock -c requirements/dev.lock --group build
@@ -83,11 +91,22 @@ clean: ## remove .venv, caches and build outputs (keeps databases and results)
 	@rm -rf .venv $(LENS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.ready: requirements/dev.lock pyproject.toml
+# Each builds on the one before: what `make demo` needs, what `make test` needs, and everything.
+.venv/.run: requirements/run.lock requirements/build.lock pyproject.toml
 	@python="$(PYTHON)"; "$${python:-false}" -c '$(USABLE)' 2>/dev/null || { echo "miiii-search needs Python 3.11 or newer with venv\
 	 (Debian, Ubuntu: apt install python3-venv); name one with: make setup PYTHON=/path/to/python3" >&2; exit 2; }
 	@echo "Setting up .venv (about a minute) ..."
 	@.venv/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.lock
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/run.lock -r requirements/build.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.test: .venv/.run requirements/test.lock
+	@echo "Installing what the tests need ..."
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/test.lock
+	@touch $@
+
+.venv/.ready: .venv/.test requirements/dev.lock
+	@echo "Installing the development tools ..."
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.lock
 	@touch $@

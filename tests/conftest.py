@@ -1,8 +1,14 @@
-"""Fixtures for the tests that need a database."""
+"""Fixtures for the tests that need a database, and the markers that sort tests into tiers.
+
+`make test` leaves out the tests with one of `NEEDS_MORE`, and says so at the end. A test is marked by the fixtures
+that it uses, by the folder it is in, or by `pytestmark` in its module.
+"""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -14,6 +20,50 @@ from tests.support import all_tables, log_lines
 # A busy machine may hold up any example.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
+
+NEEDS_MORE = ("postgres", "process", "browser", "docker", "slow", "soak")
+"""Markers of the tests that need a server, real processes, a browser, a container engine, or more than seconds."""
+
+_left_out: Counter[str] = Counter()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by what it uses."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "postgresql" in item.name or {"postgres_server", "postgres_url"} & set(fixtures):
+            item.add_marker("postgres")
+        if "processes" in fixtures:
+            item.add_marker("process")
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count the tests that are left out, each by the first of its markers in `NEEDS_MORE`."""
+    for item in items:
+        _left_out.update(next(([name] for name in NEEDS_MORE if item.get_closest_marker(name)), []))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a process of pytest-xdist hand its counts to the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(_left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the counts of a process of pytest-xdist. All of them collect the same tests."""
+    _left_out.clear()
+    _left_out.update(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests did not run, and how to run them."""
+    soaks = _left_out.pop("soak", 0)
+    if _left_out:
+        parts = ", ".join(f"{name} {_left_out[name]}" for name in NEEDS_MORE if _left_out[name])
+        terminalreporter.write_line(f"left out: {_left_out.total()} tests ({parts}); to run them too: make test-all")
+    elif soaks:
+        terminalreporter.write_line(f"left out: {soaks} soak tests, of an hour; to run them: make test-faults")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ import pytest
 
 from miiii_search.testing.processes import clean_environment
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[1]
 
 WITHOUT = """

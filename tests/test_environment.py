@@ -17,6 +17,8 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.testing.processes import COMMAND, TINY, clean_environment
 from miiii_search.training.device import use_compilation_cache
 
+pytestmark = pytest.mark.process
+
 UNKNOWN = ("unshare", "--user", "--map-user=54321")
 """A prefix of commands that runs them as a user who is not in the password database, with the same rights."""
 

@@ -11,6 +11,8 @@ import pytest
 
 from miiii_search.testing.processes import COMMAND, TINY
 
+pytestmark = pytest.mark.process
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

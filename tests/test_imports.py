@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 RUN_AND_TELL = """
 import sys
 from miiii_search.cli import main

@@ -26,6 +26,8 @@ from miiii_search.storage.error_advice import CONNECTION_ADVICE
 from miiii_search.testing.processes import COMMAND, TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.device import use_compilation_cache
 
+pytestmark = pytest.mark.process
+
 WORKERS = Path(__file__).parent.parent / "workers"
 PAGE = (WORKERS / "README.md").read_text(encoding="utf-8")
 ENDLESS = ("create", "--study", "s", "--preset", "demo", *TINY, "--set", "experiment.epochs=1000000", "--trials", "2")

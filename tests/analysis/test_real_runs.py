@@ -14,6 +14,8 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
 from miiii_search.training.run import train
 from tests.analysis.networks import random_weights
 
+pytestmark = pytest.mark.slow
+
 P, EPOCHS = 31, 2048
 HYPERPARAMETERS = Hyperparameters(
     d_model=64, n_heads=4, learning_rate=3e-3, weight_decay=2.0, dropout=0.1, grokfast_lambda=0.5

@@ -19,6 +19,8 @@ from miiii_search.training.model import transformer_from_weights
 from miiii_search.training.optimizer import make_optimizer
 from miiii_search.training.program import Program, ProgramKey
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENT = Experiment(p=13)
 RUN = Hyperparameters(dropout=0.0, d_model=32, n_heads=4, learning_rate=1e-3)
 STEPS = 50

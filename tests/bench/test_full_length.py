@@ -14,6 +14,8 @@ from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.runs.run_folder import RECORD, read_run
 
+pytestmark = pytest.mark.slow
+
 TINY = FullLengthRun(
     "a claim",
     Experiment(p=11, epochs=512, validation_samples=20, solved_evaluations=1000),

@@ -5,6 +5,15 @@ import pytest
 
 from miiii_search.testing.processes import Processes
 
+MARKED_BY_THEMSELVES = ("test_browser.py", "test_compose.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder: nearly all of them start processes."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.name not in MARKED_BY_THEMSELVES:
+            item.add_marker("process")
+
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:

@@ -34,7 +34,10 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 WAIT_MS = 60_000
 """For whatever is waited for: a browser beside training on two cores is slow."""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser here: none of {', '.join(NAMES)} is on the PATH")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason=f"no browser here: none of {', '.join(NAMES)} is on the PATH"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ from miiii_search.deployment.keys import Keys
 from miiii_search.testing.processes import wait_for
 from tests.integration.engine import ROOT, Project, has_compose, has_engine, inspect
 
+pytestmark = pytest.mark.docker
+
 needs_compose = pytest.mark.skipif(not has_compose(), reason="there is no Docker Compose here")
 needs_engine = pytest.mark.skipif(not has_engine(), reason="there is no container engine here that docker info reaches")
 

@@ -32,6 +32,8 @@ from miiii_search.training.trainer_messages import FinalState, RunRequest, RunUp
 from miiii_search.worker.worker import Worker
 from tests.simulation.support import epochs_of, make_record
 
+pytestmark = pytest.mark.slow
+
 SHORT = Experiment(p=7, task="nanda", train_fraction=0.5, epochs=256, evaluate_every=2, validation_samples=12)
 SPEC = StudySpec(
     experiment=SHORT,

@@ -9,6 +9,8 @@ from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lane_state import RunProgress
 from miiii_search.training.run import train
 
+pytestmark = pytest.mark.slow
+
 # XLA divides by multiplying with 1/165, so 165 of 165 is slightly less than 1. The target must be met
 # nevertheless.
 EXPERIMENT = Experiment(p=23, task="nanda", train_fraction=0.6, validation_samples=165, epochs=4096)

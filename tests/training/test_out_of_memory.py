@@ -11,6 +11,8 @@ import pytest
 
 from miiii_search.training.device import is_out_of_memory
 
+pytestmark = pytest.mark.process
+
 
 def test_batched_lanes_that_do_not_fit() -> None:
     """Runs are saved before a wider program is tried, and continue from there if it does not fit."""
