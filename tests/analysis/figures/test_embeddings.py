@@ -93,7 +93,7 @@ def test_singular_vectors_up_to_half_of_the_variance() -> None:
         curve = numbers(axes.lines[-1].get_ydata())
         spectrum = np.abs(np.fft.rfft(curve))
         assert spectrum.argmax() == 5 and axes.get_title(loc="right") == "k = 5, 100%"
-    assert panels[0].get_title(loc="left") == "2 of 2 up to 50 %"
+    assert panels[0].get_title(loc="left") == "2 of 2 that hold 50 %"
     assert panels[-1].get_xlabel() == "digit"
 
 
@@ -104,7 +104,7 @@ def test_no_more_than_eight_singular_vectors() -> None:
     values = np.linalg.svd(noise[:-1].astype(np.float64), compute_uv=False)
     half = int((np.cumsum(values**2) < 0.5 * (values**2).sum()).sum()) + 1
     assert half > len(panels) == 8
-    assert panels[0].get_title(loc="left") == f"8 of {half} up to 50 %"
+    assert panels[0].get_title(loc="left") == f"8 of {half} that hold 50 %"
 
 
 def test_fourier_basis() -> None:
@@ -141,12 +141,12 @@ def test_norms_of_frequencies() -> None:
     level = numbers(threshold.get_ydata())[0]
     quiet = [h for k, h in enumerate(heights, 1) if k not in (3, 5, 11)]
     assert max(quiet) < level < 0.25 * np.sqrt(P)
-    assert axes.get_title(loc="left") == "3 of 15 above the noise"
+    assert axes.get_title(loc="left") == "3 of 15 above the threshold"
 
 
 def test_noise_has_no_frequency() -> None:
     (axes,) = drawn(frequency_norms(planted({}))).axes
-    assert axes.get_title(loc="left") == "0 of 15 above the noise" and not axes.texts
+    assert axes.get_title(loc="left") == "0 of 15 above the threshold" and not axes.texts
 
 
 def test_numbers_of_frequencies_do_not_lie_over_one_another() -> None:
@@ -156,5 +156,5 @@ def test_numbers_of_frequencies_do_not_lie_over_one_another() -> None:
         table[:-1, i] += size * np.cos(2 * np.pi * k * x / 113)
     findings = with_weights(make_findings(Experiment(), d_model=D), token_embedding=table.astype(np.float32))
     (axes,) = drawn(frequency_norms(findings)).axes
-    assert axes.get_title(loc="left") == "4 of 56 above the noise"
+    assert axes.get_title(loc="left") == "4 of 56 above the threshold"
     assert [text.get_text() for text in axes.texts] == ["20", "40"]

@@ -98,7 +98,7 @@ def test_dominant_frequencies_of_all_neurons() -> None:
     # By pairs all five are explained. By one frequency those are whose digits share it, and ¾ of the second.
     assert heights(pairs) == {19: 5}
     assert heights(single) == {0: 1, 14: 1, 19: 3} or heights(single) == {0: 1, 15: 1, 19: 3}
-    assert (histogram.get_xlabel(), histogram.get_ylabel()) == ("variance explained", "neurons")
+    assert (histogram.get_xlabel(), histogram.get_ylabel()) == ("share of variance", "number of neurons")
 
 
 def heights(outline: Polygon) -> dict[int, int]:
