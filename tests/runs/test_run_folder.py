@@ -256,7 +256,7 @@ def test_weights_that_were_not_measured(folder: Path) -> None:
     """They are analyzed, with a message."""
     change_weights(folder / "weights.safetensors", position_embedding=np.ones((3, 16), np.float32))
     _, problems = read_run(folder)
-    assert problems == ["weights.safetensors of best are not the weights that its metrics were measured with"]
+    assert problems == ["weights.safetensors of best does not contain the weights for which its metrics were measured"]
     found, lines = analyzed(folder)
     assert found.network is not None
     assert lines[1:] == [
@@ -269,7 +269,7 @@ def test_weights_that_were_not_measured(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("moduli = [\n    2,\n    3,\n    5,\n]", "moduli = [\n    2,\n    3,\n]"), "other than the 3 trained"),
+        (("moduli = [\n    2,\n    3,\n    5,\n]", "moduli = [\n    2,\n    3,\n]"), "which are not the 3 trained"),
         (("test_loss = [\n    0.5,\n", "test_loss = [\n"), "`test_loss` has 2 values, not 3"),
     ],
 )
