@@ -88,8 +88,8 @@ def open_database(text: str, *, create: bool = False) -> Database:
     Raises:
         StorageUnavailableError: The server does not answer.
         AccessRefusedError: The server refuses the login.
-        MiiiiSearchError: The URL is of an unknown kind, there is nothing to open, the database is another program's or
-            another version's, or it reports any other error.
+        MiiiiSearchError: The URL is of an unknown kind, or there is nothing to open. The same is raised for a database
+            of another program or version, and for any other error of the database.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # we report trials ourselves
     url = parse_url(text)
