@@ -130,11 +130,11 @@ def _percent(one: RelativeSaving) -> str:
 def verdicts(results: Mapping[Setting, Mapping[str, Sequence[SearchResult]]]) -> dict[str, dict[str, Any]]:
     """Count, for each comparison, the settings whose interval is on one side of 0, and find the smallest saving."""
     found: dict[str, dict[str, Any]] = {}
-    for aim in AIMS:
+    for aim, description in AIMS.items():
         compared = [compare(orders, aim) for orders in results.values()]
         for name in ("tpe", "grid_ei", "grid_ei to tpe"):
             changes = [one[name] for one in compared if one[name].pairs]
-            found[f"{name}, {AIMS[aim]}"] = {
+            found[f"{name}, {description}"] = {
                 "settings": len(changes),
                 "better": sum(one.low > 0 for one in changes),
                 "worse": sum(one.high < 0 for one in changes),

@@ -118,8 +118,11 @@ def end(
 
 
 def with_all(study: Study) -> list[Lease]:
-    """Gives a study of everything: three trials that ended, with artifacts, one of them attached later, and a
-    running one with reports, a lease, and a checkpoint (not a good one); returns the lease."""
+    """Give a study trials of every kind, and return the lease of the running one.
+
+    Three trials have ended, with artifacts, one of them attached later. One runs, with reports, a lease and a damaged
+    checkpoint.
+    """
     for k, state in enumerate((TrialState.COMPLETE, TrialState.PRUNED)):
         lease, value = claim(study), (0.25, 1e-300)[k]
         beat = Heartbeat(lease, 8, 1.0)

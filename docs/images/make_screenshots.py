@@ -33,6 +33,7 @@ COLUMNS = 124
 
 
 def main() -> None:
+    """Write all screenshots."""
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/study.db"
         environment = {**os.environ, "MIIII_STORAGE": storage, "XDG_STATE_HOME": folder, "PYTHONUNBUFFERED": "1"}

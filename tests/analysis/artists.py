@@ -38,7 +38,7 @@ def mesh(axes: Axes) -> tuple[Array, Array]:
 
 
 def points(line: Line2D) -> tuple[Array, Array]:
-    """x and y of a line."""
+    """X and y of a line."""
     return np.asarray(line.get_xdata(), np.float64), np.asarray(line.get_ydata(), np.float64)
 
 

@@ -15,7 +15,7 @@ from tests.training import textbook
 
 
 def test_counts_by_hand() -> None:
-    """p = 7 has frequencies 1 to 3. A row of x0 counts with that of its negative, k and 7 − k."""
+    """P = 7 has frequencies 1 to 3. A row of x0 counts with that of its negative, k and 7 − k."""
     flat = np.ones((7, 4), np.float32)
     peaked = np.zeros((7, 4), np.float32)
     peaked[5, 1] = 8  # −2 of x0 with 1 of x1

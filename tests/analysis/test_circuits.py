@@ -120,7 +120,7 @@ def planted(p: int, moduli: Sequence[int], lost: dict[tuple[int, int], float]) -
 
 
 def test_harmonic_offsets() -> None:
-    """q = 7 of 113: 16.14, 32.29, 48.43, then 113 less these; a loss below what is needed counts for nothing."""
+    """Q = 7 of 113: 16.14, 32.29, 48.43, then 113 less these; a loss below what is needed counts for nothing."""
     moduli = (2, 7, 11, 109)
     found = harmonic_offsets(planted(113, moduli, {(56, 2): 0.5, (48, 7): 0.5, (49, 7): 0.27, (1, 7): 0.01}), moduli)
     assert found.keys() == {2, 7}  # 11 needs nothing, and to 109 every frequency is near

@@ -56,9 +56,12 @@ def network(findings: Findings) -> NetworkFindings:
 
 
 def test_nanda_computes_with_a_few_frequencies(analyzed: Analyzed) -> None:
-    """Found for seeds 0, 1 and 2, solved at 480, 400 and 720 epochs: four of 15 frequencies hold 0.86, 0.96 and 0.95
-    of the embedding's energy, 5, 5 and 6 are active, as if 5.3, 2.1 and 4.3 held all; one frequency explains 0.78, 0.87
-    and 0.88 of the median neuron's variance; the positions correlate with 0.79, 0.88 and 0.91."""
+    """The network uses a few of 15 frequencies.
+
+    Found for seeds 0, 1 and 2, solved at 480, 400 and 720 epochs: four frequencies hold 0.86, 0.96 and 0.95 of the
+    embedding's energy. 5, 5 and 6 are active; the participation ratio is 5.3, 2.1 and 4.3. One frequency explains
+    0.78, 0.87 and 0.88 of the median neuron's variance. The positions correlate with 0.79, 0.88 and 0.91.
+    """
     findings = analyzed("nanda")
     of = network(findings)
     assert findings.run.metrics is not None and findings.run.metrics.test_accuracy[0] > 0.95
@@ -74,8 +77,11 @@ def test_nanda_computes_with_a_few_frequencies(analyzed: Analyzed) -> None:
 
 
 def test_nanda_needs_its_key_frequencies_alone(analyzed: Analyzed) -> None:
-    """Found for seeds 0, 1 and 2: without the most needed key frequency accuracy falls by 0.48, 0.94 and 0.67, without
-    any that is not active by less than 0.01."""
+    """Only the key frequencies matter.
+
+    Found for seeds 0, 1 and 2: accuracy falls by 0.48, 0.94 and 0.67 without the most needed key frequency. It falls
+    by less than 0.01 without any frequency that is not active.
+    """
     findings = analyzed("nanda")
     ablations, active = findings.ablations[-1], network(findings).embeddings.frequencies.active
     lost = -ablations.frequencies[:, 0]
@@ -87,8 +93,11 @@ def test_nanda_needs_its_key_frequencies_alone(analyzed: Analyzed) -> None:
 
 
 def test_nanda_generalises_by_waves_and_memorises_by_the_rest(analyzed: Analyzed) -> None:
-    """Restricted loss is that of the general solution: it is far below the loss held out as long as that is high, and
-    at the end both are low, while without the key frequencies the training samples are lost too."""
+    """The restricted loss is that of the general solution.
+
+    It is far below the held-out loss while that is high. At the end both are low. Without the key frequencies, the
+    training samples are lost too.
+    """
     findings = analyzed("nanda")
     early, end = findings.progress[0], findings.progress[-1]
     assert (early.epoch, end.epoch) == (256, findings.run.last_epoch)
@@ -100,9 +109,12 @@ def test_nanda_generalises_by_waves_and_memorises_by_the_rest(analyzed: Analyzed
 
 
 def test_basis_has_no_frequencies(analyzed: Analyzed) -> None:
-    """Found for seeds 0, 1 and 2: memorised, and 0.15 right of what was held out, as by luck; no frequency is active,
-    and the energy is spread as if 14.6 of 15 held all; two frequencies explain 0.15 of the median neuron's variance,
-    of a random network's 0.19; without any frequency accuracy changes by 0.012 at most."""
+    """A shuffled task is memorised without frequencies.
+
+    Found for seeds 0, 1 and 2: held-out accuracy is 0.15, as by chance. No frequency is active, and the participation
+    ratio is 14.6 of 15. Two frequencies explain 0.15 of the median neuron's variance; in a random network, 0.19.
+    Without any one frequency, accuracy changes by at most 0.012.
+    """
     findings = analyzed("basis")
     of = network(findings)
     assert findings.run.metrics is not None and np.mean(findings.run.metrics.train_accuracy) > 0.9

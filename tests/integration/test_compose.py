@@ -476,8 +476,10 @@ def test_a_second_machine(stack: Project, tmp_path: Path) -> None:
 @needs_engine
 @pytest.mark.timeout(600)
 def test_a_volume_that_is_older_than_its_keys(tmp_path: Path) -> None:
-    """Made by the plain image, without TLS and with a password that nobody knows any more; under a clone whose files
-    only its owner can read."""
+    """The volume was made by the plain image, without TLS and with an unknown password.
+
+    Only the owner of the clone can read its files.
+    """
     project = Project("miiii-older", SHORT, tmp_path)
     files = copy_compose_files(tmp_path / "private")
     private = Project("miiii-older", SHORT, tmp_path / "private", str(files / "docker-compose.yml"))

@@ -10,6 +10,7 @@ import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -54,8 +55,10 @@ def start(tmp_path: Path, storage: str) -> Iterator[Start]:
     """Starts a command with streams of the test's own; whatever is left is killed."""
     started = []
 
-    def start(*arguments: str, within: tuple[str, ...] = (), environment: dict[str, str] | None = None, **how: object):  # type: ignore[no-untyped-def]
-        process = subprocess.Popen(  # type: ignore[call-overload]
+    def start(
+        *arguments: str, within: tuple[str, ...] = (), environment: dict[str, str] | None = None, **how: Any
+    ) -> subprocess.Popen[Any]:
+        process: subprocess.Popen[Any] = subprocess.Popen(
             [*within, *COMMAND, *arguments],
             cwd=tmp_path,
             env=clean_environment(storage) | {"XDG_STATE_HOME": str(tmp_path / "state")} | (environment or {}),

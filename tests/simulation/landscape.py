@@ -32,8 +32,10 @@ def curve_at(number: int, point: Point, accuracy: float, solved: int | None = No
 
 
 def landscape(height: Callable[[Point], float], seed: int = 0) -> CurveSet:
-    """A curve at each point of the grid, in a shuffled order; a run is solved the sooner the higher its point lies,
-    from 0, never, to 1, at once."""
+    """Return a curve for each point of the grid, in a shuffled order.
+
+    The higher a point, the sooner its run is solved: never at height 0, at once at height 1.
+    """
     points = SPEC.grid()
     random.Random(seed).shuffle(points)
     curves = []

@@ -92,7 +92,7 @@ def test_a_database_of_another_program_is_left_alone(storage_url: str, table: st
         connection.exec_driver_sql(f"CREATE TABLE {table}")
     with pytest.raises(MiiiiSearchError, match=r"another program.*; choose another --storage"):
         open_database(storage_url, create=create)
-    assert sa.inspect(engine).get_table_names() == [table.split()[0]]
+    assert sa.inspect(engine).get_table_names() == [table.split(maxsplit=1)[0]]
 
 
 def test_a_server_may_hold_tables_of_others(postgres_url: str, tmp_path: Path) -> None:

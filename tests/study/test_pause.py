@@ -196,7 +196,7 @@ def test_workers_hand_back_wait_and_go_on_where_they_were(database: Database, tm
         assert headline(status).startswith("paused")
         assert {listed.name: listed.state for listed in list_studies(database)}["study"] == "paused"
         resume(study)
-        wait_until(lambda: study.is_done(), 240)
+        wait_until(study.is_done, 240)
     for said in (one, two):
         assert sum("is paused" in line for line in said) == 1 and "study `study` is no longer paused" in said
     assert {t.state for t in read_back(study).trials} == {TrialState.COMPLETE}
