@@ -1,4 +1,4 @@
-"""Runs that are trained piece by piece, the small files that keep them, and what is reported of those."""
+"""Full-length runs trained in pieces, the small files of their records, and the report."""
 
 from __future__ import annotations
 

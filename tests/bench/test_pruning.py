@@ -1,4 +1,4 @@
-"""The judging of pruning rules: the split that was promised, and what the default rule does on recorded curves."""
+"""The evaluation of pruners: the split of the curves, and the results of the default on the recorded curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from miiii_search.simulation.pruner_variants import pruner_variants
 BENCH = Path(pruning.__file__).parent
 
 
-def test_the_split_is_the_one_that_was_written_down() -> None:
+def test_the_split_is_unchanged() -> None:
     """Counts of configurations, and four of them by name; all seeds of one are in the same half."""
     halves: dict[str, dict[str, set[str]]] = {}
     for curves in read_curves(pruning.BANK):
@@ -61,7 +61,7 @@ def test_what_the_file_holds(figures: dict[str, object]) -> None:
     assert rules["none"]["grokkers_lost"] == 0
 
 
-def test_the_default_is_the_rule_that_was_judged_and_keeps_what_it_promises(figures: dict[str, object]) -> None:
+def test_the_default_pruner_keeps_its_promises(figures: dict[str, object]) -> None:
     """None of the ten fastest lost, 2 % of the grokkers at most, and less than every rule that loses as few."""
     rules = figures["rules"]
     assert isinstance(rules, dict)

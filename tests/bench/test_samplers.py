@@ -1,4 +1,4 @@
-"""The benchmark of samplers on curves that are made up."""
+"""The benchmark of samplers on hand-made curves."""
 
 from __future__ import annotations
 

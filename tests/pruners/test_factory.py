@@ -72,6 +72,21 @@ def test_quantile(mine: tuple[float, float], peers: list[FrozenTrial], quantile:
         assert f"accuracy {mine[1]:.3f} at epoch 32" in reason and f"of {len(values)} trials" in reason
 
 
+def test_quantile_in_an_optuna_study() -> None:
+    """It prunes the trials that it prunes in our studies: here those below the median of all at the same step."""
+
+    def objective(trial: optuna.Trial) -> float:
+        accuracy = 1 - trial.number / 8
+        trial.report(accuracy, 16)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        return accuracy
+
+    study = optuna.create_study(direction="maximize", pruner=Quantile(0.5, 4))
+    study.optimize(objective, n_trials=8)
+    assert [one.state == TrialState.PRUNED for one in study.trials] == [False] * 3 + [True] * 5
+
+
 def test_winners_that_stopped_early_stay_in_the_comparison() -> None:
     solved = [trial({16: 1.0}, TrialState.COMPLETE) for _ in range(3)]
     late = trial({16: 0.1, 32: 0.1})

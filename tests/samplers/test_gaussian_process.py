@@ -1,4 +1,4 @@
-"""The Gaussian process, against textbook formulas in another form, and the order that is made of it."""
+"""The Gaussian process, compared with textbook formulas in another form, and the ranking by expected improvement."""
 
 from __future__ import annotations
 

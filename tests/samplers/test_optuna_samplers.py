@@ -1,4 +1,4 @@
-"""Samplers other than the queue: each point once, no row that is not a trial, on both back ends."""
+"""Optuna's samplers visit each point once, and leave no row that is not a trial, on both databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies of a whole grid whose runs end as a function says."""
+"""Studies of a whole grid, in which a function of the point determines how a run ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEC = StudySpec(experiment=EXPERIMENT, space=SPACE)
 
 
 def curve_at(number: int, point: Point, accuracy: float, solved: int | None = None, failed: bool = False) -> Curve:
-    """A run with this accuracy, solved from an epoch on or never; one that fails does so after half of its epochs."""
+    """Return a run with this accuracy, solved from an epoch on or never. One that fails does so after half its epochs."""
     epoch = epochs_of()
     values = np.where(epoch >= solved, 1.0, accuracy) if solved else np.full(len(epoch), accuracy)
     values = values[: len(values) // 2] if failed else values

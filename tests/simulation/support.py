@@ -1,4 +1,4 @@
-"""Curves made by hand, so that what a rule ought to do with them is known."""
+"""Hand-made curves, for which the right decision of a pruner is known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Values = Sequence[float] | NDArray[np.floating[Any]]
 
 
 def epochs_of(experiment: Experiment = EXPERIMENT) -> NDArray[np.int32]:
-    """Those at which a run is evaluated."""
+    """Return the epochs at which a run is evaluated."""
     interval = experiment.evaluation_interval
     return np.arange(interval, experiment.epochs + 1, interval, dtype=np.int32)
 
@@ -32,7 +32,7 @@ def make_record(
     weight_norm: Values | float = 30.0,
     experiment: Experiment = EXPERIMENT,
 ) -> Record:
-    """The record of a run whose tasks are all alike; losses in units of guessing, as `Signals` has them."""
+    """The record of a run whose tasks are all alike; losses in units of guessing, as in `History`."""
     epoch = epochs_of(experiment)[: len(np.asarray(validation_accuracy))]
     tasks, n = len(experiment.moduli), len(epoch)
     guessing = np.log(np.asarray(experiment.moduli))
@@ -53,12 +53,12 @@ def make_record(
 
 
 def curve_of(number: int, record: Record, experiment: Experiment = EXPERIMENT, **fields: Any) -> Curve:
-    """A curve of a configuration of its own."""
+    """Return a curve at a point of its own."""
     point: dict[str, float | int | str] = {"weight_decay": float(number)}
     return make_curve(number, point, 0, experiment, record, **fields)
 
 
 def set_of(curves: Sequence[Curve], experiment: Experiment = EXPERIMENT) -> CurveSet:
-    """The curves as a study."""
+    """Return the curves as the curves of one study."""
     space: dict[str, Any] = {"weight_decay": tuple(float(curve.number) for curve in curves)}
     return CurveSet("made-up", StudySpec(experiment=experiment, space=space), tuple(curves))

@@ -1,4 +1,4 @@
-"""The simulator against the service: database, leases, worker and pruning are real; what lanes train is replayed."""
+"""The simulator, compared with the service. Database, leases, worker and pruning are real; training is replayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file that holds curves, and what is read from a run's evaluations."""
+"""The file format of curves, and the epoch at which a run is solved."""
 
 from __future__ import annotations
 

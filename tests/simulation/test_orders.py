@@ -1,4 +1,4 @@
-"""What a free lane takes next: each run once, as a worker of the service would draw it, and sooner the best."""
+"""Orders of runs: each run once, in the same order as a worker of the service, and good runs earlier."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LISTS = {name: list(values) for name, values in SPACE.items() if isinstance(valu
 
 
 class Listed:
-    """The runs in an order that is fixed beforehand; keeps what it was told."""
+    """A fixed order of runs, which records its arguments."""
 
     def __init__(self, places: Sequence[int]) -> None:
         self._places = iter(places)

@@ -1,4 +1,4 @@
-"""The simulator against a study that is stepped through epoch by epoch, and on studies small enough to see."""
+"""Replays, compared with a simulation that steps through every evaluation, and on small studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a replayed study cost and lost, by hand and by loops."""
+"""Scores of replayed studies, compared with values computed by hand."""
 
 from __future__ import annotations
 

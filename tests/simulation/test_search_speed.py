@@ -1,4 +1,4 @@
-"""When a study has found its best run, and how two orders compare."""
+"""The time until a study has found its best run, and the comparison of two orders."""
 
 from __future__ import annotations
 
