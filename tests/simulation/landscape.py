@@ -22,7 +22,7 @@ SPEC = StudySpec(experiment=EXPERIMENT, space=SPACE)
 
 
 def curve_at(number: int, point: Point, accuracy: float, solved: int | None = None, failed: bool = False) -> Curve:
-    """Return a run with this accuracy, solved from an epoch on or never. One that fails does so after half its epochs."""
+    """Return a run with this accuracy, solved from an epoch on or never. A failing run fails half-way."""
     epoch = epochs_of()
     values = np.where(epoch >= solved, 1.0, accuracy) if solved else np.full(len(epoch), accuracy)
     values = values[: len(values) // 2] if failed else values
