@@ -177,7 +177,7 @@ def test_what_ends_a_trainer_is_posted() -> None:
         (10_000, 1000, [1000, 2000, 3000, 5000, 9000]),
     ],
 )
-def test_looks_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: list[int]) -> None:
+def test_snapshots_are_at_powers_of_two(epochs: int, evaluate_every: int, expected: list[int]) -> None:
     experiment = Experiment(epochs=epochs, evaluate_every=evaluate_every)
     looks, at = [], next_snapshot_epoch(experiment, 0)
     while at < math.inf:
