@@ -38,9 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Count the tests that are left out, each by the first of its markers in `NEEDS_MORE`."""
+    """Count the tests that `-m` leaves out, each by the first of its markers in `NEEDS_MORE`."""
     for item in items:
-        _left_out.update(next(([name] for name in NEEDS_MORE if item.get_closest_marker(name)), []))
+        names = [name for name in NEEDS_MORE if name in item.config.option.markexpr]
+        _left_out.update(next(([name] for name in names if item.get_closest_marker(name)), []))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from miiii_search.damaged_files import DAMAGED_FILE_ERRORS
 from miiii_search.errors import reason
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.record import Record
@@ -26,25 +25,6 @@ class InvalidRunError(Exception):
     """A file cannot be used. The message gives the reason in one line."""
 
 
-_DAMAGES = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    EOFError,
-    OSError,
-    MemoryError,
-    OverflowError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-    SafetensorError,
-)
-"""Exceptions that reading a NumPy archive or a safetensors file raises if the bytes are not the original ones."""
-
-
 @contextmanager
 def file_errors() -> Iterator[None]:
     """Turn any exception that a damaged file causes within the block into `InvalidRunError`.
@@ -54,7 +34,7 @@ def file_errors() -> Iterator[None]:
     """
     try:
         yield
-    except _DAMAGES as error:
+    except (*DAMAGED_FILE_ERRORS, OSError, SafetensorError) as error:
         raise InvalidRunError(reason(error)) from error
 
 

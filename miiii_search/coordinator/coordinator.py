@@ -60,13 +60,11 @@ def supervise(
     retry, seconds = DatabaseRetry(study.spec.lease_seconds), min(POLL_SECONDS, study.spec.lease_seconds / 4)
 
     def poll() -> bool:
+        supervisor.upgrade_spec()
         supervisor.requeue_overdue()
         others.requeue_overdue()
         return supervisor.poll()
 
-    if upgrade_stored_spec(study):
-        message = f"study `{study.name}` was created by an older version; its spec is in today's format now"
-        logger.info(message, extra={"study": study.name})
     while not stop.is_set():
         try:
             if retry.attempt(poll):
@@ -87,12 +85,22 @@ class _Supervisor:
         self._on_counts = on_counts
         self._note = StudyNote(study)
         self._log_fields = {"study": study.name}
+        self._is_spec_current = False
         self._paused = False
         self._mismatch: str | None = None
         self._requeue_from = 0.0
         """Time from which overdue trials are requeued, in seconds of `time.monotonic`."""
         self._trained_at: float | None = time.monotonic()
         """Time at which a worker was last seen; None once it was logged that none trains."""
+
+    def upgrade_spec(self) -> None:
+        """Rewrite a spec that an older version stored, at the first poll that reaches the database."""
+        if not self._is_spec_current and upgrade_stored_spec(self._study):
+            logger.info(
+                f"study `{self._study.name}` was created by an older version; its spec is in today's format now",
+                extra=self._log_fields,
+            )
+        self._is_spec_current = True
 
     def note_outage(self) -> None:
         """Grant workers, which could not reach the database either, the duration of a lease to renew their leases."""

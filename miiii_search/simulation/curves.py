@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from miiii_search.config.overrides import to_tree, validate
 from miiii_search.config.search_space import Point
 from miiii_search.config.study_spec import StudySpec, rungs
+from miiii_search.damaged_files import DAMAGED_FILE_ERRORS
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import mean_accuracy
 from miiii_search.experiment.record import Record
@@ -207,7 +208,7 @@ def read_curves(path: Path) -> list[CurveSet]:
             found = [_read_set(archive, name) for name in names]
     except OSError as error:
         raise MiiiiSearchError(f"cannot read {path}: {error.strerror or error}") from None
-    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_FILE_ERRORS as error:
         raise MiiiiSearchError(f"{path} holds no curves of miiii-search: {error}") from None
     if not found:
         raise MiiiiSearchError(f"{path} holds no curves of miiii-search")

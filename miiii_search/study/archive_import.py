@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import lzma
 import re
-import struct
 import uuid
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from miiii_search.damaged_files import DAMAGED_FILE_ERRORS
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import deleted_studies, schema, study_attrs
 from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES, STUDY_ARTIFACT_PREFIX, TRIAL_ARTIFACT_PREFIX
@@ -45,23 +43,6 @@ from miiii_search.study.study import Study
 _TRIAL_KEY = re.compile(r"(dashboard:(?:artifacts:)?)(\d+)(:.*)", re.DOTALL)
 """Key of a study's attribute about one trial: the trial's note, or an artifact attached after the trial's end."""
 
-_READ_ERRORS = (
-    ArchiveError,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    struct.error,
-    lzma.LZMAError,
-)
-"""Exceptions that reading a damaged or forged archive can raise."""
-
 
 def import_study(database: Database, path: Path, name: str | None) -> Study:
     """Add the study in an archive to a database, in one transaction.
@@ -87,7 +68,7 @@ def import_study(database: Database, path: Path, name: str | None) -> Study:
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
         message = str(error.orig).splitlines()[0]
         raise MiiiiSearchError(f"the contents of {path} are inconsistent: {message}; nothing was imported") from None
-    except _READ_ERRORS as error:
+    except (*DAMAGED_FILE_ERRORS, ArchiveError) as error:
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise MiiiiSearchError(
             f"{path} is damaged, or not a file of export-study: {message}; nothing was imported"
@@ -100,7 +81,7 @@ def _insert_study(connection: sa.Connection, name: str, tree: Mapping[str, Any],
 
     Raises:
         MiiiiSearchError: There is a study of this name.
-        ArchiveError: The contents of the archive are not valid. Other exceptions of `_READ_ERRORS` are possible too.
+        ArchiveError: The contents of the archive are not valid. Other `DAMAGED_FILE_ERRORS` are possible too.
     """
     studies = schema.studies
     if connection.execute(sa.select(studies.c.study_id).where(studies.c.study_name == name)).first():
@@ -211,7 +192,7 @@ def _check_attributes(connection: sa.Connection, study_id: int) -> None:
     if SELECTED_KEY in found and type(found[SELECTED_KEY]["n_trials"]) is not int:
         raise ArchiveError(f"{SELECTED_KEY} must have a whole number of trials")
     for key in found.keys() - {SPEC_KEY, SELECTED_KEY}:
-        datetime.fromtimestamp(found[key], UTC)  # raises one of `_READ_ERRORS` if it is not a time
+        datetime.fromtimestamp(found[key], UTC)  # raises one of `DAMAGED_FILE_ERRORS` if it is not a time
     try:
         parse_spec(found[SPEC_KEY])
     except MiiiiSearchError as error:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from miiii_search.damaged_files import DAMAGED_FILE_ERRORS
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lane_state import Arrays
@@ -89,7 +89,7 @@ class Checkpoint:
                 spectra={int(epoch): spectrum for epoch, spectrum in _with_prefix("spectrum/", arrays).items()},
                 origin=dict(about["origin"]),
             )
-        except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except DAMAGED_FILE_ERRORS as error:
             raise CheckpointError(f"it cannot be read: {error}") from None
 
 

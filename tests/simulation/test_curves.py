@@ -104,3 +104,18 @@ def test_other_files_are_refused_in_a_line(what: bytes, tmp_path: Path) -> None:
     np.savez(path, some=np.zeros(3))
     with pytest.raises(MiiiiSearchError, match="holds no curves"):
         read_curves(path)
+
+
+def test_a_damaged_file_is_refused_wherever_it_is_damaged(tmp_path: Path) -> None:
+    """Bytes are changed in headers, compressed data and the directory; NumPy and zipfile raise many exceptions."""
+    file = tmp_path / "curves.npz"
+    write_curves(file, [set_of([curve_of(0, random_record(5)), curve_of(1, random_record(6))])])
+    data = file.read_bytes()
+    refused = 0
+    for at in range(0, len(data), max(1, len(data) // 400)):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        try:
+            read_curves(file)  # a byte that is not read, such as a time, does no harm
+        except MiiiiSearchError:
+            refused += 1
+    assert refused > 100
