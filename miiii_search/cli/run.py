@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from miiii_search.cli import signals
-from miiii_search.cli.coordinator_process import CoordinatorProcess, CoordinatorProcessOptions
-from miiii_search.cli.local_search import check_result_path, report_results, run_until_done
 from miiii_search.cli.options import (
     DEFAULT_STORAGE,
     AccessOption,
@@ -39,7 +37,6 @@ from miiii_search.cli.options import (
 )
 from miiii_search.cli.output import print_line, report_removed_variables, write_result
 from miiii_search.cli.study_request import StudyRequest, open_or_create
-from miiii_search.cli.worker_process import WorkerProcess, WorkerProcessOptions
 from miiii_search.environment import state_folder
 from miiii_search.errors import MiiiiSearchError
 
@@ -66,6 +63,8 @@ def up(
         miiii-search up --preset demo --set experiment.p=23
         miiii-search up --preset demo --set 'replicates={count=3, top=4}'
     """
+    from miiii_search.cli.local_search import check_result_path, report_results, run_until_done
+
     n_lanes = parse_lanes(lanes)
     report_removed_variables()
     request = StudyRequest(study_name, storage, preset, spec_file, settings, trials, artifacts)
@@ -135,6 +134,8 @@ def coordinate(
         miiii-search coordinate --study table-1 --preset paper
     """
     stop = signals.stop_on_signals()
+    from miiii_search.cli.coordinator_process import CoordinatorProcess, CoordinatorProcessOptions
+
     request = StudyRequest(study_name, storage, preset, spec_file, settings, trials, artifacts)
     options = CoordinatorProcessOptions(
         request, keep, keep_running, liveness_file, keys, access, metrics_port, metrics_host
@@ -174,6 +175,8 @@ def work(
         miiii-search work --study table-1
         MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search work
     """
+    from miiii_search.cli.worker_process import WorkerProcess, WorkerProcessOptions
+
     options = WorkerProcessOptions(
         study_name=study_name,
         storage=storage,

@@ -4,15 +4,6 @@ It returns trials of dead workers to the queue, and queues further seeds of the 
 study's note in the dashboard, and decides that the study is done. `local` runs a whole study on one machine.
 """
 
-from miiii_search.coordinator.coordinator import supervise, wait_for_study, wait_for_work
-from miiii_search.coordinator.local import ChildProcess, run_study
-from miiii_search.coordinator.other_studies import describe_unfinished_studies
+import lazy_loader
 
-__all__ = [
-    "ChildProcess",
-    "describe_unfinished_studies",
-    "run_study",
-    "supervise",
-    "wait_for_study",
-    "wait_for_work",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,8 +4,6 @@
 cached rows have changed, `page` changes its HTML and script, and `serve` runs it.
 """
 
-from miiii_search.dashboard.app import make_application
-from miiii_search.dashboard.auth import check_exposure, read_password
-from miiii_search.dashboard.server import listen, serve
+import lazy_loader
 
-__all__ = ["check_exposure", "listen", "make_application", "read_password", "serve"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,27 +3,6 @@
 Nothing in here needs JAX or a database.
 """
 
-from miiii_search.experiment.metrics import Metrics, compare_metrics, summarize
-from miiii_search.experiment.record import Record, WeightSnapshot, find_snapshots, write_snapshot
-from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay, Spec
-from miiii_search.experiment.tasks import Split, Splits, digits, labels, make_splits
+import lazy_loader
 
-__all__ = [
-    "Annealing",
-    "Experiment",
-    "Hyperparameters",
-    "LinearDecay",
-    "Metrics",
-    "Record",
-    "Spec",
-    "Split",
-    "Splits",
-    "WeightSnapshot",
-    "compare_metrics",
-    "digits",
-    "find_snapshots",
-    "labels",
-    "make_splits",
-    "summarize",
-    "write_snapshot",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,5 @@
 """Metrics of workers and coordinators for Prometheus, served over HTTP at `/metrics`."""
 
-from miiii_search.metrics.prometheus import CoordinatorMetrics, Metric, WorkerCounters, serve
+import lazy_loader
 
-__all__ = ["CoordinatorMetrics", "Metric", "WorkerCounters", "serve"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,9 +4,6 @@
 Optuna's. `history` holds the part of a run that a pruner sees; `peers` reads the trials that a pruner compares with.
 """
 
-from miiii_search.pruners.base import NopPruner, Pruner, PruningContext
-from miiii_search.pruners.forecast import Forecast
-from miiii_search.pruners.history import History
-from miiii_search.pruners.quantile import Quantile
+import lazy_loader
 
-__all__ = ["Forecast", "History", "NopPruner", "Pruner", "PruningContext", "Quantile"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

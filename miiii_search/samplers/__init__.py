@@ -4,7 +4,6 @@
 drawn by one of Optuna's samplers, which `PointSampler` wraps.
 """
 
-from miiii_search.samplers.grid_ei import GridEISampler
-from miiii_search.samplers.optuna_samplers import PointSampler, TrialSampler
+import lazy_loader
 
-__all__ = ["GridEISampler", "PointSampler", "TrialSampler"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,3 +2,7 @@
 
 Nothing is trained, so no module imports JAX. Only `from_study` reads a database.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,22 +6,6 @@ own: claims (`fetcher`), lanes (`lane_tuner`), running trials (`trial_manager`),
 (`checkpoint_writer`), leases (`heartbeat`, `lease_returner`), the budget (`budget_watch`) and pauses (`study_watch`).
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING, Any
-
-from miiii_search.worker.options import CheckpointPolicy, WorkerOptions
-
-if TYPE_CHECKING:
-    from miiii_search.worker.worker import Worker
-
-__all__ = ["CheckpointPolicy", "Worker", "WorkerOptions"]
-
-
-def __getattr__(name: str) -> Any:
-    """Import `Worker` on first use, because it imports JAX."""
-    if name == "Worker":
-        from miiii_search.worker.worker import Worker
-
-        return Worker
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

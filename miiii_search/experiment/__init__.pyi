@@ -1,0 +1,42 @@
+from .metrics import Metrics, compare_metrics, format_accuracy, hash_weights, mean_accuracy, summarize
+from .record import (
+    Floats,
+    Record,
+    WeightSnapshot,
+    find_snapshots,
+    next_snapshot_epoch,
+    spectra_from_npz,
+    write_snapshot,
+)
+from .spec import Annealing, Experiment, Hyperparameters, LinearDecay, Spec, primes_below
+from .tasks import Split, Splits, digits, labels, make_splits
+from .text import format_params, format_value
+
+__all__ = [
+    "Annealing",
+    "Experiment",
+    "Floats",
+    "Hyperparameters",
+    "LinearDecay",
+    "Metrics",
+    "Record",
+    "Spec",
+    "Split",
+    "Splits",
+    "WeightSnapshot",
+    "compare_metrics",
+    "digits",
+    "find_snapshots",
+    "format_accuracy",
+    "format_params",
+    "format_value",
+    "hash_weights",
+    "labels",
+    "make_splits",
+    "mean_accuracy",
+    "next_snapshot_epoch",
+    "primes_below",
+    "spectra_from_npz",
+    "summarize",
+    "write_snapshot",
+]

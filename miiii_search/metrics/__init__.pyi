@@ -1,0 +1,3 @@
+from .prometheus import CoordinatorMetrics, Metric, WorkerCounters, serve
+
+__all__ = ["CoordinatorMetrics", "Metric", "WorkerCounters", "serve"]
