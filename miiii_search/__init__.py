@@ -10,6 +10,7 @@ Each name is imported when it is first used, so that `import miiii_search` is fa
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,9 @@ __all__ = [
     "pruners",
     "train",
 ]
+
+# Without a configuration of logging, nothing is printed; the command line adds a handler of its own.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _MODULES = {
     "Configuration": "study.export",

@@ -25,6 +25,8 @@ DAMAGED_FILE_ERRORS = (
     SyntaxError,
     tokenize.TokenError,
     OverflowError,
-    MemoryError,  # a shape that is too large
 )
-"""Exceptions of NumPy, JSON and `zipfile` for bytes that are not the original ones. `OSError` is not among them."""
+"""Exceptions of NumPy, JSON and `zipfile` for bytes that are not the original ones.
+
+`OSError` and `MemoryError` are not among them: an intact file can raise them, too.
+"""

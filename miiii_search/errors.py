@@ -13,7 +13,7 @@ class InvalidSpecError(MiiiiSearchError, ValueError):
 
 
 class StorageUnavailableError(MiiiiSearchError):
-    """A database that does not answer at the moment. The same call may succeed later."""
+    """A database that cannot be reached: it does not answer, or its URL or certificate is wrong; see the message."""
 
 
 class AccessRefusedError(MiiiiSearchError):

@@ -331,7 +331,7 @@ def test_help_lists_the_commands_in_panels(monkeypatch: pytest.MonkeyPatch, caps
     assert run(["--help"], monkeypatch) == 0
     shown = capsys.readouterr().out
     panels = [line.rstrip(":") for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert panels == ["Options", "Run", "Watch", "Manage", "Results", "Analyse", "Deploy"]
+    assert panels == ["Options", "Run", "Watch", "Manage", "Results", "Analyze", "Deploy"]
     assert "..." not in shown.partition("\nRun:")[2], "a summary is too long"
     assert max(map(len, shown.splitlines())) <= 80
 

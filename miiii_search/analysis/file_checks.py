@@ -34,7 +34,7 @@ def file_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (*DAMAGED_FILE_ERRORS, OSError, SafetensorError) as error:
+    except (*DAMAGED_FILE_ERRORS, OSError, MemoryError, SafetensorError) as error:
         raise InvalidRunError(reason(error)) from error
 
 

@@ -74,7 +74,7 @@ class Study:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent, or no trial is waiting or running and none will be added."""
+        """Whether no trial is running, and either the budget is spent or none is waiting and none will be added."""
         return self._study.is_done()
 
     def run(self, lanes: int | Literal["auto"] = "auto", *, progress: bool = False) -> bool:

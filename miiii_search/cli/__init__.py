@@ -1,6 +1,6 @@
 """The command line, `miiii-search`. Each panel of `miiii-search --help` is a module here that holds its commands.
 
-`run`, `watch`, `manage`, `results`, `analyse` and `deploy` hold the commands, and `commands` lists all of them.
+`run`, `watch`, `manage`, `results`, `analyze` and `deploy` hold the commands, and `commands` lists all of them.
 `options` holds the options that several commands share, and `views` what the commands print.
 """
 

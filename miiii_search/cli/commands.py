@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from miiii_search.capabilities import FIGURES, TRAINING, requires
-from miiii_search.cli import analyse, deploy, manage, results, run, watch
+from miiii_search.cli import analyze, deploy, manage, results, run, watch
 from miiii_search.cli.help import PanelGroup, with_examples
 
 app = typer.Typer(
@@ -87,9 +87,9 @@ _add("Results", results.best)
 _add("Results", results.train, needs=TRAINING)
 _add("Results", results.export_weights, needs=FIGURES)
 
-_add("Analyse", analyse.analyze, needs=FIGURES)
-_add("Analyse", analyse.compare, needs=FIGURES)
-_add("Analyse", analyse.simulate, needs=FIGURES)
+_add("Analyze", analyze.analyze, needs=FIGURES)
+_add("Analyze", analyze.compare, needs=FIGURES)
+_add("Analyze", analyze.simulate, needs=FIGURES)
 
 _add("Deploy", deploy.invite)
 _add("Deploy", deploy.doctor)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from miiii_search.cli.output import print_line
 from miiii_search.cli.resolve import installation_keys, open_storage, wait_until_compatible
 from miiii_search.cli.study_request import StudyRequest, open_or_create
-from miiii_search.errors import StudyDeletedError
+from miiii_search.errors import StudyDeletedError, VersionMismatchError
 
 if TYPE_CHECKING:
     from miiii_search.study.study import Study
@@ -69,6 +69,10 @@ class CoordinatorProcess:
                     if study is not None:
                         self._supervise(study)
                     return
+                except VersionMismatchError:  # a newer version has changed the study meanwhile
+                    if not options.keep_running:
+                        raise
+                    continue
                 except StudyDeletedError:
                     # Another program may have deleted it, such as optuna-dashboard, which leaves no record of it.
                     record_deletion_if_missing(open_storage(options.request.storage), name)

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from miiii_search.cli import streams
-from miiii_search.cli.options import DEFAULT_STORAGE, AccessOption, KeysOption, StorageOption, StudyOption
+from miiii_search.cli.options import (
+    DEFAULT_STORAGE,
+    AccessOption,
+    CheckedStudyOption,
+    KeysOption,
+    StorageOption,
+    StudyOption,
+)
 from miiii_search.cli.output import print_line, write_result
 from miiii_search.cli.resolve import installation_keys, open_storage
 from miiii_search.errors import MiiiiSearchError
@@ -28,12 +35,12 @@ def invite(
 ) -> None:
     """Invite another machine to train.
 
-    Creates a password and a certificate for it, and prints what to type there. In an installation of containers,
-    type docker compose exec coordinator miiii-search invite ...
+    Creates a password and a certificate for it, and prints what to type there. This works only in an installation of
+    containers, with docker compose exec coordinator before the command.
 
     Examples:
-        miiii-search invite --host gpu1.lab --name gpu2
-        miiii-search invite --name gpu2 --revoke
+        docker compose exec coordinator miiii-search invite --host gpu1.lab --name gpu2
+        docker compose exec coordinator miiii-search invite --name gpu2 --revoke
     """
     from miiii_search.deployment import invite as invitation
     from miiii_search.deployment.roles import drop_worker, role_name
@@ -54,7 +61,7 @@ def invite(
     )
 
 
-def doctor(study_name: StudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
+def doctor(study_name: CheckedStudyOption = None, storage: StorageOption = DEFAULT_STORAGE) -> None:
     """Check whether this machine is ready to train.
 
     Checks Python, installed packages, JAX and its devices, and the storage. The exit code is 1 if something is

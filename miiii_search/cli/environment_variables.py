@@ -85,7 +85,12 @@ def check_compose_settings(environment: Mapping[str, str] = os.environ) -> Itera
         raise MiiiiSearchError(str(error).replace("--set", "MIIII_SET", 1)) from None
     if values["artifacts"]:
         parse_store_url(values["artifacts"])
-    parse_lanes(values["lanes"])
+    try:
+        parse_lanes(values["lanes"])
+    except MiiiiSearchError:
+        raise MiiiiSearchError(
+            f"MIIII_LANES must be a number of at least 1, or auto, but is `{values['lanes']}`"
+        ) from None
     if published := environment.get("MIIII_DASHBOARD"):
         check_exposure("0.0.0.0", read_password(environment), published)
     for name in WITHOUT_EFFECT_IN_COMPOSE:

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+# All imports are here: a search takes hours, and the installation may be upgraded before it ends.
 from miiii_search.cli.output import print_line
+from miiii_search.cli.views.console import console
+from miiii_search.cli.views.live import live_view
+from miiii_search.cli.views.rankings import ranking, seed_stats_table
+from miiii_search.coordinator.local import ChildProcess, run_study
 from miiii_search.errors import MiiiiSearchError, WorkerDiedError
 from miiii_search.files import check_writable, file_name, write_file
+from miiii_search.study.export import export_best
+from miiii_search.study.hints import file_argument, hides_password, hint
+from miiii_search.study.status import read_status
 
 if TYPE_CHECKING:
     from miiii_search.study.study import Study
@@ -37,9 +45,6 @@ def run_until_done(
     Raises:
         typer.Exit: The worker's process ended unexpectedly; the reason was printed.
     """
-    from miiii_search.cli.views.live import live_view
-    from miiii_search.coordinator.local import ChildProcess, run_study
-
     dashboard = (
         nullcontext()
         if dashboard_port is None
@@ -61,20 +66,15 @@ def report_results(study: Study) -> None:
     Raises:
         MiiiiSearchError: No trial was completed, or the file cannot be written.
     """
-    from miiii_search.cli.views.console import console
-    from miiii_search.cli.views.rankings import ranking, seed_stats_table
-    from miiii_search.study.export import export_best
-    from miiii_search.study.hints import file_argument, hides_password, hint
-    from miiii_search.study.status import read_status
-
     console.print(ranking(study))
     status = read_status(study, pruned=0)
     if status.configurations:
         console.print(seed_stats_table(status.configurations))
     if status.best is None:
+        reasons = ["--pruned"] if status.counts["pruned"] else []
         raise MiiiiSearchError(
             f"no trial of study `{study.name}` was completed, so there is nothing to export; "
-            f"for the reasons type {hint('status', '--study', study.name, '--pruned', database=study.database)}"
+            f"for the reasons type {hint('status', '--study', study.name, *reasons, database=study.database)}"
         )
     path = _result_path(study.name)
     try:

@@ -9,6 +9,7 @@ import typer
 
 from miiii_search.cli.options import (
     DEFAULT_STORAGE,
+    DeletedStudyOption,
     ExtensionSetOption,
     ExtensionTrialsOption,
     ImportedNameOption,
@@ -84,7 +85,7 @@ def extend(
 
 
 def delete(
-    study_name: StudyOption = None,
+    study_name: DeletedStudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     yes: YesOption = False,
     force: Annotated[
@@ -124,7 +125,7 @@ def cleanup(
 ) -> None:
     """Remove records and figures of all but the best trials.
 
-    Only ended trials are concerned. Metrics, reports and notes are kept. The command asks for confirmation.
+    Trials that have not ended are left alone. Metrics, reports and notes are kept. The command asks for confirmation.
 
     Examples:
         miiii-search cleanup --keep-records 20 --study table-1

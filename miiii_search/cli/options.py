@@ -55,6 +55,19 @@ StudyOption = Annotated[
     str | None,
     typer.Option("--study", envvar="MIIII_STUDY", help="Study name. Optional if the storage holds only one study."),
 ]
+NewStudyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--study", envvar="MIIII_STUDY", help="Study name. By default that of the specification file or of the preset."
+    ),
+]
+DeletedStudyOption = Annotated[
+    str | None, typer.Option("--study", envvar="MIIII_STUDY", help="Study name. It must be given.")
+]
+CheckedStudyOption = Annotated[
+    str | None,
+    typer.Option("--study", envvar="MIIII_STUDY", help="Study to open too, to check whether it can be read."),
+]
 ImportedNameOption = Annotated[
     str | None, typer.Option("--study", help="Name of the imported study. By default the name in the file.")
 ]
@@ -149,7 +162,9 @@ LivenessFileOption = Annotated[
 ]
 ExitCodeOnStopOption = Annotated[
     int,
-    typer.Option(min=0, max=255, help="Exit code after a request to stop, for a scheduler that then starts another."),
+    typer.Option(
+        min=0, max=255, help="Exit code after a request to stop, for a scheduler that then starts another worker."
+    ),
 ]
 IdleWhenRefusedOption = Annotated[
     bool,

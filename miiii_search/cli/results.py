@@ -28,7 +28,10 @@ def best(
     storage: StorageOption = DEFAULT_STORAGE,
     out: Annotated[Path | None, typer.Option(help="File to write. By default standard output.")] = None,
     format: Annotated[
-        str, typer.Option(metavar="toml|json", help="File format. By default that of the name of the file.")
+        str,
+        typer.Option(
+            metavar="toml|json", help="File format. By default toml, or json if the name of the file ends in .json."
+        ),
     ] = "",
     by: Annotated[
         str,

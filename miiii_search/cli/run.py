@@ -22,6 +22,7 @@ from miiii_search.cli.options import (
     LivenessFileOption,
     MetricsHostOption,
     MetricsPortOption,
+    NewStudyOption,
     PortOption,
     PresetOption,
     SetOption,
@@ -43,7 +44,7 @@ from miiii_search.errors import MiiiiSearchError
 
 def up(
     preset: PresetOption = None,
-    study_name: StudyOption = None,
+    study_name: NewStudyOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     trials: TrialsOption = None,
     artifacts: ArtifactsOption = None,
@@ -78,7 +79,7 @@ def up(
 
 
 def create(
-    study_name: StudyOption = None,
+    study_name: NewStudyOption = None,
     preset: PresetOption = None,
     spec_file: SpecOption = None,
     settings: SetOption = None,
@@ -107,7 +108,7 @@ def create(
 
 
 def coordinate(
-    study_name: StudyOption = None,
+    study_name: NewStudyOption = None,
     preset: PresetOption = None,
     spec_file: SpecOption = None,
     settings: SetOption = None,
@@ -130,7 +131,7 @@ def coordinate(
     creates it; otherwise it exits.
 
     Examples:
-        MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search coordinate
+        MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search coordinate --study table-1
         miiii-search coordinate --study table-1 --preset paper
     """
     stop = signals.stop_on_signals()

@@ -53,7 +53,7 @@ class StudyRequest:
         if self.preset and self.spec_file:
             raise MiiiiSearchError(
                 f"--preset {self.preset} and --spec {self.spec_file} both give a specification: "
-                "choose one, and leave the other out"
+                "choose one, and leave the other out (a preset may also come from MIIII_PRESET)"
             )
         return read_spec(self.preset, self.spec_file, self.settings, self.trials)
 

@@ -33,7 +33,7 @@ def status(
 ) -> None:
     """Show counts, the best trial and the time left of a study.
 
-    Also shows the running trials with their workers, the best ended trials, and the last pruned ones.
+    Also shows the running trials with their workers, the best of the trials that have ended, and the last pruned ones.
 
     Examples:
         miiii-search status --study demo

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from miiii_search.cli.exits import exit_now, exit_refused
 from miiii_search.cli.output import print_line, report_removed_variables
 from miiii_search.cli.resolve import open_storage, open_study, wait_until_compatible
-from miiii_search.errors import AccessRefusedError, StudyDeletedError
+from miiii_search.errors import AccessRefusedError, StudyDeletedError, VersionMismatchError
 
 if TYPE_CHECKING:
     from miiii_search.metrics.prometheus import Metric, WorkerCounters
@@ -137,7 +137,10 @@ class WorkerProcess:
         print_line(f"worker on {describe_device()}, lanes: {self._options.lanes or 'auto'}")
 
     def _train_and_serve_metrics(self, study: Study | None) -> None:
-        """Train one study; with `--keep-running`, also the next one of this name if it is deleted."""
+        """Train one study; with `--keep-running`, also the next one of this name if it is deleted.
+
+        If a newer version changes the study meanwhile, `--keep-running` waits until this version can read it.
+        """
         from miiii_search.metrics import prometheus
 
         options = self._options
@@ -151,7 +154,7 @@ class WorkerProcess:
                 try:
                     self._train(study, counters)
                     return
-                except StudyDeletedError as error:
+                except (StudyDeletedError, VersionMismatchError) as error:
                     if not options.keep_running:
                         raise
                     print_line(str(error))

@@ -76,7 +76,8 @@ def _state(study: Study, counts: dict[TrialState, int], done: bool) -> str:
     """Return the state of the study, and the reason for it if there is one."""
     missing = None
     if not counts[TrialState.RUNNING]:
-        missing = missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=False)
+        # A coordinator writes this note, so none is missing.
+        missing = missing_process(counts, is_selecting=False, is_abandoned=False)
     mismatch = study.version_mismatch
     state = study_state(done=done, paused=study.paused, missing=missing, is_admitted=mismatch is None)
     title = state.capitalize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -84,7 +85,8 @@ class ChildProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.lines = [*self.lines[-LINES_KEPT:], line.rstrip()]
-            logger.info(line.rstrip())
+            with contextlib.suppress(Exception):  # a handler or filter of the caller's may raise anything
+                logger.info(line.rstrip())
 
 
 def run_study(

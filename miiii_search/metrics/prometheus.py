@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-SILENT_SECONDS_HELP = "Seconds since the last access to the database that succeeded"
+SILENT_SECONDS_HELP = "Seconds since the database accepted a worker's write or answered a coordinator"
 """Help text of `miiii_database_silent_seconds`, which workers and coordinators have."""
 
 

@@ -13,7 +13,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
 from miiii_search.analysis.trained_run import TrainedRun
-from miiii_search.errors import MiiiiSearchError
+from miiii_search.errors import MiiiiSearchError, StudyDeletedError
 from miiii_search.runs.run_folder import assemble_run
 from miiii_search.storage import study_attrs
 from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_store, remove_artifacts
@@ -111,8 +111,7 @@ def attach_artifacts(study: Study, trial: FrozenTrial, files: Sequence[Artifact]
         files: The files.
 
     Raises:
-        MiiiiSearchError: A file is too large for a database, the artifact store cannot be reached, or the study has
-            been
+        MiiiiSearchError: A file is too large for a database, the artifact store cannot be reached, or the study was
             deleted. None of the files is left behind then.
     """
     by_id = {str(uuid.uuid4()): file for file in files}
@@ -131,7 +130,7 @@ def attach_artifacts(study: Study, trial: FrozenTrial, files: Sequence[Artifact]
                 for artifact_id, file in by_id.items()
             }
             study_attrs.write(connection, study.study_id, new)
-    except MiiiiSearchError:  # after any other error the links may have been committed, so the files are kept
+    except StudyDeletedError:  # after any other error the links may have been committed, so the files are kept
         with suppress(MiiiiSearchError):
             remove_artifacts(study.artifact_store_url, by_id)
         raise

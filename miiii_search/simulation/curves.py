@@ -208,6 +208,8 @@ def read_curves(path: Path) -> list[CurveSet]:
             found = [_read_set(archive, name) for name in names]
     except OSError as error:
         raise MiiiiSearchError(f"cannot read {path}: {error.strerror or error}") from None
+    except MiiiiSearchError:
+        raise
     except DAMAGED_FILE_ERRORS as error:
         raise MiiiiSearchError(f"{path} holds no curves of miiii-search: {error}") from None
     if not found:

@@ -100,7 +100,7 @@ def new_id() -> str:
 def _read_spec(name: str, attributes: Mapping[str, Any]) -> StudySpec:
     try:
         return parse_spec(attributes[SPEC_KEY])
-    except MiiiiSearchError as error:
+    except VersionMismatchError as error:
         creator = attributes.get(VERSION_KEY, "of an unknown version")
         raise VersionMismatchError(
             f"study `{name}` was created by miiii-search {creator}, and this is {version('miiii-search')}, which "

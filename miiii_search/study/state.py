@@ -50,9 +50,9 @@ def study_state(*, done: bool, paused: bool, missing: str | None, is_admitted: b
         return StudyState.PAUSED
     if missing is None:
         return StudyState.RUNNING
-    if not is_admitted:
-        return StudyState.WAITING_FOR_VERSION
-    return StudyState.WAITING_FOR_WORKER if missing == A_WORKER else StudyState.WAITING_FOR_COORDINATOR
+    if missing != A_WORKER:
+        return StudyState.WAITING_FOR_COORDINATOR
+    return StudyState.WAITING_FOR_WORKER if is_admitted else StudyState.WAITING_FOR_VERSION
 
 
 def describe_pause(name: str, paused: bool) -> str:

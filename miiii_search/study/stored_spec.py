@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from miiii_search.config.overrides import to_tree, validate
 from miiii_search.config.study_spec import FORMAT, StudySpec
-from miiii_search.errors import MiiiiSearchError
+from miiii_search.errors import InvalidSpecError, VersionMismatchError
 from miiii_search.storage import notes, study_attrs
 from miiii_search.storage.study_attrs import SPEC_KEY
 
@@ -21,14 +21,17 @@ def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
     """Return the spec that a database stores, in this or an older format.
 
     Raises:
-        MiiiiSearchError: A later version of miiii-search wrote it.
+        VersionMismatchError: A newer version of miiii-search wrote it.
     """
     if tree.get("format") not in range(1, FORMAT + 1):
-        raise MiiiiSearchError(
-            f"the study's spec has format {tree.get('format')}, this version of miiii-search reads formats 1 to "
-            f"{FORMAT}; use the version that created it"
+        raise VersionMismatchError(
+            f"its spec has format {tree.get('format')}, and this version reads formats 1 to {FORMAT}; "
+            "use a newer version of miiii-search"
         )
-    return validate(StudySpec, tree, "the study's spec")
+    try:
+        return validate(StudySpec, tree, "its spec")
+    except InvalidSpecError as error:
+        raise VersionMismatchError(f"{error}; use a newer version of miiii-search") from None
 
 
 def write_spec(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
@@ -40,9 +43,9 @@ def write_spec(connection: sa.Connection, study_id: int, spec: StudySpec) -> Non
 def upgrade_stored_spec(study: Study) -> bool:
     """Rewrite the study's spec in today's format, if an older version wrote it.
 
-    The coordinator calls this when it opens the study. Commands that only read do not, so that looking at a study
-    with a newer version does not disturb workers of an older one: they cannot read the new format, and wait. It is
-    one transaction, so the spec is either old or new, and a second call changes nothing.
+    The coordinator calls this when it begins to supervise the study. Commands that only read do not: workers of an
+    older version cannot read the new format, and would stop training. It is one transaction, so the spec is either
+    old or new, and a second call changes nothing.
 
     Returns:
         True if the spec was rewritten.

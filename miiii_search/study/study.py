@@ -65,6 +65,10 @@ class Study:
     origins: tuple[tuple[str, float], ...] = ()
     """Earlier identities of an imported study, newest first, each with the time of its export."""
 
+    def __post_init__(self) -> None:
+        self._stored_spec: Any = to_tree(self.spec)
+        """The spec as it was last read, perhaps in an older format. It is parsed again only if it has changed."""
+
     @property
     def identity(self) -> str:
         """The study's `id`, which names its files on this machine.
@@ -84,14 +88,16 @@ class Study:
 
         Raises:
             StudyDeletedError: The study was deleted.
+            VersionMismatchError: A newer version has changed the specification.
         """
         with self.database.engine.connect() as connection:
             keys = (SPEC_KEY, PAUSED_KEY, SELECTED_KEY, PROGRAMS_KEY, *IDENTITY_KEYS)
             found = study_attrs.read(connection, self.study_id, *keys)
         if SPEC_KEY not in found or not self._has_identity(found):
             raise self._deleted_error()
-        if found[SPEC_KEY] != to_tree(self.spec):
+        if found[SPEC_KEY] != self._stored_spec:
             self.spec = parse_spec(found[SPEC_KEY])
+            self._stored_spec = found[SPEC_KEY]
         self.paused = PAUSED_KEY in found
         self.selection = found.get(SELECTED_KEY)
         self.programs = training_programs(found)

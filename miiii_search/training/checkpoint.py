@@ -48,7 +48,7 @@ class Checkpoint:
     def to_bytes(self) -> bytes:
         """Return the content of the file."""
         about = {
-            "experiment": self.experiment.model_dump(mode="json"),
+            "experiment": _experiment_of_format_1(self.experiment),
             "hyperparameters": self.hyperparameters.model_dump(mode="json"),
             "epoch": self.epoch,
             "origin": self.origin,
@@ -91,6 +91,15 @@ class Checkpoint:
             )
         except DAMAGED_FILE_ERRORS as error:
             raise CheckpointError(f"it cannot be read: {error}") from None
+
+
+def _experiment_of_format_1(experiment: Experiment) -> dict[str, Any]:
+    """Return an experiment as format 1 has it, which workers of older versions read: `end_factor` is `share` there."""
+    tree = experiment.model_dump(mode="json")
+    for decay in tree["annealing"].values():
+        if decay is not None:
+            decay["share"] = decay.pop("end_factor")
+    return tree
 
 
 def _with_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

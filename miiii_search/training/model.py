@@ -101,7 +101,8 @@ class Transformer(nnx.Module):
 def make_dropout(key: Array, rate: Array, mask: str) -> Callable[[Array], Array]:
     """Return the dropout function of one forward pass. Each call draws a new mask.
 
-    Masks are drawn with 16 random bits per value. Values that are kept are scaled by the rate rounded to 16 bits.
+    Masks are drawn with 16 random bits per value. Values that are kept are multiplied by
+    1 / (1 - rate), with the rate rounded to 16 bits.
 
     Args:
         key: A key of JAX.

@@ -45,7 +45,8 @@ class AbandonedTrial:
 def find_abandoned(connection: sa.Connection, study_id: int | None = None) -> list[AbandonedTrial]:
     """Return the trials that a coordinator, if one ran, would have returned to the queue by now.
 
-    These are the trials of `requeue.requeue_overdue` whose leases ran out at least `ABANDONED_AFTER_SECONDS` ago.
+    These are the trials of `requeue.requeue_overdue` whose leases ran out at least `ABANDONED_AFTER_SECONDS` ago, and
+    running trials without a lease.
 
     Args:
         connection: A connection to the database.

@@ -125,7 +125,7 @@ class ActiveTrial:
     requeue: bool = False
     """Whether the trial returns to the queue, because it was suspended or did not fit into the memory."""
     finalization: Future[str | None] | None = None
-    """The result of writing the ended trial: its note, or None if the lease was lost."""
+    """The result of writing the ended trial: its note, or None if it was not written; see `TrialFinalizer.submit`."""
 
     @property
     def has_ended(self) -> bool:

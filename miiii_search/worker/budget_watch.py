@@ -70,6 +70,7 @@ class BudgetWatch:
 
         Raises:
             StorageUnavailableError: The database is unavailable.
+            AccessRefusedError: The database has refused the login for the duration of a lease.
         """
         self._retry.attempt(self._reservation.release)
 
@@ -78,6 +79,7 @@ class BudgetWatch:
 
         Raises:
             StorageUnavailableError: The database is unavailable.
+            AccessRefusedError: The database has refused the login for the duration of a lease.
         """
         if self._reservation.stop_reason(self._margin) is None:
             self.release()

@@ -1,4 +1,4 @@
-"""A thread that writes the results of trials that have result."""
+"""A thread that writes the results of trials that have ended."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class TrialFinalizer:
         """Have the result of a trial that has ended written.
 
         Returns:
-            A future of the trial's note, or of None if its lease was lost meanwhile.
+            A future of the trial's note. It is None if the lease was lost, or if the worker stops while the database is
+            unavailable.
         """
         future = self._thread.submit(self._write, trial)
         self._pending = [*(f for f in self._pending if not f.done()), future]

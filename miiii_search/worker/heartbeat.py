@@ -54,7 +54,10 @@ class HeartbeatThread:
 
     @property
     def lost(self) -> set[Lease]:
-        """Leases that could not be renewed. One that the worker has just ended itself may be among them."""
+        """Leases that the database no longer holds for this worker.
+
+        One that the worker has just ended itself may be among them.
+        """
         with self._lock:
             return set(self._lost)
 

@@ -56,6 +56,7 @@ class LeaseReturner:
 
         Raises:
             StorageUnavailableError: The database did not answer until the deadline.
+            AccessRefusedError: The database has refused the login for the duration of a lease.
         """
         while True:
             self._retry.skip_wait()  # the wait after the last failure may be longer than the time that is left

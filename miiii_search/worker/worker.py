@@ -51,7 +51,7 @@ class Worker:
         lanes: Number of trials that are trained at once; None measures how many train fastest.
         options: Name, checkpoints, snapshots and the like.
         trainers: The pool that trains. A simulation brings its own.
-        on_chunk: Called by the trainers' threads with the timing of every chunk.
+        on_chunk: Called by the trainers' threads with the timing of every chunk. Not called if `trainers` is given.
         on_turn: Called at each turn of the main loop.
         counters: Counters of the metrics. Several workers of a process, one after another, may share them.
 

@@ -109,6 +109,36 @@ def test_a_study_that_cannot_be_read_is_waited_for(processes: Processes, tmp_pat
     assert failed.wait(120) == 2 and "9.9.9" in processes.log(failed)
 
 
+def test_a_newer_version_changes_a_study_meanwhile(processes: Processes, tmp_path: Path) -> None:
+    """Processes that run already wait as well, and go on once they can read the study again."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    create(processes, storage)
+    processes.run("pause", "--study", "demo", storage=storage)
+    worker = processes.start("work", "--lanes", "1", "--study", "demo", "--keep-running", storage=storage)
+    coordinator = processes.start("coordinate", "--study", "demo", "--keep", "--keep-running", storage=storage)
+    wait_for(lambda: processes.has_logged(worker, "is paused"))
+    wait_for(lambda: processes.has_logged(coordinator, "is paused"))
+    database = open_database(storage)
+    study_id = open_study(database, "demo").study_id
+    with database.engine.connect() as connection:
+        spec = study_attrs.read(connection, study_id, SPEC_KEY)[SPEC_KEY]
+    with database.transaction() as connection:
+        study_attrs.write(connection, study_id, {SPEC_KEY: {**spec, "format": 99}})
+    for process in (worker, coordinator):
+        wait_for(partial(processes.has_logged, process, "format 99"))
+        assert process.poll() is None, processes.log(process)
+    with database.transaction() as connection:
+        study_attrs.write(connection, study_id, {SPEC_KEY: spec})
+    database.close()
+    processes.run("resume", "--study", "demo", storage=storage)
+    wait_for(lambda: processes.has_logged(worker, "is done; waiting for more"))
+    for process in (worker, coordinator):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0, processes.log(process)
+    [trial] = read_trials(storage, "demo")
+    assert trial.state == TrialState.COMPLETE
+
+
 def blocks(heading: str) -> str:
     """The lines of a section's blocks, as a script."""
     section = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]

@@ -13,11 +13,13 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from miiii_search.cli.views.study_status import waiting_for
 from miiii_search.config.study_sections import Budget, Replicates
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.trial_runs import find_finished_trial
-from miiii_search.storage import schema
+from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
+from miiii_search.storage.study_attrs import PROGRAMS_KEY
 from miiii_search.study.best_trials import read_best, read_best_trials
 from miiii_search.study.create import create_study
 from miiii_search.study.export import export_best
@@ -212,6 +214,13 @@ def test_a_study_that_waits_for_its_selection(database: Database) -> None:
         end(study, claim(study))
     assert read_status(study).waits_for == A_COORDINATOR
     assert list_studies(database)[0].state == "waiting for a coordinator"
+    # Another training program made it: a coordinator of any version may supervise it.
+    with database.transaction() as connection:
+        study_attrs.write(connection, study.study_id, {PROGRAMS_KEY: [99]})
+    study.refresh()
+    status = read_status(study)
+    assert status.version_mismatch is not None and list_studies(database)[0].state == "waiting for a coordinator"
+    assert waiting_for(status).startswith("waiting for a coordinator; start one: ")
 
 
 def test_best_by_the_median_is_read_whole(database: Database) -> None:

@@ -1,5 +1,7 @@
 """The trainer pool: the events of runs that start, end, are stopped and are dropped in parallel."""
 
+import io
+import json
 import math
 import queue
 import random
@@ -14,10 +16,10 @@ import numpy as np
 import pytest
 
 from miiii_search.experiment.record import Record, next_snapshot_epoch
-from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.spec import Annealing, Experiment, LinearDecay
 from miiii_search.training import autotune, run
 from miiii_search.training.autotune import choose_lanes
-from miiii_search.training.checkpoint import Checkpoint, CheckpointError
+from miiii_search.training.checkpoint import FORMAT, Checkpoint, CheckpointError
 from miiii_search.training.device import count_cores
 from miiii_search.training.lane_state import Arrays
 from miiii_search.training.lanes import Lanes
@@ -251,6 +253,19 @@ def test_a_damaged_checkpoint_is_noticed() -> None:
     for bad in damaged:
         with pytest.raises(CheckpointError):
             Checkpoint.from_bytes(bad)
+
+
+def test_checkpoints_have_the_names_that_older_workers_read() -> None:
+    """In a mixed installation, old and new workers continue each other's trials."""
+    decay = LinearDecay(start=1, end=9, end_factor=0.25)
+    experiment = SMALL.model_copy(update={"annealing": Annealing(dropout=decay)})
+    record = Record(np.zeros(1, np.int32), *[np.zeros((1, 2), np.float32)] * 6)
+    data = Checkpoint(experiment, NARROW, 12, {}, record, {}, {}).to_bytes()
+    archive = data[len(FORMAT) :].partition(b"\n")[2]
+    with np.load(io.BytesIO(archive)) as arrays:
+        about = json.loads(arrays["about"].tobytes())
+    assert about["experiment"]["annealing"]["dropout"] == {"start": 1, "end": 9, "share": 0.25}
+    assert Checkpoint.from_bytes(data).is_of(experiment, NARROW)
 
 
 def test_closing_does_not_wait_for_lanes_in_line() -> None:

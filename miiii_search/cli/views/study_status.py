@@ -50,13 +50,15 @@ def status_view(status: Status, rows: int = 16, *, advice: bool = True) -> Rende
 
 def waiting_for(status: Status) -> str:
     """Return what a study waits for, with the command that starts it; nothing if it makes progress."""
+    from miiii_search.study.state import A_COORDINATOR
     from miiii_search.trial_queue.abandoned import describe_abandoned
 
     if status.done or status.paused:
         return ""
     if status.abandoned:
         return f"{describe_abandoned(status.abandoned)}; start one: {status.advice}"
-    if status.waits_for is not None and status.version_mismatch is None:
+    # A coordinator of any version may supervise a study; only its own training program may train it.
+    if status.waits_for is not None and (status.version_mismatch is None or status.waits_for == A_COORDINATOR):
         return f"{status.state}; start one: {status.advice}"
     return ""
 

@@ -26,7 +26,10 @@ def analyze(
     run_folder: RunFolderArgument = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for figures and report.html. By default RUN_DIR/analysis.", show_default=False),
+        typer.Option(
+            help="Folder for figures and report.html. By default RUN_DIR/analysis, or analysis/STUDY[-TRIAL].",
+            show_default=False,
+        ),
     ] = None,
     trial: TrialOption = None,
     study_name: StudyOption = None,
