@@ -39,8 +39,8 @@ def invite(
     containers, with docker compose exec coordinator before the command.
 
     Examples:
-        docker compose exec coordinator miiii-search invite --host gpu1.lab --name gpu2
-        docker compose exec coordinator miiii-search invite --name gpu2 --revoke
+        miiii-search invite --host gpu1.lab --name gpu2
+        miiii-search invite --name gpu2 --revoke
     """
     from miiii_search.deployment import invite as invitation
     from miiii_search.deployment.roles import drop_worker, role_name

@@ -131,7 +131,7 @@ def coordinate(
     creates it; otherwise it exits.
 
     Examples:
-        MIIII_STORAGE=postgresql://me:secret@db/miiii miiii-search coordinate --study table-1
+        miiii-search coordinate --study table-1
         miiii-search coordinate --study table-1 --preset paper
     """
     stop = signals.stop_on_signals()

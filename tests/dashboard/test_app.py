@@ -332,6 +332,7 @@ def test_healthz(data: Fixture, start: Serve) -> None:
     assert call("/healthz").status == 503
 
 
+@pytest.mark.postgres
 def test_database_outage(tmp_path: Path, start: Serve, caplog: pytest.LogCaptureFixture) -> None:
     with PostgresServer() as server:
         url = server.create_database()

@@ -34,6 +34,7 @@ def test_a_refused_connection_comes_with_advice(
         open_database(url)
 
 
+@pytest.mark.postgres
 def test_a_server_that_stops_while_it_is_opened_is_unreachable() -> None:
     """It stops after our first access and before Optuna's."""
     with PostgresServer() as server:

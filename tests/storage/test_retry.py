@@ -20,6 +20,7 @@ from miiii_search.testing.postgres import PostgresServer, open_engine
 from tests.support import log_lines, make_spec
 
 
+@pytest.mark.postgres
 def test_a_connection_that_is_lost_while_optuna_reads(logged: list[str]) -> None:
     """Optuna 5.0 repeats the query on the lost connection and reports the second error. Found by a soak test."""
     with PostgresServer() as server:
@@ -43,6 +44,7 @@ def test_a_connection_that_is_lost_while_optuna_reads(logged: list[str]) -> None
         database.close()
 
 
+@pytest.mark.postgres
 def test_a_refused_login_is_distinguished_from_an_outage() -> None:
     """Retries end when the login is refused for too long. While a server is down, they never end."""
     with PostgresServer() as server:
@@ -84,6 +86,7 @@ def test_a_refused_login_is_distinguished_from_an_outage() -> None:
         assert ends(0) is StorageUnavailableError, "no server"
 
 
+@pytest.mark.postgres
 def test_a_read_only_server_is_an_outage() -> None:
     """A standby is read-only until it takes over."""
     with PostgresServer() as server:

@@ -624,6 +624,7 @@ def test_a_checkpoint_is_kept_until_its_trial_ends(study: Study) -> None:
     assert everything(study.database)["miiii_checkpoints"] == []
 
 
+@pytest.mark.postgres
 def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> None:
     """No worker could renew while the server was down. A coordinator must not requeue their trials at once."""
     with PostgresServer() as server:
