@@ -261,7 +261,7 @@ def test_database_and_worker_are_replaced_together(tmp_path: Path) -> None:
         project.with_settings(
             {"MIIII_DATABASE": "published", "MIIII_DATABASE_PORT": "0", "MIIII_LANES": "2"}, tmp_path
         )("up", "--detach", "--wait")
-        wait_for(lambda: "for a worker that stopped while the database was away" in project("logs", "worker"))
+        wait_for(lambda: "for a worker that stopped while the database was unavailable" in project("logs", "worker"))
         wait_for(lambda: project.status()["counts"]["running"] == 2)
         project.search("delete", "--study", "short", "--yes", "--force")
         project("restart", "coordinator", "worker")
