@@ -1,4 +1,4 @@
-"""What an installation without JAX says of itself, as the coordinator's image is one."""
+"""Messages of an installation without JAX, such as the coordinator's image."""
 
 from __future__ import annotations
 

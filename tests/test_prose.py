@@ -125,6 +125,7 @@ def markdown_complaints(path: Path) -> Iterator[str]:
 
 
 PYTHON = sorted([*ROOT.glob("miiii_search/**/*.py"), *ROOT.glob("bench/*.py"), *ROOT.glob("examples/*.py")])
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
 MARKDOWN = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), ROOT / "workers" / "README.md"])
 
 
@@ -135,6 +136,13 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", PYTHON, ids=named)
 def test_docstrings_are_plain(path: Path) -> None:
     assert not list(python_complaints(path))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=named)
+def test_docstrings_of_tests_begin_plainly(path: Path) -> None:
+    """Tests are exempt from the rest: their names say what they check."""
+    found = docstrings(ast.parse(path.read_text(encoding="utf-8")))
+    assert not [text for _, _, text in found if OPENING.match(text)]
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=named)

@@ -90,7 +90,7 @@ class Project:
 
 
 def inspect(container: str) -> dict[str, Any]:
-    """What the engine tells of a container or an image."""
+    """Return what the engine says about a container or an image."""
     [found] = json.loads(subprocess.run(["docker", "inspect", container], capture_output=True, check=True).stdout)
     assert isinstance(found, dict)
     return found

@@ -350,7 +350,7 @@ WRITING = {
     "/dashboard/studies/1/note": ["[data-testid='EditIcon']"],
     "/dashboard/studies/1/trials?numbers=1": ["text=Fail Trial", "[data-testid='EditIcon']", "text=Upload a New File"],
 }
-"""What can be pressed to write something, by the path of its page."""
+"""Buttons that write something, by the path of their page."""
 
 
 def test_a_read_only_dashboard_has_no_buttons_that_write(

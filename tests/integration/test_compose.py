@@ -151,7 +151,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
 
 @needs_compose
 def test_documented_settings_are_known() -> None:
-    """What `.env.example` and the guides name is what the check knows."""
+    """The check knows exactly the settings that `.env.example` and the guides name."""
     pages = [ROOT / ".env.example", ROOT / "README.md", ROOT / "workers" / "README.md", *ROOT.glob("docs/*.md")]
     named = {name for page in pages for name in re.findall(r"MIIII_[A-Z_]*[A-Z]", page.read_text())}
     assert named <= known_settings()
@@ -336,7 +336,7 @@ def copy_compose_files(folder: Path) -> Path:
 
 
 def compose_config(folder: Path, *options: str) -> dict[str, Any]:
-    """What Compose makes of its files when it is called in this folder."""
+    """Return the configuration that Compose reads when it is called in this folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MIIII_", "COMPOSE_"))}
     command = ["docker", "compose", *options, "config", "--format", "json"]
     done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=60)

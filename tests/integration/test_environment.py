@@ -25,7 +25,7 @@ HOSTILE = {
 
 
 def test_the_environment_decides_nothing(processes: Processes, tmp_path: Path) -> None:
-    """Of a worker, and of `train`: the same weights, the notice, and the numerics in the provenance."""
+    """A worker and `train` compute the same weights, print the notice, and record the numerics."""
     storage = f"sqlite:///{tmp_path}/study.db"
     processes.run("create", "--preset", "demo", "--study", "s", *TINY, "--trials", "1", storage=storage)
     processes.environment |= HOSTILE
@@ -44,7 +44,7 @@ def test_the_environment_decides_nothing(processes: Processes, tmp_path: Path) -
 
 
 def test_a_value_that_jax_refuses(processes: Processes, tmp_path: Path) -> None:
-    """Of a variable that is left to the user: one line, no traceback."""
+    """A wrong value of a variable that is left to the user is one line, not a traceback."""
     processes.environment["JAX_NUM_CPU_DEVICES"] = "several"
     train = processes.start("train", "--preset", "demo", *TINY, "--out", "run", storage="sqlite:///none.db")
     assert train.wait(120) == 2

@@ -174,7 +174,7 @@ def pause(process: subprocess.Popen[str], storage: str) -> None:
 
 
 def state(thread: Path) -> str:
-    """What a thread is doing, by the kernel's letter."""
+    """Return the state of a thread, as the kernel's letter."""
     return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 

@@ -1,4 +1,4 @@
-"""What the user has set for figures of their own: no command of ours sees it, and no result is lost to it."""
+"""The user's own settings for figures: no command sees them, and no result is lost to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends: memory, disks, budgets. Real workers, real limits of the operating system."""
+"""Limits of memory, disks and budgets, with real workers and real limits of the operating system."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LARGE = (
 LARGE_STUDY = ("create", "--study", "limits", "--preset", "demo", *GRID, *LARGE, "--set", "replicates=2")
 
 LANE = 178 * 2**20
-"""What a lane of it takes while it computes, and gives back between two chunks."""
+"""Memory that a lane takes while it computes, and returns between two chunks."""
 
 
 def usual_memory(process: subprocess.Popen[str]) -> int:

@@ -1,4 +1,4 @@
-"""What an older version wrote opens, goes on and retrains; see tests/fixtures/before_layout/README.md."""
+"""Files of an older version open, continue and retrain; see tests/fixtures/before_layout/README.md."""
 
 from __future__ import annotations
 

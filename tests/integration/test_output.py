@@ -98,7 +98,7 @@ def open_terminal() -> tuple[int, int]:
 
 
 def said(process: subprocess.Popen[bytes]) -> str:
-    """What a command that has ended said on standard error."""
+    """Return the standard error of a command that has ended."""
     assert process.stderr is not None
     return process.stderr.read().decode()
 
@@ -265,7 +265,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def searched(folder: Path) -> bytes:
-    """What `up` says as it makes a study in the folder, to a log that has colours and no λ."""
+    """Return the output of `up` in the folder, written to a log with colours and without λ."""
     arguments = ("up", "--study", "λ", "--preset", "demo", *TINY, "--trials", "2", "--no-dashboard", "--lanes", "2")
     code, output, errors = run(folder, *arguments, environment=LOG)
     assert (code, errors) == (0, b""), output
@@ -274,7 +274,7 @@ def searched(folder: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path, searched: bytes) -> bytes:
-    """What `train` says as it makes a run in the folder, to such a log."""
+    """Return the output of `train` in the folder, written to such a log."""
     code, output, errors = run(folder, "train", "λ-best.toml", environment=LOG)
     assert (code, errors) == (0, b""), output
     return output

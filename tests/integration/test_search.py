@@ -106,7 +106,7 @@ def test_another_seed_differs(processes: Processes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop(processes: Processes, tmp_path: Path, number: signal.Signals) -> None:
-    """What was trained by then is a run like any other, and says that it is not the whole."""
+    """A stopped run is a run like any other, and says that it is not complete."""
     small = ("--set", "experiment.validation_samples=10", "--set", "hyperparameters.d_model=16")
     tiny = ("--set", "experiment.p=7", "--set", "experiment.solved_evaluations=1000000", *small)
     endless = ("train", "--preset", "demo", *tiny, "--set", "experiment.epochs=1000000", "--out", "run")

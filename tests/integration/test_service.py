@@ -1,4 +1,4 @@
-"""What a container does that a laptop does not: stay when a study is done, show that it lives, refuse the CPU."""
+"""Behaviour of commands in containers: they stay when a study is done, show that they live, and refuse the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from miiii_search.testing.processes import TINY, Processes, read_trials, wait_fo
 
 
 def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> None:
-    """When the study is done; and train again what comes back to the queue."""
+    """They stay when the study is done, and train a trial that returns to the queue."""
     processes.run("create", "--study", "s", *TINY, "--trials", "2", storage=storage_url)
     pulse = processes.folder / "pulse"
     worker = processes.start(

@@ -1,4 +1,4 @@
-"""What a stranger may try: to read a password, and to have a file or a name do something."""
+"""Attacks by strangers: reading a password, and files or names that execute something."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_is_never_executed(processes: Processes, tmp_path: Path) ->
 
 
 def test_a_name_stays_a_name(processes: Processes, tmp_path: Path) -> None:
-    """Of a study: in the export's file name, in the exported text, in the folder of checkpoints."""
+    """A study's name is only text in the name of the export, in its content and in the folder of checkpoints."""
     name = '../../out"""\' $(touch sprung) `touch sprung`; touch sprung'
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
 TOLERANCE = 1e-4
-"""Of the largest logit: both sides compute in float32, and in another order."""
+"""Tolerance relative to the largest logit: both sides compute in float32, in another order."""
 
 
 def run_documented_lines(folder: Path) -> dict[str, Any]:
-    """What the Python of the page leaves behind, run in `folder`."""
+    """Return the variables of the page's Python code, run in `folder`."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 1, f"{PAGE} must show one way to load"
     os.chdir(folder)

@@ -97,7 +97,7 @@ VALUES = {k: float(str(point["learning_rate"])) for k, point in enumerate(GRID)}
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_it_learns_which_dimension_matters(steps: int) -> None:
-    """Of points that differ in both dimensions, it prefers those on the better side of the one that matters."""
+    """Among points that differ in both dimensions, it prefers those on the better side of the one that matters."""
     asked = [k for k in range(16) if k % 4 == steps]
     assert rank_by_expected_improvement(X, {k: VALUES[k] for k in VALUES if k not in asked}, [], asked) == asked[::-1]
 

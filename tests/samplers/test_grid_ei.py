@@ -1,4 +1,4 @@
-"""What a worker claims first under the sampler `grid_ei`, on both back ends."""
+"""The order in which a worker claims trials with the sampler `grid_ei`, on both databases."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def claim_first(study: Study, first: list[int], n: int = 1) -> list[Lease]:
 
 
 def test_it_is_the_model_s_order(database: Database) -> None:
-    """Of all ended trials, with a failed, a pruned and a running one among them."""
+    """The ended trials include a failed and a pruned one, and another trial is running."""
     study = with_results(database)
     for state, value in ((TrialState.FAIL, None), (TrialState.PRUNED, 0.05)):
         end(study, claim(study), state, value)

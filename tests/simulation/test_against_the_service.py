@@ -66,7 +66,7 @@ class Replaying(PendingRecords):
 
 
 class Posts(queue.Queue[TrainerEvent]):
-    """What the pool has posted; time goes on only when the worker asks for more and nothing is left to be told."""
+    """The events of the pool; time passes only when the worker asks for more and nothing is left to be told."""
 
     def __init__(self, trainers: CurvePool) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class CurvePool(FakeTrainerPool[Lane]):
         self._curves = curves
         self._clock = 0.0
         self.began: dict[int, float] = {}
-        """When each trial did, in the order in which they did."""
+        """Start time of each trial by the pool's clock, in the order of the starts."""
         self.events = Posts(self)
         self.worker: Worker | None = None
 

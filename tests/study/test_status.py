@@ -1,4 +1,4 @@
-"""What commands read of a study in SQL, compared with what Optuna's public interface returns."""
+"""The state of a study as commands read it by SQL, compared with Optuna's public interface."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ OF_TRAINING: list[Draw] = [compare_activity, compare_accuracy]
 
 
 def runs() -> list[Findings]:
-    """Of different p, with different numbers of heads."""
+    """Runs of different p, with different numbers of heads."""
     findings = [make_findings(NANDA, "nanda", n_heads=2), make_findings(MIIII, "miiii", n_heads=4)]
     findings[0].network = make_network(NANDA, d_model=32, n_heads=2, amplitudes={2: 4, 5: 3})
     return findings
