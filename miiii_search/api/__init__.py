@@ -4,6 +4,8 @@ All names are available as `import miiii_search as ms`. Progress is logged by lo
 printed unless `progress=True` asks for a progress bar.
 """
 
+import logging
+
 from miiii_search.api.runs import analyze, load_configuration, load_run, train
 from miiii_search.api.studies import create_study, delete_study, list_studies, load_study, presets
 from miiii_search.api.study import Study
@@ -20,3 +22,6 @@ __all__ = [
     "presets",
     "train",
 ]
+
+# Without a configuration of logging, a script prints nothing; the command line adds a handler of its own.
+logging.getLogger("miiii_search").addHandler(logging.NullHandler())
