@@ -31,6 +31,14 @@ def test_exported_names_exist(package: str) -> None:
     assert all(getattr(module, name) is not None for name in module.__all__)
 
 
+@pytest.mark.parametrize("stub", sorted(ROOT.rglob("__init__.pyi")), ids=lambda stub: stub.parent.name)
+def test_type_checkers_see_the_names_that_are_exported(stub: Path) -> None:
+    """lazy-loader exports what a stub imports, and a type checker what its `__all__` lists."""
+    [listed] = [node.value for node in ast.parse(stub.read_text()).body if isinstance(node, ast.Assign)]
+    module = import_module(".".join(("miiii_search", *stub.parent.relative_to(ROOT).parts)))
+    assert sorted(ast.literal_eval(listed)) == sorted(module.__all__)
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_names_that_others_use_are_exported(package: str) -> None:
     """A name that a module has too, as `study.extend`, is imported from its module."""

@@ -8,5 +8,6 @@ from collections.abc import Sequence
 
 def suggest(name: str, known: Sequence[str]) -> str:
     """Return `; did you mean …?` with the most similar known name, or a list of all if none is similar."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; one of {', '.join(known)}"
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f"; did you mean `{close[0]}`?"
+    return f"; the only one is `{known[0]}`" if len(known) == 1 else f"; one of {', '.join(known)}"
