@@ -1,4 +1,4 @@
-"""Testing: servers, processes, a fake trainer pool and injected faults, which tests and benchmarks share.
+"""Testing: servers, processes, fakes in memory and injected faults, which tests and benchmarks share.
 
 The other packages do not import it, and it needs the development dependencies. The names in `__all__` are
 imported when they are first used.

@@ -1,7 +1,8 @@
 from .fault_study import run_without_faults
 from .faults import run_with_faults
 from .faulty_cluster import FaultReport
+from .memory_database import MemoryDatabase
 from .postgres import PostgresServer
 from .trainer_pool import FakeTrainerPool
 
-__all__ = ["FakeTrainerPool", "FaultReport", "PostgresServer", "run_with_faults", "run_without_faults"]
+__all__ = ["FakeTrainerPool", "FaultReport", "MemoryDatabase", "PostgresServer", "run_with_faults", "run_without_faults"]
