@@ -16,6 +16,7 @@ WITHOUT_OPTION = (
     "MIIII_DASHBOARD_PASSWORD",
     "MIIII_DASHBOARD_PASSWORD_FILE",
     "MIIII_GIT_COMMIT",
+    "MIIII_FAILPOINTS",  # read by tests only
     # read by the Compose files
     "MIIII_DASHBOARD",
     "MIIII_DATABASE",

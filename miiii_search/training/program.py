@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from miiii_search import failpoints
 from miiii_search.experiment import tasks
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.lane_functions import MAX_EVALUATIONS, ChunkResult, LaneFunctions
@@ -167,6 +168,7 @@ class Program(LaneFunctions):
 
     @cached_property
     def _train(self) -> Any:
+        failpoints.reach("compile")
         program = jax.jit(self.train_lane, donate_argnums=0)
         return program.lower(self.abstract_state, jnp.int32(1), self.data).compile()
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import jax
 
+from miiii_search import failpoints
 from miiii_search.experiment.record import WeightSnapshot, next_snapshot_epoch
 from miiii_search.training.chunk_size import ChunkSizer
 from miiii_search.training.device import is_out_of_memory
@@ -186,6 +187,7 @@ class Trainer:
             with self._chunk_sizer.measure(evaluations):
                 records = self._lanes.train_async(evaluations)
             self._on_chunk(ChunkTiming(start, time.monotonic(), len(self._runs)))
+        failpoints.reach("chunk")
         for active in list(self._runs):
             self._post_update(active, records, stopped=active.number in stop)
         for active in self._runs:

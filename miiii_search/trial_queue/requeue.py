@@ -10,6 +10,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search import failpoints
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.storage.schema import leases, trials
@@ -47,7 +48,9 @@ def requeue_leases(database: Database, held: Collection[Lease]) -> list[int]:
         query = sa.select(leases.c.trial_id).where(leases.c.token.in_([lease.token for lease in held]))
         trial_ids = list(connection.execute(query.order_by(leases.c.trial_id).with_for_update()).scalars())
         connection.execute(sa.delete(leases).where(leases.c.trial_id.in_(trial_ids)))
-        return _set_waiting(connection, trial_ids)
+        numbers = _set_waiting(connection, trial_ids)
+        failpoints.reach("hand-back-written")
+        return numbers
 
 
 def requeue_overdue(database: Database, study_id: int) -> list[int]:

@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search import failpoints
 from miiii_search.storage import notes, schema, study_attrs
 from miiii_search.storage.artifacts import Artifact, store_artifact
 from miiii_search.storage.database import Database
@@ -144,6 +145,8 @@ def finish(
         )
         connection.execute(sa.delete(schema.checkpoints).where(schema.checkpoints.c.trial_id == lease.trial_id))
         leases.release(connection, lease)
+        failpoints.reach("result-written")
+    failpoints.reach("result-committed")
     return FinishStatus.WRITTEN
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import sqlalchemy as sa
 
+from miiii_search import failpoints
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.retry import is_outage
 from miiii_search.study.study import Study
@@ -100,6 +101,7 @@ class CheckpointWriter:
             deadline: End of the writing, in seconds of `time.monotonic`.
         """
         self._deadline = deadline
+        failpoints.reach("drain")
 
     def close(self) -> None:
         """Finish writing, until the deadline: first everything to the disk, then to the database."""
@@ -112,6 +114,7 @@ class CheckpointWriter:
         try:
             self._local.save(lease.trial_id, checkpoint.epoch, data)
             saved = checkpoint.epoch
+            failpoints.reach("checkpoint-saved")
         except OSError as error:
             logger.warning(
                 f"cannot save trial {lease.number} in {self._local.folder}: {error.strerror}",

@@ -18,6 +18,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 from safetensors.numpy import save
 
+from miiii_search import failpoints
 from miiii_search.errors import StorageUnavailableError
 from miiii_search.runs.run_folder import WEIGHTS
 from miiii_search.storage import schema
@@ -71,6 +72,7 @@ class TrialFinalizer:
         self._thread.shutdown(wait=False)
 
     def _write(self, trial: ActiveTrial) -> str | None:
+        failpoints.reach("result-ready")
         failed_epoch, retries = trial.history.progress.failed_epoch, trial.retries + 1
         try:
             if failed_epoch is not None and retries <= self._study.spec.max_retries:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from miiii_search import failpoints
 from miiii_search.errors import StorageUnavailableError
 from miiii_search.storage.database import Database
 from miiii_search.storage.retry import DatabaseRetry
@@ -58,6 +59,7 @@ class LeaseReturner:
             StorageUnavailableError: The database did not answer until the deadline.
             AccessRefusedError: The database has refused the login for the duration of a lease.
         """
+        failpoints.reach("hand-back")
         while True:
             self._retry.skip_wait()  # the wait after the last failure may be longer than the time that is left
             try:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from miiii_search.testing.failpoints import Failpoints
 from miiii_search.testing.processes import Processes
 
 MARKED_BY_THEMSELVES = ("test_browser.py", "test_compose.py")
@@ -20,3 +21,11 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     processes = Processes(tmp_path)
     yield processes
     processes.close()
+
+
+@pytest.fixture
+def failpoints(processes: Processes, tmp_path: Path) -> Failpoints:
+    """Failpoints of all processes that the test starts."""
+    made = Failpoints(tmp_path / "failpoints")
+    processes.environment |= made.environment
+    return made

@@ -1,7 +1,7 @@
 """Faults, for real: killed and stopped workers, a database that goes away, networks that break.
 
 `MIIII_KILLS`, `MIIII_FAULT_TRIALS`, `MIIII_FAULT_EPOCHS` and `MIIII_OUTAGE_SECONDS` make them longer, as
-`make test-faults` does.
+`make test-faults` does. `MIIII_FAULT_SEED` repeats a schedule of random faults, which is printed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ TRIALS = int(os.environ.get("MIIII_FAULT_TRIALS", "8"))
 AT_LENGTH = "MIIII_KILLS" in os.environ
 OUTAGE_SECONDS = float(os.environ.get("MIIII_OUTAGE_SECONDS", "6"))
 """Longer than a lease."""
+SEED = int(os.environ.get("MIIII_FAULT_SEED", random.SystemRandom().randrange(10**6)))
+"""Seed of the faults, their order, their times and their victims."""
 
 WORK = ("work", "--study", "faults", "--lanes", "2", "--checkpoint-every", "0.5")
 
@@ -52,9 +54,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, FinishedTria
 @pytest.mark.timeout(300 + 60 * TRIALS)
 def test_random_kills(tmp_path: Path, unbroken: dict[int, FinishedTrial]) -> None:
     """SIGKILL at random times: every trial ends once, with the result that it has without faults."""
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    result = run_with_faults(tmp_path, unbroken, TRIALS, ["worker killed"] * KILLS, random.Random(seed))
+    print(f"MIIII_FAULT_SEED={SEED}")
+    result = run_with_faults(tmp_path, unbroken, TRIALS, ["worker killed"] * KILLS, random.Random(SEED))
     print(result)
     assert result.is_intact
     # The last of them may find the study done, and a few may all hit trials that were not saved yet: in the test at
@@ -67,9 +68,8 @@ def test_random_kills(tmp_path: Path, unbroken: dict[int, FinishedTrial]) -> Non
 @pytest.mark.timeout(600 + 60 * TRIALS)
 def test_random_faults(tmp_path: Path, unbroken: dict[int, FinishedTrial]) -> None:
     """Each fault once, in random order."""
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+    print(f"MIIII_FAULT_SEED={SEED}")
+    chance = random.Random(SEED)
     result = run_with_faults(tmp_path, unbroken, TRIALS, chance.sample(list(FAULTS), len(FAULTS)), chance)
     print(result)
     assert result.is_intact
