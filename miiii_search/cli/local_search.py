@@ -19,8 +19,8 @@ from miiii_search.cli.views.rankings import ranking, seed_stats_table
 from miiii_search.coordinator.local import ChildProcess, run_study
 from miiii_search.errors import MiiiiSearchError, WorkerDiedError
 from miiii_search.files import check_writable, file_name, write_file
+from miiii_search.storage.hints import file_argument, hides_password, hint
 from miiii_search.study.export import export_best
-from miiii_search.study.hints import file_argument, hides_password, hint
 from miiii_search.study.status import read_status
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ def pause(study_name: StudyOption = None, storage: StorageOption = DEFAULT_STORA
     Examples:
         miiii-search pause --study table-1
     """
-    from miiii_search.study.hints import hint
+    from miiii_search.storage.hints import hint
     from miiii_search.study.pause import pause
 
     study = open_study(study_name, storage)

@@ -10,7 +10,7 @@ import typer
 
 from miiii_search.environment import clean_value, read_value
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.study.hints import DEFAULT_STORAGE
+from miiii_search.storage.hints import DEFAULT_STORAGE
 
 __all__ = ["DEFAULT_STORAGE"]
 

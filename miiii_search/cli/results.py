@@ -50,8 +50,8 @@ def best(
         miiii-search best --study demo --out best.toml
         miiii-search best --study demo --by median --out best.toml
     """
+    from miiii_search.storage.hints import file_argument, hint
     from miiii_search.study.export import BY, export_best
-    from miiii_search.study.hints import file_argument, hint
 
     chosen = format or ("json" if out and out.suffix == ".json" else "toml")
     if chosen not in FILE_FORMATS:

@@ -86,7 +86,7 @@ def list_(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False)
     """
     import json
 
-    from miiii_search.study.hints import hint
+    from miiii_search.storage.hints import hint
     from miiii_search.study.overview import list_deleted, list_studies
     from miiii_search.study.state import StudyState, describe_waiting
 

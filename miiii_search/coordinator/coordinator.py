@@ -13,8 +13,8 @@ from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.coordinator.other_studies import OtherStudies
 from miiii_search.errors import StorageUnavailableError, StudyNotFoundError
 from miiii_search.storage.database import Database
+from miiii_search.storage.hints import hint
 from miiii_search.storage.retry import DatabaseRetry
-from miiii_search.study.hints import hint
 from miiii_search.study.open import open_study
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.state import A_WORKER, StudyState, describe_pause, describe_waiting, missing_process

@@ -13,8 +13,8 @@ from miiii_search.experiment.metrics import format_accuracy
 from miiii_search.experiment.text import format_params
 from miiii_search.storage import notes
 from miiii_search.storage.artifacts import LEARNING_CURVES
+from miiii_search.storage.hints import PROGRAM
 from miiii_search.study.best_trials import read_best
-from miiii_search.study.hints import PROGRAM
 from miiii_search.study.state import StudyState, expected_trials, missing_process, study_state
 from miiii_search.study.study import Study
 from miiii_search.study.trials import counts_by_name

@@ -25,8 +25,8 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics, hash_weights
 from miiii_search.experiment.record import Floats, Record, find_snapshots, spectra_from_npz
 from miiii_search.runs.output_folder import newest_path
+from miiii_search.storage.hints import file_argument, hint
 from miiii_search.study.export import KIND, Configuration, read_configuration
-from miiii_search.study.hints import file_argument, hint
 
 CONFIG, RECORD, WEIGHTS, METRICS, SNAPSHOTS, CURVES = (
     "config.toml",

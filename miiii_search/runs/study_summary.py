@@ -16,10 +16,10 @@ from miiii_search.analysis.study_summary import (
 )
 from miiii_search.config.search_space import Range
 from miiii_search.experiment.spec import Hyperparameters
+from miiii_search.storage.trial_attrs import METRICS_KEY, REPLICATE_KEY
 from miiii_search.study.finished_trials import finished_trials
 from miiii_search.study.replicates import SeedStats, rank_configurations
 from miiii_search.study.study import Study
-from miiii_search.study.trials import METRICS_KEY, REPLICATE_KEY
 
 MAX_SEPARATE_INTEGERS = 6
 """Largest number of integers in a range up to which each is a level of its own, not a bin."""

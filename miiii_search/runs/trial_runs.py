@@ -28,11 +28,11 @@ from miiii_search.storage.artifacts import (
     write_bytes,
 )
 from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
+from miiii_search.storage.hints import hint
+from miiii_search.storage.trial_attrs import METRICS_KEY
 from miiii_search.study.export import Configuration, export_trial
-from miiii_search.study.hints import hint
 from miiii_search.study.snapshots import read_snapshots
 from miiii_search.study.study import Study
-from miiii_search.study.trials import METRICS_KEY
 
 
 def find_finished_trial(study: Study, number: int) -> FrozenTrial:

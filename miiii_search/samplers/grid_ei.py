@@ -18,10 +18,9 @@ from miiii_search.config.search_space import Point
 from miiii_search.samplers.gaussian_process import rank_by_expected_improvement, to_coordinates
 from miiii_search.storage import schema
 from miiii_search.storage.retry import driver_message
+from miiii_search.storage.trial_attrs import REPLICATE_KEY, SHAPE_KEY
 from miiii_search.study.points import read_points_by_id
 from miiii_search.study.study import Study
-from miiii_search.study.trials import REPLICATE_KEY
-from miiii_search.trial_queue.leases import SHAPE_KEY
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import PAUSED_KEY, SPEC_KEY
+from miiii_search.storage.trial_counts import count_trials
 from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import Study
 from miiii_search.study.trials import distributions, insert_trials
-from miiii_search.trial_queue.counts import count_trials
 from miiii_search.trial_queue.leases import Lease, grant, utc_now
 
 OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {

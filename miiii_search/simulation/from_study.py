@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 
 from miiii_search.runs.trial_runs import read_trial_run
 from miiii_search.simulation.curves import Curve, CurveSet, make_curve
+from miiii_search.storage.trial_attrs import REPLICATE_KEY
 from miiii_search.study.study import Study
-from miiii_search.study.trials import REPLICATE_KEY
 
 
 def curves_from_study(

@@ -1,3 +1,4 @@
+from .archive_rows import ArchiveError, InconsistentRowsError
 from .artifact_stores import (
     ArtifactStoreUnavailableError,
     RemoteArtifactStore,
@@ -21,27 +22,77 @@ from .combined_artifact_store import CombinedArtifactStore
 from .database import Database, open_database
 from .deleted_studies import read_deletions, record_deletion_if_missing
 from .error_advice import explain
+from .hints import file_argument, hides_password, hint
+from .records import (
+    FinishedTrial,
+    KnownTrials,
+    NewTrial,
+    PeerReports,
+    PrunedTrial,
+    RunningTrial,
+    StoredArtifacts,
+    StoredCheckpoint,
+    StudyContents,
+    StudyCounts,
+    StudyIdentity,
+    StudyRow,
+    TrialRef,
+    WaitingTrial,
+)
 from .retry import DatabaseRetry, driver_message, is_outage, is_write_refusal
 from .revisions import Revision, read_revisions, renew_revision
 from .schema import leases, trial_system_attributes, trials
 from .sqlite import network_file_system
+from .study_catalog import StudyCatalog
+from .study_reader import StudyReader
+from .study_store import StudyStore
+from .study_transaction import StudyTransaction
+from .trial_counts import count_solved, count_trials, count_trials_by_study
 from .urls import parse_url, redact_url
+from .usage import Usage, read_usage
 
 __all__ = [
+    "ArchiveError",
     "Artifact",
     "ArtifactStoreUnavailableError",
     "CombinedArtifactStore",
     "Database",
     "DatabaseArtifactStore",
     "DatabaseRetry",
+    "FinishedTrial",
+    "InconsistentRowsError",
+    "KnownTrials",
+    "NewTrial",
+    "PeerReports",
+    "PrunedTrial",
     "RemoteArtifactStore",
     "Revision",
+    "RunningTrial",
+    "StoredArtifacts",
+    "StoredCheckpoint",
+    "StudyCatalog",
+    "StudyContents",
+    "StudyCounts",
+    "StudyIdentity",
+    "StudyReader",
+    "StudyRow",
+    "StudyStore",
+    "StudyTransaction",
+    "TrialRef",
+    "Usage",
+    "WaitingTrial",
     "artifact_link",
     "check_store",
+    "count_solved",
+    "count_trials",
+    "count_trials_by_study",
     "delete_attachments",
     "driver_message",
     "explain",
+    "file_argument",
     "find_attachments",
+    "hides_password",
+    "hint",
     "is_outage",
     "is_write_refusal",
     "leases",
@@ -54,6 +105,7 @@ __all__ = [
     "prepare_store",
     "read_deletions",
     "read_revisions",
+    "read_usage",
     "record_deletion_if_missing",
     "redact_url",
     "remove_artifacts",

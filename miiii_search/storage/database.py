@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 import sqlalchemy as sa
@@ -20,6 +21,9 @@ from miiii_search.storage import error_advice, schema, sqlite
 from miiii_search.storage.engines import engine_arguments, limit_response_time, make_engine
 from miiii_search.storage.retry import driver_message, is_login_refusal, is_outage
 from miiii_search.storage.urls import parse_url, redact_url
+
+if TYPE_CHECKING:
+    from miiii_search.storage.study_catalog import StudyCatalog
 
 CREATE_ATTEMPTS = 10
 """Attempts at creating the tables of a new database, which another process may be creating at the same time."""
@@ -50,6 +54,13 @@ class Database:
         """
         with self.engine.execution_options(immediate=True).begin() as connection:
             yield connection
+
+    @property
+    def studies(self) -> StudyCatalog:
+        """The studies of this database."""
+        from miiii_search.storage.study_catalog import StudyCatalog
+
+        return StudyCatalog(self)
 
     def instance_id(self) -> str:
         """Return an id of this database on this machine, which does not depend on the spelling of its URL.

@@ -6,7 +6,6 @@ from .create import create_study
 from .delete import StudyContents, read_contents
 from .export import Configuration, export_best, export_trial, read_configuration
 from .finished_trials import read_varied_parameters
-from .hints import file_argument, hides_password, hint
 from .names import check_name, study_names
 from .open import open_study
 from .overview import StudyOverview, list_deleted, list_studies
@@ -44,9 +43,6 @@ __all__ = [
     "export_best",
     "export_study",
     "export_trial",
-    "file_argument",
-    "hides_password",
-    "hint",
     "import_study",
     "insert_trials",
     "list_deleted",

@@ -17,12 +17,12 @@ from miiii_search.config.overrides import read_config_file, to_tree, validate
 from miiii_search.errors import InvalidSpecError, MiiiiSearchError
 from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.storage.hints import PROGRAM, file_argument, hint
+from miiii_search.storage.trial_attrs import METRICS_KEY
 from miiii_search.study.best_trials import read_best
-from miiii_search.study.hints import PROGRAM, file_argument, hint
 from miiii_search.study.replicates import MEDIAN, WORST, SeedStats
 from miiii_search.study.status import StatusReader
 from miiii_search.study.study import Study
-from miiii_search.study.trials import METRICS_KEY
 
 KIND = "miiii-search configuration"
 FORMAT = 1

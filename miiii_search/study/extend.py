@@ -21,12 +21,12 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.revisions import renew_revision
 from miiii_search.storage.study_attrs import SELECTED_KEY, SPEC_KEY
+from miiii_search.storage.trial_counts import count_trials
 from miiii_search.study.points import exclude_existing, read_points
 from miiii_search.study.state import expected_trials
 from miiii_search.study.stored_spec import parse_spec, write_spec
 from miiii_search.study.study import Study
 from miiii_search.study.trials import distributions, insert_trials
-from miiii_search.trial_queue.counts import count_trials
 
 EXTENDED = ("space", "budget", "replicates")
 """Sections of a specification that may grow. One grid sampler may also replace the other: their trials are the same."""

@@ -14,6 +14,7 @@ from miiii_search.config.suggestions import suggest
 from miiii_search.errors import MiiiiSearchError, StudyNotFoundError, VersionMismatchError
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
+from miiii_search.storage.hints import hint
 from miiii_search.storage.retry import is_write_refusal
 from miiii_search.storage.study_attrs import (
     ARTIFACT_STORE_KEY,
@@ -26,7 +27,6 @@ from miiii_search.storage.study_attrs import (
     SPEC_KEY,
     VERSION_KEY,
 )
-from miiii_search.study.hints import hint
 from miiii_search.study.names import check_not_deleted, study_names
 from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import IDENTITY_KEYS, Study, training_programs

@@ -16,14 +16,15 @@ from miiii_search.storage import schema
 from miiii_search.storage.database import Database
 from miiii_search.storage.deleted_studies import read_deletions
 from miiii_search.storage.study_attrs import CREATED_KEY, PAUSED_KEY, PROGRAMS_KEY, SELECTED_KEY, SPEC_KEY
+from miiii_search.storage.trial_counts import count_trials_by_study
+from miiii_search.storage.usage import read_usage
 from miiii_search.study.state import StudyState, expected_trials, is_done, missing_process, study_state
 from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import training_programs
 from miiii_search.study.trials import STATES, counts_by_name
 from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.abandoned import find_abandoned
-from miiii_search.trial_queue.budget import exhausted_limit, read_usage
-from miiii_search.trial_queue.counts import count_trials_by_study
+from miiii_search.trial_queue.budget import exhausted_limit
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from optuna.distributions import json_to_distribution
 
 from miiii_search.config.search_space import Point, Value, point_key
 from miiii_search.storage import schema
-from miiii_search.study.trials import REPLICATE_KEY
+from miiii_search.storage.trial_attrs import REPLICATE_KEY
 
 BATCH_SIZE = 500
 """Maximum number of trial ids in a statement."""

@@ -12,13 +12,15 @@ from optuna.trial import TrialState
 
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.study_attrs import SELECTED_KEY, SPEC_KEY
+from miiii_search.storage.trial_attrs import REPLICATE_KEY
+from miiii_search.storage.trial_counts import count_trials
+from miiii_search.storage.usage import read_usage
 from miiii_search.study.best_trials import select_best_first
 from miiii_search.study.points import exclude_existing, read_points
 from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import Study
-from miiii_search.study.trials import REPLICATE_KEY, insert_trials
-from miiii_search.trial_queue.budget import exhausted_limit, read_usage
-from miiii_search.trial_queue.counts import count_trials
+from miiii_search.study.trials import insert_trials
+from miiii_search.trial_queue.budget import exhausted_limit
 
 
 def queue_further_seeds(study: Study) -> str | None:

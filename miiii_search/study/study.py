@@ -17,14 +17,14 @@ from miiii_search.errors import MiiiiSearchError, StudyDeletedError, VersionMism
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
+from miiii_search.storage.hints import hint
 from miiii_search.storage.study_attrs import CREATED_KEY, ID_KEY, PAUSED_KEY, PROGRAMS_KEY, SELECTED_KEY, SPEC_KEY
-from miiii_search.study.hints import hint
+from miiii_search.storage.trial_attrs import REPLICATE_KEY
+from miiii_search.storage.trial_counts import count_trials
 from miiii_search.study.state import is_done
 from miiii_search.study.stored_spec import parse_spec
-from miiii_search.study.trials import REPLICATE_KEY
 from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.budget import read_exhausted_limit
-from miiii_search.trial_queue.counts import count_trials
 
 IDENTITY_KEYS = (ID_KEY, CREATED_KEY)
 

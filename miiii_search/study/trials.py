@@ -19,13 +19,8 @@ from miiii_search.config.search_space import Point, Range, Value
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Hyperparameters
 from miiii_search.storage import schema
-from miiii_search.trial_queue.counts import count_trials
-from miiii_search.trial_queue.leases import SHAPE_KEY
-
-REPLICATE_KEY = "miiii:replicate"
-"""System attribute of a trial: the number of its replicate, from 0."""
-METRICS_KEY = "metrics"
-"""User attribute of a trial: its `Metrics`."""
+from miiii_search.storage.trial_attrs import REPLICATE_KEY, SHAPE_KEY
+from miiii_search.storage.trial_counts import count_trials
 
 STATES = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 """States in the order in which they are shown."""

@@ -5,4 +5,11 @@ from .memory_database import MemoryDatabase
 from .postgres import PostgresServer
 from .trainer_pool import FakeTrainerPool
 
-__all__ = ["FakeTrainerPool", "FaultReport", "MemoryDatabase", "PostgresServer", "run_with_faults", "run_without_faults"]
+__all__ = [
+    "FakeTrainerPool",
+    "FaultReport",
+    "MemoryDatabase",
+    "PostgresServer",
+    "run_with_faults",
+    "run_without_faults",
+]

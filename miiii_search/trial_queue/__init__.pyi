@@ -1,6 +1,5 @@
 from .abandoned import AbandonedTrial, describe_abandoned, find_abandoned, find_studies_with_overdue
-from .budget import BudgetReservation, Usage, exhausted_limit, read_exhausted_limit, read_usage
-from .counts import count_solved, count_trials, count_trials_by_study
+from .budget import BudgetReservation, exhausted_limit, read_exhausted_limit
 from .leases import Heartbeat, Lease, claim, find_finished, grant, renew, utc_now
 from .requeue import requeue_leases, requeue_overdue
 from .results import FinishStatus, TrialResult, finish, report, requeue_for_retry
@@ -12,11 +11,7 @@ __all__ = [
     "Heartbeat",
     "Lease",
     "TrialResult",
-    "Usage",
     "claim",
-    "count_solved",
-    "count_trials",
-    "count_trials_by_study",
     "describe_abandoned",
     "exhausted_limit",
     "find_abandoned",
@@ -25,7 +20,6 @@ __all__ = [
     "finish",
     "grant",
     "read_exhausted_limit",
-    "read_usage",
     "renew",
     "report",
     "requeue_for_retry",

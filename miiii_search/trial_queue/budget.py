@@ -12,15 +12,14 @@ import math
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from miiii_search.config.study_sections import Budget
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
-from miiii_search.storage.study_attrs import PAUSED_KEY, STARTED_KEY
-from miiii_search.trial_queue.counts import count_solved
+from miiii_search.storage.study_attrs import STARTED_KEY
+from miiii_search.storage.usage import Usage, read_usage
 
 UPDATE_SECONDS = 5.0
 """Maximum time between two updates of what the other workers have used, in seconds."""
@@ -36,35 +35,6 @@ MAX_RESERVATION_SECONDS = 900.0
 
 A killed worker loses at most this much. While the database is unavailable, a worker trains at most this long.
 """
-
-
-@dataclass(frozen=True)
-class Usage:
-    """The part of its budget that a study has used.
-
-    Attributes:
-        solved: Number of COMPLETE trials whose run was solved.
-        device_seconds: Seconds of device time that workers have used or reserved.
-        wall_seconds: Seconds since the first claim, without pauses; 0 before the first claim.
-    """
-
-    solved: int
-    device_seconds: float
-    wall_seconds: float
-
-
-def read_usage(connection: sa.Connection, study_id: int) -> Usage:
-    """Return the part of its budget that the study has used so far."""
-    ledger = schema.device_time
-    device_seconds = connection.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(ledger.c.seconds), 0.0)).where(ledger.c.study_id == study_id)
-    ).scalar_one()
-    times = study_attrs.read(connection, study_id, STARTED_KEY, PAUSED_KEY)
-    wall_seconds = 0.0
-    if STARTED_KEY in times:
-        now = times[PAUSED_KEY] if PAUSED_KEY in times else study_attrs.now(connection)
-        wall_seconds = max(now - times[STARTED_KEY], 0.0)
-    return Usage(count_solved(connection, study_id), float(device_seconds), wall_seconds)
 
 
 def exhausted_limit(budget: Budget, usage: Usage) -> str | None:

@@ -25,9 +25,7 @@ from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.schema import leases, trial_system_attributes, trials
 from miiii_search.storage.study_attrs import PAUSED_KEY
-
-SHAPE_KEY = "miiii:shape"
-"""The trial attribute that names the shape for which the trial's program is compiled."""
+from miiii_search.storage.trial_attrs import SHAPE_KEY
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,11 @@ from miiii_search import failpoints
 from miiii_search.storage import notes, schema, study_attrs
 from miiii_search.storage.artifacts import Artifact, store_artifact
 from miiii_search.storage.database import Database
+from miiii_search.storage.trial_attrs import ENDED_BY_KEY, RETRIES_KEY
+from miiii_search.storage.trial_counts import count_solved
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.counts import count_solved
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.requeue import requeue
-
-ENDED_BY_KEY = "miiii:ended_by"
-"""The trial attribute that holds the token of the lease that ended the trial."""
-
-RETRIES_KEY = "retries"
-"""The trial attribute that counts how often the trial's run failed and was repeated."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from miiii_search.experiment.text import format_params
 from miiii_search.samplers.grid_ei import GridEISampler
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage.retry import DatabaseRetry
+from miiii_search.storage.trial_attrs import RETRIES_KEY
 from miiii_search.study.study import Study
 from miiii_search.study.trials import shape_of
 from miiii_search.training.program import ProgramKey
@@ -22,7 +23,6 @@ from miiii_search.training.trainer_messages import RunRequest
 from miiii_search.training.trainer_pool import TrainerPool
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
-from miiii_search.trial_queue.results import RETRIES_KEY
 from miiii_search.worker.active_trial import ActiveTrial, RungReports
 from miiii_search.worker.checkpoint_writer import CheckpointWriter
 from miiii_search.worker.checkpoints import shared_epochs

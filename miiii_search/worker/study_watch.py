@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from optuna.trial import TrialState
 
 from miiii_search.errors import StorageUnavailableError
+from miiii_search.storage.hints import hint
 from miiii_search.storage.retry import DatabaseRetry
-from miiii_search.study.hints import hint
 from miiii_search.study.state import describe_pause
 from miiii_search.study.study import Study
 from miiii_search.trial_queue.abandoned import describe_abandoned, find_abandoned

@@ -13,8 +13,8 @@ from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
 from miiii_search.runs.run_folder import RECORD
 from miiii_search.storage.artifacts import LEARNING_CURVES, Artifact
+from miiii_search.storage.trial_attrs import METRICS_KEY
 from miiii_search.study.objective import objective
-from miiii_search.study.trials import METRICS_KEY
 from miiii_search.trial_queue.results import TrialResult
 from miiii_search.worker.active_trial import ActiveTrial
 

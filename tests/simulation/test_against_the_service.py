@@ -23,8 +23,8 @@ from miiii_search.simulation.orders import GridEIOrder
 from miiii_search.simulation.pruner_variants import PrunerVariant
 from miiii_search.simulation.replay import QUEUE_ORDER, replay
 from miiii_search.storage.database import Database, open_database
+from miiii_search.storage.trial_attrs import REPLICATE_KEY
 from miiii_search.study.create import create_study
-from miiii_search.study.trials import REPLICATE_KEY
 from miiii_search.testing.trainer_pool import FakeTrainerPool
 from miiii_search.training.lane_state import RunProgress
 from miiii_search.training.lane_stores import PendingRecords

@@ -20,6 +20,7 @@ from miiii_search.storage import artifacts, study_attrs
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import CREATED_KEY, PAUSED_KEY, STARTED_KEY
+from miiii_search.storage.usage import read_usage
 from miiii_search.study import archive_export
 from miiii_search.study.archive_export import export_study
 from miiii_search.study.archive_import import import_study
@@ -27,7 +28,6 @@ from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import Study
-from miiii_search.trial_queue.budget import read_usage
 from miiii_search.worker import study_watch
 from miiii_search.worker.checkpoints import shared_epochs
 from miiii_search.worker.options import CheckpointPolicy

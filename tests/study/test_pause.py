@@ -20,6 +20,7 @@ from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import PAUSED_KEY, STARTED_KEY
+from miiii_search.storage.usage import read_usage
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.study.overview import list_studies
@@ -27,7 +28,7 @@ from miiii_search.study.pause import pause, resume
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.budget import BudgetReservation, read_exhausted_limit, read_usage
+from miiii_search.trial_queue.budget import BudgetReservation, read_exhausted_limit
 from miiii_search.trial_queue.leases import Lease
 from miiii_search.worker import study_watch
 from miiii_search.worker.checkpoints import shared_epochs

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from miiii_search.config.study_sections import Budget
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
+from miiii_search.storage.usage import read_usage
 from miiii_search.study.create import create_study
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
@@ -19,7 +20,6 @@ from miiii_search.trial_queue.budget import (
     MIN_RESERVATION_SECONDS,
     BudgetReservation,
     read_exhausted_limit,
-    read_usage,
 )
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.requeue import requeue_leases

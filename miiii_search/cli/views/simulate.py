@@ -19,7 +19,7 @@ from miiii_search.simulation.figure import draw_pruners
 from miiii_search.simulation.from_study import curves_from_study
 from miiii_search.simulation.pruner_variants import PrunerVariant, pruner_variants
 from miiii_search.simulation.scoring import Summary, ground_truth, score_replays, shuffled_studies, summarize
-from miiii_search.study.hints import hint
+from miiii_search.storage.hints import hint
 from miiii_search.study.study import Study
 
 

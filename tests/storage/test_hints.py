@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from miiii_search.storage.database import Database, open_database
+from miiii_search.storage.hints import file_argument, hides_password, hint, program
 from miiii_search.storage.urls import redact_url
-from miiii_search.study.hints import file_argument, hides_password, hint, program
 
 NAMES = ["plain", "a b", "it's", "$HOME", "[a]", "a;b", '"q"', "-x", "a\\b", ":bug:", "*", "ä  ö"]
 

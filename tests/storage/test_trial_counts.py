@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from miiii_search.config.study_sections import Budget
 from miiii_search.storage.database import Database
+from miiii_search.storage.trial_counts import count_solved, count_trials, count_trials_by_study
 from miiii_search.study.create import create_study
-from miiii_search.trial_queue.counts import count_solved, count_trials, count_trials_by_study
 from tests.support import claim, end, make_spec, read_back
 
 
