@@ -1,4 +1,4 @@
-"""What a study stores, and deleting all of its rows in Optuna's tables and in ours."""
+"""Counting the rows that a study has, and deleting all of them, in Optuna's tables and in ours."""
 
 from __future__ import annotations
 
