@@ -21,13 +21,19 @@ from miiii_search.training.device import is_out_of_memory
 from miiii_search.training.lane_stores import PendingRecords
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.trainer_messages import (
+    Admit,
     ChunkTiming,
+    Close,
+    Drop,
     FinalState,
     RunRequest,
     RunSaved,
     RunsOutOfMemory,
     RunSuspended,
     RunUpdate,
+    Stop,
+    Suspend,
+    TrainerCommand,
     TrainerEvent,
 )
 
@@ -60,6 +66,20 @@ class _Commands:
     suspend: set[int] = field(default_factory=set)
     drop: set[int] = field(default_factory=set)
 
+    def add(self, command: TrainerCommand) -> None:
+        """Add a command, after those that were added before."""
+        match command:
+            case Admit(runs):
+                self.admit.extend(runs)
+            case Stop(run):
+                self.stop.add(run)
+            case Suspend(run):
+                self.suspend.add(run)
+            case Drop(run):
+                self.drop.add(run)
+            case Close():  # it only wakes a thread that waits for a command
+                pass
+
 
 class Trainer:
     """Trains runs as lanes of one program, in a thread, and posts a `RunUpdate` of each run after each chunk.
@@ -91,30 +111,30 @@ class Trainer:
         self._runs: list[_ActiveRun] = []
         self._waiting: list[RunRequest] = []
         self._closed = threading.Event()
-        self._command_queue: queue.SimpleQueue[Callable[[_Commands], object]] = queue.SimpleQueue()
+        self._command_queue: queue.SimpleQueue[TrainerCommand] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="trainer", daemon=True)
         self._thread.start()
 
     def admit(self, runs: Sequence[RunRequest]) -> None:
         """Train runs, each in a lane of its own."""
-        self._command_queue.put(lambda commands: commands.admit.extend(runs))
+        self._command_queue.put(Admit(tuple(runs)))
 
     def stop(self, run: int) -> None:
         """End a run at its current epoch. Its last update has a final state. Do nothing if it has ended already."""
-        self._command_queue.put(lambda commands: commands.stop.add(run))
+        self._command_queue.put(Stop(run))
 
     def suspend(self, run: int) -> None:
         """Save a run, free its lane and post a `RunSuspended`. Do nothing if it has ended already."""
-        self._command_queue.put(lambda commands: commands.suspend.add(run))
+        self._command_queue.put(Suspend(run))
 
     def drop(self, run: int) -> None:
         """Free the lane of a run. Only events of the current chunk may follow."""
-        self._command_queue.put(lambda commands: commands.drop.add(run))
+        self._command_queue.put(Drop(run))
 
     def close(self) -> None:
         """End the thread after the current chunk."""
         self._closed.set()
-        self._command_queue.put(lambda commands: None)  # wakes a thread that waits for a command
+        self._command_queue.put(Close())
 
     def join(self, seconds: float) -> None:
         """Wait for the end of the thread, at most for a number of seconds."""
@@ -144,7 +164,7 @@ class Trainer:
         while not self._command_queue.empty() or not (
             self._runs or self._waiting or commands.admit or self._closed.is_set()
         ):
-            self._command_queue.get()(commands)
+            commands.add(self._command_queue.get())
         return commands
 
     def _execute(self, commands: _Commands) -> None:

@@ -1,4 +1,4 @@
-"""Messages between trainers and their callers: the runs to train, and the events that trainers post."""
+"""Messages between trainers and their callers: the commands of the callers, and the events that trainers post."""
 
 from __future__ import annotations
 
@@ -20,6 +20,43 @@ class RunRequest:
     hyperparameters: Hyperparameters
     state: Arrays | None = None
     """The state from which to continue. By default the run starts with its first epoch."""
+
+
+@dataclass(frozen=True)
+class Admit:
+    """Train runs, each in a lane of its own."""
+
+    runs: tuple[RunRequest, ...]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End a run at its current epoch. Its last update has a final state."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Suspend:
+    """Save a run, free its lane and post a `RunSuspended`."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Free the lane of a run and forget it."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Close:
+    """End the trainer after the current chunk."""
+
+
+TrainerCommand = Admit | Stop | Suspend | Drop | Close
+"""A command of a trainer's caller. Commands about runs that have ended are ignored."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.training.lane_state import RunProgress
 from miiii_search.training.trainer_messages import FinalState, RunSaved, RunUpdate
 from miiii_search.trial_queue.leases import Heartbeat, Lease
+from miiii_search.worker.life_events import ResultEvent
+from miiii_search.worker.trial_life import IN_LANE, TrialLife
 
 
 @dataclass
@@ -90,18 +92,21 @@ class RungReports:
 
 @dataclass
 class CheckpointState:
-    """Checkpoints of one trial: the last one that was saved, and the one that is being written."""
+    """Checkpoints of one trial: the last one that was saved, and those that are being written."""
 
     saved_epoch: int = 0
     """Epoch of the last saved checkpoint; 0 if there is none."""
-    pending: Future[int | None] | None = None
-    """The checkpoint that is being written. Its result is its epoch, or None if the disk did not accept it."""
+    pending: list[Future[int | None]] = field(default_factory=list)
+    """Checkpoints that are being written, oldest first. The result of each is its epoch, or None if the disk did not
+    accept it."""
 
-    def update(self) -> None:
-        """Record the epoch of a checkpoint whose writing has finished."""
-        if self.pending is not None and self.pending.done():
-            self.saved_epoch = self.pending.result() or self.saved_epoch
-            self.pending = None
+    def take_written(self) -> int:
+        """Record the epochs of the checkpoints that were written since the last call, and return their number."""
+        written = [future for future in self.pending if future.done()]
+        self.pending = [future for future in self.pending if future not in written]
+        for future in written:
+            self.saved_epoch = future.result() or self.saved_epoch
+        return len(written)
 
 
 @dataclass
@@ -118,14 +123,10 @@ class ActiveTrial:
     """Number of earlier attempts that ended with a loss that was not finite."""
     history: TrainingHistory = field(default_factory=TrainingHistory)
     checkpoints: CheckpointState = field(default_factory=CheckpointState)
-    prune_reason: str | None = None
-    """Reason for which the trial is pruned; None while it is not."""
-    suspended: bool = False
-    """Whether the trainer pool was told to save the trial and to free its lane, because the study is paused."""
-    requeue: bool = False
-    """Whether the trial returns to the queue, because it was suspended or did not fit into the memory."""
-    finalization: Future[str | None] | None = None
-    """The result of writing the ended trial: its note, or None if it was not written; see `TrialFinalizer.submit`."""
+    life: TrialLife = field(default_factory=TrialLife)
+    """Phase of the trial in this worker, and what the worker owes it. Only `TrialManager` changes it."""
+    result: Future[ResultEvent] | None = None
+    """The answer of the thread that writes the result, once it was told to."""
 
     @property
     def has_ended(self) -> bool:
@@ -134,8 +135,13 @@ class ActiveTrial:
 
     @property
     def is_training(self) -> bool:
-        """Whether the trial occupies a lane."""
-        return not self.has_ended and not self.requeue
+        """Whether the trial occupies a lane, or is about to."""
+        return self.life.phase in IN_LANE
+
+    @property
+    def prune_reason(self) -> str | None:
+        """Reason for which the trial is pruned; None while it is not."""
+        return self.life.prune_reason
 
     @property
     def value(self) -> float | None:
@@ -160,8 +166,6 @@ class ActiveTrial:
         history.epochs_per_second = update.epochs_per_second
         if update.weight_snapshot is not None:
             history.spectra[update.weight_snapshot.epoch] = update.weight_snapshot.spectrum
-        if history.progress.ended:  # by itself, before it could be pruned
-            self.prune_reason = None
         self._add_record(update.record())
 
     def resume(self, checkpoint: Checkpoint) -> None:

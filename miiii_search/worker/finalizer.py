@@ -30,6 +30,7 @@ from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, requeue_for_retry
 from miiii_search.worker.active_trial import ActiveTrial
 from miiii_search.worker.checkpoint_writer import CheckpointWriter
+from miiii_search.worker.life_events import LeaseLost, NotWritten, ResultEvent, ResultRefused, ResultWritten
 from miiii_search.worker.trial_result import make_result
 
 
@@ -52,14 +53,13 @@ class TrialFinalizer:
         self._retry = DatabaseRetry(is_logged=False)  # the main thread logs outages
         self._stop = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="finalizer")
-        self._pending: list[Future[str | None]] = []
+        self._pending: list[Future[ResultEvent]] = []
 
-    def submit(self, trial: ActiveTrial) -> Future[str | None]:
+    def submit(self, trial: ActiveTrial) -> Future[ResultEvent]:
         """Have the result of a trial that has ended written.
 
         Returns:
-            A future of the trial's note. It is None if the lease was lost, or if the worker stops while the database is
-            unavailable.
+            A future of what became of it. It is `NotWritten` if the worker stops while the database is unavailable.
         """
         future = self._thread.submit(self._write, trial)
         self._pending = [*(f for f in self._pending if not f.done()), future]
@@ -71,7 +71,7 @@ class TrialFinalizer:
         self._stop.set()
         self._thread.shutdown(wait=False)
 
-    def _write(self, trial: ActiveTrial) -> str | None:
+    def _write(self, trial: ActiveTrial) -> ResultEvent:
         failpoints.reach("result-ready")
         failed_epoch, retries = trial.history.progress.failed_epoch, trial.retries + 1
         try:
@@ -79,20 +79,20 @@ class TrialFinalizer:
                 return self._retry_training(trial, failed_epoch, retries)
             return self._write_result(trial)
         except StorageUnavailableError:
-            return None  # the trial continues from its last checkpoint, on this worker or another one
+            return NotWritten()  # the trial continues from its last checkpoint, on this worker or another one
 
-    def _retry_training(self, trial: ActiveTrial, failed_epoch: int, retries: int) -> str | None:
-        """Return a trial whose loss was not finite to the queue. Return its note, or None if its lease was lost."""
+    def _retry_training(self, trial: ActiveTrial, failed_epoch: int, retries: int) -> ResultEvent:
+        """Return a trial whose loss was not finite to the queue."""
         database, heartbeat = self._study.database, trial.heartbeat()
         note = (
             f"Trial {trial.lease.number} is trained again, retry {retries} of {self._study.spec.max_retries}: "
             f"the loss was not finite at epoch {failed_epoch:,}."
         )
         requeued = self._retry.retry_until(lambda: requeue_for_retry(database, heartbeat, retries, note), self._stop)
-        return note if requeued else None
+        return ResultRefused(note) if requeued else LeaseLost()
 
-    def _write_result(self, trial: ActiveTrial) -> str | None:
-        """Write the result and the artifacts of a trial. Return its note, or None if its lease was lost."""
+    def _write_result(self, trial: ActiveTrial) -> ResultEvent:
+        """Write the result and the artifacts of a trial."""
         assert trial.history.final_state is not None
         result = make_result(trial, self._attributes)
         uploaded: list[str] = []
@@ -104,12 +104,14 @@ class TrialFinalizer:
             self._remove(uploaded)
         if status == FinishStatus.OVER_BUDGET:
             limit = self._study.spec.budget.solved
-            return f"Trial {trial.lease.number} went back to the queue: the budget of {limit} solved trials is spent"
+            return ResultRefused(
+                f"Trial {trial.lease.number} went back to the queue: the budget of {limit} solved trials is spent"
+            )
         if status == FinishStatus.LEASE_LOST:
-            return None
+            return LeaseLost()
         if self._checkpoint_writer is not None:
             self._checkpoint_writer.remove(trial.lease.trial_id)
-        return result.note
+        return ResultWritten(result.note)
 
     def _is_among_the_best(self, result: TrialResult) -> bool:
         """Return whether fewer than `keep_weights` completed trials of the study are at least as good, as of now."""

@@ -62,6 +62,10 @@ class LaneTuner:
         program = self._trainers.program(ProgramKey.of(run.experiment, run.hyperparameters))
         self._measurement = _run_in_daemon_thread(lambda: choose_lanes(program, run.experiment, run.hyperparameters))
 
+    def withdraw(self, number: int) -> None:
+        """Forget a run that waits for the measurement to end. Runs that the pool has are not concerned."""
+        self._held_back = [run for run in self._held_back if run.number != number]
+
     def shrink(self, event: RunsOutOfMemory, hit: Sequence[ActiveTrial], n_training: int) -> None:
         """Lower the number of lanes after the memory was too small.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -35,28 +35,35 @@ class PruningEvaluator:
         self._peers = PeerReader(study.database, study.study_id)
         self._failures: set[str] = set()
 
-    def evaluate(self, trials: Iterable[ActiveTrial]) -> None:
-        """Ask the pruner about every undecided rung, and set `prune_reason` of the trials that it prunes.
+    def evaluate(self, trials: Sequence[ActiveTrial]) -> list[str | None]:
+        """Ask the pruner about the undecided rungs of trials.
+
+        Args:
+            trials: Trials that are being trained and have undecided rungs. They have none afterwards.
+
+        Returns:
+            For each trial, the reason for which it is pruned; None if it continues.
 
         Raises:
             SQLAlchemyError: The database is unavailable. Nothing was decided.
             MiiiiSearchError: The study was deleted. Nothing was decided.
         """
-        undecided = [trial for trial in trials if trial.reports.undecided]
-        asked = [] if isinstance(self._pruner, NopPruner) else [trial for trial in undecided if not trial.has_ended]
-        peers = self._read_trials(asked) if asked else {}
-        for active in asked:
-            if (trial := peers.get(active.lease.trial_id)) is None:
-                continue  # deleted by another program
-            history = history_at_rungs(active.experiment, active.history.record())
-            for epoch in active.reports.undecided:
-                if active.prune_reason is None:
-                    context = PruningContext(
-                        active.experiment, epoch, history.until(epoch), trial, list(peers.values())
-                    )
-                    active.prune_reason = self._ask(context, active.lease.number)
-        for active in undecided:
+        peers = {} if isinstance(self._pruner, NopPruner) else self._read_trials(trials)
+        reasons = [self._decide(active, peers) for active in trials]
+        for active in trials:
             active.reports.undecided = []
+        return reasons
+
+    def _decide(self, active: ActiveTrial, peers: Mapping[int, Any]) -> str | None:
+        """Return why a trial is pruned at one of its undecided rungs, or None."""
+        if (trial := peers.get(active.lease.trial_id)) is None:
+            return None  # the pruner needs none, or another program has deleted the trial
+        history = history_at_rungs(active.experiment, active.history.record())
+        for epoch in active.reports.undecided:
+            context = PruningContext(active.experiment, epoch, history.until(epoch), trial, list(peers.values()))
+            if (reason := self._ask(context, active.lease.number)) is not None:
+                return reason
+        return None
 
     def _ask(self, context: PruningContext, number: int) -> str | None:
         """Return why the trial with this number is pruned, or None."""

@@ -30,6 +30,7 @@ from miiii_search.worker.fetcher import IDLE_SECONDS, TrialFetcher
 from miiii_search.worker.heartbeat import HeartbeatThread
 from miiii_search.worker.lane_tuner import LaneTuner
 from miiii_search.worker.lease_returner import LeaseReturner
+from miiii_search.worker.life_events import NotWritten, Returned, StudyPaused, TrainersClosed, WorkerStopping
 from miiii_search.worker.name import worker_name
 from miiii_search.worker.options import WorkerOptions
 from miiii_search.worker.provenance import source_commit
@@ -172,13 +173,13 @@ class Worker:
         self._on_turn()
         self._watch.refresh()
         if self._watch.is_paused:
-            self._manager.suspend_all()
+            self._manager.tell_all(StudyPaused())
         reason = self._budget.stop_reason(holds_devices=bool(trials) or not self._watch.is_paused)
         if reason is not None:
             logger.info(reason, extra={"study": self._study.name, "worker": self.name})
             return True
         if self._budget.may_claim:
-            trials |= self._fetcher.fill(trials.values())
+            self._manager.add(self._fetcher.fill(trials.values()))
         self._counters.hold(self._trainers.devices if trials else 0)
         if not trials:
             if self._watch.is_done():
@@ -197,6 +198,7 @@ class Worker:
         deadline = time.monotonic() + self._grace_seconds
         if self._checkpoint_writer is not None:
             self._checkpoint_writer.drain(deadline - self._grace_seconds / 4)
+        self._manager.tell_all(WorkerStopping())
         # A chunk takes about a second. A program that is still being compiled then is abandoned. Nothing is lost.
         self._trainers.close(self._grace_seconds / 2)
         # Trials that have ended meanwhile are not returned. If several trainers failed, one has raised its error.
@@ -205,14 +207,17 @@ class Worker:
         self._manager.close(deadline)
         if self._checkpoint_writer is not None:
             self._checkpoint_writer.close()
+        self._manager.tell_all(TrainersClosed())
         held = self._manager.held_leases()
         try:
             if held:
                 self._leases.requeue(held, min(deadline, time.monotonic() + self._grace_seconds / 4))
+                self._manager.tell_all(Returned())
             self._budget.release_unless_spent()
         except (StorageUnavailableError, AccessRefusedError):
-            if held:
+            if held := self._manager.held_leases():
                 self._leases.leave(held)
+        self._manager.tell_all(NotWritten())
 
     def _next_events(self) -> list[RunEvent]:
         """Return what the pool has posted, or nothing after a moment. Raise the error of a trainer that failed."""

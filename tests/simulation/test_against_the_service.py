@@ -102,7 +102,7 @@ class CurvePool(FakeTrainerPool[Lane]):
     def advance(self) -> None:
         """To the next moment at which something happens, once all that ended is written."""
         assert self.worker is not None
-        results = [trial.finalization for trial in self.worker._manager.trials.values()]
+        results = [trial.result for trial in self.worker._manager.trials.values()]
         if not all(result.done() for result in results if result is not None):
             time.sleep(0.01)
             return
