@@ -142,7 +142,7 @@ def with_all(study: Study) -> list[Lease]:
         later, meta = store_artifact(connection, Artifact("late.csv", b"a,b" * 500))
         key = f"dashboard:artifacts:{lease.trial_id}:{later.removeprefix('artifacts:')}"
         attributes.write(connection, study.study_id, {key: meta})
-    BudgetReservation(study.database, study.study_id, study.spec.budget, 1).update()
+    BudgetReservation(study.queue, study.spec.budget, 1).update()
     return [running]
 
 

@@ -185,10 +185,7 @@ def wait_for_work(
         counts = study.read_counts()
         on_counts(counts)
         # If the budget is used up, trials may still run. Their own workers end them.
-        return (
-            not study.is_done(counts.counts)
-            and read_exhausted_limit(study.database, study.study_id, study.spec.budget) is None
-        )
+        return not study.is_done(counts.counts) and read_exhausted_limit(study.queue, study.spec.budget) is None
 
     while not stop.wait(POLL_SECONDS):
         on_poll()

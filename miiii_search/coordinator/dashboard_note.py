@@ -82,7 +82,7 @@ def _state(study: Study, counts: dict[TrialState, int], done: bool) -> str:
     state = study_state(done=done, paused=study.paused, missing=missing, is_admitted=mismatch is None)
     title = state.capitalize()
     if state == StudyState.DONE and counts[TrialState.WAITING]:
-        limit = read_exhausted_limit(study.database, study.study_id, study.spec.budget)
+        limit = read_exhausted_limit(study.queue, study.spec.budget)
         return f"{title}: {limit}" if limit else title
     return f"{title}\n\n{mismatch}" if state == StudyState.WAITING_FOR_VERSION else title
 

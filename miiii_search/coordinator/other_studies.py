@@ -7,11 +7,11 @@ import math
 import shlex
 import time
 
+from miiii_search.storage.abandoned import find_studies_with_overdue
 from miiii_search.storage.database import Database
 from miiii_search.study.overview import list_studies
 from miiii_search.study.state import StudyState
 from miiii_search.study.study import Study
-from miiii_search.trial_queue.abandoned import find_studies_with_overdue
 from miiii_search.trial_queue.requeue import requeue_overdue
 
 logger = logging.getLogger(__name__)

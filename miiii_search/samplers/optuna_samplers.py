@@ -10,19 +10,14 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import optuna
-import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.search_space import Point, PointKey, point_key
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import schema, study_attrs
-from miiii_search.storage.study_attrs import PAUSED_KEY, SPEC_KEY
-from miiii_search.storage.trial_counts import count_trials
-from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import Study
-from miiii_search.study.trials import distributions, insert_trials
-from miiii_search.trial_queue.leases import Lease, grant, utc_now
+from miiii_search.study.trials import distributions, new_trial
+from miiii_search.trial_queue.leases import Lease, utc_now
 
 OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
@@ -156,20 +151,14 @@ class TrialSampler:
     def _insert(self, point: Point, worker: str, seconds: float, expected: int) -> Lease | None:
         """Insert the trial, unless the specification or the number of trials has changed since they were read."""
         study = self._study
-        with study.database.transaction() as connection:
-            study.lock(connection)
-            count = sum(count_trials(connection, study.study_id).values())
-            found = study_attrs.read(connection, study.study_id, SPEC_KEY, PAUSED_KEY)
-            if count != expected or PAUSED_KEY in found or parse_spec(found[SPEC_KEY]) != study.spec:
-                return None
-            [(trial_id, number)] = insert_trials(
-                connection, study.study_id, study.spec, [(point, 0)], TrialState.RUNNING
-            )
-            connection.execute(
-                sa.update(schema.trials).where(schema.trials.c.trial_id == trial_id).values(datetime_start=utc_now())
-            )
-            [lease] = grant(connection, study.study_id, [(trial_id, number)], worker, seconds)
-            return lease
+        return study.queue.claim_new_trial(
+            new_trial(study.spec, point, 0),
+            distributions(study.spec),
+            worker,
+            seconds,
+            n_trials=expected,
+            attributes=study.attributes_at_refresh,
+        )
 
 
 def _is_new(spec: StudySpec, point: Point, visited: Collection[PointKey]) -> bool:

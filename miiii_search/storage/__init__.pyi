@@ -1,3 +1,4 @@
+from .abandoned import AbandonedTrial, find_abandoned, find_studies_with_overdue
 from .archive_rows import ArchiveError, InconsistentRowsError
 from .artifact_stores import (
     ArtifactStoreUnavailableError,
@@ -52,6 +53,7 @@ from .urls import parse_url, redact_url
 from .usage import Usage, read_usage
 
 __all__ = [
+    "AbandonedTrial",
     "ArchiveError",
     "Artifact",
     "ArtifactStoreUnavailableError",
@@ -90,7 +92,9 @@ __all__ = [
     "driver_message",
     "explain",
     "file_argument",
+    "find_abandoned",
     "find_attachments",
+    "find_studies_with_overdue",
     "hides_password",
     "hint",
     "is_outage",

@@ -36,3 +36,16 @@ def count_solved(connection: sa.Connection, study_id: int) -> int:
         .where(attributes.c.key == "epochs_to_solve", attributes.c.value_json != "null")
     )
     return int(connection.execute(query).scalar_one())
+
+
+def count_at_least_as_good(connection: sa.Connection, study_id: int, value: float) -> int:
+    """Return the number of COMPLETE trials of a study whose value is finite and at least `value`."""
+    trials, values = schema.trials, schema.trial_values
+    query = (
+        sa.select(sa.func.count())
+        .select_from(trials.join(values, values.c.trial_id == trials.c.trial_id))
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
+        # Optuna stores an infinite value without a number.
+        .where(values.c.value >= value)
+    )
+    return int(connection.execute(query).scalar_one())

@@ -18,7 +18,7 @@ from .state import StudyState, describe_pause, describe_waiting, expected_trials
 from .status import Status, StatusReader, read_status
 from .stored_spec import parse_spec, upgrade_stored_spec
 from .study import Study, StudyCounts
-from .trials import counts_by_name, distributions, insert_trials, shape_of
+from .trials import counts_by_name, distributions, insert_trials, new_trial, shape_of
 
 __all__ = [
     "Configuration",
@@ -48,6 +48,7 @@ __all__ = [
     "list_deleted",
     "list_studies",
     "missing_process",
+    "new_trial",
     "old_snapshots",
     "open_study",
     "parse_spec",

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
+from miiii_search.storage.abandoned import find_abandoned
 from miiii_search.storage.database import Database
 from miiii_search.storage.deleted_studies import read_deletions
 from miiii_search.storage.study_attrs import CREATED_KEY, PAUSED_KEY, PROGRAMS_KEY, SELECTED_KEY, SPEC_KEY
@@ -23,7 +24,6 @@ from miiii_search.study.stored_spec import parse_spec
 from miiii_search.study.study import training_programs
 from miiii_search.study.trials import STATES, counts_by_name
 from miiii_search.training.version import TRAINING_PROGRAM
-from miiii_search.trial_queue.abandoned import find_abandoned
 from miiii_search.trial_queue.budget import exhausted_limit
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from miiii_search.storage.abandoned import AbandonedTrial, find_abandoned
 from miiii_search.storage.hints import hint
 from miiii_search.storage.usage import read_usage
 from miiii_search.study.best_trials import read_best_trials
@@ -27,7 +28,6 @@ from miiii_search.study.running_trials import RunningTrial, read_running_trials
 from miiii_search.study.state import A_WORKER, StudyState, expected_trials, is_done, missing_process, study_state
 from miiii_search.study.study import Study
 from miiii_search.study.trials import counts_by_name
-from miiii_search.trial_queue.abandoned import AbandonedTrial, find_abandoned
 from miiii_search.trial_queue.budget import exhausted_limit
 
 CONFIGURATIONS = 20

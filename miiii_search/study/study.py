@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +26,7 @@ from miiii_search.study.state import is_done
 from miiii_search.study.stored_spec import parse_spec
 from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.budget import read_exhausted_limit
+from miiii_search.trial_queue.trial_queue import TrialQueue
 
 IDENTITY_KEYS = (ID_KEY, CREATED_KEY)
 
@@ -68,6 +70,20 @@ class Study:
     def __post_init__(self) -> None:
         self._stored_spec: Any = to_tree(self.spec)
         """The spec as it was last read, perhaps in an older format. It is parsed again only if it has changed."""
+
+    @cached_property
+    def queue(self) -> TrialQueue:
+        """The queue of the study's trials."""
+        return TrialQueue(self.database, self.study_id)
+
+    @property
+    def attributes_at_refresh(self) -> dict[str, Any]:
+        """Attributes on which a new trial depends, as of the last `refresh`: the specification and the identity.
+
+        None stands for a missing attribute.
+        """
+        identity = {CREATED_KEY: self.created_at} | ({} if self.id is None else {ID_KEY: self.id})
+        return {SPEC_KEY: self._stored_spec, **identity}
 
     @property
     def identity(self) -> str:
@@ -201,7 +217,7 @@ class Study:
             return True
         if counts[TrialState.RUNNING]:
             return False
-        return read_exhausted_limit(self.database, self.study_id, self.spec.budget) is not None
+        return read_exhausted_limit(self.queue, self.spec.budget) is not None
 
     @property
     def awaits_selection(self) -> bool:

@@ -19,6 +19,7 @@ from miiii_search.config.search_space import Point, Range, Value
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Hyperparameters
 from miiii_search.storage import schema
+from miiii_search.storage.records import NewTrial
 from miiii_search.storage.trial_attrs import REPLICATE_KEY, SHAPE_KEY
 from miiii_search.storage.trial_counts import count_trials
 
@@ -45,6 +46,13 @@ def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
     type of the hyperparameter.
     """
     return {name: _distribution(spec, name) for name in spec.space}
+
+
+def new_trial(spec: StudySpec, point: Point, replicate: int) -> NewTrial:
+    """Return the trial at a point of the search space, to be added to a study."""
+    hyperparameters = spec.run_at(point, replicate)[1]
+    shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
+    return NewTrial(point, {SHAPE_KEY: shape, REPLICATE_KEY: replicate})
 
 
 def insert_trials(

@@ -1,22 +1,21 @@
-from .abandoned import AbandonedTrial, describe_abandoned, find_abandoned, find_studies_with_overdue
+from .abandoned import describe_abandoned
 from .budget import BudgetReservation, exhausted_limit, read_exhausted_limit
 from .leases import Heartbeat, Lease, claim, find_finished, grant, renew, utc_now
 from .requeue import requeue_leases, requeue_overdue
 from .results import FinishStatus, TrialResult, finish, report, requeue_for_retry
+from .trial_queue import TrialQueue
 
 __all__ = [
-    "AbandonedTrial",
     "BudgetReservation",
     "FinishStatus",
     "Heartbeat",
     "Lease",
+    "TrialQueue",
     "TrialResult",
     "claim",
     "describe_abandoned",
     "exhausted_limit",
-    "find_abandoned",
     "find_finished",
-    "find_studies_with_overdue",
     "finish",
     "grant",
     "read_exhausted_limit",

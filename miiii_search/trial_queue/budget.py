@@ -12,14 +12,13 @@ import math
 import time
 import uuid
 from collections.abc import Callable
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING
 
 from miiii_search.config.study_sections import Budget
-from miiii_search.storage import schema, study_attrs
-from miiii_search.storage.database import Database
-from miiii_search.storage.study_attrs import STARTED_KEY
-from miiii_search.storage.usage import Usage, read_usage
+from miiii_search.storage.usage import Usage
+
+if TYPE_CHECKING:
+    from miiii_search.trial_queue.trial_queue import TrialQueue
 
 UPDATE_SECONDS = 5.0
 """Maximum time between two updates of what the other workers have used, in seconds."""
@@ -48,7 +47,7 @@ def exhausted_limit(budget: Budget, usage: Usage) -> str | None:
     return None
 
 
-def read_exhausted_limit(database: Database, study_id: int, budget: Budget) -> str | None:
+def read_exhausted_limit(queue: TrialQueue, budget: Budget) -> str | None:
     """Return `exhausted_limit` for the current usage of the study.
 
     A budget that limits only the number of trials does not access the database.
@@ -56,18 +55,14 @@ def read_exhausted_limit(database: Database, study_id: int, budget: Budget) -> s
     Raises:
         sqlalchemy.exc.DBAPIError: The database is unavailable.
     """
-    if not budget.has_limits:
-        return None
-    with database.engine.connect() as connection:
-        return exhausted_limit(budget, read_usage(connection, study_id))
+    return exhausted_limit(budget, queue.read_usage()) if budget.has_limits else None
 
 
 class BudgetReservation:
     """The part of a study's budget that one worker may use. For use by one thread.
 
     Args:
-        database: The database of the study.
-        study_id: Optuna's id of the study.
+        queue: The queue of the study.
         budget: The budget of the study.
         devices: Number of devices that the worker holds.
         clock: Monotonic clock, in seconds.
@@ -75,14 +70,12 @@ class BudgetReservation:
 
     def __init__(
         self,
-        database: Database,
-        study_id: int,
+        queue: TrialQueue,
         budget: Budget,
         devices: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
-        self._study_id = study_id
+        self._queue = queue
         self._budget = budget
         self._devices = devices
         self._clock = clock
@@ -151,16 +144,14 @@ class BudgetReservation:
         """
         if not self._budget.has_limits:
             return
-        with self._database.transaction() as connection:
-            if not schema.lock_study(connection, self._study_id):
-                return
-            if not study_attrs.read(connection, self._study_id, STARTED_KEY):
-                study_attrs.write(connection, self._study_id, {STARTED_KEY: study_attrs.now(connection)})
-            usage = read_usage(connection, self._study_id)
-            reserved = self._reserve(connection, usage, margin) if self._budget.device_hours is not None else 0.0
+        known = self._reserved * self._devices
+        answer = self._queue.reserve_device_time(self._holder, known, lambda usage: self._choose(usage, margin))
+        if answer is None:
+            return
+        usage = answer.usage
         now = self._clock()
         self._held_since = now if self._held_since is None else self._held_since
-        self._reserved = max(self._reserved, reserved)
+        self._reserved = max(self._reserved, answer.seconds / self._devices)
         if self._budget.wall_hours is not None:
             self._wall_end = now + 3600 * self._budget.wall_hours - usage.wall_seconds
         # Device time is judged by what this worker could reserve, not by what all have reserved.
@@ -181,36 +172,20 @@ class BudgetReservation:
             return
         if self._budget.device_hours is not None:
             used = self._used + self._clock() - self._held_since
-            with self._database.transaction() as connection:
-                if schema.lock_study(connection, self._study_id):
-                    self._write_ledger(connection, used)
+            self._queue.set_device_time(self._holder, used * self._devices)
             self._used = self._reserved = used
         self._held_since, self._next_update_at = None, 0.0
 
-    def _reserve(self, connection: sa.Connection, usage: Usage, margin: float) -> float:
-        """Reserve more once no more than half of a reservation, or the margin, is left.
+    def _choose(self, usage: Usage, margin: float) -> float:
+        """Return how much device time to reserve in addition, in seconds times devices; 0 for none.
 
-        Returns:
-            All device time that this worker has reserved since the beginning, in seconds per device.
+        More is reserved once no more than half of a reservation, or the margin, is left.
         """
-        assert self._budget.device_hours is not None
+        if self._budget.device_hours is None:
+            return 0.0
         left = 3600 * self._budget.device_hours - usage.device_seconds
         share = min(max(MAX_SHARE * left / self._devices, MIN_RESERVATION_SECONDS), MAX_RESERVATION_SECONDS)
         seconds = min(max(share, 2 * margin), left / self._devices)
         if seconds * self._devices < MIN_RESERVATION_SECONDS or self.seconds_left > max(seconds / 2, margin):
-            return self._reserved
-        # The ledger may hold more than `_reserved`, if the answer to an earlier update was lost.
-        in_ledger = self._read_ledger(connection)
-        if in_ledger > self._reserved + 1e-3:
-            return in_ledger
-        self._write_ledger(connection, in_ledger + seconds)
-        return in_ledger + seconds
-
-    def _read_ledger(self, connection: sa.Connection) -> float:
-        ledger = schema.device_time
-        query = sa.select(ledger.c.seconds).where(ledger.c.holder == self._holder)
-        return (connection.execute(query).scalar_one_or_none() or 0.0) / self._devices
-
-    def _write_ledger(self, connection: sa.Connection, seconds: float) -> None:
-        row = {"holder": self._holder, "study_id": self._study_id, "seconds": seconds * self._devices}
-        schema.upsert(connection, schema.device_time, [row], ("holder",))
+            return 0.0
+        return seconds * self._devices

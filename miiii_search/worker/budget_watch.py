@@ -43,7 +43,7 @@ class BudgetWatch:
         self._study = study
         self._longest_chunk = longest_chunk
         self._retry = retry
-        self._reservation = BudgetReservation(study.database, study.study_id, study.spec.budget, devices)
+        self._reservation = BudgetReservation(study.queue, study.spec.budget, devices)
 
     @property
     def may_claim(self) -> bool:

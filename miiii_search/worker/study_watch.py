@@ -14,7 +14,7 @@ from miiii_search.storage.hints import hint
 from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.state import describe_pause
 from miiii_search.study.study import Study
-from miiii_search.trial_queue.abandoned import describe_abandoned, find_abandoned
+from miiii_search.trial_queue.abandoned import describe_abandoned
 from miiii_search.worker.budget_watch import BudgetWatch
 from miiii_search.worker.fetcher import TrialFetcher
 
@@ -111,9 +111,7 @@ class StudyWatch:
         """
         study = self._study
         coordinate = hint("coordinate", "--study", study.name, database=study.database)
-        with study.database.engine.connect() as connection:
-            abandoned = find_abandoned(connection, study.study_id)
-        if abandoned:
+        if abandoned := study.queue.find_abandoned():
             message = f"{NOTHING}: {describe_abandoned(abandoned)}; start one: {coordinate}"
             return f"abandoned {[trial.number for trial in abandoned]}", message
         counts = study.counts()

@@ -12,12 +12,13 @@ from miiii_search.config.study_sections import Budget
 from miiii_search.coordinator import coordinator
 from miiii_search.coordinator.coordinator import supervise
 from miiii_search.storage import schema
+from miiii_search.storage.abandoned import find_abandoned
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.study.pause import pause, resume
 from miiii_search.testing.trainer_pool import FakeTrainerPool
-from miiii_search.trial_queue.abandoned import describe_abandoned, find_abandoned
+from miiii_search.trial_queue.abandoned import describe_abandoned
 from miiii_search.worker import worker
 from tests.support import SECONDS, claim, end, make_spec, wait_until
 from tests.worker.test_worker import working

@@ -66,7 +66,7 @@ def test_all_of_it_and_nothing_else(database: Database) -> None:
 def test_by_force_nobody_writes_afterwards(database: Database) -> None:
     study = create_study(database, "study", make_spec(budget=BUDGET))
     lease = claim(study)
-    reservation = BudgetReservation(database, study.study_id, study.spec.budget, 1)
+    reservation = BudgetReservation(study.queue, study.spec.budget, 1)
     reservation.update()
     delete(study, force=True)
     before = everything(database)

@@ -95,7 +95,7 @@ def test_a_larger_budget_of_other_kinds(database: Database) -> None:
     end(study, claim(study), value=1.5, epochs_to_solve=8)
     assert study.is_done()
     extend(study, ["budget.solved=2"])
-    assert not study.is_done() and read_exhausted_limit(database, study.study_id, study.spec.budget) is None
+    assert not study.is_done() and read_exhausted_limit(study.queue, study.spec.budget) is None
 
 
 def test_create_agrees_with_the_extended_spec_and_not_with_the_old(database: Database) -> None:

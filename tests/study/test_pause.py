@@ -132,14 +132,14 @@ def test_a_sampler_draws_nothing_for_a_paused_study(database: Database) -> None:
 
 def test_wall_time_stands_while_paused(database: Database) -> None:
     study = create_study(database, "study", make_spec(budget={"wall_hours": 1.0}))
-    reservation = BudgetReservation(database, study.study_id, study.spec.budget, 1)
+    reservation = BudgetReservation(study.queue, study.spec.budget, 1)
     reservation.update()
     earlier(study, 1800, STARTED_KEY)
     pause(study)
     earlier(study, 7200, STARTED_KEY, PAUSED_KEY)  # it has been paused for two hours
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(1800, abs=5)
-    assert read_exhausted_limit(database, study.study_id, study.spec.budget) is None and not study.is_done()
+    assert read_exhausted_limit(study.queue, study.spec.budget) is None and not study.is_done()
     resume(study)
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(1800, abs=5)
@@ -153,7 +153,7 @@ def test_a_pause_before_the_first_trial_counts_for_nothing(database: Database) -
     pause(study)
     earlier(study, 7200, PAUSED_KEY)
     resume(study)
-    BudgetReservation(database, study.study_id, study.spec.budget, 1).update()
+    BudgetReservation(study.queue, study.spec.budget, 1).update()
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(0, abs=5)
 
@@ -162,7 +162,7 @@ def test_a_first_trial_in_a_pause_begins_when_that_ends(database: Database) -> N
     """A worker that has not noticed the pause may store the start of the study."""
     study = create_study(database, "study", make_spec(budget={"wall_hours": 1.0}))
     pause(study)
-    BudgetReservation(database, study.study_id, study.spec.budget, 1).update()
+    BudgetReservation(study.queue, study.spec.budget, 1).update()
     earlier(study, 7200, PAUSED_KEY)
     with database.engine.connect() as connection:
         assert read_usage(connection, study.study_id).wall_seconds == 0

@@ -47,7 +47,7 @@ def ledger(study: Study) -> float:
 
 
 def reservation(study: Study, devices: int, clock: Clock) -> BudgetReservation:
-    return BudgetReservation(study.database, study.study_id, study.spec.budget, devices, clock)
+    return BudgetReservation(study.queue, study.spec.budget, devices, clock)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -95,9 +95,7 @@ def test_a_lone_worker_uses_nearly_all(database: Database, margin: float, hours:
             worker.update(margin)
     assert 3600 * hours - 2 * margin - MIN_RESERVATION_SECONDS - 4 <= 2 * clock.now <= 3600 * hours
     assert study.is_done()
-    assert read_exhausted_limit(database, study.study_id, study.spec.budget) == (
-        f"the budget of {hours:g} device hours is used up"
-    )
+    assert read_exhausted_limit(study.queue, study.spec.budget) == (f"the budget of {hours:g} device hours is used up")
 
 
 def test_a_reservation_survives_an_outage_and_a_lost_answer(database: Database) -> None:
