@@ -24,6 +24,7 @@ from .database import Database, open_database
 from .deleted_studies import read_deletions, record_deletion_if_missing
 from .error_advice import explain
 from .hints import file_argument, hides_password, hint
+from .new_trials import insert_trials
 from .records import (
     FinishedTrial,
     KnownTrials,
@@ -97,6 +98,7 @@ __all__ = [
     "find_studies_with_overdue",
     "hides_password",
     "hint",
+    "insert_trials",
     "is_outage",
     "is_write_refusal",
     "leases",
