@@ -1,9 +1,12 @@
-"""Replays a study on recorded curves: lanes, the order of the runs, rungs and a pruner, but no training."""
+"""Replays a study on recorded curves: lanes, the order of the runs, rungs and a pruner, but no training.
+
+A replayed run lives by the same rules as a trial in a worker: `worker.trial_life.transition`.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,6 +15,8 @@ from optuna.trial import TrialState
 from miiii_search.config.study_spec import rungs
 from miiii_search.simulation.curves import Curve
 from miiii_search.simulation.simulated_study import SimulatedStudy
+from miiii_search.worker.life_events import Event, PrunerDecided, ReportsWritten, ResultWritten, Trained, TrainingEnded
+from miiii_search.worker.trial_life import Action, Duty, TrialLife, transition
 
 Outcome = Literal["solved", "unsolved", "pruned", "failed"]
 """Outcome of a run."""
@@ -101,7 +106,7 @@ def replay(
 
 
 class _Replay:
-    """A replay in progress."""
+    """A replay in progress. It drives the same transitions as a worker, and answers them from the curves."""
 
     def __init__(self, curves: Sequence[Curve], study: SimulatedStudy, floor: int, order: RunOrder) -> None:
         self._curves = curves
@@ -111,6 +116,8 @@ class _Replay:
         self._waiting = list(range(len(curves)))
         self._running: dict[int, float] = {}
         """Times at which running runs started."""
+        self._lives: dict[int, TrialLife] = {}
+        """The states of the running runs."""
         self._finished: dict[int, ReplayedRun] = {}
         self._stops = [_stops(curve) for curve in curves]
         self._events: list[tuple[float, int, int]] = []
@@ -125,29 +132,20 @@ class _Replay:
 
     def _advance(self) -> None:
         """Go to the next time at which a run reaches a rung or its end."""
-        now = self._events[0][0]
-        arrived: list[tuple[int, int]] = []
+        now, arrived = self._events[0][0], dict[int, int]()
         while self._events and self._events[0][0] == now:
             _, k, stop = heapq.heappop(self._events)
-            arrived.append((k, stop))
-        for k, stop in arrived:
-            epoch = self._stops[k][stop]
-            if epoch in self._curves[k].accuracy:
-                self._study.report(k, epoch, self._curves[k].accuracy[epoch])
+            arrived[k] = stop
+        epochs = {k: self._stops[k][stop] for k, stop in arrived.items()}
         n_running = len(self._running)
-        at_rung: list[tuple[int, int]] = []
-        for k, stop in arrived:
-            epoch = self._stops[k][stop]
-            if epoch < self._curves[k].last_epoch:
-                at_rung.append((k, stop))
-            else:
-                self._finish(k, epoch, _outcome(self._curves[k]))
-        reasons = [self._reason(k, self._stops[k][stop]) for k, stop in at_rung]
-        for (k, stop), reason in zip(at_rung, reasons, strict=True):
-            if reason is None:
+        for k, epoch in epochs.items():
+            is_end = epoch >= self._curves[k].last_epoch
+            self._tell(k, epoch, TrainingEnded(by_itself=True) if is_end else Trained(has_reports=True))
+        self._write_reports(epochs)
+        self._ask_pruner(epochs)
+        for k, stop in arrived.items():
+            if k in self._running:
                 self._schedule(k, stop + 1)
-            else:
-                self._finish(k, self._stops[k][stop], "pruned", reason)
         for _ in range(n_running - len(self._running)):
             self._start_run(now)
 
@@ -155,20 +153,51 @@ class _Replay:
         if self._waiting:
             k = self._order.next_run(self._waiting, self._finished, self._running)
             self._waiting.remove(k)
-            self._running[k] = now
+            self._running[k], self._lives[k] = now, TrialLife()
             self._study.start(k)
             self._schedule(k, 0)
 
     def _schedule(self, k: int, stop: int) -> None:
         heapq.heappush(self._events, (self._running[k] + self._stops[k][stop], k, stop))
 
-    def _reason(self, k: int, epoch: int) -> str | None:
-        return self._study.should_prune(k, epoch) if epoch >= self._floor else None
+    def _tell(self, k: int, epoch: int, event: Event) -> None:
+        """Apply an event to a run, and answer what follows at once."""
+        self._lives[k], actions = transition(self._lives[k], event)
+        for action in actions:
+            if action == Action.STOP_RUN:
+                self._tell(k, epoch, TrainingEnded(by_itself=False))
+            elif action == Action.WRITE_RESULT:
+                self._finish(k, epoch)
 
-    def _finish(self, k: int, epoch: int, outcome: Outcome, reason: str | None = None) -> None:
-        run = ReplayedRun(self._curves[k], outcome, self._running.pop(k), epoch, reason)
+    def _owing(self, duty: Duty, among: Iterable[int]) -> list[int]:
+        return [k for k in among if k in self._running and duty in self._lives[k].duties]
+
+    def _write_reports(self, epochs: Mapping[int, int]) -> None:
+        """Store the accuracies of all runs, then go on with each of them."""
+        owing = self._owing(Duty.WRITE_REPORTS, epochs)
+        for k in owing:
+            if epochs[k] in self._curves[k].accuracy:
+                self._study.report(k, epochs[k], self._curves[k].accuracy[epochs[k]])
+        for k in owing:
+            self._tell(k, epochs[k], ReportsWritten(has_rungs=epochs[k] >= self._floor))
+
+    def _ask_pruner(self, epochs: Mapping[int, int]) -> None:
+        """Ask the pruner about all runs, then end those that it prunes."""
+        owing = self._owing(Duty.ASK_PRUNER, epochs)
+        reasons = [self._study.should_prune(k, epochs[k]) for k in owing]
+        for k, reason in zip(owing, reasons, strict=True):
+            self._tell(k, epochs[k], PrunerDecided(reason))
+        # A pruned run owes its lease a last look before its result. It has no further report.
+        for k in self._owing(Duty.WRITE_REPORTS, owing):
+            self._tell(k, epochs[k], ReportsWritten(has_rungs=False))
+
+    def _finish(self, k: int, epoch: int) -> None:
+        curve, reason = self._curves[k], self._lives[k].prune_reason
+        outcome = _outcome(curve) if reason is None else "pruned"
+        run = ReplayedRun(curve, outcome, self._running.pop(k), epoch, reason)
         self._finished[k] = run
         self._study.finish(k, STATES[outcome], run.value)
+        self._tell(k, epoch, ResultWritten(outcome))
 
 
 def _outcome(curve: Curve) -> Outcome:

@@ -111,7 +111,7 @@ class TrialLife:
 
     phase: Phase = Phase.TRAINING
     duties: frozenset[Duty] = frozenset()
-    """What the worker owes: it tries at every turn, until an event answers it."""
+    """Work that the worker owes. It tries at every turn, until an event answers it."""
     saving: int = 0
     """Number of checkpoints that are being written."""
     prune_reason: str | None = None
