@@ -15,13 +15,11 @@ from miiii_search.testing.postgres import PostgresServer
 from miiii_search.training.checkpoint import Checkpoint
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.worker.checkpoints import (
     FILES_PER_TRIAL,
     ByteBudget,
     LocalCheckpoints,
-    share_checkpoint,
 )
 from miiii_search.worker.options import CheckpointPolicy
 
@@ -44,7 +42,7 @@ def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
     with PostgresServer() as server, tempfile.TemporaryDirectory() as folder:
         database = open_database(server.create_database(), create=True)
         study = make_study(database, 1, 1)
-        [lease] = leases.claim(database, study.study_id, "worker", LEASE_SECONDS)
+        [lease] = study.queue.claim("worker", LEASE_SECONDS)
         local = LocalCheckpoints(Path(folder), study)
         began = time.perf_counter()
         for n in range(1, 4):
@@ -52,7 +50,7 @@ def measure_checkpoints(d_model: int, lanes: int) -> dict[str, float]:
         disk = (time.perf_counter() - began) / 3
         began = time.perf_counter()
         for n in range(1, 4):
-            assert share_checkpoint(database, Heartbeat(lease, n, 1.0), n, data, LEASE_SECONDS)
+            assert study.queue.share_checkpoint(Heartbeat(lease, n, 1.0), n, data, LEASE_SECONDS)
         shared_in = (time.perf_counter() - began) / 3
         database.close()
     now = 0.0

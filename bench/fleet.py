@@ -42,8 +42,8 @@ from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import PostgresServer
-from miiii_search.trial_queue import leases
-from miiii_search.worker import finalizer, heartbeat, trial_manager, trial_result, worker
+from miiii_search.trial_queue.trial_queue import TrialQueue
+from miiii_search.worker import heartbeat, trial_result, worker
 
 PROCESSES = 4
 CONNECTIONS = 10
@@ -86,9 +86,9 @@ def simulate(
     """Run one process, which adds its share of the workers at each step."""
     timings = Timings()
     timings.wrap(heartbeat.HeartbeatThread, "_renew", "lease round")
-    timings.wrap(leases, "claim", "claim")
-    timings.wrap(trial_manager, "report", "report")
-    timings.wrap(finalizer, "finish", "end of a trial")
+    timings.wrap(TrialQueue, "claim", "claim")
+    timings.wrap(TrialQueue, "report", "report")
+    timings.wrap(TrialQueue, "finish", "end of a trial")
     timings.wrap(peers.PeerReader, "read", "peers")
     # The default, ten times per second, would be too much for hundreds of workers on one machine.
     worker.EVENT_SECONDS = 1.0

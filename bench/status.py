@@ -126,7 +126,7 @@ def make_study(database: Database, n: int) -> Study:
         ids = list(connection.execute(query.order_by(schema.trials.c.number)).scalars())[:n_ended]
         for k in range(0, len(ids), BATCH_SIZE):
             end(connection, ids[k : k + BATCH_SIZE], chance, rungs(spec.experiment))
-    leases.claim(database, study.study_id, "worker", 600.0, n=RUNNING)
+    study.queue.claim("worker", 600.0, n=RUNNING)
     if database.url.drivername != "sqlite":
         with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.execute(sa.text("ANALYZE"))

@@ -47,12 +47,8 @@ from miiii_search.testing.postgres import PostgresServer
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import TrialResult, finish, report
-from miiii_search.worker.checkpoints import (
-    shared_epochs,
-)
+from miiii_search.trial_queue.results import TrialResult
 from miiii_search.worker.heartbeat import RENEW_SECONDS
 
 MEASURED_RUNGS = 2
@@ -179,10 +175,10 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     order.next_trials(width)  # includes what a worker reads only once, at its start
     with counter.cost_per_trial(width) as claiming:
         first = order.next_trials(width)
-        claimed = leases.claim(database, study.study_id, "worker", LEASE_SECONDS, n=width, first_ids=first)
+        claimed = study.queue.claim("worker", LEASE_SECONDS, n=width, first_ids=first)
         ids = [lease.trial_id for lease in claimed]
         study.read_trials(ids)
-        shared_epochs(database, ids)
+        study.queue.checkpoint_epochs(ids)
     assert len(claimed) == width
     known, measured = rungs(experiment)[:-MEASURED_RUNGS], rungs(experiment)[-MEASURED_RUNGS:]
     with database.transaction() as connection:
@@ -190,14 +186,14 @@ def cost_of_ours(counter: Counter, study: Study, width: int, seconds: float) -> 
     beats = [Heartbeat(lease, 1, 1.0) for lease in claimed]
     with counter.cost_per_trial(width * MEASURED_RUNGS) as reporting:
         for epoch in measured:
-            report(database, beats, {lease: {epoch: 0.5} for lease in claimed}, LEASE_SECONDS)
-    with counter.cost_per_trial(width) as renewing, database.transaction() as connection:
-        leases.renew(connection, beats, LEASE_SECONDS)
+            study.queue.report(beats, {lease: {epoch: 0.5} for lease in claimed}, LEASE_SECONDS)
+    with counter.cost_per_trial(width) as renewing:
+        study.queue.renew(beats, LEASE_SECONDS)
     attributes = {"epochs_to_solve": None, "metrics": {"validation_accuracy": [0.5] * 29}, "worker": "worker"}
     with counter.cost_per_trial(width) as ending:
         for beat in beats:
             outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", attributes, ARTIFACTS)
-            finish(database, study.study_id, beat, outcome)
+            study.queue.finish(beat, outcome)
     return claiming + reporting * len(rungs(experiment)) + ending + renewing * (seconds / RENEW_SECONDS)
 
 
@@ -232,8 +228,6 @@ def ask(study: optuna.Study) -> optuna.Trial:
 
 START = """
 import sys, time
-from miiii_search.trial_queue import leases
-from miiii_search.worker.checkpoints import shared_epochs
 from miiii_search.samplers.grid_ei import GridEISampler
 from miiii_search.storage.database import open_database
 from miiii_search.study.open import open_study
@@ -241,10 +235,10 @@ began = time.process_time()
 database = open_database(sys.argv[1])
 study = open_study(database, "ours")
 first = GridEISampler(study).next_trials(32)
-claimed = leases.claim(database, study.study_id, "worker", 60.0, n=32, first_ids=first)
+claimed = study.queue.claim("worker", 60.0, n=32, first_ids=first)
 ids = [lease.trial_id for lease in claimed]
 study.read_trials(ids)
-shared_epochs(database, ids)
+study.queue.checkpoint_epochs(ids)
 assert len(claimed) == 32 and first
 print(time.process_time() - began)
 """

@@ -25,11 +25,9 @@ from miiii_search.storage import study_attrs as attributes
 from miiii_search.storage.artifacts import Artifact, store_artifact
 from miiii_search.storage.database import Database
 from miiii_search.study.study import Study
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report
-from miiii_search.worker.checkpoints import share_checkpoint
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
 
 SECONDS = 60.0
 """A lease that lasts longer than any test."""
@@ -90,7 +88,7 @@ def everything(database: Database) -> dict[str, list[str]]:
 
 def claim(study: Study, seconds: float = SECONDS, shapes: Sequence[str] = (), worker: str = "worker") -> Lease:
     """Claims a trial that must be there."""
-    [lease] = leases.claim(study.database, study.study_id, worker, seconds, preferred_shapes=shapes)
+    [lease] = study.queue.claim(worker, seconds, preferred_shapes=shapes)
     return lease
 
 
@@ -114,7 +112,7 @@ def end(
     """Ends a claimed trial as a worker would, without having trained it."""
     known = {"device": "cpu", "worker": "worker", "seconds": 1.5, "metrics": metrics_of(study, value or 0.0)}
     outcome = TrialResult(state, value, "ended.", known | attributes, [])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == FinishStatus.WRITTEN
+    assert study.queue.finish(Heartbeat(lease, 1, 1.0), outcome) == FinishStatus.WRITTEN
 
 
 def with_all(study: Study) -> list[Lease]:
@@ -126,18 +124,18 @@ def with_all(study: Study) -> list[Lease]:
     for k, state in enumerate((TrialState.COMPLETE, TrialState.PRUNED)):
         lease, value = claim(study), (0.25, 1e-300)[k]
         beat = Heartbeat(lease, 8, 1.0)
-        report(study.database, [beat], {lease: {4: 1 / 3, 8: float("nan") if k else 0.5}}, SECONDS)
+        study.queue.report([beat], {lease: {4: 1 / 3, 8: float("nan") if k else 0.5}}, SECONDS)
         artifact = Artifact("curves.png", bytes([k]) * 1000)
         known = {"metrics": metrics_of(study), "epochs_to_solve": None, "text": "ä\n\u2028"}
         outcome = TrialResult(state, value, f"note {k} " * 400, known, [artifact])
-        assert finish(study.database, study.study_id, beat, outcome) == FinishStatus.WRITTEN
+        assert study.queue.finish(beat, outcome) == FinishStatus.WRITTEN
     lease = claim(study)
     outcome = TrialResult(TrialState.FAIL, None, "failed.", {"reason": "nan"}, [])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), outcome) == FinishStatus.WRITTEN
+    assert study.queue.finish(Heartbeat(lease, 8, 1.0), outcome) == FinishStatus.WRITTEN
     running = claim(study)
     beat = Heartbeat(running, 16, 1.0)
-    report(study.database, [beat], {running: {4: 0.1}}, SECONDS)
-    assert share_checkpoint(study.database, beat, 16, bytes(range(256)) * 8, SECONDS)
+    study.queue.report([beat], {running: {4: 0.1}}, SECONDS)
+    assert study.queue.share_checkpoint(beat, 16, bytes(range(256)) * 8, SECONDS)
     with study.database.transaction() as connection:
         later, meta = store_artifact(connection, Artifact("late.csv", b"a,b" * 500))
         key = f"dashboard:artifacts:{lease.trial_id}:{later.removeprefix('artifacts:')}"

@@ -21,7 +21,6 @@ from miiii_search.study.state import A_WORKER, StudyState, describe_pause, descr
 from miiii_search.study.stored_spec import upgrade_stored_spec
 from miiii_search.study.study import Study, StudyCounts
 from miiii_search.trial_queue.budget import read_exhausted_limit
-from miiii_search.trial_queue.requeue import requeue_overdue
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class _Supervisor:
         if time.monotonic() < self._requeue_from:
             return
         seconds = self._study.spec.lease_seconds
-        for number in requeue_overdue(self._study.database, self._study.study_id):
+        for number in self._study.queue.requeue_overdue():
             logger.warning(
                 f"trial {number} went back to the queue: its worker was silent for {seconds:g} s",
                 extra={**self._log_fields, "trial": number},

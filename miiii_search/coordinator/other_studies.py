@@ -7,12 +7,11 @@ import math
 import shlex
 import time
 
-from miiii_search.storage.abandoned import find_studies_with_overdue
 from miiii_search.storage.database import Database
 from miiii_search.study.overview import list_studies
 from miiii_search.study.state import StudyState
 from miiii_search.study.study import Study
-from miiii_search.trial_queue.requeue import requeue_overdue
+from miiii_search.trial_queue.trial_queue import TrialQueue, find_studies_with_overdue
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +37,10 @@ class OtherStudies:
 
     def requeue_overdue(self) -> None:
         """Return overdue trials to the queues of their studies."""
-        with self._database.engine.connect() as connection:
-            found = find_studies_with_overdue(connection)
-        for study_id, name, seconds in found:
+        for study_id, name, seconds in find_studies_with_overdue(self._database):
             if name == self._name or time.monotonic() < self._away_at + seconds:
                 continue
-            for number in requeue_overdue(self._database, study_id):
+            for number in TrialQueue(self._database, study_id).requeue_overdue():
                 logger.warning(
                     f"trial {number} of study `{name}` went back to the queue: its worker was silent",
                     extra={"study": name, "trial": number},

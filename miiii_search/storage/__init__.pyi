@@ -41,7 +41,7 @@ from .records import (
     TrialRef,
     WaitingTrial,
 )
-from .retry import DatabaseRetry, driver_message, is_outage, is_write_refusal
+from .retry import DatabaseRetry, driver_message, is_database_error, is_outage, is_write_refusal
 from .revisions import Revision, read_revisions, renew_revision
 from .schema import leases, trial_system_attributes, trials
 from .sqlite import network_file_system
@@ -49,7 +49,7 @@ from .study_catalog import StudyCatalog
 from .study_reader import StudyReader
 from .study_store import StudyStore
 from .study_transaction import StudyTransaction
-from .trial_counts import count_solved, count_trials, count_trials_by_study
+from .trial_counts import count_at_least_as_good, count_solved, count_trials, count_trials_by_study
 from .urls import parse_url, redact_url
 from .usage import Usage, read_usage
 
@@ -86,6 +86,7 @@ __all__ = [
     "WaitingTrial",
     "artifact_link",
     "check_store",
+    "count_at_least_as_good",
     "count_solved",
     "count_trials",
     "count_trials_by_study",
@@ -99,6 +100,7 @@ __all__ = [
     "hides_password",
     "hint",
     "insert_trials",
+    "is_database_error",
     "is_outage",
     "is_write_refusal",
     "leases",

@@ -183,6 +183,11 @@ def is_outage(error: BaseException | None) -> bool:
     return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not is_permanent
 
 
+def is_database_error(error: BaseException | None) -> bool:
+    """Return whether an error comes from the database, its driver or a library between: an outage or any other."""
+    return isinstance(error, optuna.exceptions.StorageInternalError | sa.exc.SQLAlchemyError)
+
+
 def is_write_refusal(error: sa.exc.DBAPIError) -> bool:
     """Return whether a statement failed because the database, or this role, may not write."""
     if getattr(error.orig, "pgcode", None) in (READ_ONLY, INSUFFICIENT_PRIVILEGE):

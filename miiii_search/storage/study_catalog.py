@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
 from optuna.study import StudyDirection
 
 from miiii_search.errors import DuplicateStudyError, StudyDeletedError
-from miiii_search.storage import _overview, archive_rows, deleted_studies, schema
+from miiii_search.storage import _overview, archive_rows, deleted_studies, schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.records import StudyIdentity, StudyRow
 from miiii_search.storage.revisions import Revision, read_revisions
@@ -43,6 +44,15 @@ class StudyCatalog:
         """
         with self._database.engine.connect() as connection:
             return list(connection.execute(sa.select(schema.studies.c.study_name).order_by("study_name")).scalars())
+
+    def read_attribute(self, key: str) -> list[Any]:
+        """Return the values of a system attribute, one per study that has it. Called twice, it reads again.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: The database is unavailable.
+        """
+        with self._database.engine.connect() as connection:
+            return study_attrs.read_from_all_studies(connection, key)
 
     def find(self, name: str) -> int | None:
         """Return Optuna's id of the study with a name, or None. Called twice, it reads again.

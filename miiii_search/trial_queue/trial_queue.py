@@ -7,6 +7,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
+from miiii_search.storage import abandoned
+from miiii_search.storage.database import Database
 from miiii_search.storage.records import NewTrial
 from miiii_search.storage.usage import Usage
 from miiii_search.trial_queue import _checkpoints, _device_time, _new_trial, leases, requeue, results
@@ -277,3 +279,18 @@ class TrialQueue(QueueReading):
             sqlalchemy.exc.DBAPIError: The database is unavailable. The reservation counts as used until a later call.
         """
         _device_time.set_used(self._database, self._study_id, holder, seconds)
+
+
+def find_studies_with_overdue(database: Database) -> list[tuple[int, str, float]]:
+    """Return the studies of this package with RUNNING trials whose lease has run out or does not exist.
+
+    A second call reads again.
+
+    Returns:
+        (study id, study name, duration of the study's leases in seconds), ordered by id.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: The database is unavailable.
+    """
+    with database.engine.connect() as connection:
+        return abandoned.find_studies_with_overdue(connection)

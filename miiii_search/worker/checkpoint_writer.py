@@ -6,19 +6,16 @@ import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-import sqlalchemy as sa
-
 from miiii_search import failpoints
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.storage.retry import is_outage
 from miiii_search.study.study import Study
 from miiii_search.training.checkpoint import Checkpoint
-from miiii_search.trial_queue.leases import Heartbeat, Lease, find_finished
+from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.worker.checkpoints import (
     ByteBudget,
     LocalCheckpoints,
     load_newest_checkpoint,
-    share_checkpoint,
 )
 from miiii_search.worker.options import CheckpointPolicy
 
@@ -59,7 +56,7 @@ class CheckpointWriter:
             shared_epoch: Epoch of the trial's checkpoint in the database; 0 if there is none.
         """
         found = load_newest_checkpoint(
-            self._local, self._study.database, trial_id, experiment, hyperparameters, shared_epoch
+            self._local, self._study.queue, trial_id, experiment, hyperparameters, shared_epoch
         )
         for problem in found.problems:
             logger.warning(f"a checkpoint was skipped: {problem}", extra={"study": self._study.name})
@@ -91,7 +88,7 @@ class CheckpointWriter:
             self._local.remove_deleted_studies()
         except OSError as error:
             logger.warning(f"cannot remove the checkpoints of a deleted study: {error}")
-        for trial_id in find_finished(self._study.database, self._local.trial_ids()):
+        for trial_id in self._study.queue.find_finished(self._local.trial_ids()):
             self.remove(trial_id)
 
     def drain(self, deadline: float) -> None:
@@ -137,8 +134,8 @@ class CheckpointWriter:
         if not self._budget.try_consume(len(data)):
             return
         try:
-            share_checkpoint(self._study.database, heartbeat, epoch, data, self._study.spec.lease_seconds)
-        except sa.exc.DBAPIError as error:
+            self._study.queue.share_checkpoint(heartbeat, epoch, data, self._study.spec.lease_seconds)
+        except Exception as error:
             if not is_outage(error):
                 raise
             return

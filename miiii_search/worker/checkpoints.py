@@ -13,17 +13,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.files import write_file
-from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.study_attrs import ID_KEY
 from miiii_search.study.study import Study
 from miiii_search.training.checkpoint import Checkpoint, CheckpointError
-from miiii_search.trial_queue import leases
-from miiii_search.trial_queue.leases import Heartbeat
+from miiii_search.trial_queue.trial_queue import TrialQueue
 
 FILES_PER_TRIAL = 2
 """Number of checkpoint files kept per trial. If the newest is damaged, the previous one is used."""
@@ -98,10 +94,7 @@ class LocalCheckpoints:
             OSError: A folder cannot be removed.
         """
         found = [path for path in self._database_folder.glob("*") if re.fullmatch("[0-9a-f]{32}", path.name)]
-        with (
-            self._database.engine.connect() as connection
-        ):  # after listing the folders, so that no new study is missing
-            known = study_attrs.read_from_all_studies(connection, ID_KEY)
+        known = self._database.studies.read_attribute(ID_KEY)  # after listing, so that no new study is missing
         for folder in found:
             if folder.name not in known:
                 shutil.rmtree(folder)
@@ -130,53 +123,9 @@ class LoadResult:
     """Descriptions of damaged checkpoints that were skipped, one line each."""
 
 
-def share_checkpoint(database: Database, heartbeat: Heartbeat, epoch: int, data: bytes, seconds: float) -> bool:
-    """Write a checkpoint to the database, in place of the trial's previous one there.
-
-    Args:
-        database: The database.
-        heartbeat: Progress with which the trial's lease is renewed in the same transaction.
-        epoch: Epoch of the checkpoint.
-        data: The checkpoint.
-        seconds: Duration of the renewed lease, in seconds.
-
-    Returns:
-        False if the lease was lost. Nothing is written then.
-    """
-    with database.transaction() as connection:
-        if not leases.renew(connection, [heartbeat], seconds):
-            return False
-        row = {"trial_id": heartbeat.lease.trial_id, "epoch": epoch, "data": data}
-        schema.upsert(connection, schema.checkpoints, [row], ("trial_id",))
-    return True
-
-
-def shared_epochs(database: Database, trial_ids: Collection[int]) -> dict[int, int]:
-    """Return the epoch of the checkpoint in the database by trial id, for the trials that have one."""
-    table = schema.checkpoints
-    with database.engine.connect() as connection:
-        query = sa.select(table.c.trial_id, table.c.epoch).where(table.c.trial_id.in_(trial_ids))
-        return {row.trial_id: row.epoch for row in connection.execute(query)}
-
-
-def load_shared_checkpoint(
-    database: Database, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters
-) -> LoadResult:
-    """Load the checkpoint of a trial from the database."""
-    with database.engine.connect() as connection:
-        query = sa.select(schema.checkpoints.c.data).where(schema.checkpoints.c.trial_id == trial_id)
-        data = connection.execute(query).scalar_one_or_none()
-    if data is None:
-        return LoadResult(None, [])
-    try:
-        return LoadResult(_read(data, experiment, hyperparameters), [])
-    except CheckpointError as error:
-        return LoadResult(None, [f"the one in the database: {error}"])
-
-
 def load_newest_checkpoint(
     local: LocalCheckpoints,
-    database: Database,
+    queue: TrialQueue,
     trial_id: int,
     experiment: Experiment,
     hyperparameters: Hyperparameters,
@@ -186,7 +135,7 @@ def load_newest_checkpoint(
 
     Args:
         local: Checkpoint files of this machine.
-        database: The database.
+        queue: The queue of the study, which has the shared checkpoints.
         trial_id: Id of the trial in the database.
         experiment: Experiment that the checkpoint must belong to.
         hyperparameters: Hyperparameters that the checkpoint must belong to.
@@ -195,8 +144,26 @@ def load_newest_checkpoint(
     here = local.load(trial_id, experiment, hyperparameters)
     if shared_epoch <= (here.checkpoint.epoch if here.checkpoint else 0):
         return here
-    there = load_shared_checkpoint(database, trial_id, experiment, hyperparameters)
+    there = _load_shared(queue, trial_id, experiment, hyperparameters)
     return LoadResult(there.checkpoint or here.checkpoint, [*here.problems, *there.problems])
+
+
+def _load_shared(
+    queue: TrialQueue, trial_id: int, experiment: Experiment, hyperparameters: Hyperparameters
+) -> LoadResult:
+    """Load the checkpoint of a trial from the database."""
+    data = queue.load_checkpoint(trial_id)
+    if data is None:
+        return LoadResult(None, [])
+    try:
+        return LoadResult(_read(data, experiment, hyperparameters), [])
+    except CheckpointError as error:
+        return LoadResult(None, [f"the one in the database: {error}"])
+
+
+def shared_epochs(database: Database, trial_ids: Collection[int]) -> dict[int, int]:
+    """Return `TrialQueue.checkpoint_epochs`."""
+    return TrialQueue(database, 0).checkpoint_epochs(trial_ids)
 
 
 def _read(data: bytes, experiment: Experiment, hyperparameters: Hyperparameters) -> Checkpoint:

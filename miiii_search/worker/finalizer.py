@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 from safetensors.numpy import save
@@ -21,13 +20,12 @@ from safetensors.numpy import save
 from miiii_search import failpoints
 from miiii_search.errors import StorageUnavailableError
 from miiii_search.runs.run_folder import WEIGHTS
-from miiii_search.storage import schema
 from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_store
 from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES, Artifact, artifact_link
-from miiii_search.storage.retry import DatabaseRetry, driver_message
+from miiii_search.storage.retry import DatabaseRetry, driver_message, is_database_error
 from miiii_search.study.study import Study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, requeue_for_retry
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from miiii_search.worker.active_trial import ActiveTrial
 from miiii_search.worker.checkpoint_writer import CheckpointWriter
 from miiii_search.worker.life_events import LeaseLost, NotWritten, ResultEvent, ResultRefused, ResultWritten
@@ -83,12 +81,12 @@ class TrialFinalizer:
 
     def _retry_training(self, trial: ActiveTrial, failed_epoch: int, retries: int) -> ResultEvent:
         """Return a trial whose loss was not finite to the queue."""
-        database, heartbeat = self._study.database, trial.heartbeat()
+        queue, heartbeat = self._study.queue, trial.heartbeat()
         note = (
             f"Trial {trial.lease.number} is trained again, retry {retries} of {self._study.spec.max_retries}: "
             f"the loss was not finite at epoch {failed_epoch:,}."
         )
-        requeued = self._retry.retry_until(lambda: requeue_for_retry(database, heartbeat, retries, note), self._stop)
+        requeued = self._retry.retry_until(lambda: queue.requeue_for_retry(heartbeat, retries, note), self._stop)
         return ResultRefused(note) if requeued else LeaseLost()
 
     def _write_result(self, trial: ActiveTrial) -> ResultEvent:
@@ -117,31 +115,22 @@ class TrialFinalizer:
         """Return whether fewer than `keep_weights` completed trials of the study are at least as good, as of now."""
         if result.state != TrialState.COMPLETE or self._study.spec.keep_weights == 0:
             return False
-        trials, values = schema.trials, schema.trial_values
-        query = (
-            sa.select(sa.func.count())
-            .select_from(trials.join(values, values.c.trial_id == trials.c.trial_id))
-            .where(trials.c.study_id == self._study.study_id, trials.c.state == TrialState.COMPLETE)
-            .where(values.c.value >= result.value)
-        )
-
-        def count() -> int:
-            with self._study.database.engine.connect() as connection:
-                return int(connection.execute(query).scalar_one())
-
-        return self._retry.retry_until(count, self._stop) < self._study.spec.keep_weights
+        queue, value = self._study.queue, result.value
+        assert value is not None
+        count = self._retry.retry_until(lambda: queue.count_at_least_as_good(value), self._stop)
+        return count < self._study.spec.keep_weights
 
     def _finish(self, heartbeat: Heartbeat, result: TrialResult) -> tuple[FinishStatus, TrialResult]:
         """Write a trial's result; without its artifacts if the database refuses to store them."""
         spec = self._study.spec
 
         def write() -> FinishStatus:
-            return finish(self._study.database, self._study.study_id, heartbeat, result, spec.budget.solved)
+            return self._study.queue.finish(heartbeat, result, spec.budget.solved)
 
         try:
             return self._retry.retry_until(write, self._stop), result
-        except sa.exc.DBAPIError as error:
-            if not result.artifacts:
+        except Exception as error:
+            if not is_database_error(error) or not result.artifacts:
                 raise
             result = _drop_artifacts(result, driver_message(error))
             return self._retry.retry_until(write, self._stop), result

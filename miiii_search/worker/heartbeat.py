@@ -7,13 +7,10 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-import sqlalchemy as sa
-
 from miiii_search.metrics.prometheus import WorkerCounters
-from miiii_search.storage.database import Database
 from miiii_search.storage.retry import is_outage
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
+from miiii_search.trial_queue.trial_queue import TrialQueue
 
 RENEW_SECONDS = 5.0
 """Longest time between two renewals, in seconds, so that `status` is current. A quarter of a lease, if that is less."""
@@ -31,13 +28,13 @@ class HeartbeatThread:
     Renewal does not prove that a lease is still held: every write checks that in its own transaction.
 
     Args:
-        database: The database.
+        queue: The queue of the study.
         seconds: Duration of a lease, in seconds.
         counters: Counters of the worker's metrics.
     """
 
-    def __init__(self, database: Database, seconds: float, counters: WorkerCounters | None = None) -> None:
-        self._database = database
+    def __init__(self, queue: TrialQueue, seconds: float, counters: WorkerCounters | None = None) -> None:
+        self._queue = queue
         self._seconds = seconds
         self._counters = counters or WorkerCounters()
         self._lock = threading.Lock()
@@ -78,9 +75,8 @@ class HeartbeatThread:
 
     def _renew(self, heartbeats: Sequence[Heartbeat]) -> None:
         try:
-            with self._database.transaction() as connection:
-                held = leases.renew(connection, heartbeats, self._seconds)
-        except sa.exc.DBAPIError as error:
+            held = self._queue.renew(heartbeats, self._seconds)
+        except Exception as error:
             if not is_outage(error):
                 raise
             # A lease outlasts several renewals. The main thread logs the outage when it reports.

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from miiii_search import failpoints
 from miiii_search.errors import StorageUnavailableError
-from miiii_search.storage.database import Database
 from miiii_search.storage.retry import DatabaseRetry
+from miiii_search.study.study import Study
 from miiii_search.trial_queue.leases import Lease
-from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.worker.unreturned_leases import UnreturnedLeases
 
 logger = logging.getLogger(__name__)
@@ -25,18 +24,16 @@ class LeaseReturner:
     """Returns leases of one worker, and those that earlier workers of its machine could not return.
 
     Args:
-        database: The database of the study.
+        study: The study.
         retry: Retries for the database.
         folder: Folder of the machine's checkpoints, in which unreturned leases are recorded; None keeps no record.
         log_fields: Fields of every log record.
     """
 
-    def __init__(
-        self, database: Database, retry: DatabaseRetry, folder: Path | None, log_fields: Mapping[str, str]
-    ) -> None:
-        self._database = database
+    def __init__(self, study: Study, retry: DatabaseRetry, folder: Path | None, log_fields: Mapping[str, str]) -> None:
+        self._queue = study.queue
         self._retry = retry
-        self._unreturned = UnreturnedLeases(folder, database) if folder else None
+        self._unreturned = UnreturnedLeases(folder, study) if folder else None
         self._log_fields = log_fields
 
     def return_leftovers(self) -> None:
@@ -63,7 +60,7 @@ class LeaseReturner:
         while True:
             self._retry.skip_wait()  # the wait after the last failure may be longer than the time that is left
             try:
-                numbers = self._retry.attempt(lambda: requeue_leases(self._database, held))
+                numbers = self._retry.attempt(lambda: self._queue.requeue(held))
             except StorageUnavailableError:
                 if time.monotonic() >= deadline:
                     raise

@@ -13,10 +13,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from miiii_search.files import write_file
-from miiii_search.storage.database import Database
 from miiii_search.storage.urls import redact_url
+from miiii_search.study.study import Study
 from miiii_search.trial_queue.leases import Lease
-from miiii_search.trial_queue.requeue import requeue_leases
 
 
 class UnreturnedLeases:
@@ -25,10 +24,10 @@ class UnreturnedLeases:
     Each file holds the leases that one worker could not return.
     """
 
-    def __init__(self, folder: Path, database: Database) -> None:
+    def __init__(self, folder: Path, study: Study) -> None:
         self._folder = folder / "unreturned"
-        self._database = database
-        self._database_url = redact_url(database.url)
+        self._queue = study.queue
+        self._database_url = redact_url(study.database.url)
 
     def save(self, held: Collection[Lease]) -> None:
         """Record leases that could not be returned.
@@ -54,7 +53,7 @@ class UnreturnedLeases:
             except (OSError, ValueError, KeyError, TypeError):
                 held, database_url = [], self._database_url  # damaged file: the leases expire
             if database_url == self._database_url:
-                numbers += requeue_leases(self._database, held) if held else []
+                numbers += self._queue.requeue(held) if held else []
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
         return sorted(numbers)

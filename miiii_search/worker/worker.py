@@ -117,7 +117,7 @@ class Worker:
         )
         self._budget = BudgetWatch(study, self._trainers.devices, longest_chunk, retry)
         self._watch = StudyWatch(study, self._budget, self._fetcher, retry, log_fields)
-        self._leases = LeaseReturner(study.database, retry, checkpoints.folder if checkpoints else None, log_fields)
+        self._leases = LeaseReturner(study, retry, checkpoints.folder if checkpoints else None, log_fields)
 
     def run(self, stop: threading.Event) -> None:
         """Work until the study has no trial left, or until `stop` is set; then return the unfinished trials.
@@ -132,7 +132,7 @@ class Worker:
         self._leases.return_leftovers()
         if self._checkpoint_writer is not None:
             self._checkpoint_writer.sweep()
-        with HeartbeatThread(self._study.database, self._study.spec.lease_seconds, self._counters) as heartbeats:
+        with HeartbeatThread(self._study.queue, self._study.spec.lease_seconds, self._counters) as heartbeats:
             try:
                 while not stop.is_set() and not self._take_turn(stop, heartbeats):
                     pass

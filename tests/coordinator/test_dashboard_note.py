@@ -22,7 +22,7 @@ from miiii_search.study.best_trials import best_trial, read_best
 from miiii_search.study.create import create_study
 from miiii_search.study.study import Study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import TrialResult, finish
+from miiii_search.trial_queue.results import TrialResult
 from tests.support import SPACE, claim, end, everything, make_spec, read_back
 
 
@@ -89,7 +89,7 @@ def test_it_shows_the_best_one_s_curves(study: Study) -> None:
     lease = claim(study)
     files = [Artifact("record.npz", b"1"), Artifact("learning-curves.png", b"2")]
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, files)
-    finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome)
+    study.queue.finish(Heartbeat(lease, 1, 1.0), outcome)
     StudyNote(study).refresh(done=False)
     [picture] = re.findall(r"!\[[^]]+\]\((\S+)\)", read_note(study))
     prefix, _, artifact = picture.rpartition("/")

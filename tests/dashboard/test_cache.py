@@ -28,7 +28,7 @@ from miiii_search.study.delete import delete
 from miiii_search.study.extend import ExtensionResult, extend
 from miiii_search.study.study import Study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import TrialResult, finish
+from miiii_search.trial_queue.results import TrialResult
 from tests.support import claim, end, make_spec, read_back
 
 SPACE = {"dropout": (0.0, 0.1), "weight_decay": (0.0, 0.5, 1.0)}
@@ -121,7 +121,7 @@ def test_links_that_tidy_removed(call: Call, study: Study) -> None:
     path = f"/api/studies/{study.study_id}"
     while study.counts()[TrialState.WAITING]:
         outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [Artifact("a.txt", b"a")])
-        finish(study.database, study.study_id, Heartbeat(claim(study), 1, 1.0), outcome)
+        study.queue.finish(Heartbeat(claim(study), 1, 1.0), outcome)
     assert all(trial["artifacts"] for trial in call(path)["trials"])
     cleanup(study, keep_records=1)
     assert sum(len(trial["artifacts"]) for trial in call(path)["trials"]) == 1

@@ -39,7 +39,7 @@ from miiii_search.study.delete import delete
 from miiii_search.study.open import open_study
 from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from tests.support import claim, everything, make_spec
 
 SECRET = "s3cret-of-the-bucket"
@@ -294,7 +294,7 @@ def test_a_folder_that_is_not_mounted_is_no_absence(tmp_path: Path, empty: bool)
     result = TrialResult(
         TrialState.COMPLETE, 0.5, "ended.", {}, [], links=dict([artifacts.artifact_link(name, "record.npz")])
     )
-    assert finish(database, study.study_id, Heartbeat(lease, 1, 1.0), result) == FinishStatus.WRITTEN
+    assert study.queue.finish(Heartbeat(lease, 1, 1.0), result) == FinishStatus.WRITTEN
     before = everything(database)
     folder.rename(elsewhere)
     if empty:

@@ -25,7 +25,7 @@ from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.testing.processes import TINY, Processes, wait_for
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from tests.support import claim, make_spec, metrics_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -233,7 +233,7 @@ def tasks(folder: Path) -> str:
     ended = TrialResult(
         TrialState.COMPLETE, number, "Trial 0 was not solved.", known, [Artifact(CURVES, picture.getvalue())]
     )
-    assert finish(database, study.study_id, Heartbeat(claim(study), 1, 1.0), ended) == FinishStatus.WRITTEN
+    assert study.queue.finish(Heartbeat(claim(study), 1, 1.0), ended) == FinishStatus.WRITTEN
     StudyNote(study).refresh(done=True)
     claim(study)
     database.close()

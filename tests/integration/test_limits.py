@@ -24,7 +24,6 @@ from miiii_search.testing.postgres import open_engine
 from miiii_search.testing.processes import Processes, read_trials, trials_with_checkpoint, wait_for
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.trainer_messages import ChunkTiming
-from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.worker.worker import Worker
 from tests.support import claim, make_spec
 
@@ -85,8 +84,8 @@ def large(processes: Processes, tmp_path: Path) -> Iterator[tuple[str, Callable[
     database = open_database(storage)
     study = open_study(database, "limits")
     first, second = claim(study, 3600), claim(study, 3600)
-    requeue_leases(database, [first])
-    yield storage, lambda: assert_equal(requeue_leases(database, [second]), [1])
+    study.queue.requeue([first])
+    yield storage, lambda: assert_equal(study.queue.requeue([second]), [1])
     database.close()
 
 

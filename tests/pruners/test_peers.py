@@ -12,7 +12,6 @@ from miiii_search.pruners.quantile import Quantile
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import report
 from tests.support import SECONDS, claim, end, make_spec, pruning_context, read_back
 
 RUNGS = (4, 8, 12, 16, 24, 32, 48)
@@ -30,7 +29,7 @@ def test_the_rule_decides_as_on_all_that_optuna_reads(database: Database) -> Non
         step = reached[lease.number]
         if step < len(RUNGS) and chance.random() < 0.9:
             value = chance.choice([0.0, 0.25, 0.5, 1.0])
-            report(database, [Heartbeat(lease, RUNGS[step], 1.0)], {lease: {RUNGS[step]: value}}, SECONDS)
+            study.queue.report([Heartbeat(lease, RUNGS[step], 1.0)], {lease: {RUNGS[step]: value}}, SECONDS)
             reached[lease.number] += 1
         else:
             end(study, lease, chance.choice([TrialState.COMPLETE, TrialState.PRUNED]), 0.5)
@@ -53,7 +52,7 @@ def test_as_many_statements_for_many_trials_as_for_few(database: Database) -> No
         study = create_study(database, f"of {trials}", make_spec(budget={"trials": trials}))
         for _ in range(trials):
             lease = claim(study)
-            report(database, [Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
+            study.queue.report([Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
             end(study, lease)
         statements: list[str] = []
 

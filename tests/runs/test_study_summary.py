@@ -16,7 +16,6 @@ from miiii_search.runs.study_summary import read_study_summary
 from miiii_search.storage.database import Database
 from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import report
 from miiii_search.worker.worker import Worker
 from tests.support import SECONDS, TINY, claim, end, everything, make_spec, metrics_of, read_back
 
@@ -76,7 +75,7 @@ def test_every_outcome(database: Database, tmp_path: Path) -> None:
     solved, unsolved, pruned, failed, running = (claim(study) for _ in range(5))
     beats = {lease: Heartbeat(lease, 8, 1.0) for lease in (solved, unsolved, pruned, failed, running)}
     for lease, beat in beats.items():
-        report(database, [beat], {lease: {8: 0.25, 4: 0.125, 12: float("nan")}}, SECONDS)
+        study.queue.report([beat], {lease: {8: 0.25, 4: 0.125, 12: float("nan")}}, SECONDS)
     end(study, solved, value=1.5, epochs_to_solve=24, epochs_trained=32, metrics=metrics_of(study, 1.0, 24))
     end(study, unsolved, value=0.5, epochs_to_solve=None, epochs_trained=48)
     end(study, pruned, TrialState.PRUNED, 0.25, epochs_to_solve=None, epochs_trained=16, reason="too low")

@@ -35,7 +35,7 @@ from miiii_search.study.open import open_study
 from miiii_search.study.study import Study
 from miiii_search.training import run
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from miiii_search.worker.options import WorkerOptions
 from miiii_search.worker.worker import Worker
 from tests.analysis.figures.synthetic import make_record
@@ -66,7 +66,7 @@ def with_own_files(study: Study) -> None:
     lease, record = claim(study), make_record(study.spec.experiment)
     files = [Artifact("record.npz", record.to_npz()), Artifact("curves.png", b"\x89PNG")]
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {"metrics": metrics_of(study)}, files)
-    assert finish(study.database, study.study_id, Heartbeat(lease, 1, 1.0), outcome) == FinishStatus.WRITTEN
+    assert study.queue.finish(Heartbeat(lease, 1, 1.0), outcome) == FinishStatus.WRITTEN
 
 
 def on_page(study: Study, number: int) -> dict[str, bytes]:

@@ -20,9 +20,7 @@ from miiii_search.study.create import create_study
 from miiii_search.study.extend import extend
 from miiii_search.study.study import Study
 from miiii_search.study.trials import shape_of
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
-from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.worker.worker import Worker
 from tests.support import SECONDS, SPACE, claim, end, make_spec, read_back, together
 
@@ -54,7 +52,7 @@ def waiting(study: Study) -> list[int]:
 
 
 def claim_first(study: Study, first: list[int], n: int = 1) -> list[Lease]:
-    return leases.claim(study.database, study.study_id, "worker", SECONDS, n=n, first_ids=first)
+    return study.queue.claim("worker", SECONDS, n=n, first_ids=first)
 
 
 def test_it_is_the_model_s_order(database: Database) -> None:
@@ -115,7 +113,7 @@ def test_what_was_begun_comes_first_then_the_points_that_were_asked_for(database
     study = with_results(database, 6, first=first)
     begun = [claim(study) for _ in range(5)][3:]
     assert [lease.number for lease in begun] == [9, 10]
-    requeue_leases(study.database, begun)
+    study.queue.requeue(begun)
     order = GridEISampler(study).next_trials(4)
     assert order[:2] == [lease.trial_id for lease in begun]
     assert len(order) == 4 + N_SPARE and sorted(order) != order
@@ -130,7 +128,7 @@ def test_what_was_begun_comes_first_then_the_points_that_were_asked_for(database
 def test_what_was_begun_in_a_shape_that_is_not_compiled_must_be_worth_it(database: Database) -> None:
     study = with_results(database)
     begun = [claim(study) for _ in range(8)]
-    requeue_leases(study.database, begun)
+    study.queue.requeue(begun)
     heads = {lease.trial_id: point_of(study, lease.trial_id)["n_heads"] for lease in begun}
     assert set(heads.values()) == {2, 4}
     assert GridEISampler(study).next_trials(9)[:8] == list(heads)

@@ -23,9 +23,7 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import SPEC_KEY
 from miiii_search.study.create import create_study
 from miiii_search.study.study import Study
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
-from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
 from tests.support import SECONDS, all_tables, end, everything, make_spec, read_back, together
 
 LISTS = {"dropout": (0.0, 0.1), "weight_decay": (0.0, 0.5, 1.0), "n_heads": (2, 4)}
@@ -44,7 +42,7 @@ def claim_and_end(study: Study, seed: int) -> list[Lease]:
     """A worker that trains one trial after another, as long as there are any."""
     queue, claimed = TrialSampler(study, seed), []
     while not study.is_done():
-        queued = leases.claim(study.database, study.study_id, "worker", SECONDS)
+        queued = study.queue.claim("worker", SECONDS)
         lease = queued[0] if queued else queue.create_trial("worker", SECONDS)
         if lease is not None:
             claimed.append(lease)
@@ -147,8 +145,8 @@ def test_budget_counts_what_runs(sqlite: Database) -> None:
     held = [queue.create_trial("worker", SECONDS), queue.create_trial("worker", SECONDS)]
     assert None not in held and queue.create_trial("worker", SECONDS) is None
     assert [trial.state for trial in study.trials()] == [TrialState.RUNNING] * 2
-    assert requeue_overdue(sqlite, study.study_id) == []  # leased from the start
-    assert requeue_leases(sqlite, [lease for lease in held if lease]) == [0, 1]
+    assert study.queue.requeue_overdue() == []  # leased from the start
+    assert study.queue.requeue([lease for lease in held if lease]) == [0, 1]
     assert queue.create_trial("worker", SECONDS) is None  # what waits is claimed, not sampled anew
     assert len(claim_and_end(study, 0)) == 2
 

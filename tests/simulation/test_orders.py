@@ -22,7 +22,6 @@ from miiii_search.simulation.simulated_study import OwnPrunerStudy
 from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import report
 from tests.simulation.landscape import SPACE, SPEC, LowAccuracy, curve_at, landscape
 from tests.simulation.support import EXPERIMENT, curve_of, make_record
 from tests.support import SECONDS, end
@@ -172,7 +171,7 @@ def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
         run = outcomes[point_key(study.trials()[lease.number].params)]
         drawn.append(point_key(run.curve.point))
         reports = {n: run.curve.accuracy[n] for n in rungs(EXPERIMENT) if n <= run.epochs}
-        report(database, [Heartbeat(lease, run.epochs, 1.0)], {lease: reports}, SECONDS)
+        study.queue.report([Heartbeat(lease, run.epochs, 1.0)], {lease: reports}, SECONDS)
         state = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}.get(run.outcome, TrialState.COMPLETE)
         end(study, lease, state, run.value)
     database.close()

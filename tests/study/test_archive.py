@@ -29,7 +29,6 @@ from miiii_search.study.open import open_study
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import Study
 from miiii_search.worker import study_watch
-from miiii_search.worker.checkpoints import shared_epochs
 from miiii_search.worker.options import CheckpointPolicy
 from tests.dashboard.test_app import Serve, start  # noqa: F401
 from tests.study.test_pause import LONG, TWO, hashes
@@ -99,7 +98,7 @@ def test_every_field_comes_back(database: Database, elsewhere: Database, tmp_pat
         late = DatabaseArtifactStore(copy.database).open_reader(late_artifact(copy)[1])
         assert late.read() == b"a,b" * 500
         assert copy.counts()[TrialState.RUNNING] == 0 and copied[3].state == TrialState.WAITING
-        assert shared_epochs(copy.database, [t._trial_id for t in copied]) == {copied[3]._trial_id: 16}
+        assert copy.queue.checkpoint_epochs([t._trial_id for t in copied]) == {copied[3]._trial_id: 16}
         with copy.database.engine.connect() as connection:
             used = read_usage(connection, copy.study_id)
         with database.engine.connect() as connection:
@@ -127,7 +126,7 @@ def test_it_is_of_one_moment(
     copy = import_study(elsewhere, tmp_path / "study.zip", None)
     copied = read_back(copy).trials[running.number]
     assert copied.state == TrialState.WAITING
-    assert shared_epochs(elsewhere, [copied._trial_id]) == {copied._trial_id: 16}
+    assert copy.queue.checkpoint_epochs([copied._trial_id]) == {copied._trial_id: 16}
 
 
 def test_the_dashboard_serves_the_copy(

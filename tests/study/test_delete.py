@@ -32,11 +32,9 @@ from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.requeue import requeue_leases
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report
+from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
 from miiii_search.worker import worker
 from miiii_search.worker.active_trial import ActiveTrial, RungReports
-from miiii_search.worker.checkpoints import share_checkpoint
 from miiii_search.worker.pruning import PruningEvaluator
 from tests.support import OVERDUE, SECONDS, claim, everything, make_spec, wait_until, with_all
 
@@ -55,7 +53,7 @@ def test_all_of_it_and_nothing_else(database: Database) -> None:
     with pytest.raises(MiiiiSearchError, match="workers train 1 trials"):
         delete(study)
     assert everything(database) == everything_before
-    requeue_leases(database, leases)
+    study.queue.requeue(leases)
     assert delete(study).trials == 24
     assert everything(database) == before
     assert study_names(database) == ["kept"]
@@ -71,11 +69,11 @@ def test_by_force_nobody_writes_afterwards(database: Database) -> None:
     delete(study, force=True)
     before = everything(database)
     beat = Heartbeat(lease, 8, 1.0)
-    assert report(database, [beat], {lease: {8: 0.5}}, SECONDS) == set()
-    assert not share_checkpoint(database, beat, 8, b"data", SECONDS)
+    assert study.queue.report([beat], {lease: {8: 0.5}}, SECONDS) == set()
+    assert not study.queue.share_checkpoint(beat, 8, b"data", SECONDS)
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [])
-    assert finish(database, study.study_id, beat, outcome) == FinishStatus.LEASE_LOST
-    assert requeue_leases(database, [lease]) == []
+    assert study.queue.finish(beat, outcome) == FinishStatus.LEASE_LOST
+    assert study.queue.requeue([lease]) == []
     reservation.release()
     reservation.update()
     assert everything(database) == before

@@ -31,7 +31,6 @@ from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation, read_exhausted_limit
 from miiii_search.trial_queue.leases import Lease
 from miiii_search.worker import study_watch
-from miiii_search.worker.checkpoints import shared_epochs
 from miiii_search.worker.options import CheckpointPolicy
 from tests.support import OVERDUE, SECONDS, TINY, claim, end, make_spec, read_back, together, wait_until
 from tests.worker.test_worker import work, working
@@ -52,7 +51,7 @@ def hashes(study: Study) -> dict[int, str]:
 
 
 def claim_if_any(study: Study) -> list[Lease]:
-    return leases.claim(study.database, study.study_id, "worker", SECONDS)
+    return study.queue.claim("worker", SECONDS)
 
 
 def earlier(study: Study, seconds: float, *keys: str) -> None:
@@ -190,7 +189,7 @@ def test_workers_hand_back_wait_and_go_on_where_they_were(database: Database, tm
         with database.engine.connect() as connection:
             assert connection.execute(sa.select(schema.leases)).all() == []
         begun = [t._trial_id for t in waiting if t.intermediate_values]
-        shared = shared_epochs(database, begun)  # for the worker that claims it next
+        shared = study.queue.checkpoint_epochs(begun)  # for the worker that claims it next
         assert begun and shared.keys() == set(begun) and min(shared.values()) > 0
         status = read_status(study)
         assert status.paused and not status.done and status.to_json()["paused"] is True

@@ -30,7 +30,6 @@ from miiii_search.study.state import A_COORDINATOR, A_WORKER
 from miiii_search.study.status import BEST_TRIALS, LAST_PRUNED, StatusReader, read_status
 from miiii_search.study.study import Study
 from miiii_search.study.trials import distributions
-from miiii_search.trial_queue.requeue import requeue_overdue
 from tests.support import OVERDUE, claim, end, make_spec, read_back
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -191,7 +190,7 @@ def test_who_is_missing(database: Database, monkeypatch: pytest.MonkeyPatch) -> 
     status = read_status(study)
     assert [trial.number for trial in status.abandoned] == [lease.number]
     assert status.advice is not None and "coordinate --study s" in status.advice
-    requeue_overdue(database, study.study_id)
+    study.queue.requeue_overdue()
     assert seen() == (A_WORKER, "waiting for a worker") and read_status(study).abandoned == []
     end(study, claim(study))
     assert seen() == (None, "done")

@@ -22,8 +22,7 @@ from miiii_search.trial_queue.budget import (
     read_exhausted_limit,
 )
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.requeue import requeue_leases
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from tests.support import SECONDS, claim, end, make_spec, read_back, together
 
 
@@ -161,7 +160,7 @@ def test_wall_time_runs_from_the_first_claim_for_all_workers(database: Database)
 
 def solve(study: Study, lease: Lease) -> FinishStatus:
     result = TrialResult(TrialState.COMPLETE, 1.5, "solved.", {"epochs_to_solve": 8}, [], is_solved=True)
-    return finish(study.database, study.study_id, Heartbeat(lease, 8, 1.0), result, study.spec.budget.solved)
+    return study.queue.finish(Heartbeat(lease, 8, 1.0), result, study.spec.budget.solved)
 
 
 def test_solved_trials_are_counted_exactly(database: Database) -> None:
@@ -196,7 +195,7 @@ def test_a_study_over_its_budget_is_done_once_nothing_runs(database: Database) -
     assert not study.is_done()
     status = read_status(study)
     assert not status.done and status.to_json()["budget"] == {"solved": {"used": 1, "limit": 1}}
-    assert requeue_leases(database, [running]) == [running.number]
+    assert study.queue.requeue([running]) == [running.number]
     assert study.is_done() and read_status(study).done
 
 

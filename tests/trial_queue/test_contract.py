@@ -49,9 +49,8 @@ from miiii_search.study.study import Study
 from miiii_search.testing.postgres import PostgresServer
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry
-from miiii_search.worker.checkpoints import share_checkpoint, shared_epochs
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
+from miiii_search.trial_queue.trial_queue import TrialQueue
 from tests.support import (
     OVERDUE,
     SECONDS,
@@ -280,7 +279,7 @@ def test_claims_are_unique(study: Study, n: int) -> None:
 
     def work(database: Database) -> list[Lease]:
         mine = []
-        while claimed := leases.claim(database, study.study_id, "worker", SECONDS, n=n):
+        while claimed := study.queue.claim("worker", SECONDS, n=n):
             assert len(claimed) <= n
             mine += claimed
         return mine
@@ -300,7 +299,7 @@ def test_claim_takes_the_first_and_none_from_an_empty_queue(database: Database) 
     before = datetime.now() - timedelta(seconds=1)
     first, second = claim(study), claim(study)
     assert (first.number, second.number) == (0, 1)
-    assert leases.claim(database, study.study_id, "worker", SECONDS) == []
+    assert study.queue.claim("worker", SECONDS) == []
     trials = read_back(study).trials
     assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2  # no third one was made
     for trial in trials:
@@ -334,13 +333,13 @@ def test_a_trial_is_running_and_leased_at_once(study: Study) -> None:
 
 def test_renew_returns_the_leases_that_are_held(study: Study) -> None:
     mine, lost, ended, late = claim(study), claim(study), claim(study), claim(study, OVERDUE)
-    requeue_leases(study.database, [lost])
+    study.queue.requeue([lost])
     study.database.optuna.set_trial_state_values(ended.trial_id, TrialState.FAIL)  # as the dashboard may
     beats = [Heartbeat(lease, 7, 2.5) for lease in (mine, lost, ended, late)]
     with study.database.transaction() as connection:
         # Overdue, but not requeued yet.
         assert leases.renew(connection, beats, SECONDS) == {mine, late}
-    assert requeue_overdue(study.database, study.study_id) == []
+    assert study.queue.requeue_overdue() == []
     running = {trial.number: trial for trial in read_status(study).running}
     assert running.keys() == {mine.number, late.number}
     assert (running[mine.number].epoch, running[mine.number].epochs_per_second) == (7, 2.5)
@@ -349,11 +348,9 @@ def test_renew_returns_the_leases_that_are_held(study: Study) -> None:
 def test_a_guessed_token_renews_nothing(study: Study) -> None:
     lease = claim(study)
     forged = Lease(lease.trial_id, lease.number, "0" * 32)
-    assert report(study.database, [Heartbeat(forged, 1, 1.0)], {forged: {4: 0.5}}, SECONDS) == set()
+    assert study.queue.report([Heartbeat(forged, 1, 1.0)], {forged: {4: 0.5}}, SECONDS) == set()
     assert (
-        finish(
-            study.database, study.study_id, Heartbeat(forged, 1, 1.0), TrialResult(TrialState.FAIL, None, "x", {}, [])
-        )
+        study.queue.finish(Heartbeat(forged, 1, 1.0), TrialResult(TrialState.FAIL, None, "x", {}, []))
         == FinishStatus.LEASE_LOST
     )
     assert read_back(study).trials[lease.number].intermediate_values == {}
@@ -361,10 +358,10 @@ def test_a_guessed_token_renews_nothing(study: Study) -> None:
 
 def test_overdue_trials_return_to_the_queue_unchanged(study: Study) -> None:
     late, mine = claim(study, OVERDUE), claim(study)
-    report(study.database, [Heartbeat(late, 8, 1.0)], {late: {4: 0.25, 8: 0.5}}, OVERDUE)
+    study.queue.report([Heartbeat(late, 8, 1.0)], {late: {4: 0.25, 8: 0.5}}, OVERDUE)
     before = read_back(study).trials[late.number]
-    assert requeue_overdue(study.database, study.study_id) == [late.number]
-    assert requeue_overdue(study.database, study.study_id) == []
+    assert study.queue.requeue_overdue() == [late.number]
+    assert study.queue.requeue_overdue() == []
     after = read_back(study).trials[late.number]
     assert (before.state, after.state) == (TrialState.RUNNING, TrialState.WAITING)
     assert (after.number, after.params, after.system_attrs) == (before.number, before.params, before.system_attrs)
@@ -377,21 +374,21 @@ def test_overdue_trials_return_to_the_queue_unchanged(study: Study) -> None:
 
 def test_running_trials_without_a_lease_return_to_the_queue(study: Study) -> None:
     stray = read_back(study).ask()
-    assert requeue_overdue(study.database, study.study_id) == [stray.number]
+    assert study.queue.requeue_overdue() == [stray.number]
     assert states(study)[stray.number] == TrialState.WAITING
 
 
 def test_only_trials_of_the_study_return_to_the_queue(database: Database) -> None:
     one, other = (create_study(database, name, make_spec()) for name in ("one", "other"))
     late, theirs = claim(one, OVERDUE), claim(other, OVERDUE)
-    assert requeue_overdue(database, one.study_id) == [late.number]
+    assert one.queue.requeue_overdue() == [late.number]
     assert leased(other) == {theirs.trial_id: theirs.token}
 
 
 def test_an_ended_trial_does_not_return_to_the_queue(study: Study) -> None:
     lease = claim(study, OVERDUE)
     study.database.optuna.set_trial_state_values(lease.trial_id, TrialState.COMPLETE, [0.5])
-    assert requeue_overdue(study.database, study.study_id) == []
+    assert study.queue.requeue_overdue() == []
     assert states(study)[lease.number] == TrialState.COMPLETE
     assert leased(study) == {}
 
@@ -399,7 +396,7 @@ def test_an_ended_trial_does_not_return_to_the_queue(study: Study) -> None:
 def test_coordinators_take_turns(study: Study) -> None:
     late = [claim(study, OVERDUE) for _ in range(12)]
     other = another(study.database)
-    found = together(*(lambda d=d: requeue_overdue(d, study.study_id) for d in [study.database, other] * 2))
+    found = together(*(lambda d=d: study.queue.requeue_overdue() for d in [study.database, other] * 2))
     other.close()
     assert sorted(number for numbers in found for number in numbers) == [lease.number for lease in late]
 
@@ -414,10 +411,10 @@ def test_renewing_and_requeueing_do_not_block_each_other(study: Study) -> None:
     def renew() -> None:
         beats = [Heartbeat(lease, 1, 1.0) for lease in late if lease not in lost]
         for _ in range(10):
-            lost.update({beat.lease for beat in beats} - report(study.database, beats, {}, OVERDUE))
+            lost.update({beat.lease for beat in beats} - study.queue.report(beats, {}, OVERDUE))
 
     def take_back() -> list[int]:
-        return [number for _ in range(10) for number in requeue_overdue(other, study.study_id)]
+        return [number for _ in range(10) for number in study.queue.requeue_overdue()]
 
     _, *taken = together(renew, take_back, take_back)
     other.close()
@@ -436,7 +433,7 @@ def test_a_lease_that_is_being_renewed_is_not_requeued(postgres_url: str) -> Non
         assert leases.renew(connection, [Heartbeat(renewed, 1, 1.0)], SECONDS) == {renewed}
         with other.transaction() as second:
             second.execute(sa.text("SET lock_timeout = '5s'"))  # of the connection that the pool hands out next
-        assert requeue_overdue(other, study.study_id) == [late.number]
+        assert study.queue.requeue_overdue() == [late.number]
     assert leased(study) == {renewed.trial_id: renewed.token}
     database.close()
     other.close()
@@ -450,8 +447,8 @@ def test_an_idle_transaction_ends_and_its_trial_is_requeued(postgres_url: str, m
     lease = claim(study, OVERDUE)
     with pytest.raises(sa.exc.DBAPIError) as lost, database.transaction() as connection:
         assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == {lease}
-        assert requeue_overdue(other, study.study_id) == []
-        assert wait_until(lambda: requeue_overdue(other, study.study_id)) == [lease.number]
+        assert study.queue.requeue_overdue() == []
+        assert wait_until(study.queue.requeue_overdue) == [lease.number]
     assert is_outage(lost.value)  # so it is tried again, and finds that the lease is lost
     with database.transaction() as connection:
         assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
@@ -464,14 +461,14 @@ def test_an_idle_transaction_ends_and_its_trial_is_requeued(postgres_url: str, m
 
 def test_requeue_leases(study: Study) -> None:
     mine, stolen = claim(study), claim(study, OVERDUE)
-    requeue_overdue(study.database, study.study_id)
+    study.queue.requeue_overdue()
     thief = claim(study)
     assert thief.number == stolen.number
-    assert requeue_leases(study.database, [mine, stolen]) == [mine.number]
+    assert study.queue.requeue([mine, stolen]) == [mine.number]
     assert leased(study) == {thief.trial_id: thief.token}
     assert [states(study)[lease.number] for lease in (mine, thief)] == [TrialState.WAITING, TrialState.RUNNING]
-    assert requeue_leases(study.database, [mine]) == []
-    assert requeue_leases(study.database, []) == []
+    assert study.queue.requeue([mine]) == []
+    assert study.queue.requeue([]) == []
 
 
 def test_leases_expire_by_the_clock_of_the_database(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,10 +485,10 @@ def test_leases_expire_by_the_clock_of_the_database(study: Study, monkeypatch: p
 
     lease = claim(study)
     wrong_clock(ahead=True)
-    assert requeue_overdue(study.database, study.study_id) == []
+    assert study.queue.requeue_overdue() == []
     theirs = claim(study, 0.01)
     wrong_clock(ahead=False)
-    assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [theirs.number]
+    assert wait_until(study.queue.requeue_overdue) == [theirs.number]
     [running] = read_status(study).running
     assert running.number == lease.number and 0 <= running.silent_seconds < 60
 
@@ -509,8 +506,8 @@ def test_reports_are_stored_once(study: Study) -> None:
     lease, other = claim(study), claim(study)
     beats = [Heartbeat(lease, 4, 1.0), Heartbeat(other, 4, 1.0)]
     for _ in range(2):
-        assert report(study.database, beats, {lease: {4: 0.125, 8: 0.25}}, SECONDS) == {lease, other}
-    assert report(study.database, beats, {lease: {8: 0.5}, other: {4: math.nan, 8: math.inf}}, SECONDS)
+        assert study.queue.report(beats, {lease: {4: 0.125, 8: 0.25}}, SECONDS) == {lease, other}
+    assert study.queue.report(beats, {lease: {8: 0.5}, other: {4: math.nan, 8: math.inf}}, SECONDS)
     trials = read_back(study).trials
     assert trials[lease.number].intermediate_values == {4: 0.125, 8: 0.5}
     seen = trials[other.number].intermediate_values
@@ -532,7 +529,7 @@ def test_finish_stores_the_result(study: Study, tmp_path: Path, state: TrialStat
     attributes = {"epochs_to_solve": 7, "test_accuracy": {"7": 0.5}, "device": "cpu", "none": None}
     files = {"curve.png": b"\x89PNG" + bytes(300), "record.npz": random.Random(0).randbytes(200_000)}
     result = TrialResult(state, value, note, attributes, [Artifact(*file) for file in files.items()])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
+    assert study.queue.finish(Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
 
     seen = read_back(study)
     trial = seen.trials[lease.number]
@@ -550,7 +547,7 @@ def test_finish_stores_the_result(study: Study, tmp_path: Path, state: TrialStat
         download_artifact(artifact_store=store, artifact_id=meta.artifact_id, file_path=str(path))
         assert path.read_bytes() == files[meta.filename]
     assert leased(study) == {}
-    assert requeue_overdue(study.database, study.study_id) == []
+    assert study.queue.requeue_overdue() == []
     if state == TrialState.COMPLETE:
         assert seen.best_trial.number == lease.number
 
@@ -561,49 +558,43 @@ def test_finish_is_all_or_nothing(study: Study) -> None:
     result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
     for statement in ("DELETE FROM miiii_leases", "UPDATE trials", "INSERT INTO study_system_attributes"):
         with failing_at(study.database, statement):
-            finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), result)
+            study.queue.finish(Heartbeat(lease, 7, 1.0), result)
         assert everything(study.database) == before
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
+    assert study.queue.finish(Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
 
 
 @pytest.mark.parametrize("thief", [True, False])
 def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
     evicted = claim(study, OVERDUE)
-    report(study.database, [Heartbeat(evicted, 4, 1.0)], {evicted: {4: 0.5}}, OVERDUE)
-    requeue_overdue(study.database, study.study_id)
+    study.queue.report([Heartbeat(evicted, 4, 1.0)], {evicted: {4: 0.5}}, OVERDUE)
+    study.queue.requeue_overdue()
     if thief:
         assert claim(study).trial_id == evicted.trial_id
     before = everything(study.database)
     beat = Heartbeat(evicted, 8, 1.0)
-    assert report(study.database, [beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
+    assert study.queue.report([beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
     result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
-    assert finish(study.database, study.study_id, beat, result) == FinishStatus.LEASE_LOST
-    assert not requeue_for_retry(study.database, beat, 1, "went wrong")
-    assert not share_checkpoint(study.database, beat, 8, b"checkpoint", SECONDS)
-    assert requeue_leases(study.database, [evicted]) == []
+    assert study.queue.finish(beat, result) == FinishStatus.LEASE_LOST
+    assert not study.queue.requeue_for_retry(beat, 1, "went wrong")
+    assert not study.queue.share_checkpoint(beat, 8, b"checkpoint", SECONDS)
+    assert study.queue.requeue([evicted]) == []
     assert everything(study.database) == before
 
 
 def test_a_trial_is_ended_once(study: Study) -> None:
     lease = claim(study)
     beat = Heartbeat(lease, 7, 1.0)
-    assert (
-        finish(study.database, study.study_id, beat, TrialResult(TrialState.COMPLETE, 1.0, "one.", {}, []))
-        == FinishStatus.WRITTEN
-    )
+    assert study.queue.finish(beat, TrialResult(TrialState.COMPLETE, 1.0, "one.", {}, [])) == FinishStatus.WRITTEN
     before = everything(study.database)
     # The same lease again: the first answer may have been lost.
-    assert (
-        finish(study.database, study.study_id, beat, TrialResult(TrialState.FAIL, None, "two.", {}, []))
-        == FinishStatus.WRITTEN
-    )
+    assert study.queue.finish(beat, TrialResult(TrialState.FAIL, None, "two.", {}, [])) == FinishStatus.WRITTEN
     assert everything(study.database) == before
 
 
 def test_a_failed_run_is_repeated_in_the_same_trial(study: Study) -> None:
     lease = claim(study)
-    report(study.database, [Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
-    assert requeue_for_retry(study.database, Heartbeat(lease, 7, 1.0), 1, "not finite")
+    study.queue.report([Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
+    assert study.queue.requeue_for_retry(Heartbeat(lease, 7, 1.0), 1, "not finite")
     again = claim(study)
     assert (again.trial_id, again.number) == (lease.trial_id, lease.number) and again.token != lease.token
     assert read_back(study).trials[lease.number].user_attrs == {"retries": 1, "last_failure": "not finite"}
@@ -612,14 +603,14 @@ def test_a_failed_run_is_repeated_in_the_same_trial(study: Study) -> None:
 def test_a_checkpoint_is_kept_until_its_trial_ends(study: Study) -> None:
     lease = claim(study)
     beat = Heartbeat(lease, 8, 1.0)
-    assert shared_epochs(study.database, [lease.trial_id]) == {}
+    assert study.queue.checkpoint_epochs([lease.trial_id]) == {}
     for epoch in (4, 8):
-        assert share_checkpoint(study.database, beat, epoch, b"checkpoint", SECONDS)
-    assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
+        assert study.queue.share_checkpoint(beat, epoch, b"checkpoint", SECONDS)
+    assert study.queue.checkpoint_epochs([lease.trial_id]) == {lease.trial_id: 8}
     assert len(everything(study.database)["miiii_checkpoints"]) == 1
-    assert requeue_leases(study.database, [lease]) == [lease.number]
+    assert study.queue.requeue([lease]) == [lease.number]
     lease = claim(study)
-    assert shared_epochs(study.database, [lease.trial_id]) == {lease.trial_id: 8}
+    assert study.queue.checkpoint_epochs([lease.trial_id]) == {lease.trial_id: 8}
     end(study, lease)
     assert everything(study.database)["miiii_checkpoints"] == []
 
@@ -634,10 +625,10 @@ def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> N
         server.stop("immediate")
         time.sleep(7)
         server.start()
-        assert requeue_overdue(opened, study.study_id) == []
+        assert study.queue.requeue_overdue() == []
         with opened.transaction() as connection:
             assert leases.renew(connection, [Heartbeat(lease, 7, 1.0)], 1.0) == {lease}
-        wait_until(lambda: requeue_overdue(opened, study.study_id) == [lease.number])
+        wait_until(lambda: study.queue.requeue_overdue() == [lease.number])
         opened.close()
 
 
@@ -647,7 +638,7 @@ def test_missing_tables_and_columns_of_an_earlier_version_are_created(study: Stu
         connection.execute(sa.text("ALTER TABLE miiii_leases DROP COLUMN saved_epoch"))
     other = another(study.database)
     lease = claim(study)
-    assert share_checkpoint(other, Heartbeat(lease, 4, 1.0, 4), 4, b"checkpoint", SECONDS)
+    assert TrialQueue(other, study.study_id).share_checkpoint(Heartbeat(lease, 4, 1.0, 4), 4, b"checkpoint", SECONDS)
     other.close()
 
 
@@ -655,7 +646,7 @@ def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
     lease = claim(study)
     read_back(study).tell(lease.number, 0.125)
     result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
-    assert finish(study.database, study.study_id, Heartbeat(lease, 7, 1.0), result) == FinishStatus.LEASE_LOST
+    assert study.queue.finish(Heartbeat(lease, 7, 1.0), result) == FinishStatus.LEASE_LOST
     trial = read_back(study).trials[lease.number]
     assert (trial.value, trial.user_attrs) == (0.125, {})
 
@@ -741,7 +732,7 @@ def test_no_link_is_written_without_its_bytes(database: Database, monkeypatch: p
     monkeypatch.setattr(artifacts, "MAX_ARTIFACT_BYTES", 3)
     result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {}, [Artifact("a.png", b"four")])
     with pytest.raises(ValueError, match="at most 3 bytes"):
-        finish(database, study.study_id, Heartbeat(lease, 1, 1.0), result)
+        study.queue.finish(Heartbeat(lease, 1, 1.0), result)
     assert get_all_artifact_meta(read_back(study).trials[lease.number], storage=database.optuna) == []
 
 
@@ -766,7 +757,7 @@ def test_counts_and_done(database: Database) -> None:
     end(study, held[1], TrialState.PRUNED, 0.25)
     end(study, held[2], TrialState.FAIL, None)
     assert counts() == {"RUNNING": 1, "COMPLETE": 1, "PRUNED": 1, "FAIL": 1} and not study.is_done()
-    requeue_leases(database, [held[3]])
+    study.queue.requeue([held[3]])
     assert counts()["WAITING"] == 1 and not study.is_done()
     end(study, claim(study))
     assert counts() == {"COMPLETE": 2, "PRUNED": 1, "FAIL": 1} and study.is_done()
@@ -782,7 +773,7 @@ def test_a_sampled_study_is_done_when_its_budget_is_spent(database: Database) ->
 
 def test_status_of_a_trial_in_a_lane(study: Study) -> None:
     lease = claim(study, worker="a-machine:7")
-    report(study.database, [Heartbeat(lease, 8, 12.5)], {lease: {4: 0.25, 8: 0.5}}, SECONDS)
+    study.queue.report([Heartbeat(lease, 8, 12.5)], {lease: {4: 0.25, 8: 0.5}}, SECONDS)
     [running] = read_status(study).running
     assert (running.number, running.worker, running.epoch, running.curve) == (0, "a-machine:7", 8, (0.25, 0.5))
     assert running.params == read_back(study).trials[0].params

@@ -23,11 +23,8 @@ from optuna.trial import TrialState
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish, report, requeue_for_retry
-from miiii_search.worker.checkpoints import share_checkpoint, shared_epochs
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from tests.support import make_spec
 
 PERIOD = 10.0
@@ -85,7 +82,7 @@ class LeaseModel(RuleBasedStateMachine):
 
     @rule(target=granted)
     def claim(self) -> Any:
-        claimed = leases.claim(DATABASE[0], self.study.study_id, "worker", PERIOD)
+        claimed = self.study.queue.claim("worker", PERIOD)
         waiting = [number for number, trial in self.trials.items() if trial.state == TrialState.WAITING]
         if not waiting:
             assert claimed == []
@@ -99,7 +96,7 @@ class LeaseModel(RuleBasedStateMachine):
 
     @rule(lease=granted, epoch=st.integers(1, 99))
     def report(self, lease: Lease, epoch: int) -> None:
-        kept = report(DATABASE[0], [Heartbeat(lease, epoch, 1.0)], {lease: {epoch: 0.5}}, PERIOD)
+        kept = self.study.queue.report([Heartbeat(lease, epoch, 1.0)], {lease: {epoch: 0.5}}, PERIOD)
         assert kept == ({lease} if self.held(lease) else set())
         if self.held(lease):
             self.renewed(lease)
@@ -107,7 +104,9 @@ class LeaseModel(RuleBasedStateMachine):
 
     @rule(lease=granted, epoch=st.integers(1, 99))
     def share(self, lease: Lease, epoch: int) -> None:
-        assert share_checkpoint(DATABASE[0], Heartbeat(lease, epoch, 1.0), epoch, b"data", PERIOD) == self.held(lease)
+        assert self.study.queue.share_checkpoint(Heartbeat(lease, epoch, 1.0), epoch, b"data", PERIOD) == self.held(
+            lease
+        )
         if self.held(lease):
             self.renewed(lease)
             self.trials[lease.number].saved = epoch
@@ -117,7 +116,7 @@ class LeaseModel(RuleBasedStateMachine):
         trial = self.trials[lease.number]
         ended_by_it = trial.state.is_finished() and self.ended_by.get(lease.number) == lease
         result = TrialResult(state, 0.5, "ended.", {}, [])
-        ending = finish(DATABASE[0], self.study.study_id, Heartbeat(lease, 1, 1.0), result)
+        ending = self.study.queue.finish(Heartbeat(lease, 1, 1.0), result)
         assert (ending == FinishStatus.WRITTEN) == (self.held(lease) or ended_by_it)
         if self.held(lease):
             trial.state, trial.holder, trial.saved = state, None, 0
@@ -126,14 +125,14 @@ class LeaseModel(RuleBasedStateMachine):
     @rule(lease=granted)
     def retry(self, lease: Lease) -> None:
         trial = self.trials[lease.number]
-        ok = requeue_for_retry(DATABASE[0], Heartbeat(lease, 1, 1.0), trial.retries + 1, "not finite")
+        ok = self.study.queue.requeue_for_retry(Heartbeat(lease, 1, 1.0), trial.retries + 1, "not finite")
         assert ok == self.held(lease)
         if ok:
             trial.state, trial.holder, trial.retries = TrialState.WAITING, None, trial.retries + 1
 
     @rule(lease=granted)
     def requeue(self, lease: Lease) -> None:
-        numbers = requeue_leases(DATABASE[0], [lease])
+        numbers = self.study.queue.requeue([lease])
         assert numbers == ([lease.number] if self.held(lease) else [])
         if self.held(lease):
             self.trials[lease.number].state, self.trials[lease.number].holder = TrialState.WAITING, None
@@ -145,7 +144,7 @@ class LeaseModel(RuleBasedStateMachine):
     @rule()
     def requeue_overdue(self) -> None:
         overdue = [n for n, trial in self.trials.items() if trial.holder and trial.expires_at < self.time]
-        assert requeue_overdue(DATABASE[0], self.study.study_id) == overdue
+        assert self.study.queue.requeue_overdue() == overdue
         for number in overdue:
             self.trials[number].state, self.trials[number].holder = TrialState.WAITING, None
 
@@ -157,7 +156,7 @@ class LeaseModel(RuleBasedStateMachine):
             trial = self.trials[stored.number]
             assert stored.state == trial.state
             assert max(stored.intermediate_values, default=0) == trial.epoch
-            assert shared_epochs(DATABASE[0], [stored._trial_id]).get(stored._trial_id, 0) == trial.saved
+            assert self.study.queue.checkpoint_epochs([stored._trial_id]).get(stored._trial_id, 0) == trial.saved
             assert stored.user_attrs.get("retries", 0) == trial.retries
 
     @property

@@ -15,7 +15,7 @@ from miiii_search.study.delete import delete
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.requeue import requeue_leases, requeue_overdue
+from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.worker import heartbeat
 from miiii_search.worker.heartbeat import HeartbeatThread
 from tests.support import OVERDUE, SECONDS, claim, make_spec, wait_until
@@ -38,10 +38,10 @@ def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
     first = renewed_at(study)[lease.trial_id]
 
     def is_older_than_a_lease() -> bool:
-        assert requeue_overdue(study.database, study.study_id) == []
+        assert study.queue.requeue_overdue() == []
         return renewed_at(study)[lease.trial_id] > first + 5.5
 
-    with HeartbeatThread(study.database, 5.0) as heartbeats:
+    with HeartbeatThread(study.queue, 5.0) as heartbeats:
         heartbeats.update([Heartbeat(lease, 7, 1.0)])
         wait_until(is_older_than_a_lease)
     assert heartbeats.lost == set()
@@ -49,21 +49,21 @@ def test_leases_are_renewed_while_the_main_thread_is_busy(study: Study) -> None:
 
 def test_lost_leases_are_reported(study: Study) -> None:
     mine, lost = claim(study), claim(study, OVERDUE)
-    requeue_overdue(study.database, study.study_id)
-    with HeartbeatThread(study.database, 0.1) as heartbeats:
+    study.queue.requeue_overdue()
+    with HeartbeatThread(study.queue, 0.1) as heartbeats:
         heartbeats.update([Heartbeat(mine, 1, 1.0), Heartbeat(lost, 1, 1.0)])
         wait_until(lambda: heartbeats.lost)
         assert heartbeats.lost == {lost}
-        requeue_leases(study.database, [mine])
+        study.queue.requeue([mine])
         wait_until(lambda: heartbeats.lost == {lost, mine})
 
 
 def test_a_main_thread_that_hangs_loses_its_leases(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "STALL_SECONDS", 0.2)
     lease = claim(study, 0.2)
-    with HeartbeatThread(study.database, 0.2) as heartbeats:
+    with HeartbeatThread(study.queue, 0.2) as heartbeats:
         heartbeats.update([Heartbeat(lease, 1, 1.0)])
-        assert wait_until(lambda: requeue_overdue(study.database, study.study_id)) == [lease.number]
+        assert wait_until(study.queue.requeue_overdue) == [lease.number]
 
 
 def test_an_outage_is_survived(study: Study) -> None:
@@ -78,7 +78,7 @@ def test_an_outage_is_survived(study: Study) -> None:
     first = renewed_at(study)[lease.trial_id]
     sa.event.listen(study.database.engine, "begin", fail)
     try:
-        with HeartbeatThread(study.database, 0.4) as heartbeats:
+        with HeartbeatThread(study.queue, 0.4) as heartbeats:
             heartbeats.update([Heartbeat(lease, 1, 1.0)])
             wait_until(lambda: failures > 3)
             assert heartbeats.lost == set()

@@ -43,7 +43,6 @@ from miiii_search.training import run
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.leases import grant
-from miiii_search.trial_queue.requeue import requeue_overdue
 from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints
 from miiii_search.worker.options import CheckpointPolicy, WorkerOptions
 from miiii_search.worker.worker import Worker
@@ -367,7 +366,7 @@ def test_a_stolen_lease(database: Database) -> None:
         wait_until(study.is_done)
     trial = read_back(study).trials[0]
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.125)
-    assert requeue_overdue(database, study.study_id) == []
+    assert study.queue.requeue_overdue() == []
     assert "returned" not in "".join(logged)
 
 
@@ -377,7 +376,7 @@ def test_a_worker_goes_on_with_what_another_left(sqlite: Database) -> None:
     left = create_study(sqlite, "left", make_spec(space=space, pruning=NEVER))
     lease = claim(left, seconds=-1.0)
     sqlite.optuna.set_trial_intermediate_value(lease.trial_id, 4, 0.125)
-    assert requeue_overdue(sqlite, left.study_id) == [lease.number]
+    assert left.queue.requeue_overdue() == [lease.number]
     whole = create_study(sqlite, "whole", make_spec(space=space, pruning=NEVER))
     for study in (left, whole):
         work(study)

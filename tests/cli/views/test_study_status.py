@@ -21,7 +21,7 @@ from miiii_search.study.running_trials import RunningTrial
 from miiii_search.study.state import StudyState
 from miiii_search.study.status import Status, read_status
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import TrialResult, finish
+from miiii_search.trial_queue.results import TrialResult
 from tests.support import claim, end, make_spec
 
 
@@ -70,7 +70,7 @@ def test_why_trials_were_pruned(tmp_path: Path) -> None:
         lease = claim(study)
         attributes = {"reason": f"it looked [b]hopeless[/b] {k} times", "epochs_trained": 16 * (k + 1)}
         outcome = TrialResult(TrialState.PRUNED, 0.5, "pruned.", attributes, [])
-        finish(database, study.study_id, Heartbeat(lease, 16, 1.0), outcome)
+        study.queue.finish(Heartbeat(lease, 16, 1.0), outcome)
     now = read_status(study)
     database.close()
     told = [line for line in text(now) if "hopeless" in line]

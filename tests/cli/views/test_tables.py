@@ -28,7 +28,7 @@ from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
 from miiii_search.study.trials import STATE_NAMES
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.results import TrialResult, finish, report
+from miiii_search.trial_queue.results import TrialResult
 from tests.support import SECONDS, claim, make_spec, metrics_of
 
 LONG = "a study [b]with[/b] a :bug: and a name " + "much-too-long-for-a-line" * 6
@@ -52,14 +52,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     study = create_study(database, LONG, make_spec(replicates=Replicates(count=2)))
     for k, state in enumerate((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.COMPLETE)):
         lease = claim(study)
-        report(database, [Heartbeat(lease, 8, 1.0)], {lease: {4: 0.25, 8: 0.5}}, SECONDS)
+        study.queue.report([Heartbeat(lease, 8, 1.0)], {lease: {4: 0.25, 8: 0.5}}, SECONDS)
         known = {"metrics": metrics_of(study), "epochs_to_solve": 12 if k == 0 else None, "reason": REASON}
         outcome = TrialResult(
             state, None if state == TrialState.FAIL else 0.5, "ended.", {"epochs_trained": 16, **known}, []
         )
-        finish(database, study.study_id, Heartbeat(lease, 16, 1.0), outcome)
+        study.queue.finish(Heartbeat(lease, 16, 1.0), outcome)
     lease = claim(study, worker=WORKER)
-    report(database, [Heartbeat(lease, 8, 1234.5)], {lease: {4: 0.25}}, SECONDS)
+    study.queue.report([Heartbeat(lease, 8, 1234.5)], {lease: {4: 0.25}}, SECONDS)
     yield study
     database.close()
 
