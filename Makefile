@@ -21,13 +21,11 @@ demo: .venv/.run ## run a small search and show the best configuration
 	@.venv/bin/miiii-search up --preset demo --no-dashboard
 
 test: .venv/.test ## run the fast tests: no servers, no processes, no browser (some of them: make test ARGS="-k leases")
-	@$(PYTEST) --ignore tests/integration -m "not ($(NEEDS_MORE))" $(ARGS)
+	@.venv/bin/pytest --fast --numprocesses $(UNIT_PROCESSES) --dist worksteal --ignore tests/integration -m "not ($(NEEDS_MORE))" $(ARGS)
 
 test-all: setup ## run all tests but the soaks: PostgreSQL, processes, a browser and containers where they are
-	@$(PYTEST) $(ARGS)
+	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Whole files go to a process, so that a file's fixtures are made once.
-PYTEST = .venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 NEEDS_MORE = postgres or process or browser or docker or slow or soak
 
 test-compose: setup ## run only the tests of the images and the compose files (needs a container engine)
@@ -72,7 +70,8 @@ bench-pruning: setup ## evaluate pruning rules and samplers on the recorded curv
 
 BENCH_RESULTS ?= bench-results
 
-# The tests spend much of their time waiting for processes.
+# The unit tests compute all the time. The others spend much of their time waiting for processes.
+UNIT_PROCESSES ?= auto
 PROCESSES ?= 3
 
 lock: ## update the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)

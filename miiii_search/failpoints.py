@@ -3,7 +3,7 @@
 They are off unless `MIIII_FAILPOINTS` names a folder when the process starts. Then `reach` looks for a file with the
 failpoint's name in that folder. The first word of the file is what happens:
 
-- `pause`: the thread waits until the file is gone;
+- `pause`: the thread waits until the file is gone; with `pause N`, only from the Nth time on;
 - `delay SECONDS`: the thread sleeps;
 - `kill`: the process kills itself with SIGKILL;
 - `pass`: nothing.
@@ -50,14 +50,16 @@ def _act(armed: Path) -> None:
     words = _read(armed)
     if not words:
         return
-    with armed.with_name(f"{armed.name}.reached").open("a") as announcement:
-        announcement.write(f"{os.getpid()}\n")
+    with armed.with_name(f"{armed.name}.reached").open("a+") as announcements:
+        announcements.write(f"{os.getpid()}\n")
+        announcements.seek(0)
+        count = len(announcements.readlines())
     if words[0] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif words[0] == "delay":
         time.sleep(float(words[1]))
     elif words[0] == "pause":
-        while _read(armed):
+        while (words := _read(armed)) and count >= int(words[1] if len(words) > 1 else "1"):
             time.sleep(POLL_SECONDS)
 
 

@@ -4,27 +4,64 @@
 that it uses, by the folder it is in, or by `pytestmark` in its module.
 """
 
+import functools
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
 
+from miiii_search import failpoints
 from miiii_search.storage.database import Database, open_database
+from miiii_search.testing.failpoints import Failpoints
 from miiii_search.testing.postgres import DatabaseServer, PostgresServer
 from tests.support import all_tables, log_lines
 
-# A busy machine may hold up any example.
-hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("busy")
+# A busy machine may hold up any example. `make test` uses the profile `fast`.
+BUSY: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("thorough", max_examples=100, **BUSY)
+hypothesis.settings.register_profile("fast", max_examples=20, **BUSY)
+hypothesis.settings.load_profile("thorough")
 
 NEEDS_MORE = ("postgres", "process", "browser", "docker", "slow", "soak")
 """Markers of the tests that need a server, real processes, a browser, a container engine, or more than seconds."""
 
 _left_out: Counter[str] = Counter()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make test`."""
+    parser.addoption("--fast", action="store_true", help="fewer examples, and programs that are compiled in less time")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name a folder for the compiled programs of all processes of the tests, which later sessions use too."""
+    if os.access(config.rootpath, os.W_OK):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.rootpath / ".pytest_cache" / "jax"))
+    if config.getoption("--fast"):
+        hypothesis.settings.load_profile("fast")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Prepare JAX, if a test imports it. Compiling takes longer than most tests."""
+    if "jax" not in sys.modules:
+        return
+    import jax
+
+    from miiii_search.training import device, lanes, program, trainer_pool
+
+    if session.config.getoption("--fast"):
+        with mock.patch.dict(os.environ, XLA_FLAGS="--xla_backend_optimization_level=0"):
+            jax.devices()  # XLA reads its flags once; processes that a test starts do not inherit them
+        shared = functools.cache(program.Program)  # so no test compiles what another one has compiled
+        vars(lanes)["Program"] = vars(trainer_pool)["Program"] = shared
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        device.use_compilation_cache()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -121,3 +158,12 @@ def logged() -> Iterator[list[str]]:
     """Lines that the package logs during the test, from the level INFO on."""
     with log_lines() as lines:
         yield lines
+
+
+@pytest.fixture
+def failpoints_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Failpoints]:
+    """Failpoints of the test's own process."""
+    made = Failpoints(tmp_path / "failpoints")
+    monkeypatch.setattr(failpoints, "folder", tmp_path / "failpoints")
+    yield made
+    made.close()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import hypothesis
 import numpy as np
 import optuna
 import sqlalchemy as sa
@@ -190,6 +191,11 @@ def log_lines(thread: threading.Thread | None = None) -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def examples(number: int) -> hypothesis.settings:
+    """Return settings with this many examples by default, and with a fifth of them by `pytest --fast`."""
+    return hypothesis.settings(max_examples=max(number * hypothesis.settings().max_examples // 100, 1))
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:

@@ -56,7 +56,11 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("module", [runs, studies, study, forecast], ids=["runs", "studies", "study", "forecast"])
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param(runs, marks=pytest.mark.process), studies, study, forecast],
+    ids=["runs", "studies", "study", "forecast"],
+)
 def test_examples_of_docstrings(module: object, example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(example_folder)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)  # type: ignore[arg-type]

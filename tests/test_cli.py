@@ -349,6 +349,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(
     assert "secret" not in ill
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["plain", "it's [a] $HOME;b", "-x :bug:", "two  spaces"])
 def test_what_an_error_says_to_type_can_be_typed(
     name: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -384,6 +385,7 @@ def test_a_study_of_a_file_is_named_for_the_file(
     assert "study `mine` created" in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_mistake_in_a_process_of_its_own(empty_folder: Path) -> None:
     """There is no traceback, not even from the interpreter's shutdown."""
     done = subprocess.run(
@@ -396,6 +398,7 @@ def test_mistake_in_a_process_of_its_own(empty_folder: Path) -> None:
     assert list(empty_folder.iterdir()) == []
 
 
+@pytest.mark.process
 def test_no_device_is_one_line(empty_folder: Path) -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "no-such-device"}
     command = [sys.executable, "-m", "miiii_search", "train", "--preset", "demo", "--out", "run"]
@@ -420,11 +423,13 @@ sys.modules["late"] = Late()
 """A program that gets SIGTERM while the interpreter exits, after it has restored the default actions of signals."""
 
 
+@pytest.mark.process
 def test_a_signal_at_exit_does_not_change_the_exit_code() -> None:
     done = subprocess.run([sys.executable, "-c", SIGNAL_AT_EXIT], cwd=Path(__file__).parents[1])
     assert done.returncode == 0
 
 
+@pytest.mark.process
 def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
     """The warning suggests the most similar setting. A known setting causes no warning."""
     environment = {**os.environ, "MIIII_TRAILS": "64", "MIIII_STATE": str(tmp_path)}

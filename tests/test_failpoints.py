@@ -21,20 +21,13 @@ from miiii_search.testing.failpoints import Failpoints
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Failpoints:
-    made = Failpoints(tmp_path / "failpoints")
-    monkeypatch.setattr(failpoints, "folder", tmp_path / "failpoints")
-    return made
-
-
 def test_they_are_off_by_default() -> None:
     assert failpoints.folder is None
     failpoints.reach("chunk")
 
 
-def test_a_thread_waits_until_it_is_released(armed: Failpoints) -> None:
-    armed.arm("chunk")
+def test_a_thread_waits_until_it_is_released(failpoints_here: Failpoints) -> None:
+    failpoints_here.arm("chunk")
     passed = threading.Event()
 
     def go() -> None:
@@ -43,18 +36,31 @@ def test_a_thread_waits_until_it_is_released(armed: Failpoints) -> None:
 
     thread = threading.Thread(target=go, daemon=True)
     thread.start()
-    assert armed.wait("chunk") == [os.getpid()]
+    assert failpoints_here.wait("chunk") == [os.getpid()]
     assert not passed.is_set()
-    armed.release("chunk")
+    failpoints_here.release("chunk")
     assert passed.wait(60)
     thread.join()
     failpoints.reach("chunk")  # no longer armed
 
 
-def test_only_the_armed_one_delays(armed: Failpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_may_pause_from_a_later_time_on(failpoints_here: Failpoints) -> None:
+    failpoints_here.arm("chunk", "pause 3")
+    failpoints.reach("chunk")
+    failpoints.reach("chunk")
+    thread = threading.Thread(target=failpoints.reach, args=("chunk",), daemon=True)
+    thread.start()
+    assert len(failpoints_here.wait("chunk", times=3)) == 3
+    assert thread.is_alive()
+    failpoints_here.arm("chunk", "pause 4")
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_only_the_armed_one_delays(failpoints_here: Failpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     delays = list[float]()
     monkeypatch.setattr(time, "sleep", delays.append)
-    armed.arm("chunk", "delay 0.5")
+    failpoints_here.arm("chunk", "delay 0.5")
     failpoints.reach("compile")
     failpoints.reach("chunk")
     assert delays == [0.5]

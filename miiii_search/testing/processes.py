@@ -110,7 +110,9 @@ class Processes:
 def clean_environment(storage: str) -> dict[str, str]:
     """Return this process's environment without its `MIIII_` variables, but with the URL of a database."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MIIII_")}
-    return {**kept, "MIIII_STORAGE": storage, "PYTHONUNBUFFERED": "1"}
+    # Processes share a cache of compiled programs. JAX compiles again what another process is just writing there.
+    ignored = "ignore:Error reading persistent compilation cache entry"
+    return {**kept, "MIIII_STORAGE": storage, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ignored}
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:

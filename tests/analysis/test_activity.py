@@ -2,6 +2,7 @@
 
 import cmath
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_nothing_recorded_and_nothing_active() -> None:
     assert found.counts().tolist() == [[0, 0]]
 
 
-@pytest.mark.parametrize("p", [5, 11])
+@pytest.mark.parametrize("p", [5, pytest.param(11, marks=pytest.mark.slow)])
 def test_of_a_real_spectrum(p: int) -> None:
     """Against the textbook's neurons and sums over complex exponentials, at every frequency of both digits."""
     experiment, hyperparameters = Experiment(p=p, epochs=16), Hyperparameters(d_model=16, n_heads=2)
@@ -63,7 +64,7 @@ def test_of_a_real_spectrum(p: int) -> None:
     spectrum, weights = lanes.spectrum(lane), lanes.weights(lane)
     x = np.array([[x0, x1] for x0 in range(p) for x1 in range(p)])
     neurons = np.asarray(
-        textbook.transformer({k: jnp.asarray(a) for k, a in weights.items()}, jnp.asarray(x))["neurons"]
+        jax.jit(textbook.transformer)({k: jnp.asarray(a) for k, a in weights.items()}, jnp.asarray(x))["neurons"]
     )[:, 2].astype(np.float64)
 
     turn = np.array([[cmath.exp(-2j * cmath.pi * k * digit / p) for digit in range(p)] for k in range(p)])

@@ -98,6 +98,7 @@ def test_where_there_is_no_noise(dtype: type[np.floating]) -> None:
         assert nothing.participation >= 0 and 0 <= nothing.energy_share(1) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlated", [False, True], ids=["white", "correlated columns"])
 @pytest.mark.parametrize(("p", "d"), [(7, 16), (23, 32)])
 def test_noise_shows_a_frequency_as_seldom_as_promised(p: int, d: int, correlated: bool) -> None:

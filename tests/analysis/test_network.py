@@ -21,7 +21,7 @@ def of_textbook(weights: Weights, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Compute the activations at ŷ in float64, one column per sample."""
     with jax.enable_x64(True):
         in_float64 = {name: jnp.asarray(array, jnp.float64) for name, array in weights.items()}
-        found = {name: np.asarray(a) for name, a in textbook.transformer(in_float64, jnp.asarray(x)).items()}
+        found = {name: np.asarray(a) for name, a in jax.jit(textbook.transformer)(in_float64, jnp.asarray(x)).items()}
     found["attention"] = found["attention"][:, :, 2]
     at_answer = {name: a[:, 2] if name in NAMES[1:4] else a for name, a in found.items()}
     return {name: np.moveaxis(a, 0, -1) for name, a in at_answer.items()}
@@ -31,7 +31,8 @@ def of_textbook(weights: Weights, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
 def test_forward_is_that_of_training_and_of_the_textbook(p: int, d_model: int, heads: int) -> None:
     weights = random_weights(p, d_model, heads, 2 * p)
     found, expected = forward(weights, grid(p)), of_textbook(weights, grid(p))
-    trained = transformer_from_weights({name: jnp.asarray(a) for name, a in weights.items()})(jnp.asarray(grid(p)))
+    network = jax.jit(lambda weights, x: transformer_from_weights(weights)(x))
+    trained = network({name: jnp.asarray(a) for name, a in weights.items()}, jnp.asarray(grid(p)))
     for name in NAMES:
         array = getattr(found, name)
         assert array.dtype == np.float32

@@ -50,6 +50,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return found
 
 
+@pytest.mark.process
 def test_what_the_file_holds(figures: dict[str, object]) -> None:
     keys = ("epochs_share", "grokkers_lost", "top10_lost")
     rules = figures["rules"]
@@ -61,6 +62,7 @@ def test_what_the_file_holds(figures: dict[str, object]) -> None:
     assert rules["none"]["grokkers_lost"] == 0
 
 
+@pytest.mark.process
 def test_the_default_pruner_keeps_its_promises(figures: dict[str, object]) -> None:
     """None of the ten fastest lost, 2 % of the grokkers at most, and less than every rule that loses as few."""
     rules = figures["rules"]

@@ -15,6 +15,8 @@ from miiii_search.config.search_space import Point
 from miiii_search.simulation.curves import write_curves
 from tests.simulation.landscape import landscape
 
+pytestmark = pytest.mark.process
+
 SCRIPT = Path(__file__).parents[2] / "bench" / "samplers.py"
 
 

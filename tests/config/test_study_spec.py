@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from miiii_search.config.overrides import apply_settings, describe_differences, read_config_file, to_tree, validate
@@ -22,7 +22,7 @@ from miiii_search.config.study_sections import PRUNING_RULES, Budget, Pruning
 from miiii_search.config.study_spec import FORMAT, MAX_GRID, SAMPLERS, StudySpec, rungs
 from miiii_search.errors import InvalidSpecError, MiiiiSearchError
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
-from tests.support import SPACE, TINY, make_spec
+from tests.support import SPACE, TINY, examples, make_spec
 
 PAPER_TABLE_1 = {
     "dropout": "0 1/2 1/5 1/10",
@@ -426,7 +426,7 @@ VALUES = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(key=KEYS, value=VALUES)
 def test_any_setting_is_a_spec_or_a_users_mistake(key: str, value: str) -> None:
     try:
@@ -470,7 +470,7 @@ def trees(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(tree=trees(), kind=st.sampled_from(["toml", "json"]))
 def test_spec_files_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any], kind: str) -> None:
     spec = validate(StudySpec, tree, "tree")

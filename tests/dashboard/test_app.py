@@ -448,6 +448,7 @@ def test_loopback_needs_no_password(host: str) -> None:
     check_exposure(host, None)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_serve(number: signal.Signals) -> None:
     program = """

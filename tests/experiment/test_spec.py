@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters, primes_below
+from tests.support import examples
 
 
 def refuses(words: str, make: type[Experiment] | type[Hyperparameters], **fields: Any) -> None:
@@ -163,7 +164,7 @@ def test_reading_a_spec_loads_no_jax() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.integers(1, 1500), st.floats(0.001, 1))
 def test_an_accuracy_is_at_the_target_from_the_fewest_samples_that_reach_it(n: int, target: float) -> None:
     """This also holds for a target between two numbers of samples, and for accuracies rounded to float32."""

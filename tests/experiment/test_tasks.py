@@ -32,6 +32,9 @@ def parts(splits: Splits) -> list[set[int]]:
     return [set(split.n.tolist()) for split in (splits.train, splits.validation, splits.test)]
 
 
+LARGE = pytest.param(113, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("p", [13, 113])
 def test_digits(p: int) -> None:
     assert digits(p).tolist() == [list(sample) for sample in all_samples(p)]
@@ -43,13 +46,13 @@ def test_nanda_is_the_sum_of_the_digits(p: int) -> None:
     assert labels(Experiment(p=p, task="nanda")).tolist() == expected
 
 
-@pytest.mark.parametrize("p", [13, 113])
+@pytest.mark.parametrize("p", [13, LARGE])
 @pytest.mark.parametrize("task", ["miiii", "masked"])
 def test_miiii_and_masked_are_the_remainders(p: int, task: Task) -> None:
     assert labels(Experiment(p=p, task=task)).tolist() == remainders(p)
 
 
-@pytest.mark.parametrize("p", [13, 113])
+@pytest.mark.parametrize("p", [13, LARGE])
 def test_basis_permutes_whole_rows(p: int) -> None:
     expected = remainders(p)
     rows = labels(Experiment(p=p, task="basis")).tolist()

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -19,7 +19,7 @@ from miiii_search.pruners import NopPruner, Pruner, Quantile
 from miiii_search.pruners.factory import check_pruning, make_pruner
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
-from tests.support import claim, make_spec, pruning_context
+from tests.support import claim, examples, make_spec, pruning_context
 
 RUNGS = (16, 32, 64)
 
@@ -49,7 +49,7 @@ def trials(draw: st.DrawFn) -> FrozenTrial:
     return trial({rung: draw(ACCURACIES) for rung in RUNGS[:n_reports]}, state)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     mine=st.tuples(ACCURACIES, ACCURACIES),
     peers=st.lists(trials(), max_size=8),

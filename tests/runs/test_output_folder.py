@@ -58,6 +58,7 @@ def test_what_is_published_takes_the_place_of_what_was_there(tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.process
 def test_a_folder_has_one_owner_until_it_ends_or_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with subprocess.Popen(

@@ -332,6 +332,7 @@ def test_a_file_that_may_not_be_read(folder: Path) -> None:
     assert analyzed(folder)[1][0] == "record.npz of best cannot be used: Permission denied"
 
 
+@pytest.mark.slow
 def test_what_can_be_drawn_is_drawn(folder: Path) -> None:
     """This holds for a run whose losses were not finite at the end, too."""
     record = Record.from_npz((folder / "record.npz").read_bytes())

@@ -41,7 +41,6 @@ from miiii_search.worker.worker import Worker
 from tests.analysis.figures.synthetic import make_record
 from tests.dashboard.test_app import Serve, start  # noqa: F401
 from tests.support import TINY, claim, end, everything, make_spec, metrics_of, read_back
-from tests.worker.test_worker import compiled_once  # noqa: F401
 
 FILES = [Artifact("report.html", b"<p>" * 400), Artifact("accuracy.png", b"\x89PNG" * 50)]
 OTHERS = [Artifact("report.html", b"<b>" * 90)]

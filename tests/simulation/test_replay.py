@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
@@ -21,6 +21,7 @@ from miiii_search.simulation.pruner_variants import pruner_variants
 from miiii_search.simulation.replay import ReplayedRun, replay
 from miiii_search.simulation.simulated_study import OwnPrunerStudy
 from tests.simulation.support import curve_of, epochs_of, make_record, set_of
+from tests.support import examples
 
 SHORT = Experiment(p=7, task="nanda", train_fraction=0.5, epochs=64, evaluate_every=2, validation_samples=12)
 INTERVAL = SHORT.evaluation_interval
@@ -84,7 +85,7 @@ def outline(runs: Sequence[ReplayedRun]) -> list[tuple[int, str, int, int]]:
 RULES: list[Pruner] = [NopPruner(), Quantile(0.25, 4), Quantile(0.6, 2), Forecast(3.0), Forecast(1.0)]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.lists(st.integers(0, 10**6), min_size=0, max_size=14),
     st.sampled_from(RULES),

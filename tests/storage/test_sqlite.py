@@ -109,6 +109,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return inside
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("folder", ["at rest", "with a log", "being written"], indirect=True)
 def test_a_read_only_file_can_be_read(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".db-shm"}

@@ -28,6 +28,7 @@ from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import Study
+from miiii_search.testing.failpoints import Failpoints
 from miiii_search.worker import study_watch
 from miiii_search.worker.options import CheckpointPolicy
 from tests.dashboard.test_app import Serve, start  # noqa: F401
@@ -152,15 +153,22 @@ def test_the_dashboard_serves_the_copy(
 
 
 def test_a_worker_goes_on_where_it_was(
-    database: Database, elsewhere: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    elsewhere: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failpoints_here: Failpoints,
 ) -> None:
     """The checkpoint is exported too, so the weights are the same as without an export."""
-    monkeypatch.setattr(study_watch, "REFRESH_SECONDS", 0.2)  # or the trials would end before the pause is noticed
+    monkeypatch.setattr(study_watch, "REFRESH_SECONDS", 0.2)
     spec = make_spec(experiment=LONG, space=TWO, pruning=Pruning(rule="none"))
     study = create_study(database, "study", spec)
-    with working(open_study(database, "study"), 2, checkpoints=CheckpointPolicy(tmp_path / "here")):
-        wait_until(lambda: any(t.intermediate_values for t in read_back(study).trials), 240)
+    failpoints_here.arm("chunk")
+    with working(open_study(database, "study"), 2, checkpoints=CheckpointPolicy(tmp_path / "here")) as (_, said):
+        failpoints_here.wait("chunk")
         pause(study)
+        wait_until(lambda: any("is paused" in line for line in said))
+        failpoints_here.release("chunk")
         wait_until(lambda: not study.counts()[TrialState.RUNNING], 240)
     export_study(study, tmp_path / "study.zip")
     copy = import_study(elsewhere, tmp_path / "study.zip", None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
@@ -24,7 +24,7 @@ from miiii_search.study.create import create_study
 from miiii_search.study.export import FORMAT, KIND, Configuration, export_best, read_configuration
 from miiii_search.study.study import Study
 from miiii_search.testing.postgres import DatabaseServer
-from tests.support import PER_TASK, claim, end, make_spec, metrics_of
+from tests.support import PER_TASK, claim, end, examples, make_spec, metrics_of
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ METRICS = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     metrics=st.none() | METRICS,
     rate=st.floats(1e-9, 1e9),

@@ -27,6 +27,7 @@ from miiii_search.study.overview import list_studies
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
+from miiii_search.testing.failpoints import Failpoints
 from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.budget import BudgetReservation, read_exhausted_limit
 from miiii_search.trial_queue.leases import Lease
@@ -36,7 +37,7 @@ from tests.support import OVERDUE, SECONDS, TINY, claim, end, make_spec, read_ba
 from tests.worker.test_worker import work, working
 
 NEVER = Pruning(rule="none")
-LONG = TINY.model_copy(update={"epochs": 60000, "target_accuracy": 1.0, "evaluate_every": 8})
+LONG = TINY.model_copy(update={"epochs": 4000, "target_accuracy": 1.0, "evaluate_every": 8})
 TWO = {"weight_decay": (0.0, 0.5)}
 
 
@@ -171,19 +172,24 @@ def test_a_first_trial_in_a_pause_begins_when_that_ends(database: Database) -> N
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(1800, abs=5)
 
 
-def test_workers_hand_back_wait_and_go_on_where_they_were(database: Database, tmp_path: Path) -> None:
+def test_workers_hand_back_wait_and_go_on_where_they_were(
+    database: Database, tmp_path: Path, failpoints_here: Failpoints
+) -> None:
     """Two workers continue without a restart, and the trials have the same results as without a pause."""
     spec = make_spec(experiment=LONG, space=TWO, pruning=NEVER)
     unbroken = create_study(database, "unbroken", spec)
     work(unbroken)
     study = create_study(database, "study", spec)
     policies = [CheckpointPolicy(tmp_path / str(k), save_seconds=3600) for k in range(2)]
+    failpoints_here.arm("chunk")
     with (
         working(open_study(database, "study"), 1, checkpoints=policies[0]) as (_, one),
         working(open_study(database, "study"), 1, checkpoints=policies[1]) as (_, two),
     ):
-        wait_until(lambda: any(t.intermediate_values for t in read_back(study).trials), 240)
+        failpoints_here.wait("chunk", times=2)
         pause(study)
+        wait_until(lambda: all(any("is paused" in line for line in said) for said in (one, two)))
+        failpoints_here.release("chunk")
         wait_until(lambda: not study.counts()[TrialState.RUNNING])
         waiting = [t for t in read_back(study).trials if t.state == TrialState.WAITING]
         with database.engine.connect() as connection:

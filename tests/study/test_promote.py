@@ -152,6 +152,7 @@ queue_further_seeds(study)
 """A coordinator that has queued the further seeds, but does not come to note that it has."""
 
 
+@pytest.mark.process
 def test_a_coordinator_that_is_killed_in_between_has_done_nothing(database: Database) -> None:
     study = make_study(database)
     end_all(study, FIRSTS)

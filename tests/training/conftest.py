@@ -1,22 +1,12 @@
 """Programs that several test files share, since compiling one takes longer than most tests."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.lanes import Lanes
 from miiii_search.training.program import ProgramKey
 from tests.training.small import NARROW, SMALL
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache() -> None:
-    # Only where the cache can be written: otherwise JAX warns, and warnings are errors here.
-    home = os.path.expanduser("~")
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.access(home, os.W_OK):
-        use_compilation_cache()
 
 
 @pytest.fixture(scope="session")

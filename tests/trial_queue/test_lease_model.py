@@ -25,7 +25,7 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.results import FinishStatus, TrialResult
-from tests.support import make_spec
+from tests.support import examples, make_spec
 
 PERIOD = 10.0
 TRIALS = 3
@@ -173,7 +173,7 @@ def test_any_order_of_events() -> None:
     with a_database() as database:
         DATABASE.append(database)
         LeaseModel.TestCase.settings = settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            examples(40), stateful_step_count=30, suppress_health_check=list(HealthCheck)
         )
         LeaseModel.TestCase().runTest()
         DATABASE.clear()

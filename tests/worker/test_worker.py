@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import math
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -39,8 +38,8 @@ from miiii_search.study.open import open_study
 from miiii_search.study.snapshots import trial_folder
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
+from miiii_search.testing.failpoints import Failpoints
 from miiii_search.training import run
-from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.version import TRAINING_PROGRAM
 from miiii_search.trial_queue.leases import grant
 from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints
@@ -50,14 +49,6 @@ from tests.support import SECONDS, SMALL, TINY, claim, end, everything, log_line
 
 NEVER = Pruning(rule="none")
 ENDLESS = TINY.model_copy(update={"epochs": 10**7})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once() -> None:
-    """Keep compiled programs for all workers of this module, as the command line does."""
-    # Only if the cache can be written: JAX warns otherwise, and warnings are errors in tests.
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.access(Path.home(), os.W_OK):
-        use_compilation_cache()
 
 
 @pytest.fixture(scope="module")
@@ -238,13 +229,20 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("damage", ["none", "truncated", "a flipped byte", "all"])
-def test_a_trial_goes_on_from_its_last_good_checkpoint(sqlite: Database, tmp_path: Path, damage: str) -> None:
-    experiment = TINY.model_copy(update={"epochs": 40_000, "evaluate_every": 50})
+def test_a_trial_goes_on_from_its_last_good_checkpoint(
+    sqlite: Database, tmp_path: Path, damage: str, failpoints_here: Failpoints
+) -> None:
+    experiment = TINY.model_copy(update={"epochs": 4000, "evaluate_every": 50})
     spec = make_spec(experiment=experiment, space={"dropout": (0.1,)}, pruning=NEVER)
     study = create_study(sqlite, f"checkpoints, {damage}", spec)
-    policy = CheckpointPolicy(tmp_path, save_seconds=0.1)
-    with working(study, 1, checkpoints=policy):
-        wait_until(lambda: len(checkpoints_in(tmp_path)) == 2)
+    policy = CheckpointPolicy(tmp_path / "checkpoints", save_seconds=0.0)  # after each chunk
+    failpoints_here.arm("chunk", "pause 2")
+    with working(study, 1, checkpoints=policy) as (stop, _):
+        wait_until(lambda: len(checkpoints_in(tmp_path)) == 1)
+        failpoints_here.arm("drain", "pass")
+        stop.set()
+        failpoints_here.wait("drain")
+        failpoints_here.release("chunk")
     older, newest = checkpoints_in(tmp_path)
     with study.database.transaction() as connection:
         connection.execute(sa.delete(schema.checkpoints))  # which the worker wrote when it stopped

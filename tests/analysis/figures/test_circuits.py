@@ -73,7 +73,10 @@ def test_a_single_task_is_drawn_as_bars() -> None:
         assert bars(axes) == pytest.approx(values[:, 0])
 
 
-@pytest.mark.parametrize("p", [5, 113, 199])
+LARGE = [pytest.param(p, marks=pytest.mark.slow) for p in (113, 199)]
+
+
+@pytest.mark.parametrize("p", [5, *LARGE])
 @pytest.mark.parametrize("task", ["nanda", "miiii"])
 def test_small_and_large(p: int, task: str) -> None:
     experiment = Experiment.model_validate({"p": p, "task": task})

@@ -137,6 +137,7 @@ def test_accuracy() -> None:
     np.testing.assert_allclose(points(validation)[1], record.validation_accuracy[:, 4:].mean(axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", OF_WEIGHTS)
 def test_a_run_without_weights_is_left_out(draw: Draw) -> None:
     first, second = runs()
@@ -161,13 +162,14 @@ def test_a_record_without_evaluations() -> None:
 
 
 @pytest.mark.parametrize("draw", OF_WEIGHTS + OF_TRAINING)
-@pytest.mark.parametrize("n", [1, 9])
+@pytest.mark.parametrize("n", [1, pytest.param(9, marks=pytest.mark.slow)])
 def test_one_run_and_many_with_long_names(draw: Draw, n: int) -> None:
     """More runs than there are colours, and more than fit in one row."""
     findings = make_findings(MIIII, "a study's long name, trial 123 of the repeated ones")
     drawn(draw, [findings] * n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", OF_WEIGHTS + OF_TRAINING)
 def test_the_smallest_and_a_large_prime(draw: Draw) -> None:
     smallest, large = Experiment(p=5), Experiment(p=113)

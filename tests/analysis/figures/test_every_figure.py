@@ -36,16 +36,17 @@ OF_WEIGHTS = [
 OF_FINDINGS = {draw.__name__: draw for draw in [*OF_RECORD, *OF_SPECTRA, *OF_WEIGHTS]}
 
 RUNS = {
-    "nanda, p = 5": make_findings(Experiment(p=5, task="nanda"), evaluations=5, n_heads=1),
-    "miiii, p = 5": make_findings(Experiment(p=5)),
-    "masked, p = 13": make_findings(Experiment(p=13, task="masked"), n_heads=8),
-    "miiii, p = 113": make_findings(Experiment(), evaluations=4096, d_model=64),
+    "nanda, p = 5": lambda: make_findings(Experiment(p=5, task="nanda"), evaluations=5, n_heads=1),
+    "miiii, p = 5": lambda: make_findings(Experiment(p=5)),
+    "masked, p = 13": lambda: make_findings(Experiment(p=13, task="masked"), n_heads=8),
+    "miiii, p = 113": lambda: make_findings(Experiment(), evaluations=4096, d_model=64),
 }
+FAST = "miiii, p = 5"
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n != FAST)) for n in RUNS])
 def findings(request: pytest.FixtureRequest) -> Findings:
-    return RUNS[request.param]
+    return RUNS[request.param]()
 
 
 def drawn(name: str, findings: Findings) -> Figure:
@@ -65,9 +66,10 @@ def test_a_figure_for_a_column(name: str, findings: Findings) -> None:
         assert_numbers_do_not_touch(axes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*OF_DATA, *OF_FINDINGS])
 def test_the_same_bytes_each_time(name: str) -> None:
-    findings = RUNS["masked, p = 13"]
+    findings = RUNS["masked, p = 13"]()
     assert figure_bytes(drawn(name, findings), "png") == figure_bytes(drawn(name, findings), "png")
 
 

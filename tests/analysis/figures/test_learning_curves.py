@@ -71,6 +71,7 @@ def test_a_loss_of_zero_or_infinity() -> None:
     assert pixels(learning_curves(NANDA, record, "t")).shape == SIZE
 
 
+@pytest.mark.slow
 def test_threads_do_not_disturb_one_another() -> None:
     jobs = [(experiment, f"run {k}") for k in range(2) for experiment in (NANDA, MIIII)]
 
@@ -83,6 +84,7 @@ def test_threads_do_not_disturb_one_another() -> None:
         assert (pixels(png) == pixels(draw(job))).all()
 
 
+@pytest.mark.process
 def test_pyplot_stays_away() -> None:
     """The state of pyplot is global. Warnings would end up in a worker's log."""
     code = """
