@@ -61,7 +61,7 @@ class FullLengthRun:
 
 
 def runs() -> dict[str, FullLengthRun]:
-    """Return every run of docs/reproduction.md, in the order in which they are trained."""
+    """Return every run of docs/research/reproduction.md, in the order in which they are trained."""
     printed, table_2 = get_configuration("paper", "paper-best")
     authors, authors_run = get_configuration("authors-code", "paper-best")
 

@@ -8,7 +8,7 @@ The first command compares all pruners on the evaluation sets. The second search
 pruners on the tuning sets, and the third varies the constants of `forecast` on them.
 
 A study is drawn by choosing one seed of every configuration and an order of the queue. Every pruner replays the same
-studies. docs/pruning.md defines what is counted, and which curves are for tuning and which for evaluation.
+studies. docs/research/pruning.md defines what is counted, and which curves are for tuning and which for evaluation.
 
 The first table has one row per set and pruner: means, and intervals that hold 90 % of the studies. The second has the
 means over all sets.

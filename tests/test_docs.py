@@ -14,7 +14,7 @@ from miiii_search.cli import app
 
 ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "workers" / "README.md"]
-PAGES = [*GUIDES, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*GUIDES, *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = typer.main.get_command(app)
 
 
@@ -64,12 +64,12 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_field_of_the_paper_s_choices_exists() -> None:
-    """Every field that the table in docs/science.md names exists."""
+    """Every field that the table in docs/explanation/science.md names exists."""
     from miiii_search.config.error_messages import field_names
     from miiii_search.config.study_spec import StudySpec
 
     fields = set(field_names(StudySpec))
-    text = (ROOT / "docs" / "science.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "science.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:experiment|hyperparameters|pruning|budget)\.[a-z_]+)`", text))
     assert named
     assert named <= fields

@@ -56,7 +56,9 @@ def remember_removed_variables(names: list[str]) -> None:
 def report_removed_variables() -> None:
     """Print which environment variables were removed. Commands that train call this."""
     if _removed_variables:
-        print_line(f"ignored, since it could change results: {' '.join(_removed_variables)}; see docs/science.md")
+        print_line(
+            f"ignored, since it could change results: {' '.join(_removed_variables)}; see docs/explanation/science.md"
+        )
 
 
 def confirm(question: str, yes: bool) -> None:

@@ -123,7 +123,7 @@ def export_weights(
 ) -> None:
     """Export the weights of a trained network.
 
-    docs/weights.md describes the formats and how to load them.
+    docs/how-to/export-weights.md describes the formats and how to load them.
 
     Examples:
         miiii-search export-weights runs/best --out network.safetensors

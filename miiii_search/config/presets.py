@@ -40,7 +40,7 @@ AUTHORS_EXPERIMENT = Experiment(
 """The experiment behind the paper's figures, as far as the public code (commit d201562) tells."""
 
 FAST = Hyperparameters(dropout=0.2, grokfast_lambda=2.0, weight_decay=1.0, d_model=256, learning_rate=1e-3, n_heads=4)
-"""A configuration that solves all 29 tasks on two cores. docs/reproduction.md describes how it was found."""
+"""A configuration that solves all 29 tasks on two cores. docs/research/reproduction.md describes how it was found."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Long before its accuracy moves, the validation loss of a task that will generali
 The pruner looks at the second half of a run so far and extrapolates the loss along a line. It prunes the run if even a
 fall several times as steep would reach zero too late. Two kinds of runs continue, because their loss may still peak:
 those whose weights still shrink, and those that had not memorised the training samples for the whole of that half.
-docs/pruning.md has the evidence.
+docs/research/pruning.md has the evidence.
 """
 
 from __future__ import annotations

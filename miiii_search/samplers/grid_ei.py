@@ -1,7 +1,7 @@
 """The sampler `grid_ei`: every configuration of the grid once, those with the highest expected improvement first.
 
 The trials wait in the queue from the beginning, as with the sampler `grid`. A Gaussian process fitted to the results
-only chooses their order, so that the best configuration is found sooner. docs/pruning.md says by how much.
+only chooses their order, so that the best configuration is found sooner. docs/research/pruning.md says by how much.
 """
 
 from __future__ import annotations

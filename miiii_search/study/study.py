@@ -234,7 +234,7 @@ class Study:
             f"study `{self.name}` was created by miiii-search {self.version or 'of an unknown version'} and is trained "
             f"by training program {programs}; this is {version('miiii-search')} with program {TRAINING_PROGRAM}, whose "
             "results differ: install a version with the study's program, or admit this one with work --any-version "
-            "or MIIII_ANY_VERSION=1 (docs/upgrading.md)"
+            "or MIIII_ANY_VERSION=1 (docs/how-to/upgrade.md)"
         )
 
     def admit_program(self) -> None:

@@ -26,7 +26,9 @@ from tests.support import SPACE, claim, end, make_spec
 
 DOCUMENTED = set(
     re.findall(
-        r"^\| `(miiii_[a-z_]+)", (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(), re.MULTILINE
+        r"^\| `(miiii_[a-z_]+)",
+        (Path(__file__).parents[2] / "docs" / "how-to" / "monitoring.md").read_text(),
+        re.MULTILINE,
     )
 )
 

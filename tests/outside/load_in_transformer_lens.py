@@ -1,4 +1,4 @@
-"""Loads what export_runs.py wrote by the lines of docs/weights.md, and compares logits on all p² inputs.
+"""Loads what export_runs.py wrote by the lines of docs/how-to/export-weights.md, and compares logits on all p² inputs.
 
 Runs where TransformerLens is installed and miiii-search need not be:
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "export-weights.md"
 TOLERANCE = 1e-4
 """Tolerance relative to the largest logit: both sides compute in float32, in another order."""
 

@@ -172,7 +172,7 @@ def answer_to(life: TrialLife) -> Event:
 
 
 def test_the_page_shows_the_rules() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "trial-life.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "trial-life.md").read_text(encoding="utf-8")
     assert diagram() in page and table() in page, "print it anew: python -m miiii_search.worker.life_table"
 
 
