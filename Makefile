@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer. To choose another Python: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
+.PHONY: help setup demo docs test test-all test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
 
 # The first Python that runs (a version manager's shim may fail), is new enough and can create a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -54,6 +54,10 @@ lint: setup ## check style, formatting, types and imports
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 
+docs: .venv/.docs ## build the documentation's site in site/, and fail on a dead link or a page that no menu lists
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict $(ARGS)
+	@echo "open site/index.html in a browser, or serve it while you write: .venv/bin/mkdocs serve"
+
 bench: SHELL := bash
 bench: setup ## run the benchmarks, about 40 minutes; tables, JSON and pictures go to bench-results
 	@mkdir -p $(BENCH_RESULTS)
@@ -81,13 +85,14 @@ lock: ## update the locks after a change to pyproject.toml, with uv (newer versi
 	@$(COMPILE) -o requirements/test.lock -c requirements/dev.lock --extra test pyproject.toml
 	@$(COMPILE) -o requirements/cuda.lock -c requirements/run.lock --extra cuda --extra s3 pyproject.toml
 	@$(COMPILE) -o requirements/coordinator.lock -c requirements/run.lock --group coordinator
+	@$(COMPILE) -o requirements/docs.lock -c requirements/dev.lock --group docs
 	@$(COMPILE) -o requirements/build.lock -c requirements/dev.lock --group build
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
 clean: ## remove .venv, caches and build outputs (keeps databases and results)
-	@rm -rf .venv $(LENS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv $(LENS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each builds on the one before: what `make demo` needs, what `make test` needs, and everything.
@@ -108,4 +113,9 @@ clean: ## remove .venv, caches and build outputs (keeps databases and results)
 .venv/.ready: .venv/.test requirements/dev.lock
 	@echo "Installing the development tools ..."
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.lock
+	@touch $@
+
+.venv/.docs: .venv/.run requirements/docs.lock
+	@echo "Installing what the documentation needs ..."
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/docs.lock
 	@touch $@

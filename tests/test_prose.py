@@ -124,9 +124,18 @@ def markdown_complaints(path: Path) -> Iterator[str]:
             paragraph.append(line[item.end() :] if item else line)
 
 
-PYTHON = sorted([*ROOT.glob("miiii_search/**/*.py"), *ROOT.glob("bench/*.py"), *ROOT.glob("examples/*.py")])
+PYTHON = sorted(
+    [
+        *ROOT.glob("miiii_search/**/*.py"),
+        *ROOT.glob("bench/*.py"),
+        *ROOT.glob("examples/*.py"),
+        *ROOT.glob("website/**/*.py"),
+    ]
+)
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
-MARKDOWN = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), ROOT / "workers" / "README.md"])
+MARKDOWN = sorted(
+    [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), ROOT / "workers" / "README.md", ROOT / "website" / "README.md"]
+)
 
 
 def named(path: Path) -> str:
