@@ -6,11 +6,14 @@ import itertools
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from miiii_search.cli import app
+from website.hooks import OUTSIDE
 
 ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "workers" / "README.md"]
@@ -80,3 +83,26 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+class Loader(yaml.SafeLoader):
+    """Reads mkdocs.yml, in which Python functions are named."""
+
+
+Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda loader, suffix, node: suffix)
+
+
+def menu(entries: Any) -> list[str]:
+    """Return the pages of a menu, in its order."""
+    if isinstance(entries, str):
+        return [entries]
+    parts = entries.values() if isinstance(entries, dict) else entries
+    return [page for part in parts for page in menu(part)]
+
+
+def test_the_menu_lists_every_page_once() -> None:
+    """A page that is added to docs/ is listed in mkdocs.yml, at `nav`."""
+    listed = menu(yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)["nav"])
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    outside = {path for source, path in OUTSIDE.items() if (ROOT / source).exists()}
+    assert sorted(listed) == sorted(pages | outside)

@@ -9,40 +9,14 @@ import sys
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from website.hooks import OUTSIDE, resolve_links
+from website.hooks import resolve_links
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 VENDOR = ROOT / "website" / "overrides" / "assets" / "vendor"
-
-
-class Loader(yaml.SafeLoader):
-    """Reads mkdocs.yml, in which Python functions are named."""
-
-
-Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda loader, suffix, node: suffix)
-
-CONFIG: dict[str, Any] = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
-
-
-def menu(entries: Any) -> list[str]:
-    """Return the pages of a menu, in its order."""
-    if isinstance(entries, str):
-        return [entries]
-    parts = entries.values() if isinstance(entries, dict) else entries
-    return [page for part in parts for page in menu(part)]
-
-
-def test_the_menu_lists_every_page_once() -> None:
-    listed = menu(CONFIG["nav"])
-    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    outside = {path for source, path in OUTSIDE.items() if (ROOT / source).exists()}
-    assert sorted(listed) == sorted(pages | outside)
 
 
 def test_links_between_docs_and_the_rest_of_the_repository_are_resolved() -> None:
