@@ -152,7 +152,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
 @needs_compose
 def test_documented_settings_are_known() -> None:
     """The check knows exactly the settings that `.env.example` and the guides name."""
-    pages = [ROOT / ".env.example", ROOT / "README.md", ROOT / "workers" / "README.md", *ROOT.glob("docs/*.md")]
+    pages = [ROOT / ".env.example", ROOT / "README.md", ROOT / "workers" / "README.md", *ROOT.glob("docs/**/*.md")]
     named = {name for page in pages for name in re.findall(r"MIIII_[A-Z_]*[A-Z]", page.read_text())}
     assert named <= known_settings()
 
