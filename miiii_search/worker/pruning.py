@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import optuna
-import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.errors import MiiiiSearchError
@@ -15,7 +13,7 @@ from miiii_search.pruners.base import NopPruner, PruningContext
 from miiii_search.pruners.factory import OptunaPruner, make_pruner
 from miiii_search.pruners.history import history_at_rungs
 from miiii_search.pruners.peers import Peer, PeerReader
-from miiii_search.storage.retry import driver_message
+from miiii_search.storage.retry import driver_message, is_database_error
 from miiii_search.study.study import Study
 from miiii_search.worker.active_trial import ActiveTrial
 
@@ -45,7 +43,7 @@ class PruningEvaluator:
             For each trial, the reason for which it is pruned; None if it continues.
 
         Raises:
-            SQLAlchemyError: The database is unavailable. Nothing was decided.
+            StorageUnavailableError: The database is unavailable. Nothing was decided.
             MiiiiSearchError: The study was deleted. Nothing was decided.
         """
         peers = {} if isinstance(self._pruner, NopPruner) else self._read_trials(trials)
@@ -69,9 +67,9 @@ class PruningEvaluator:
         """Return why the trial with this number is pruned, or None."""
         try:
             return self._pruner.should_prune(context)
-        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, MiiiiSearchError):
-            raise  # Optuna's pruners read the database once more
         except Exception as error:
+            if is_database_error(error) or isinstance(error, MiiiiSearchError):
+                raise  # Optuna's pruners read the database once more
             failure = f"{type(error).__name__}: {driver_message(error)}"
             if failure not in self._failures:
                 self._failures.add(failure)
