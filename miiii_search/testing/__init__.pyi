@@ -2,6 +2,7 @@ from .fault_study import run_without_faults
 from .faults import run_with_faults
 from .faulty_cluster import FaultReport
 from .memory_database import MemoryDatabase
+from .memory_trial_queue import MemoryTrialQueue
 from .postgres import PostgresServer
 from .trainer_pool import FakeTrainerPool
 
@@ -9,6 +10,7 @@ __all__ = [
     "FakeTrainerPool",
     "FaultReport",
     "MemoryDatabase",
+    "MemoryTrialQueue",
     "PostgresServer",
     "run_with_faults",
     "run_without_faults",

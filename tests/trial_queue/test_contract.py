@@ -1,827 +1,665 @@
-"""The contract of the queue, its leases and a worker's writes, on SQLite and PostgreSQL.
-
-Everything is read back through Optuna's public interface, because `storage.schema` writes into Optuna's tables.
-"""
+"""The contract of `TrialQueue`, on SQLite, PostgreSQL and the fake in memory."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import itertools
+import inspect
 import math
-import random
-import subprocess
-import sys
-import textwrap
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta, tzinfo
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import optuna
-import optuna_dashboard
 import pytest
-import sqlalchemy as sa
-from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_artifact
-from optuna.artifacts._protocol import ArtifactStore
-from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from miiii_search.config.search_space import Range
-from miiii_search.config.study_sections import Budget
-from miiii_search.coordinator.coordinator import supervise
-from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import artifacts, engines, schema
-from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES, Artifact, DatabaseArtifactStore
-from miiii_search.storage.database import Database, open_database
+from miiii_search.config.search_space import Point
+from miiii_search.config.study_spec import StudySpec
+from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES, Artifact
 from miiii_search.storage.retry import is_outage
-from miiii_search.study.create import create_study
-from miiii_search.study.names import study_names
-from miiii_search.study.objective import OBJECTIVE_NAME
-from miiii_search.study.open import open_study
-from miiii_search.study.status import read_status
-from miiii_search.study.study import Study
-from miiii_search.testing.postgres import PostgresServer
-from miiii_search.trial_queue import leases
+from miiii_search.storage.study_attrs import ID_KEY, PAUSED_KEY, SPEC_KEY, STARTED_KEY
+from miiii_search.storage.trial_attrs import REPLICATE_KEY, SHAPE_KEY
+from miiii_search.storage.usage import Usage
+from miiii_search.study.trials import distributions, new_trial, shape_of
+from miiii_search.testing.memory_database import MemoryTrial
+from miiii_search.testing.memory_trial_queue import MemoryTrialQueue
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from miiii_search.trial_queue.trial_queue import TrialQueue
-from tests.support import (
-    OVERDUE,
-    SECONDS,
-    SPACE,
-    TINY,
-    claim,
-    end,
-    everything,
-    make_spec,
-    read_back,
-    together,
-    wait_until,
+from tests.backends import Backend
+from tests.support import make_spec
+
+SPACE = {"weight_decay": (0.0, 0.5, 1.0), "n_heads": (2, 4)}
+PERIOD = 10.0
+"""Seconds of a lease."""
+COMPLETE, FAIL, PRUNED, RUNNING, WAITING = (
+    TrialState.COMPLETE,
+    TrialState.FAIL,
+    TrialState.PRUNED,
+    TrialState.RUNNING,
+    TrialState.WAITING,
 )
 
-GRID = [dict(zip(SPACE, point, strict=True)) for point in itertools.product(*SPACE.values())]
+
+class Subject:
+    """A study of six trials of two shapes, and its queue."""
+
+    def __init__(self, backend: Backend, name: str = "study") -> None:
+        self.backend = backend
+        self.spec: StudySpec = make_spec(space=SPACE)
+        self.study_id = backend.create(name, self.spec)
+        self.queue = backend.queue(self.study_id)
+
+    def claim(self, seconds: float = PERIOD, worker: str = "worker") -> Lease:
+        """Claim a trial that must be there."""
+        [lease] = self.queue.claim(worker, seconds)
+        return lease
+
+    def claim_new(self, attributes: Mapping[str, Any] | None = None, n_trials: int = 6) -> Lease | None:
+        """Add a trial that is leased."""
+        point: Point = {"weight_decay": 0.5, "n_heads": 4}
+        return self.queue.claim_new_trial(
+            new_trial(self.spec, point, 1),
+            distributions(self.spec),
+            "worker",
+            PERIOD,
+            n_trials=n_trials,
+            attributes=attributes or {},
+        )
+
+    def finish(self, lease: Lease, value: float | None = 0.5, state: TrialState = COMPLETE, **known: Any) -> Any:
+        """End a trial."""
+        return self.queue.finish(Heartbeat(lease, 1, 1.0), ended(state, value, **known))
+
+    def trials(self) -> list[MemoryTrial]:
+        return self.backend.contents().trials_of(self.study_id)
+
+    def states(self) -> list[TrialState]:
+        return [trial.state for trial in self.trials()]
+
+    def tokens(self) -> dict[int, str]:
+        """Return the token of each lease by trial id."""
+        rows = self.backend.contents().leases.values()
+        return {row.trial_id: row.token for row in rows if row.study_id == self.study_id}
+
+    def attributes(self) -> Mapping[str, Any]:
+        return self.backend.contents().studies[self.study_id].system_attributes
+
+    def pause(self) -> None:
+        self.backend.write_attributes(self.study_id, {PAUSED_KEY: self.backend.now})
+
+
+def ended(state: TrialState = COMPLETE, value: float | None = 0.5, **fields: Any) -> TrialResult:
+    """Return a result with little in it."""
+    return TrialResult(**{"state": state, "value": value, "note": "ended.", "attributes": {}, "artifacts": []} | fields)
+
+
+def beats(*leases: Lease, epoch: int = 1) -> list[Heartbeat]:
+    return [Heartbeat(lease, epoch, 1.0) for lease in leases]
 
 
 @pytest.fixture
-def study(database: Database) -> Study:
-    return create_study(database, "study", make_spec())
+def subject(backend: Backend) -> Subject:
+    return Subject(backend)
 
 
-def another(database: Database) -> Database:
-    """Open the same database once more, as another process does."""
-    return open_database(database.url.render_as_string(hide_password=False))
+# The fake
 
 
-@contextlib.contextmanager
-def failing_at(database: Database, statement: str) -> Iterator[None]:
-    """Fail at a statement that begins with this text, as if the worker's machine died there."""
-
-    def fail(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
-        if text.startswith(statement):
-            raise ConnectionAbortedError
-
-    sa.event.listen(database.engine, "before_cursor_execute", fail)
-    try:
-        with pytest.raises(ConnectionAbortedError):
-            yield
-    finally:
-        sa.event.remove(database.engine, "before_cursor_execute", fail)
+def public_methods(cls: type) -> set[str]:
+    return {name for name, _ in inspect.getmembers(cls, inspect.isfunction) if not name.startswith("_")}
 
 
-def leased(study: Study) -> dict[int, str]:
-    """Return the token of every lease of the study, by trial id."""
-    columns = schema.leases.c
-    with study.database.engine.connect() as connection:
-        query = sa.select(columns.trial_id, columns.token).where(columns.study_id == study.study_id)
-        return {row.trial_id: row.token for row in connection.execute(query)}
+def test_the_fake_overrides_every_public_method() -> None:
+    assert public_methods(TrialQueue) == public_methods(MemoryTrialQueue) & set(vars(MemoryTrialQueue))
+    for name in public_methods(TrialQueue):
+        real, fake = (inspect.signature(getattr(cls, name)) for cls in (TrialQueue, MemoryTrialQueue))
+        assert real == fake, name
 
 
-def states(study: Study) -> list[TrialState]:
-    return [trial.state for trial in read_back(study).trials]
-
-
-# The queue
-
-
-def test_create_makes_the_whole_queue(study: Study) -> None:
-    seen = read_back(study)
-    assert [trial.number for trial in seen.trials] == list(range(24))
-    assert {trial.state for trial in seen.trials} == {TrialState.WAITING}
-    params = [trial.params for trial in seen.trials]
-    assert sorted(params, key=repr) == sorted(GRID, key=repr)
-    assert params != GRID
-    for trial in seen.trials:
-        for name, values in SPACE.items():
-            assert trial.distributions[name] == optuna.distributions.CategoricalDistribution(values)
-    assert seen.direction == StudyDirection.MAXIMIZE
-    assert seen.metric_names == [OBJECTIVE_NAME]
-    note = optuna_dashboard.get_note(seen)
-    assert "24 trials" in note and all(f"\n- {name}: " in note for name in SPACE)
-
-
-def test_the_seed_determines_the_order(database: Database) -> None:
-    def order(name: str, seed: int) -> list[Any]:
-        spec = make_spec(experiment=TINY.model_copy(update={"seed": seed}))
-        return [trial.params for trial in read_back(create_study(database, name, spec)).trials]
-
-    assert order("a", 1) == order("b", 1) != order("c", 2)
-
-
-def test_values_come_back_with_their_types(database: Database) -> None:
-    space = {"dropout_mask": ("batch", "sample"), "d_model": (16, 32), "weight_decay": (0.0, 1 / 3)}
-    made = create_study(database, "types", make_spec(space=space))
-    points = [tuple(trial.params[name] for name in space) for trial in read_back(made).trials]
-    assert sorted(points) == sorted(itertools.product(*space.values()))
-    assert {tuple(map(type, point)) for point in points} == {(str, int, float)}
-    for trial in made.trials():
-        experiment, hyperparameters = made.trial_settings(trial)
-        assert experiment.dropout_mask == trial.params["dropout_mask"]
-        assert (hyperparameters.d_model, hyperparameters.weight_decay) == (
-            trial.params["d_model"],
-            trial.params["weight_decay"],
-        )
-
-
-def test_replicates_differ_in_their_seed_alone(database: Database) -> None:
-    spec = make_spec(replicates=2, experiment=TINY.model_copy(update={"seed": 5}))
-    study = create_study(database, "replicated", spec)
-    runs = [(trial.params, study.trial_settings(trial)[0].seed) for trial in study.trials()]
-    assert sorted(runs, key=repr) == sorted(itertools.product(GRID, [5, 6]), key=repr)
-
-
-def test_create_twice_changes_nothing(study: Study) -> None:
-    claim(study)
-    before = everything(study.database)
-    other = another(study.database)
-    again = create_study(other, "study", make_spec())
-    other.close()
-    assert (again.study_id, again.spec) == (study.study_id, study.spec)
-    assert everything(study.database) == before
-    # A preset's name says where a spec came from, not what it is.
-    create_study(study.database, "study", make_spec(preset="demo"))
-    assert everything(study.database) == before
-
-
-def test_another_spec_is_refused(study: Study) -> None:
-    before = everything(study.database)
-    other = make_spec(
-        experiment=TINY.model_copy(update={"epochs": 96}),
-        space={**SPACE, "dropout": (0.0, 0.2)},
-        budget=Budget(trials=3),
-    )
-    with pytest.raises(MiiiiSearchError) as error:
-        create_study(study.database, "study", other)
-    for difference in (
-        "experiment.epochs is 48, not 96",
-        "space.dropout is [0.0, 0.1], not [0.0, 0.2]",
-        'budget.trials is "unset", not 3',
-    ):
-        assert difference in str(error.value)
-    assert "hyperparameters" not in str(error.value)
-    assert everything(study.database) == before
-
-
-@pytest.mark.parametrize("direction", [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
-def test_a_study_of_somebody_else_is_refused(database: Database, direction: StudyDirection) -> None:
-    foreign = optuna.create_study(study_name="theirs", storage=database.optuna, direction=direction)
-    if direction == StudyDirection.MAXIMIZE:  # or else it could be one whose creator died
-        foreign.ask()
-    before = everything(database)
-    with pytest.raises(MiiiiSearchError, match="`theirs` was not created by miiii-search; choose another"):
-        create_study(database, "theirs", make_spec())
-    with pytest.raises(MiiiiSearchError, match="`theirs` was not created by miiii-search; choose another"):
-        open_study(database, "theirs")
-    assert everything(database) == before
-
-
-def test_open_names_what_there_is(database: Database) -> None:
-    with pytest.raises(MiiiiSearchError, match="there is none yet"):
-        open_study(database, None)
-    first = create_study(database, "first", make_spec(budget=Budget(trials=2)))
-    assert open_study(database, None) == first
-    create_study(database, "second", make_spec(budget=Budget(trials=2)))
-    assert study_names(database) == ["first", "second"]
-    with pytest.raises(MiiiiSearchError, match="`first`, `second`"):
-        open_study(database, None)
-    with pytest.raises(MiiiiSearchError, match=r"no study `frist`.*did you mean `first`"):
-        open_study(database, "frist")
-
-
-@pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines"])
-def test_invalid_names_are_refused(database: Database, name: str) -> None:
-    with pytest.raises(MiiiiSearchError, match="1 to 200 characters"):
-        create_study(database, name, make_spec())
-    assert study_names(database) == []
-
-
-def test_a_creation_that_was_interrupted_can_be_repeated(database: Database) -> None:
-    with failing_at(database, "INSERT INTO trial_system_attributes"):
-        create_study(database, "study", make_spec())
-    assert len(read_back(create_study(database, "study", make_spec())).trials) == 24
-
-
-def test_threads_create_one_study(database: Database) -> None:
-    others = [another(database) for _ in range(3)]
-    made = together(*(lambda d=d: create_study(d, "study", make_spec()) for d in [database, *others]))
-    for other in others:
-        other.close()
-    assert len({study.study_id for study in made}) == 1
-    assert sorted((t.params for t in read_back(made[0]).trials), key=repr) == sorted(GRID, key=repr)
-
-
-def test_processes_create_one_study_in_a_new_database(storage_url: str) -> None:
-    program = textwrap.dedent("""
-        import sys
-        from miiii_search.storage.database import open_database
-        from miiii_search.study.create import create_study
-        from tests.support import make_spec
-        print("ready", flush=True)
-        sys.stdin.readline()
-        database = open_database(sys.argv[1], create=True)
-        create_study(database, "study", make_spec())
-        database.close()
-    """)
-    root = Path(__file__).parents[2]
-    # Optuna leaves the connections open of a storage that it could not make.
-    warnings = ("-W", "error", "-W", "ignore::ResourceWarning")
-    command = [sys.executable, *warnings, "-c", program, storage_url]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with contextlib.ExitStack() as stack:
-        creators = [
-            stack.enter_context(subprocess.Popen(command, text=True, cwd=root, **pipes))  # type: ignore[call-overload]
-            for _ in range(2)
-        ]
-        for creator in creators:
-            assert creator.stdout.readline() == "ready\n", creator.stderr.read()
-        for creator in creators:
-            creator.stdin.write("\n")
-            creator.stdin.flush()
-        for creator in creators:
-            _, complaint = creator.communicate(timeout=60)
-            assert (creator.returncode, complaint) == (0, "")
-    database = open_database(storage_url)
-    assert sorted((t.params for t in read_back(open_study(database, None)).trials), key=repr) == sorted(GRID, key=repr)
-    database.close()
+def test_every_method_says_what_happens() -> None:
+    """Twice, without the lease or after the study was deleted, and while the database is away."""
+    for name in public_methods(TrialQueue):
+        text = " ".join((getattr(TrialQueue, name).__doc__ or "").split())
+        assert "twice" in text or "A second call" in text or "a second call" in text, name
+        assert "deleted" in text, name
+        assert "lease" in text, name
+        assert "sqlalchemy.exc.DBAPIError: The database is unavailable" in text, name
 
 
 # Claims
 
 
-@pytest.mark.parametrize("n", [1, 5])
-def test_claims_are_unique(study: Study, n: int) -> None:
-    other = another(study.database)
-
-    def work(database: Database) -> list[Lease]:
-        mine = []
-        while claimed := study.queue.claim("worker", SECONDS, n=n):
-            assert len(claimed) <= n
-            mine += claimed
-        return mine
-
-    found = together(*(lambda d=d: work(d) for d in [study.database, other] * 4))
-    other.close()
-    claimed = [lease for mine in found for lease in mine]
-    assert sorted(lease.number for lease in claimed) == list(range(24))
-    assert leased(study) == {lease.trial_id: lease.token for lease in claimed}
-    assert len({lease.token for lease in claimed}) == 24
-    assert set(states(study)) == {TrialState.RUNNING}
+def test_claims_follow_the_numbers(subject: Subject) -> None:
+    assert [lease.number for lease in subject.queue.claim("worker", PERIOD, n=2)] == [0, 1]
+    assert [lease.number for lease in subject.queue.claim("worker", PERIOD, n=9)] == [2, 3, 4, 5]  # never one twice
+    assert subject.queue.claim("worker", PERIOD) == []
+    assert subject.states() == [RUNNING] * 6  # no other was made
 
 
-def test_claim_takes_the_first_and_none_from_an_empty_queue(database: Database) -> None:
-    study = create_study(database, "short", make_spec(budget=Budget(trials=2)))
-    other = create_study(database, "other", make_spec())
-    before = datetime.now() - timedelta(seconds=1)
-    first, second = claim(study), claim(study)
-    assert (first.number, second.number) == (0, 1)
-    assert study.queue.claim("worker", SECONDS) == []
-    trials = read_back(study).trials
-    assert [trial.state for trial in trials] == [TrialState.RUNNING] * 2  # no third one was made
-    for trial in trials:
-        assert trial.datetime_start is not None and before < trial.datetime_start < datetime.now()
-    assert set(states(other)) == {TrialState.WAITING}
+def test_a_claimed_trial_is_running_and_leased(subject: Subject) -> None:
+    before = subject.trials()
+    lease = subject.claim(worker="w" * 300)
+    [row] = subject.backend.contents().leases.values()
+    assert (row.trial_id, row.study_id, row.token) == (lease.trial_id, subject.study_id, lease.token)
+    assert row.worker == "w" * 256
+    assert (row.renewed_at, row.expires_at) == (subject.backend.now, subject.backend.now + PERIOD)
+    assert (row.epoch, row.epochs_per_second, row.saved_epoch) == (0, 0.0, 0)
+    after = subject.trials()
+    assert after[1:] == before[1:]
+    assert after[0].state == RUNNING and before[0].started_at is None and after[0].started_at is not None
+    assert (after[0].params, after[0].system_attributes) == (before[0].params, before[0].system_attributes)
+    assert len(lease.token) == 32 and lease.token != subject.claim().token
 
 
-def test_claim_prefers_a_shape(study: Study) -> None:
-    heads = [trial.params["n_heads"] for trial in study.trials()]
-    preferred = heads[0] ^ 6  # 2 ↔ 4: not the shape at the head of the queue
-    shapes = [f"d_model=16 n_heads={preferred}"]
-    order = [claim(study, shapes=shapes).number for _ in range(24)]
-    right = [number for number in range(24) if heads[number] == preferred]
-    assert order == right + [number for number in range(24) if heads[number] != preferred]
+def test_claims_prefer_ids_then_shapes_then_numbers(subject: Subject) -> None:
+    ids = [trial.trial_id for trial in subject.trials()]
+    shapes = [trial.system_attributes[SHAPE_KEY] for trial in subject.trials()]
+    assert set(shapes) == {shape_of(16, 2), shape_of(16, 4)}
+    preferred = shapes[0] if shapes[1] != shapes[0] else next(shape for shape in shapes if shape != shapes[0])
+    first = [5, 3]
+    rest = [number for number in range(6) if number not in first]
+    order = [*first, *sorted(rest, key=lambda number: (shapes[number] != preferred, number))]
+    claimed = subject.queue.claim(
+        "worker", PERIOD, n=6, first_ids=[ids[number] for number in first], preferred_shapes=[preferred]
+    )
+    assert {lease.number for lease in claimed} == set(range(6))
+    # The database may return the rows of one call in any order, so that the order is seen one by one.
+    subject.queue.requeue(claimed)
+    one_by_one = [
+        subject.queue.claim(
+            "worker", PERIOD, first_ids=[ids[number] for number in first], preferred_shapes=[preferred]
+        )[0].number
+        for _ in range(6)
+    ]
+    assert one_by_one == order
 
 
-def test_a_trial_is_running_and_leased_at_once(study: Study) -> None:
-    with failing_at(study.database, "INSERT INTO miiii_leases"):
-        claim(study)
-    assert leased(study) == {} and set(states(study)) == {TrialState.WAITING}
-    with failing_at(study.database, "UPDATE trials"):
-        claim(study)
-    assert leased(study) == {} and set(states(study)) == {TrialState.WAITING}
-    lease = claim(study)
-    assert leased(study) == {lease.trial_id: lease.token}
-    assert states(study)[lease.number] == TrialState.RUNNING
+def test_claims_exclude_shapes(subject: Subject) -> None:
+    shapes = [trial.system_attributes[SHAPE_KEY] for trial in subject.trials()]
+    claimed = subject.queue.claim("worker", PERIOD, n=6, excluded_shapes=[shape_of(16, 2)])
+    assert sorted(lease.number for lease in claimed) == [k for k in range(6) if shapes[k] == shape_of(16, 4)]
+    # A trial of another program has no shape, and is claimed by everyone.
+    stray = subject.backend.add_elsewhere(subject.study_id, WAITING)
+    shapes_of_ours = [shape_of(16, 2), shape_of(16, 4)]
+    assert [lease.trial_id for lease in subject.queue.claim("worker", PERIOD, n=6, excluded_shapes=shapes_of_ours)] == [
+        stray
+    ]
+
+
+def test_claims_take_no_trial_of_another_study(subject: Subject) -> None:
+    other = Subject(subject.backend, "other")
+    ids = [trial.trial_id for trial in subject.trials()]
+    assert other.queue.claim("worker", PERIOD, n=99, first_ids=ids) != []
+    assert subject.states() == [WAITING] * 6 and other.states() == [RUNNING] * 6
+    assert subject.tokens() == {}
+
+
+def test_a_paused_study_hands_out_nothing(subject: Subject) -> None:
+    held = subject.claim()
+    subject.pause()
+    assert subject.queue.claim("worker", PERIOD) == []
+    assert subject.claim_new() is None
+    # What runs may be reported and ended.
+    assert subject.queue.report(beats(held), {held: {4: 0.5}}, PERIOD) == {held}
+    assert subject.finish(held) == FinishStatus.WRITTEN
+    subject.backend.write_attributes(subject.study_id, {PAUSED_KEY: None})
+    assert subject.claim().number == 1
+
+
+def test_a_new_trial_is_leased_from_the_beginning(subject: Subject) -> None:
+    lease = subject.claim_new()
+    assert lease is not None and lease.number == 6
+    trial = subject.trials()[6]
+    assert (trial.trial_id, trial.state) == (lease.trial_id, RUNNING) and trial.started_at is not None
+    assert trial.params == {"weight_decay": 0.5, "n_heads": 4}
+    assert trial.distributions == distributions(subject.spec)
+    assert trial.system_attributes == {SHAPE_KEY: shape_of(16, 4), REPLICATE_KEY: 1}
+    assert subject.tokens() == {lease.trial_id: lease.token}
+    assert subject.queue.requeue_overdue() == []
+
+
+def test_a_new_trial_is_added_only_to_the_study_that_was_read(subject: Subject) -> None:
+    stored = subject.attributes()
+    before = subject.trials()
+    assert subject.claim_new(n_trials=5) is None
+    assert subject.claim_new({SPEC_KEY: {**stored[SPEC_KEY], "lease_seconds": 1.0}}) is None
+    assert subject.claim_new({ID_KEY: None}) is None
+    assert subject.claim_new({"miiii:unknown": 1}) is None
+    assert subject.trials() == before and subject.tokens() == {}
+    assert subject.claim_new({SPEC_KEY: stored[SPEC_KEY], ID_KEY: stored[ID_KEY], "miiii:unknown": None})
+    assert subject.claim_new() is None  # as a second call
+    assert len(subject.trials()) == 7
 
 
 # Leases
 
 
-def test_renew_returns_the_leases_that_are_held(study: Study) -> None:
-    mine, lost, ended, late = claim(study), claim(study), claim(study), claim(study, OVERDUE)
-    study.queue.requeue([lost])
-    study.database.optuna.set_trial_state_values(ended.trial_id, TrialState.FAIL)  # as the dashboard may
-    beats = [Heartbeat(lease, 7, 2.5) for lease in (mine, lost, ended, late)]
-    with study.database.transaction() as connection:
-        # Overdue, but not requeued yet.
-        assert leases.renew(connection, beats, SECONDS) == {mine, late}
-    assert study.queue.requeue_overdue() == []
-    running = {trial.number: trial for trial in read_status(study).running}
-    assert running.keys() == {mine.number, late.number}
-    assert (running[mine.number].epoch, running[mine.number].epochs_per_second) == (7, 2.5)
+def test_renew_returns_the_leases_that_are_held(subject: Subject) -> None:
+    mine, lost, elsewhere, late = (subject.claim() for _ in range(4))
+    subject.queue.requeue([lost])
+    subject.backend.end_elsewhere(elsewhere.trial_id, FAIL)
+    subject.backend.now += PERIOD + 1  # overdue, but not requeued yet
+    everything = [Heartbeat(lease, 7, 2.5, 4) for lease in (mine, lost, elsewhere, late)]
+    for _ in range(2):
+        assert subject.queue.renew(everything, PERIOD) == {mine, late}
+    assert subject.queue.requeue_overdue() == []
+    for lease in (mine, late):
+        row = subject.backend.contents().leases[lease.trial_id]
+        assert (row.epoch, row.epochs_per_second, row.saved_epoch) == (7, 2.5, 4)
+        assert (row.renewed_at, row.expires_at) == (subject.backend.now, subject.backend.now + PERIOD)
+    assert subject.queue.renew([], PERIOD) == set()
 
 
-def test_a_guessed_token_renews_nothing(study: Study) -> None:
-    lease = claim(study)
+def test_a_guessed_token_is_no_lease(subject: Subject) -> None:
+    lease = subject.claim()
     forged = Lease(lease.trial_id, lease.number, "0" * 32)
-    assert study.queue.report([Heartbeat(forged, 1, 1.0)], {forged: {4: 0.5}}, SECONDS) == set()
-    assert (
-        study.queue.finish(Heartbeat(forged, 1, 1.0), TrialResult(TrialState.FAIL, None, "x", {}, []))
-        == FinishStatus.LEASE_LOST
-    )
-    assert read_back(study).trials[lease.number].intermediate_values == {}
+    before = subject.backend.contents()
+    assert subject.queue.report(beats(forged), {forged: {4: 0.5}}, PERIOD) == set()
+    assert subject.finish(forged) == FinishStatus.LEASE_LOST
+    assert subject.queue.requeue([forged]) == []
+    assert subject.backend.contents() == before
 
 
-def test_overdue_trials_return_to_the_queue_unchanged(study: Study) -> None:
-    late, mine = claim(study, OVERDUE), claim(study)
-    study.queue.report([Heartbeat(late, 8, 1.0)], {late: {4: 0.25, 8: 0.5}}, OVERDUE)
-    before = read_back(study).trials[late.number]
-    assert study.queue.requeue_overdue() == [late.number]
-    assert study.queue.requeue_overdue() == []
-    after = read_back(study).trials[late.number]
-    assert (before.state, after.state) == (TrialState.RUNNING, TrialState.WAITING)
-    assert (after.number, after.params, after.system_attrs) == (before.number, before.params, before.system_attrs)
-    assert after.intermediate_values == before.intermediate_values == {4: 0.25, 8: 0.5}
-    assert len(read_back(study).trials) == 24
-    assert leased(study) == {mine.trial_id: mine.token}
-    again = claim(study)
-    assert (again.trial_id, again.number) == (late.trial_id, late.number) and again.token != late.token
+def test_reports_are_stored_once(subject: Subject) -> None:
+    lease, other = subject.claim(), subject.claim()
+    for _ in range(2):
+        assert subject.queue.report(beats(lease, other), {lease: {4: 0.125, 8: 0.25}}, PERIOD) == {lease, other}
+    assert subject.queue.report(beats(lease, other), {lease: {8: 0.5}, other: {4: math.nan, 8: math.inf}}, PERIOD)
+    trials = subject.trials()
+    assert trials[0].reports == {4: 0.125, 8: 0.5}
+    assert math.isnan(trials[1].reports[4]) and trials[1].reports[8] == math.inf
+    assert subject.queue.report(beats(other), {other: {8: -math.inf}}, PERIOD)
+    assert subject.trials()[1].reports[8] == -math.inf
 
 
-def test_running_trials_without_a_lease_return_to_the_queue(study: Study) -> None:
-    stray = read_back(study).ask()
-    assert study.queue.requeue_overdue() == [stray.number]
-    assert states(study)[stray.number] == TrialState.WAITING
-
-
-def test_only_trials_of_the_study_return_to_the_queue(database: Database) -> None:
-    one, other = (create_study(database, name, make_spec()) for name in ("one", "other"))
-    late, theirs = claim(one, OVERDUE), claim(other, OVERDUE)
-    assert one.queue.requeue_overdue() == [late.number]
-    assert leased(other) == {theirs.trial_id: theirs.token}
-
-
-def test_an_ended_trial_does_not_return_to_the_queue(study: Study) -> None:
-    lease = claim(study, OVERDUE)
-    study.database.optuna.set_trial_state_values(lease.trial_id, TrialState.COMPLETE, [0.5])
-    assert study.queue.requeue_overdue() == []
-    assert states(study)[lease.number] == TrialState.COMPLETE
-    assert leased(study) == {}
-
-
-def test_coordinators_take_turns(study: Study) -> None:
-    late = [claim(study, OVERDUE) for _ in range(12)]
-    other = another(study.database)
-    found = together(*(lambda d=d: study.queue.requeue_overdue() for d in [study.database, other] * 2))
-    other.close()
-    assert sorted(number for numbers in found for number in numbers) == [lease.number for lease in late]
-
-
-def test_renewing_and_requeueing_do_not_block_each_other(study: Study) -> None:
-    """Each trial is either renewed or requeued, and neither side ends in a deadlock."""
-    late = [claim(study, OVERDUE) for _ in range(24)]
-    random.Random(0).shuffle(late)
-    other = another(study.database)
-    lost: set[Lease] = set()
-
-    def renew() -> None:
-        beats = [Heartbeat(lease, 1, 1.0) for lease in late if lease not in lost]
-        for _ in range(10):
-            lost.update({beat.lease for beat in beats} - study.queue.report(beats, {}, OVERDUE))
-
-    def take_back() -> list[int]:
-        return [number for _ in range(10) for number in study.queue.requeue_overdue()]
-
-    _, *taken = together(renew, take_back, take_back)
-    other.close()
-    numbers = [number for found in taken for number in found]
-    assert len(numbers) == len(set(numbers))
-    waiting = [number for number, state in enumerate(states(study)) if state == TrialState.WAITING]
-    assert sorted(numbers) == waiting
-
-
-def test_a_lease_that_is_being_renewed_is_not_requeued(postgres_url: str) -> None:
-    """Nor waited for, because that could be a deadlock. SQLite has only one writer at a time."""
-    database, other = open_database(postgres_url, create=True), open_database(postgres_url)
-    study = create_study(database, "study", make_spec())
-    renewed, late = claim(study, OVERDUE), claim(study, OVERDUE)
-    with database.transaction() as connection:
-        assert leases.renew(connection, [Heartbeat(renewed, 1, 1.0)], SECONDS) == {renewed}
-        with other.transaction() as second:
-            second.execute(sa.text("SET lock_timeout = '5s'"))  # of the connection that the pool hands out next
-        assert study.queue.requeue_overdue() == [late.number]
-    assert leased(study) == {renewed.trial_id: renewed.token}
-    database.close()
-    other.close()
-
-
-def test_an_idle_transaction_ends_and_its_trial_is_requeued(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process was stopped, or a machine disappeared, while it renewed its leases."""
-    monkeypatch.setattr(engines, "IDLE_TRANSACTION_SECONDS", 5)
-    database, other = open_database(postgres_url, create=True), open_database(postgres_url)
-    study = create_study(database, "study", make_spec())
-    lease = claim(study, OVERDUE)
-    with pytest.raises(sa.exc.DBAPIError) as lost, database.transaction() as connection:
-        assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == {lease}
-        assert study.queue.requeue_overdue() == []
-        assert wait_until(study.queue.requeue_overdue) == [lease.number]
-    assert is_outage(lost.value)  # so it is tried again, and finds that the lease is lost
-    with database.transaction() as connection:
-        assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
-    for engine in (database.engine, database.optuna.engine):
-        with engine.connect() as connection:
-            assert connection.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "5s"
-    database.close()
-    other.close()
-
-
-def test_requeue_leases(study: Study) -> None:
-    mine, stolen = claim(study), claim(study, OVERDUE)
-    study.queue.requeue_overdue()
-    thief = claim(study)
-    assert thief.number == stolen.number
-    assert study.queue.requeue([mine, stolen]) == [mine.number]
-    assert leased(study) == {thief.trial_id: thief.token}
-    assert [states(study)[lease.number] for lease in (mine, thief)] == [TrialState.WAITING, TrialState.RUNNING]
-    assert study.queue.requeue([mine]) == []
-    assert study.queue.requeue([]) == []
-
-
-def test_leases_expire_by_the_clock_of_the_database(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tomorrow(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Tomorrow:
-            later = datetime.now(tz) + timedelta(days=1)
-            return cls.fromtimestamp(later.timestamp(), tz)
-
-    def wrong_clock(ahead: bool) -> None:
-        actual = time.time()
-        monkeypatch.setattr(time, "time", lambda: actual + (86400 if ahead else -86400))
-        monkeypatch.setattr(leases, "datetime", Tomorrow if ahead else datetime)
-
-    lease = claim(study)
-    wrong_clock(ahead=True)
-    assert study.queue.requeue_overdue() == []
-    theirs = claim(study, 0.01)
-    wrong_clock(ahead=False)
-    assert wait_until(study.queue.requeue_overdue) == [theirs.number]
-    [running] = read_status(study).running
-    assert running.number == lease.number and 0 <= running.silent_seconds < 60
-
-
-def test_the_clock_of_the_database(database: Database) -> None:
-    with database.engine.connect() as connection:
-        clock = connection.scalar(sa.select(schema.now(connection)))
-    assert clock == pytest.approx(datetime.now(UTC).timestamp(), abs=30)
+def test_reports_of_a_lost_lease_are_dropped(subject: Subject) -> None:
+    mine, lost = subject.claim(), subject.claim()
+    subject.queue.requeue([lost])
+    assert subject.queue.report(beats(mine, lost), {mine: {4: 0.5}, lost: {4: 0.5}}, PERIOD) == {mine}
+    assert [trial.reports for trial in subject.trials()[:2]] == [{4: 0.5}, {}]
 
 
 # Results
 
 
-def test_reports_are_stored_once(study: Study) -> None:
-    lease, other = claim(study), claim(study)
-    beats = [Heartbeat(lease, 4, 1.0), Heartbeat(other, 4, 1.0)]
-    for _ in range(2):
-        assert study.queue.report(beats, {lease: {4: 0.125, 8: 0.25}}, SECONDS) == {lease, other}
-    assert study.queue.report(beats, {lease: {8: 0.5}, other: {4: math.nan, 8: math.inf}}, SECONDS)
-    trials = read_back(study).trials
-    assert trials[lease.number].intermediate_values == {4: 0.125, 8: 0.5}
-    seen = trials[other.number].intermediate_values
-    assert math.isnan(seen[4]) and seen[8] == math.inf
-    assert trials[lease.number].last_step == 8
+@pytest.mark.parametrize(
+    ("state", "value"),
+    [(COMPLETE, 1.75), (COMPLETE, math.inf), (COMPLETE, -math.inf), (PRUNED, 0.125), (PRUNED, None), (FAIL, None)],
+)
+def test_finish_stores_the_result(subject: Subject, state: TrialState, value: float | None) -> None:
+    lease = subject.claim()
+    attributes = {"epochs_to_solve": 7, "test_accuracy": {"7": 0.5}, "none": None, "pair": (1, 2)}
+    files = {"curve.png": b"\x89PNG", "record.npz": bytes(2000)}
+    result = ended(
+        state,
+        value,
+        note="solved λ = ½. " * 300,  # more than the dashboard keeps in one attribute
+        attributes=attributes,
+        artifacts=[Artifact(*file) for file in files.items()],
+        links={"artifacts:elsewhere": "{}"},
+    )
+    assert subject.queue.finish(Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
+    trial = subject.trials()[0]
+    assert (trial.state, trial.value) == (state, value)
+    assert trial.user_attributes == attributes | {"pair": [1, 2]}
+    assert trial.completed_at is not None
+    assert trial.system_attributes["artifacts:elsewhere"] == "{}"
+    contents = subject.backend.contents()
+    assert sorted(contents.artifacts.values()) == sorted(files.values())
+    assert {f"artifacts:{name}" for name in contents.artifacts} < set(trial.system_attributes)
+    note = "".join(
+        str(subject.attributes()[f"dashboard:{lease.trial_id}:note_str:{k}"])
+        for k in range(sum(f":{lease.trial_id}:note_str" in key for key in subject.attributes()))
+    )
+    assert note == result.note
+    assert subject.tokens() == {} and subject.queue.requeue_overdue() == []
 
 
-ENDS = [
-    (TrialState.COMPLETE, 1.75),
-    (TrialState.PRUNED, 0.125),
-    (TrialState.FAIL, None),
-]
-
-
-@pytest.mark.parametrize(("state", "value"), ENDS)
-def test_finish_stores_the_result(study: Study, tmp_path: Path, state: TrialState, value: float | None) -> None:
-    lease = claim(study)
-    note = "solved λ = ½ at epoch 7. " * 300  # more than the dashboard keeps in one attribute
-    attributes = {"epochs_to_solve": 7, "test_accuracy": {"7": 0.5}, "device": "cpu", "none": None}
-    files = {"curve.png": b"\x89PNG" + bytes(300), "record.npz": random.Random(0).randbytes(200_000)}
-    result = TrialResult(state, value, note, attributes, [Artifact(*file) for file in files.items()])
-    assert study.queue.finish(Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
-
-    seen = read_back(study)
-    trial = seen.trials[lease.number]
-    assert (trial.state, trial.value, trial.user_attrs) == (state, value, attributes)
-    assert trial.duration is not None and timedelta(0) <= trial.duration < timedelta(minutes=1)
-    assert optuna_dashboard.get_note(optuna.trial.Trial(seen, lease.trial_id)) == note
-    found = get_all_artifact_meta(trial, storage=seen._storage)
-    assert {meta.filename: meta.mimetype for meta in found} == {
-        "curve.png": "image/png",
-        "record.npz": "application/octet-stream",
-    }
-    for meta in found:
-        path = tmp_path / meta.filename
-        store = DatabaseArtifactStore(study.database)
-        download_artifact(artifact_store=store, artifact_id=meta.artifact_id, file_path=str(path))
-        assert path.read_bytes() == files[meta.filename]
-    assert leased(study) == {}
-    assert study.queue.requeue_overdue() == []
-    if state == TrialState.COMPLETE:
-        assert seen.best_trial.number == lease.number
-
-
-def test_finish_is_all_or_nothing(study: Study) -> None:
-    lease = claim(study)
-    before = everything(study.database)
-    result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
-    for statement in ("DELETE FROM miiii_leases", "UPDATE trials", "INSERT INTO study_system_attributes"):
-        with failing_at(study.database, statement):
-            study.queue.finish(Heartbeat(lease, 7, 1.0), result)
-        assert everything(study.database) == before
-    assert study.queue.finish(Heartbeat(lease, 7, 1.0), result) == FinishStatus.WRITTEN
-
-
-@pytest.mark.parametrize("thief", [True, False])
-def test_an_evicted_worker_writes_nothing(study: Study, thief: bool) -> None:
-    evicted = claim(study, OVERDUE)
-    study.queue.report([Heartbeat(evicted, 4, 1.0)], {evicted: {4: 0.5}}, OVERDUE)
-    study.queue.requeue_overdue()
-    if thief:
-        assert claim(study).trial_id == evicted.trial_id
-    before = everything(study.database)
-    beat = Heartbeat(evicted, 8, 1.0)
-    assert study.queue.report([beat], {evicted: {4: 0.75, 8: 0.75}}, SECONDS) == set()
-    result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [Artifact("a.png", b"a")])
-    assert study.queue.finish(beat, result) == FinishStatus.LEASE_LOST
-    assert not study.queue.requeue_for_retry(beat, 1, "went wrong")
-    assert not study.queue.share_checkpoint(beat, 8, b"checkpoint", SECONDS)
-    assert study.queue.requeue([evicted]) == []
-    assert everything(study.database) == before
-
-
-def test_a_trial_is_ended_once(study: Study) -> None:
-    lease = claim(study)
-    beat = Heartbeat(lease, 7, 1.0)
-    assert study.queue.finish(beat, TrialResult(TrialState.COMPLETE, 1.0, "one.", {}, [])) == FinishStatus.WRITTEN
-    before = everything(study.database)
+def test_a_trial_is_ended_once(subject: Subject) -> None:
+    lease = subject.claim()
+    assert subject.finish(lease, artifacts=[Artifact("a.png", b"a")]) == FinishStatus.WRITTEN
+    before = subject.backend.contents()
     # The same lease again: the first answer may have been lost.
-    assert study.queue.finish(beat, TrialResult(TrialState.FAIL, None, "two.", {}, [])) == FinishStatus.WRITTEN
-    assert everything(study.database) == before
+    assert subject.finish(lease, None, FAIL, note="two.") == FinishStatus.WRITTEN
+    assert subject.backend.contents() == before
 
 
-def test_a_failed_run_is_repeated_in_the_same_trial(study: Study) -> None:
-    lease = claim(study)
-    study.queue.report([Heartbeat(lease, 4, 1.0)], {lease: {4: 0.5}}, SECONDS)
-    assert study.queue.requeue_for_retry(Heartbeat(lease, 7, 1.0), 1, "not finite")
-    again = claim(study)
-    assert (again.trial_id, again.number) == (lease.trial_id, lease.number) and again.token != lease.token
-    assert read_back(study).trials[lease.number].user_attrs == {"retries": 1, "last_failure": "not finite"}
+def test_a_trial_that_was_ended_elsewhere_stays_as_it_is(subject: Subject) -> None:
+    lease = subject.claim()
+    subject.backend.end_elsewhere(lease.trial_id, COMPLETE, 0.125)
+    assert subject.finish(lease, 1.0, attributes={"a": 1}) == FinishStatus.LEASE_LOST
+    trial = subject.trials()[0]
+    assert (trial.value, trial.user_attributes) == (0.125, {})
+    assert subject.queue.requeue_overdue() == [] and subject.queue.requeue([lease]) == []
+    assert subject.states()[0] == COMPLETE
 
 
-def test_a_checkpoint_is_kept_until_its_trial_ends(study: Study) -> None:
-    lease = claim(study)
-    beat = Heartbeat(lease, 8, 1.0)
-    assert study.queue.checkpoint_epochs([lease.trial_id]) == {}
-    for epoch in (4, 8):
-        assert study.queue.share_checkpoint(beat, epoch, b"checkpoint", SECONDS)
-    assert study.queue.checkpoint_epochs([lease.trial_id]) == {lease.trial_id: 8}
-    assert len(everything(study.database)["miiii_checkpoints"]) == 1
-    assert study.queue.requeue([lease]) == [lease.number]
-    lease = claim(study)
-    assert study.queue.checkpoint_epochs([lease.trial_id]) == {lease.trial_id: 8}
-    end(study, lease)
-    assert everything(study.database)["miiii_checkpoints"] == []
-
-
-@pytest.mark.postgres
-def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> None:
-    """No worker could renew while the server was down. A coordinator must not requeue their trials at once."""
-    with PostgresServer() as server:
-        opened = open_database(server.create_database(), create=True)
-        study = create_study(opened, "study", make_spec())
-        lease = claim(study, 6.0)
-        server.stop("immediate")
-        time.sleep(7)
-        server.start()
-        assert study.queue.requeue_overdue() == []
-        with opened.transaction() as connection:
-            assert leases.renew(connection, [Heartbeat(lease, 7, 1.0)], 1.0) == {lease}
-        wait_until(lambda: study.queue.requeue_overdue() == [lease.number])
-        opened.close()
-
-
-def test_missing_tables_and_columns_of_an_earlier_version_are_created(study: Study) -> None:
-    with study.database.transaction() as connection:
-        connection.execute(sa.text("DROP TABLE miiii_checkpoints"))
-        connection.execute(sa.text("ALTER TABLE miiii_leases DROP COLUMN saved_epoch"))
-    other = another(study.database)
-    lease = claim(study)
-    assert TrialQueue(other, study.study_id).share_checkpoint(Heartbeat(lease, 4, 1.0, 4), 4, b"checkpoint", SECONDS)
-    other.close()
-
-
-def test_a_trial_ended_in_the_dashboard_stays_ended(study: Study) -> None:
-    lease = claim(study)
-    read_back(study).tell(lease.number, 0.125)
-    result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {"a": 1}, [])
-    assert study.queue.finish(Heartbeat(lease, 7, 1.0), result) == FinishStatus.LEASE_LOST
-    trial = read_back(study).trials[lease.number]
-    assert (trial.value, trial.user_attrs) == (0.125, {})
-
-
-def test_readers_do_not_wait_for_a_writer(study: Study) -> None:
-    lease = claim(study)
-    other = another(study.database)
-    second = replace(study, database=other)
-    with study.database.transaction() as connection:
-        leases.renew(connection, [Heartbeat(lease, 40, 1.0)], SECONDS)
-        assert [running.epoch for running in read_status(second).running] == [0]
-        assert second.counts()[TrialState.RUNNING] == 1
-    assert [running.epoch for running in read_status(second).running] == [40]
-    other.close()
-
-
-# Together with Optuna's own programs
-
-
-def test_optunas_own_worker_trains_a_trial_of_ours(study: Study) -> None:
-    stock = read_back(study)
-    trial = stock.ask()
-    frozen = study.trials()[trial.number]
-    for name, values in SPACE.items():
-        assert trial.suggest_categorical(name, values) == frozen.params[name]
-    trial.report(0.25, 4)
-    stock.tell(trial, 0.5)
-    ended = read_back(study).trials[trial.number]
-    assert (ended.state, ended.value, ended.params) == (TrialState.COMPLETE, 0.5, frozen.params)
-    assert len(read_back(study).trials) == 24
-    assert claim(study).number != trial.number
-
-
-# Artifacts
-
-
-def test_artifact_store(database: Database) -> None:
-    store: ArtifactStore = DatabaseArtifactStore(database)
-    data = bytes(range(256)) * 1000
-    store.write("one", io.BytesIO(data))
-    store.write("empty", io.BytesIO(b""))
-    with store.open_reader("one") as reader:
-        assert reader.read() == data
-    with store.open_reader("empty") as reader:
-        assert reader.read() == b""
-    store.remove("one")
-    for use in (store.open_reader, store.remove):
-        with pytest.raises(ArtifactNotFound, match="one"):
-            use("one")
-    with pytest.raises(ArtifactNotFound):
-        download_artifact(artifact_store=store, artifact_id="one", file_path="nowhere")
-
-
-def test_artifact_that_is_too_large(database: Database) -> None:
-    class Zeros(io.RawIOBase):
-        def read(self, size: int = -1, /) -> bytes:
-            assert 0 < size <= MAX_ARTIFACT_BYTES + 1  # an endless file must not be read into memory
-            return bytes(size)
-
-    store = DatabaseArtifactStore(database)
+def test_an_artifact_that_is_too_large_leaves_nothing(subject: Subject) -> None:
+    lease = subject.claim()
+    before = subject.backend.contents()
+    files = [Artifact("a.png", b"a"), Artifact("b.bin", bytes(MAX_ARTIFACT_BYTES + 1))]
     with pytest.raises(ValueError, match=f"at most {MAX_ARTIFACT_BYTES} bytes"):
-        store.write("large", Zeros())  # type: ignore[arg-type]
-    with pytest.raises(ArtifactNotFound):
-        store.open_reader("large")
+        subject.finish(lease, artifacts=files)
+    assert subject.backend.contents() == before
+    assert subject.finish(lease) == FinishStatus.WRITTEN
 
 
-def test_optuna_uploads_to_our_store(study: Study, tmp_path: Path) -> None:
-    stock = read_back(study)
-    trial = stock.ask()
-    (tmp_path / "notes.csv").write_text("a,b\n")
-    store = DatabaseArtifactStore(study.database)
-    name = str(tmp_path / "notes.csv")
-    artifact_id = upload_artifact(artifact_store=store, file_path=name, study_or_trial=trial)
-    [meta] = get_all_artifact_meta(trial)
-    assert (meta.artifact_id, meta.filename) == (artifact_id, "notes.csv")
-    with store.open_reader(artifact_id) as reader:
-        assert reader.read() == b"a,b\n"
+def test_the_budget_of_solved_trials_is_kept(subject: Subject) -> None:
+    def solve(lease: Lease, **fields: Any) -> FinishStatus:
+        known: dict[str, Any] = {"attributes": {"epochs_to_solve": 8}, "is_solved": True} | fields
+        return subject.queue.finish(Heartbeat(lease, 8, 1.0), ended(**known), solved_budget=1)
+
+    pruned, unsolved, first, second, third = (subject.claim() for _ in range(5))
+    assert solve(pruned, state=PRUNED, is_solved=False) == FinishStatus.WRITTEN  # does not count
+    assert solve(unsolved, attributes={"epochs_to_solve": None}, is_solved=False) == FinishStatus.WRITTEN
+    assert solve(first) == FinishStatus.WRITTEN
+    subject.queue.share_checkpoint(Heartbeat(second, 8, 1.0), 8, b"data", PERIOD)
+    assert solve(second) == FinishStatus.OVER_BUDGET
+    assert solve(second) == FinishStatus.LEASE_LOST  # it is in the queue again
+    trial = subject.trials()[second.number]
+    assert (trial.state, trial.value, trial.user_attributes) == (WAITING, None, {})
+    assert subject.queue.checkpoint_epochs([second.trial_id]) == {second.trial_id: 8}
+    # A trial that is not solved may end, and there is no limit without a budget.
+    assert solve(third, attributes={"epochs_to_solve": None}, is_solved=False) == FinishStatus.WRITTEN
+    assert subject.claim().number == second.number
+    assert subject.queue.read_usage().solved == 1
 
 
-def test_no_link_is_written_without_its_bytes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = create_study(database, "study", make_spec())
-    lease = claim(study)
-    monkeypatch.setattr(artifacts, "MAX_ARTIFACT_BYTES", 3)
-    result = TrialResult(TrialState.COMPLETE, 1.0, "ended.", {}, [Artifact("a.png", b"four")])
-    with pytest.raises(ValueError, match="at most 3 bytes"):
-        study.queue.finish(Heartbeat(lease, 1, 1.0), result)
-    assert get_all_artifact_meta(read_back(study).trials[lease.number], storage=database.optuna) == []
+@pytest.mark.parametrize("is_claimed_again", [True, False])
+def test_an_evicted_worker_writes_nothing(subject: Subject, is_claimed_again: bool) -> None:
+    evicted = subject.claim()
+    subject.queue.report(beats(evicted), {evicted: {4: 0.5}}, PERIOD)
+    subject.backend.now += PERIOD + 1
+    assert subject.queue.requeue_overdue() == [evicted.number]
+    if is_claimed_again:
+        assert subject.claim().trial_id == evicted.trial_id
+    before = subject.backend.contents()
+    beat = Heartbeat(evicted, 8, 1.0)
+    assert subject.queue.renew([beat], PERIOD) == set()
+    assert subject.queue.report([beat], {evicted: {4: 0.75, 8: 0.75}}, PERIOD) == set()
+    assert subject.finish(evicted, artifacts=[Artifact("a.png", b"a")]) == FinishStatus.LEASE_LOST
+    assert not subject.queue.requeue_for_retry(beat, 1, "went wrong")
+    assert not subject.queue.share_checkpoint(beat, 8, b"checkpoint", PERIOD)
+    assert subject.queue.requeue([evicted]) == []
+    assert subject.backend.contents() == before
 
 
-# The state of a study
+# Returning trials to the queue
 
 
-def test_counts_and_done(database: Database) -> None:
-    study = create_study(database, "study", make_spec(budget=Budget(trials=4)))
-
-    def counts() -> dict[str, int]:
-        found = {state.name: count for state, count in study.counts().items() if count}
-        assert found == Counter(state.name for state in states(study))
-        status = read_status(study)
-        assert {name.upper(): count for name, count in status.counts.items() if count} == found
-        assert status.done == study.is_done()
-        return found
-
-    assert counts() == {"WAITING": 4}
-    held = [claim(study) for _ in range(4)]
-    assert counts() == {"RUNNING": 4} and not study.is_done()
-    end(study, held[0])
-    end(study, held[1], TrialState.PRUNED, 0.25)
-    end(study, held[2], TrialState.FAIL, None)
-    assert counts() == {"RUNNING": 1, "COMPLETE": 1, "PRUNED": 1, "FAIL": 1} and not study.is_done()
-    study.queue.requeue([held[3]])
-    assert counts()["WAITING"] == 1 and not study.is_done()
-    end(study, claim(study))
-    assert counts() == {"COMPLETE": 2, "PRUNED": 1, "FAIL": 1} and study.is_done()
+def test_requeue_leaves_lost_leases_alone(subject: Subject) -> None:
+    mine, other, stolen = subject.claim(), subject.claim(), subject.claim(seconds=-1.0)
+    assert subject.queue.requeue_overdue() == [stolen.number]
+    [thief] = subject.queue.claim("thief", PERIOD, first_ids=[stolen.trial_id])
+    assert subject.queue.requeue([stolen, other, mine]) == [mine.number, other.number]
+    assert subject.tokens() == {thief.trial_id: thief.token}
+    assert subject.states()[:3] == [WAITING, WAITING, RUNNING]
+    assert subject.queue.requeue([mine]) == []
+    assert subject.queue.requeue([]) == []
 
 
-def test_a_sampled_study_is_done_when_its_budget_is_spent(database: Database) -> None:
-    space = {"weight_decay": Range(low=0.0, high=1.0)}
-    study = create_study(database, "study", make_spec(space=space, sampler="random", budget=Budget(trials=1)))
-    assert states(study) == [] and not study.is_done() and not read_status(study).done
-    read_back(study).add_trial(optuna.create_trial(value=0.5))
-    assert study.is_done() and read_status(study).done
+def test_a_failed_run_is_repeated_in_the_same_trial(subject: Subject) -> None:
+    lease = subject.claim()
+    subject.queue.report(beats(lease), {lease: {4: 0.5}}, PERIOD)
+    assert subject.queue.requeue_for_retry(Heartbeat(lease, 7, 1.0), 1, "not finite")
+    assert not subject.queue.requeue_for_retry(Heartbeat(lease, 7, 1.0), 1, "not finite")
+    trial = subject.trials()[0]
+    assert trial.user_attributes == {"retries": 1, "last_failure": "not finite"} and trial.reports == {4: 0.5}
+    again = subject.claim()
+    assert (again.trial_id, again.number) == (lease.trial_id, lease.number) and again.token != lease.token
+    assert subject.queue.requeue_for_retry(Heartbeat(again, 7, 1.0), 2, "again")
+    assert subject.trials()[0].user_attributes == {"retries": 2, "last_failure": "again"}
 
 
-def test_status_of_a_trial_in_a_lane(study: Study) -> None:
-    lease = claim(study, worker="a-machine:7")
-    study.queue.report([Heartbeat(lease, 8, 12.5)], {lease: {4: 0.25, 8: 0.5}}, SECONDS)
-    [running] = read_status(study).running
-    assert (running.number, running.worker, running.epoch, running.curve) == (0, "a-machine:7", 8, (0.25, 0.5))
-    assert running.params == read_back(study).trials[0].params
-    assert 0 <= running.silent_seconds < 30
-    status = read_status(study)
-    assert status.epochs_per_second == 12.5
-    # 40 epochs of this trial and 48 of each of the 23 that wait.
-    assert status.seconds_left == pytest.approx((40 + 23 * 48) / 12.5)
+def test_overdue_trials_return_to_the_queue_unchanged(subject: Subject) -> None:
+    late, mine = subject.claim(), subject.claim(seconds=2 * PERIOD)
+    subject.queue.report(beats(late), {late: {4: 0.25}}, PERIOD)
+    subject.backend.now += PERIOD
+    assert subject.queue.requeue_overdue() == []  # it runs out at this moment
+    before = subject.trials()
+    subject.backend.now += 0.5
+    assert subject.queue.requeue_overdue() == [late.number]
+    assert subject.queue.requeue_overdue() == []
+    after = subject.trials()
+    assert (before[0].state, after[0].state) == (RUNNING, WAITING)
+    after[0].state = RUNNING
+    assert after == before
+    assert subject.tokens() == {mine.trial_id: mine.token}
 
 
-def test_after_an_outage_workers_have_a_period_to_come_back(database: Database, logged: list[str]) -> None:
-    """The start time of the server says nothing about a recovery, a failover, or a network failure."""
-    study = create_study(database, "study", make_spec(lease_seconds=2.0))
-    lease = claim(study, OVERDUE)
-    stop, failures = threading.Event(), 0
-
-    def fail(*_: object) -> None:
-        nonlocal failures
-        failures += 1
-        if failures <= 2:
-            raise sa.exc.OperationalError("SELECT", {}, Exception("server closed the connection unexpectedly"))
-
-    sa.event.listen(database.engine, "begin", fail)
-    supervising = threading.Thread(target=supervise, args=(study, stop))
-    try:
-        supervising.start()
-        wait_until(lambda: len(logged) == 3)
-    finally:
-        stop.set()
-        supervising.join(60)
-        sa.event.remove(database.engine, "begin", fail)
-    assert [line.partition(" (")[0] for line in logged[:1]] == ["the database does not answer"]
-    assert logged[1].startswith("the database is back")
-    assert logged[2] == f"trial {lease.number} went back to the queue: its worker was silent for 2 s"
+def test_trials_without_a_lease_return_to_the_queue(subject: Subject) -> None:
+    stray = subject.backend.add_elsewhere(subject.study_id, RUNNING)
+    waiting = subject.backend.add_elsewhere(subject.study_id, WAITING)
+    assert subject.queue.find_abandoned() != []
+    assert subject.queue.requeue_overdue() == [6]
+    assert subject.states() == [WAITING] * 8
+    assert {trial.trial_id for trial in subject.trials()[6:]} == {stray, waiting}
 
 
-def test_supervise_ends_with_the_study(database: Database, logged: list[str]) -> None:
-    study = create_study(database, "study", make_spec(budget=Budget(trials=1), lease_seconds=1.0))
-    lease = claim(study, OVERDUE)
-    looks: list[int] = []
-    stop = threading.Event()
-    actions: list[Callable[[], Any]] = [lambda: end(study, claim(study)), lambda: None]
+def test_only_trials_of_the_study_return_to_the_queue(subject: Subject) -> None:
+    other = Subject(subject.backend, "other")
+    late, theirs = subject.claim(-1.0), other.claim(-1.0)
+    assert subject.queue.requeue_overdue() == [late.number]
+    assert other.tokens() == {theirs.trial_id: theirs.token}
+    assert other.states()[0] == RUNNING
 
-    def on_poll() -> None:
-        looks.append(1)
-        actions[len(looks) - 1]()
 
-    assert supervise(study, stop, on_poll)
-    assert [line for line in logged if f"trial {lease.number} went back to the queue" in line] == logged != []
-    stop.set()
-    assert not supervise(study, stop)
+def test_an_ended_trial_does_not_return_to_the_queue(subject: Subject) -> None:
+    lease = subject.claim(-1.0)
+    subject.backend.end_elsewhere(lease.trial_id, COMPLETE, 0.5)
+    assert subject.queue.requeue_overdue() == []
+    assert subject.states()[0] == COMPLETE and subject.tokens() == {}
+
+
+def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back(subject: Subject) -> None:
+    lease = subject.claim()
+    subject.backend.now += 3 * PERIOD
+    subject.backend.server_started_at = subject.backend.now - PERIOD  # no worker could renew before
+    assert subject.queue.requeue_overdue() == []
+    assert subject.queue.find_abandoned() == []
+    subject.backend.now += 0.5
+    assert subject.queue.requeue_overdue() == [lease.number]
+
+
+def test_abandoned_trials(subject: Subject) -> None:
+    first, second, ended_one = subject.claim(worker="one"), subject.claim(2 * PERIOD, "two"), subject.claim()
+    Subject(subject.backend, "other").claim()
+    subject.backend.end_elsewhere(ended_one.trial_id, FAIL)
+    subject.backend.now += PERIOD + 5
+    assert subject.queue.find_abandoned() == []  # a coordinator would have been in time
+    subject.backend.now += 6
+    stray = subject.backend.add_elsewhere(subject.study_id, RUNNING)
+    found = subject.queue.find_abandoned()
+    assert [(trial.number, trial.worker, trial.silent_seconds) for trial in found] == [
+        (first.number, "one", PERIOD + 11),
+        (6, None, 0.0),
+    ]
+    assert {trial.study_id for trial in found} == {subject.study_id}
+    assert subject.queue.requeue([first]) == [0] and stray and second
+    assert [trial.number for trial in subject.queue.find_abandoned()] == [6]
+
+
+def test_finished_trials(subject: Subject) -> None:
+    done, running, *_ = (subject.claim() for _ in range(2))
+    subject.finish(done)
+    waiting = subject.trials()[2].trial_id
+    assert subject.queue.find_finished([done.trial_id, running.trial_id, waiting, 2**30]) == {done.trial_id, 2**30}
+    with subject.backend.outage():
+        assert subject.queue.find_finished([]) == set()
+
+
+# Checkpoints
+
+
+def test_the_newest_checkpoint_is_kept_until_its_trial_ends(subject: Subject) -> None:
+    lease, other = subject.claim(), subject.claim()
+    assert subject.queue.load_checkpoint(lease.trial_id) is None
+    for epoch, data in ((4, b"old"), (8, bytes(range(256))), (8, bytes(range(256)))):
+        assert subject.queue.share_checkpoint(Heartbeat(lease, 9, 2.0, 8), epoch, data, 3 * PERIOD)
+    ids = [lease.trial_id, other.trial_id, 2**30]
+    assert subject.queue.checkpoint_epochs(ids) == {lease.trial_id: 8}
+    assert subject.queue.load_checkpoint(lease.trial_id) == bytes(range(256))
+    row = subject.backend.contents().leases[lease.trial_id]
+    assert (row.epoch, row.saved_epoch, row.expires_at) == (9, 8, subject.backend.now + 3 * PERIOD)
+    assert subject.queue.requeue([lease]) == [lease.number]
+    assert subject.queue.checkpoint_epochs(ids) == {lease.trial_id: 8}  # for the worker that claims it next
+    again = subject.claim()
+    assert subject.finish(again) == FinishStatus.WRITTEN
+    assert subject.queue.checkpoint_epochs(ids) == {} and subject.queue.load_checkpoint(again.trial_id) is None
+    assert subject.queue.checkpoint_epochs([]) == {}
+
+
+# The budget
+
+
+def test_device_time_is_reserved_and_given_back(subject: Subject) -> None:
+    seen: list[Usage] = []
+
+    def choose(usage: Usage) -> float:
+        seen.append(usage)
+        return 100.0
+
+    one = subject.queue.reserve_device_time("one", 0.0, choose)
+    assert one is not None and one.usage == seen[0] == Usage(0, 0.0, 0.0) and one.seconds == 100.0
+    subject.backend.now += 50
+    two = subject.queue.reserve_device_time("two", 0.0, choose)
+    assert two is not None and (two.usage, two.seconds) == (Usage(0, 100.0, 50.0), 100.0)
+    more = subject.queue.reserve_device_time("one", 100.0, choose)
+    assert more is not None and (more.usage, more.seconds) == (Usage(0, 200.0, 50.0), 200.0)
+    nothing = subject.queue.reserve_device_time("one", 200.0, lambda _: 0.0)
+    assert nothing is not None and (nothing.usage.device_seconds, nothing.seconds) == (300.0, 200.0)
+    for _ in range(2):
+        subject.queue.set_device_time("one", 12.5)
+    assert subject.queue.read_usage() == Usage(0, 112.5, 50.0)
+    Subject(subject.backend, "other").queue.set_device_time("three", 7.0)
+    assert subject.queue.read_usage().device_seconds == 112.5
+
+
+def test_a_reservation_whose_answer_was_lost_is_not_made_twice(subject: Subject) -> None:
+    subject.queue.reserve_device_time("one", 0.0, lambda _: 100.0)
+    again = subject.queue.reserve_device_time("one", 0.0, lambda _: 100.0)
+    assert again is not None and (again.usage.device_seconds, again.seconds) == (100.0, 100.0)
+    assert subject.queue.read_usage().device_seconds == 100.0
+
+
+def test_wall_time_is_that_since_the_first_reservation_without_the_pause(subject: Subject) -> None:
+    assert subject.queue.read_usage() == Usage(0, 0.0, 0.0)
+    subject.queue.reserve_device_time("one", 0.0, lambda _: 0.0)
+    assert subject.attributes()[STARTED_KEY] == pytest.approx(subject.backend.now)
+    assert subject.queue.read_usage().wall_seconds == 0.0
+    subject.backend.now += 20
+    subject.pause()
+    subject.backend.now += 1000
+    assert subject.queue.read_usage().wall_seconds == 20.0
+    subject.queue.reserve_device_time("two", 0.0, lambda _: 0.0)
+    assert subject.queue.read_usage().wall_seconds == 20.0
+
+
+def test_counts_what_is_at_least_as_good(subject: Subject) -> None:
+    def end(state: TrialState, value: float | None) -> None:
+        subject.finish(subject.claim(), value, state)
+
+    for state, value in ((COMPLETE, 0.5), (COMPLETE, 0.5), (COMPLETE, 0.25), (PRUNED, 0.75), (FAIL, None)):
+        end(state, value)
+    assert [subject.queue.count_at_least_as_good(value) for value in (0.75, 0.5, 0.25, 0.0)] == [0, 2, 3, 3]
+    end(COMPLETE, math.inf)  # is stored without a number
+    assert subject.queue.count_at_least_as_good(0.75) == 0
+    assert subject.queue.count_at_least_as_good(-math.inf) == 3
+    assert subject.queue.count_at_least_as_good(math.inf) == 0
+
+
+# A study that was deleted, and a database that is away
+
+
+def calls(subject: Subject, lease: Lease) -> dict[str, tuple[Callable[[], Any], Any]]:
+    """Return a call of every public method, and what it returns after the study was deleted."""
+    queue, beat, trial_id = subject.queue, Heartbeat(lease, 8, 1.0), lease.trial_id
+    return {
+        "claim": (lambda: queue.claim("worker", PERIOD), []),
+        "claim_new_trial": (subject.claim_new, None),
+        "renew": (lambda: queue.renew([beat], PERIOD), set()),
+        "report": (lambda: queue.report([beat], {lease: {4: 0.5}}, PERIOD), set()),
+        "finish": (lambda: subject.finish(lease, artifacts=[Artifact("a.png", b"a")]), FinishStatus.LEASE_LOST),
+        "requeue": (lambda: queue.requeue([lease]), []),
+        "requeue_for_retry": (lambda: queue.requeue_for_retry(beat, 1, "note"), False),
+        "requeue_overdue": (queue.requeue_overdue, []),
+        "share_checkpoint": (lambda: queue.share_checkpoint(beat, 8, b"data", PERIOD), False),
+        "reserve_device_time": (lambda: queue.reserve_device_time("one", 0.0, lambda _: 9.0), None),
+        "set_device_time": (lambda: queue.set_device_time("one", 9.0), None),
+        "count_at_least_as_good": (lambda: queue.count_at_least_as_good(0.0), 0),
+        "read_usage": (queue.read_usage, Usage(0, 0.0, 0.0)),
+        "find_abandoned": (queue.find_abandoned, []),
+        "find_finished": (lambda: queue.find_finished([trial_id]), {trial_id}),
+        "checkpoint_epochs": (lambda: queue.checkpoint_epochs([trial_id]), {}),
+        "load_checkpoint": (lambda: queue.load_checkpoint(trial_id), None),
+    }
+
+
+METHODS = sorted(public_methods(TrialQueue))
+
+
+def test_after_the_study_was_deleted_nothing_is_written(subject: Subject) -> None:
+    lease = subject.claim(-1.0)
+    subject.queue.share_checkpoint(Heartbeat(lease, 1, 1.0), 1, b"data", -1.0)
+    subject.queue.reserve_device_time("one", 0.0, lambda _: 9.0)
+    subject.backend.delete(subject.study_id)
+    before = subject.backend.contents()
+    assert not before.trials and not before.leases and not before.checkpoints and not before.device_time
+    every = calls(subject, lease)
+    assert sorted(every) == METHODS
+    for name, (call, expected) in every.items():
+        assert call() == expected, name
+        assert subject.backend.contents() == before, name
+
+
+def test_an_outage_is_an_error_and_changes_nothing(subject: Subject) -> None:
+    lease = subject.claim(-1.0)
+    before = subject.backend.contents()
+    every = calls(subject, lease)
+    assert sorted(every) == METHODS
+    with subject.backend.outage():
+        for name, (call, _) in every.items():
+            with pytest.raises(Exception) as error:
+                call()
+            assert is_outage(error.value), name
+    assert subject.backend.contents() == before
+
+
+WRITES: dict[str, Any] = {
+    "claim": [],  # of the trial; the other trials are claimed by the second call
+    "claim_new_trial": None,
+    "renew": "held",
+    "report": "held",
+    "finish": FinishStatus.WRITTEN,
+    "requeue": [],
+    "requeue_for_retry": False,
+    "requeue_overdue": [],
+    "share_checkpoint": True,
+    "set_device_time": None,
+}
+"""What a second call returns that follows one whose answer was lost."""
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_call_whose_answer_was_lost_may_be_repeated(subject: Subject, name: str) -> None:
+    lease = subject.claim(-1.0 if name == "requeue_overdue" else PERIOD)
+    if name == "claim":
+        subject.queue.claim("worker", PERIOD, n=4)  # one is left
+    call = calls(subject, lease)[name][0]
+    before = subject.backend.contents()
+    with subject.backend.losing_answers(), pytest.raises(Exception) as error:
+        call()
+    assert is_outage(error.value)
+    after = subject.backend.contents()
+    assert after != before or name == "renew"
+    expected = {lease} if WRITES[name] == "held" else WRITES[name]
+    assert call() == expected
+    assert subject.backend.contents() == after
+
+
+def test_trials_whose_claim_was_lost_return_to_the_queue(subject: Subject) -> None:
+    with subject.backend.losing_answers():
+        for call in (lambda: subject.queue.claim("worker", PERIOD, n=2), subject.claim_new):
+            with pytest.raises(Exception, match="away"):
+                call()
+    assert subject.states() == [RUNNING, RUNNING, WAITING, WAITING, WAITING, WAITING, RUNNING]
+    subject.backend.now += PERIOD + 1
+    assert subject.queue.requeue_overdue() == [0, 1, 6]
