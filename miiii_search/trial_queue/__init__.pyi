@@ -1,3 +1,4 @@
+from ._device_time import ReservedTime
 from .abandoned import describe_abandoned
 from .budget import BudgetReservation, exhausted_limit, read_exhausted_limit
 from .leases import Heartbeat, Lease, claim, find_finished, grant, renew, utc_now
@@ -10,6 +11,7 @@ __all__ = [
     "FinishStatus",
     "Heartbeat",
     "Lease",
+    "ReservedTime",
     "TrialQueue",
     "TrialResult",
     "claim",
