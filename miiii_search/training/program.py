@@ -137,8 +137,10 @@ class Program(LaneFunctions):
         """Compile in a thread what the end of a run needs, so that no run waits for it."""
         with self._background_lock:
             if self._background is None:
-                # Not a daemon thread: one that compiles while the interpreter exits crashes the process.
-                self._background = threading.Thread(target=self._ensure_compiled, args=("_final_metrics", "_spectrum"))
+                # Not a daemon thread, as the trainer's is: one that compiles while the interpreter exits crashes the
+                # process. A thread inherits this from the one that starts it.
+                functions = ("_final_metrics", "_spectrum")
+                self._background = threading.Thread(target=self._ensure_compiled, args=functions, daemon=False)
                 self._background.start()
 
     @property

@@ -1,6 +1,7 @@
 """The computation of a lane, compared with a plain training loop around the textbook's network."""
 
 import dataclasses
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -328,3 +329,16 @@ def outcome(lanes: Lanes, run: tuple[Experiment, Hyperparameters], chunk: int) -
     progress = lanes.progress(lane)
     lanes.release(lane)
     return progress.epoch, progress.solved_epoch, hits
+
+
+def test_the_interpreter_waits_for_what_is_compiled_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon thread that compiles while the interpreter exits aborts the process; trainers are daemon threads."""
+    compiling = list[threading.Thread]()
+    monkeypatch.setattr(Program, "_ensure_compiled", lambda *_: compiling.append(threading.current_thread()))
+    program = Program(ProgramKey.of(SMALL, NARROW))
+    trainer = threading.Thread(target=program.compile_in_background, daemon=True)
+    trainer.start()
+    trainer.join()
+    assert program._background is not None
+    program._background.join()
+    assert [thread.daemon for thread in compiling] == [False]
