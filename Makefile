@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer. To choose another Python: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test test-all test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
+.PHONY: help setup demo reference docs test test-all test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
 
 # The first Python that runs (a version manager's shim may fail), is new enough and can create a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -53,6 +53,9 @@ lint: setup ## check style, formatting, types and imports
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+
+reference: .venv/.run ## write docs/reference/ again, after a change to options, fields, presets, metrics or files
+	@.venv/bin/python -m website.reference
 
 docs: .venv/.docs ## build the documentation's site in site/, and fail on a dead link or a page that no menu lists
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict $(ARGS)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from miiii_search.cli import streams
+from miiii_search.cli import exit_codes, streams
 from miiii_search.cli.options import (
     DEFAULT_STORAGE,
     AccessOption,
@@ -75,7 +75,7 @@ def doctor(study_name: CheckedStudyOption = None, storage: StorageOption = DEFAU
 
     streams.require_output()
     if not check_installation(storage, study_name):
-        raise typer.Exit(1)
+        raise typer.Exit(exit_codes.FAILURE)
 
 
 def make_keys(keys: KeysOption = None, access: AccessOption = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from miiii_search.cli import streams
+from miiii_search.cli import exit_codes, streams
 from miiii_search.cli.commands import app
 from miiii_search.cli.console_logging import logging_to_console
 from miiii_search.cli.environment_variables import unknown_settings
@@ -26,8 +26,7 @@ from miiii_search.training.jax_environment import remove_unsafe_variables
 def main() -> None:
     """Run the command that was typed, and exit.
 
-    The exit code is 0 after success, 2 after a mistake of the user, 1 after an error of the system and 130 after
-    Ctrl-C. Some commands have further codes. Mistakes and system errors are one line on standard error.
+    The codes are in `exit_codes`. Mistakes of the user and errors of the system are one line on standard error.
     """
     _override_matplotlib_settings()
     remember_removed_variables(remove_unsafe_variables())
@@ -41,20 +40,20 @@ def main() -> None:
         _exit_with_mistake(str(error))
     except typer._click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(exit_codes.MISTAKE)
     except typer._click.exceptions.UsageError as error:
         command = f"miiii-search {error.ctx.info_name}" if error.ctx and error.ctx.parent else "miiii-search"
         _exit_with_mistake(f"{hide_passwords(error.format_message()).rstrip('.')}; see {command} --help")
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+        sys.exit(exit_codes.STOPPED)
     except Exception as error:
         if not (line := explain(error)):
             raise
         print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(exit_codes.FAILURE)
+    sys.exit(code if isinstance(code, int) else exit_codes.SUCCESS)
 
 
 def _override_matplotlib_settings() -> None:
@@ -68,4 +67,4 @@ def _override_matplotlib_settings() -> None:
 def _exit_with_mistake(message: str) -> NoReturn:
     # Lines are joined, but spaces within a line are kept: they may be part of a command to copy.
     print(f"error: {' '.join(line.strip() for line in message.splitlines())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(exit_codes.MISTAKE)

@@ -11,26 +11,26 @@ from miiii_search.errors import MiiiiSearchError
 
 PREFIX = "MIIII_"
 
-WITHOUT_OPTION = (
-    "MIIII_STORAGE_FILE",
-    "MIIII_DASHBOARD_PASSWORD",
-    "MIIII_DASHBOARD_PASSWORD_FILE",
-    "MIIII_GIT_COMMIT",
-    "MIIII_FAILPOINTS",  # read by tests only
+WITHOUT_OPTION = {
+    "MIIII_STORAGE_FILE": "File with the storage's URL, for a URL with a password.",
+    "MIIII_DASHBOARD_PASSWORD": "Password of the dashboard.",
+    "MIIII_DASHBOARD_PASSWORD_FILE": "File with the password of the dashboard. Set only one of the two.",
+    "MIIII_GIT_COMMIT": "Commit that the images were built from, for the provenance of results.",
+    "MIIII_FAILPOINTS": "Folder of the failpoints of tests; see CONTRIBUTING.md.",
     # read by the Compose files
-    "MIIII_DASHBOARD",
-    "MIIII_DATABASE",
-    "MIIII_DATABASE_ADDRESS",
-    "MIIII_DATABASE_PORT",
-    "MIIII_CHECK_GPU",
-    "MIIII_ENV_FILE",
-    "MIIII_CA",
+    "MIIII_DASHBOARD": "Compose: where to publish the dashboard, as ADDRESS:PORT.",
+    "MIIII_DATABASE": "Compose: `published` lets workers on other machines reach the database.",
+    "MIIII_DATABASE_ADDRESS": "Compose: address at which the database is published.",
+    "MIIII_DATABASE_PORT": "Compose: port at which the database is published.",
+    "MIIII_CHECK_GPU": "Compose: `no` builds the CUDA image without checking that this machine has a GPU.",
+    "MIIII_ENV_FILE": "Compose: name of the file with the settings, if it is not `.env`.",
+    "MIIII_CA": "Compose on a second machine: file with the certificate of the database.",
     # read by workers/slurm.sh
-    "MIIII_SETTINGS",
-    "MIIII_COMMAND",
-    "MIIII_STATE",
-)
-"""Settings that are not the environment variable of an option."""
+    "MIIII_SETTINGS": "Slurm: file with the worker's settings, as lines NAME=VALUE.",
+    "MIIII_COMMAND": "Slurm: command that starts the program.",
+    "MIIII_STATE": "Slurm: folder for checkpoints and compiled programs.",
+}
+"""Settings that are not the environment variable of an option, with their meaning."""
 
 WITHOUT_EFFECT_IN_COMPOSE = (
     "MIIII_STORAGE",

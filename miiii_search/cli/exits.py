@@ -7,12 +7,9 @@ import signal
 import sys
 from typing import NoReturn
 
-from miiii_search.cli import streams
+from miiii_search.cli import exit_codes, streams
 from miiii_search.cli.resolve import open_databases
 from miiii_search.errors import AccessRefusedError
-
-REFUSED_CODE = 77
-"""Exit code of a worker whose login the database refuses: EX_NOPERM of sysexits.h."""
 
 
 def exit_now(code: int) -> NoReturn:
@@ -43,4 +40,4 @@ def exit_refused(error: AccessRefusedError, idle: bool) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
         wait_for_signal = f"import signal; signal.sigwait({sorted(map(int, awaited))})"
         os.execv(sys.executable, [sys.executable, "-ISc", wait_for_signal])
-    os._exit(REFUSED_CODE)
+    os._exit(exit_codes.REFUSED)

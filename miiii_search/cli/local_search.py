@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 # All imports are here: a search takes hours, and the installation may be upgraded before it ends.
+from miiii_search.cli import exit_codes
 from miiii_search.cli.output import print_line
 from miiii_search.cli.views.console import console
 from miiii_search.cli.views.live import live_view
@@ -57,7 +58,7 @@ def run_until_done(
             return run_study(study, storage, lanes=lanes, stop=stop, on_poll=refresh)
     except WorkerDiedError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise typer.Exit(exit_codes.FAILURE) from None
 
 
 def report_results(study: Study) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miiii_search.cli import signals
+from miiii_search.cli import exit_codes, signals
 from miiii_search.cli.options import DEFAULT_STORAGE, RunFolderArgument, StorageOption, StudyOption, TrialOption
 from miiii_search.cli.output import print_line, report_removed_variables, write_result
 from miiii_search.cli.resolve import check_only_folder, open_study
@@ -16,9 +16,6 @@ from miiii_search.files import write_file
 
 if TYPE_CHECKING:
     from miiii_search.analysis.trained_run import TrainedRun
-
-STOPPED_CODE = 130
-"""Exit code of `train` if it was stopped, as shells report it for Ctrl-C, so that `train && analyze` stops, too."""
 
 FILE_FORMATS = ("toml", "json")
 
@@ -104,7 +101,7 @@ def train(
     import_jax()
     stop = signals.stop_on_signals()
     if not train_to_folder(chosen, out, compare_with_recorded=not settings, stop=stop.is_set):
-        raise typer.Exit(STOPPED_CODE)
+        raise typer.Exit(exit_codes.STOPPED)
 
 
 def export_weights(

@@ -8,6 +8,8 @@ import signal
 import threading
 from collections.abc import Callable
 
+from miiii_search.cli import exit_codes
+
 
 def stop_on_signals() -> threading.Event:
     """Return an event that SIGINT, SIGTERM or SIGHUP sets; a second SIGINT or SIGTERM exits the process at once.
@@ -25,7 +27,7 @@ def stop_on_signals() -> threading.Event:
             stop.set()
             n_requests += number in (signal.SIGINT, signal.SIGTERM)
             if n_requests == 2:
-                os._exit(128 + number)
+                os._exit(exit_codes.SECOND_SIGNAL + number)
 
     # A thread reads the signals from a pipe, since a Python handler has two problems. It runs in the main thread, and
     # only after a compilation there has ended. And if it interrupts the main thread while that holds the event's lock,

@@ -20,6 +20,8 @@ from contextlib import ContextDecorator
 from types import TracebackType
 from typing import Any, TextIO
 
+from miiii_search.cli import exit_codes
+
 STALL_SECONDS = 5.0
 """Seconds that a write waits for a reader that has stopped reading, such as a suspended terminal or a full pipe."""
 
@@ -201,7 +203,7 @@ class GuardedStreams(ContextDecorator):
             errors.end()
         succeeded = error is None or (isinstance(error, SystemExit) and not error.code)
         if failed and succeeded and output is not None and output.required:
-            raise SystemExit(1) from None
+            raise SystemExit(exit_codes.FAILURE) from None
 
 
 def require_output() -> None:

@@ -30,8 +30,11 @@ class Range(Spec):
     """
 
     low: float | int
+    """Lower bound, included."""
     high: float | int
+    """Upper bound, included. Must be above `low`."""
     log: bool = False
+    """Whether samplers draw uniformly in the logarithm. `low` must then be positive."""
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Range:

@@ -48,11 +48,18 @@ class StudySpec(Spec):
     """All that a coordinator and its workers must agree on. The study stores it."""
 
     format: Annotated[Literal[2], BeforeValidator(_current_format)] = FORMAT
+    """Format of the specification. The version of the package decides it, and also reads earlier formats."""
     preset: str | None = None
+    """Preset from which the study was made. It is a record: choose one with `--preset`."""
     experiment: Experiment = Experiment()
+    """Everything about the runs except their hyperparameters."""
     hyperparameters: Hyperparameters = Hyperparameters()
     """Values of the hyperparameters that the space does not search over."""
     space: dict[str, Dimension]
+    """Search space: a list of values or a range for each hyperparameter to search over.
+
+    The fields `train_fraction`, `dropout_mask` and `grokfast_alpha` of the experiment may be searched over, too.
+    """
     first: Annotated[tuple[dict[str, Value], ...], Field(strict=False)] = ()
     """Points to try before all others, such as the paper's best. Each gives a value to every dimension."""
     sampler: Annotated[str, BeforeValidator(_current_sampler)] = "grid_ei"
@@ -62,14 +69,26 @@ class StudySpec(Spec):
     tries the whole grid in an order shuffled by the seed.
     """
     replicates: Replicates = Replicates()
+    """Number of runs of each configuration. A plain number sets `replicates.count`."""
     budget: Budget = Budget()
+    """Limits at which the study is done."""
     pruning: Pruning = Pruning()
+    """Rule that ends unpromising trials early."""
     lease_seconds: Annotated[float, Field(ge=1)] = 60.0
-    """Seconds without a sign of life after which a worker loses its trials."""
+    """Seconds without a sign of life after which a worker loses its trials.
+
+    Leases are renewed every 5 seconds, so that a dozen renewals in a row must fail.
+    """
     max_retries: Annotated[int, Field(ge=0)] = 2
-    """Number of times that a trial whose loss became infinite or NaN is trained again before it fails."""
+    """Number of times that a trial whose loss became infinite or NaN is trained again before it fails.
+
+    Few, since a configuration that diverges does so again.
+    """
     keep_weights: Annotated[int, Field(ge=0)] = 10
-    """Number of trials whose weights are kept for `analyze`: those that are among the best when they complete."""
+    """Number of trials whose weights are kept for `analyze`: those that are among the best when they complete.
+
+    Not all, since each takes megabytes of the database or of the artifact store.
+    """
 
     @model_validator(mode="after")
     def _is_searchable(self) -> StudySpec:

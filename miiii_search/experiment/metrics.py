@@ -35,18 +35,27 @@ class Metrics(Spec):
     """
 
     epochs_trained: int
+    """Number of epochs that were trained."""
     epochs_to_solve: int | None = None
     """The first epoch of the streak of evaluations that solved the run. Unset if it was not solved."""
     validation_accuracy_mean: float
     """Mean over the scored tasks."""
     moduli: Annotated[tuple[int, ...], Field(strict=False)]
+    """Number of classes of each task."""
     train_accuracy: PerTask
+    """Accuracy of each task on the whole training split."""
     train_loss: PerTask
+    """Mean cross-entropy of each task on the whole training split."""
     validation_accuracy: PerTask
+    """Accuracy of each task on the validation split."""
     validation_loss: PerTask
+    """Mean cross-entropy of each task on the validation split."""
     test_accuracy: PerTask
+    """Accuracy of each task on the test split."""
     test_loss: PerTask
+    """Mean cross-entropy of each task on the test split."""
     weights_sha256: str
+    """Hash of the weights, by which `train` tells whether a run was repeated bit for bit."""
 
 
 def summarize(

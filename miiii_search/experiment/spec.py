@@ -32,11 +32,17 @@ class Hyperparameters(Spec):
     """The six hyperparameters of Table 1. The defaults are the paper's best configuration (Table 2)."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the residual stream that a training step drops, after attention and after the feed-forward layer."""
     grokfast_lambda: Annotated[float, Field(ge=0)] = 0.5
+    """Factor λ by which the slow part of the gradients is amplified (Grokfast, Eq. 13); 0 turns the filter off."""
     weight_decay: Annotated[float, Field(ge=0)] = 1 / 3
+    """Decoupled weight decay of AdamW, on every matrix."""
     d_model: Annotated[int, Field(gt=0, le=65536)] = 256
+    """Width of the residual stream. Must be divisible by `n_heads`. Each width needs its own compiled program."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Learning rate of AdamW, constant unless it is annealed."""
     n_heads: Annotated[int, Field(gt=0)] = 4
+    """Number of attention heads. Each number needs its own compiled program."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Hyperparameters:
@@ -56,8 +62,11 @@ class LinearDecay(Spec):
     """
 
     start: Annotated[int, Field(ge=0)] = 0
+    """Epoch up to which the factor is 1."""
     end: Annotated[int, Field(gt=0)]
+    """Epoch from which on the factor is `end_factor`. Must be after `start`."""
     end_factor: Annotated[float, Field(ge=0, lt=1)]
+    """Factor at the end."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,8 +92,11 @@ class Annealing(Spec):
     """
 
     dropout: LinearDecay | None = None
+    """Schedule of the dropout. Default: constant, as in the paper."""
     weight_decay: LinearDecay | None = None
+    """Schedule of the weight decay. Default: constant, as in the paper."""
     learning_rate: LinearDecay | None = None
+    """Schedule of the learning rate. Default: constant, as in the paper."""
 
     @property
     def decays(self) -> dict[str, LinearDecay]:
@@ -105,25 +117,38 @@ class Experiment(Spec):
     """
 
     p: Annotated[int, Field(le=1999)] = 113
+    """Prime of at least 5. The samples are the p² pairs (x0, x1) of numbers below it. Default: the paper's."""
     task: Task = "miiii"
+    """Task: `miiii` (n mod q for every prime q < p), `nanda` ((x0 + x1) mod p), `basis` (permuted samples) or `masked`.
+
+    `masked` leaves q = 2, 3, 5 and 7 out of the loss and of the score (appendix A).
+    """
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the p² samples to train on, rounded down. Default: the paper's 30 %."""
     validation_samples: Annotated[int, Field(gt=0)] | None = None
     """Size of the validation split. Default: the paper's 1,000, or less where p is small (see `n_validation`)."""
     epochs: Annotated[int, Field(gt=0, le=10**8)] = 65536
+    """Number of epochs. Each is one step on all training samples."""
     evaluate_every: Annotated[int, Field(gt=0)] = 16
-    """Maximum number of epochs between two evaluations; see `evaluation_interval`."""
+    """Maximum number of epochs between two evaluations; see `evaluation_interval`.
+
+    More than one: evaluating every epoch takes a tenth of the time, and every 16th less than a fiftieth.
+    """
     target_accuracy: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Validation accuracy at which a task is at the target. Default: 1, the paper's "perfect accuracy"."""
     solved_evaluations: Annotated[int, Field(gt=0)] = 3
     """Number of consecutive evaluations with every scored task at the target after which a run counts as solved.
 
     More than one, so that a single lucky evaluation does not count.
     """
     dropout_mask: Literal["sample", "batch"] = "sample"
+    """Whether each sample has its own dropout mask, or all samples of a step share one, as in the public code."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """Precision of matrix products. Sums and the loss are always float32. A CPU computes all three in float32."""
     initialisation: Literal["he", "public-code"] = "he"
     """Distribution of the initial weights; see `initial_weights`."""
     grokfast_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    """Memory α of the gradient filter's average: e becomes α e + (1−α) g (Eq. 13)."""
     grokfast_start: Literal["first-gradient", "zero"] = "first-gradient"
     """Initial average of the gradient filter: e_0 = g_0 (Lee et al.), or 0 as in the public code."""
     loss_reduction: Literal["sum", "mean"] = "sum"
@@ -132,8 +157,11 @@ class Experiment(Spec):
     AdamW ignores a constant factor, except that its ε is larger relative to the gradients of a mean.
     """
     annealing: Annealing = Annealing()
+    """Schedules of hyperparameters that decrease in the course of a run."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial weights and of the dropout masks. A replicate adds its number."""
     data_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the splits and of the permutation of `basis`. All trials of a study share it, so that they compare."""
 
     @model_validator(mode="after")
     def _splits_are_possible(self) -> Experiment:

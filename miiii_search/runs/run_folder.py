@@ -28,15 +28,18 @@ from miiii_search.runs.output_folder import newest_path
 from miiii_search.storage.hints import file_argument, hint
 from miiii_search.study.export import KIND, Configuration, read_configuration
 
-CONFIG, RECORD, WEIGHTS, METRICS, SNAPSHOTS, CURVES = (
-    "config.toml",
-    "record.npz",
-    "weights.safetensors",
-    "metrics.json",
-    "snapshots",
-    "learning-curves.png",
-)
-"""Names of the files and of the snapshots' folder in a run's folder."""
+CONFIG = "config.toml"
+"""The run's configuration, its metrics and its provenance. `train` repeats it."""
+METRICS = "metrics.json"
+"""The metrics alone, for programs."""
+RECORD = "record.npz"
+"""Every evaluation of the run, and the spectra of its snapshots."""
+WEIGHTS = "weights.safetensors"
+"""The weights at the end."""
+CURVES = "learning-curves.png"
+"""The learning curves."""
+SNAPSHOTS = "snapshots"
+"""Folder with the weights at epochs 256, 512, 1,024 and so on, as `epoch-N.npz`."""
 
 ReadT = TypeVar("ReadT")
 

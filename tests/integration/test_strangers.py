@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from miiii_search.cli.exits import REFUSED_CODE
+from miiii_search.cli.exit_codes import REFUSED
 from miiii_search.storage import schema
 from miiii_search.storage.database import open_database
 from miiii_search.study.open import open_study
@@ -62,7 +62,7 @@ def test_the_password_is_nowhere(processes: Processes, role_url: str) -> None:
     for failing in (["status"], ["work"], ["dashboard", "--port", "0"], ["create"]):
         process = processes.start(*failing, storage=wrong)
         # A database that is not there refuses a worker, which a scheduler should be able to tell.
-        assert process.wait(60) == (REFUSED_CODE if failing == ["work"] else 2)
+        assert process.wait(60) == (REFUSED if failing == ["work"] else 2)
         said += processes.log(process)
     said += processes.log(page)
     written = b"".join(path.read_bytes() for path in processes.folder.rglob("*") if path.is_file())

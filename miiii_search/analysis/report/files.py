@@ -10,7 +10,10 @@ from miiii_search.analysis.report.page import Page, render_html
 from miiii_search.analysis.report.rendering import FigureSpec, RenderedFigure
 from miiii_search.files import write_file
 
-NUMBERS, PAGE = "numbers.json", "report.html"
+NUMBERS = "numbers.json"
+"""The numbers behind the figures."""
+PAGE = "report.html"
+"""The page with all figures and their captions."""
 
 MADE_BY = "Made by miiii-search"
 """Start of every page's footer, by which `is_report` recognizes a report."""
