@@ -84,7 +84,7 @@ class CoordinatorProcess:
         """Create the database role of the local worker, in an installation of containers."""
         options = self._options
         if options.keys and options.access:
-            from miiii_search.deployment.roles import create_local_worker
+            from miiii_search.deployment.invite import create_local_worker
 
             create_local_worker(
                 open_storage(options.request.storage, create=True), installation_keys(options.keys, options.access)

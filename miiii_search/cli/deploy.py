@@ -43,7 +43,7 @@ def invite(
         miiii-search invite --name gpu2 --revoke
     """
     from miiii_search.deployment import invite as invitation
-    from miiii_search.deployment.roles import drop_worker, role_name
+    from miiii_search.storage.roles import drop_worker, role_name
 
     if not name:
         raise MiiiiSearchError("invite needs the name of the other machine; add --name NAME, such as --name gpu2")

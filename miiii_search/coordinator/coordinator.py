@@ -14,12 +14,13 @@ from miiii_search.coordinator.other_studies import OtherStudies
 from miiii_search.errors import StorageUnavailableError, StudyNotFoundError
 from miiii_search.storage.database import Database
 from miiii_search.storage.hints import hint
+from miiii_search.storage.records import StudyCounts
 from miiii_search.storage.retry import DatabaseRetry
 from miiii_search.study.open import open_study
 from miiii_search.study.promote import queue_further_seeds
 from miiii_search.study.state import A_WORKER, StudyState, describe_pause, describe_waiting, missing_process
 from miiii_search.study.stored_spec import upgrade_stored_spec
-from miiii_search.study.study import Study, StudyCounts
+from miiii_search.study.study import Study
 from miiii_search.trial_queue.budget import read_exhausted_limit
 
 logger = logging.getLogger(__name__)

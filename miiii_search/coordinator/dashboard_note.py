@@ -51,11 +51,7 @@ class StudyNote:
         body = render_note(self._study, done)
         if body != self._body:
             when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-            with self._study.database.transaction() as connection:
-                # A shared lock, because this does not change what others write. It is taken before the note is locked:
-                # inserting an attribute waits for the study's row, and `extend` locks the row before the note.
-                self._study.lock(connection, shared=True)
-                notes.rewrite(connection, self._study.study_id, f"{body}\nLast changed {when}.\n")
+            self._study.store.write_note(f"{body}\nLast changed {when}.\n")
             self._body = body
         self._due = time.monotonic() + self._seconds
 

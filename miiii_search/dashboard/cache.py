@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna_dashboard import _importance
-from sqlalchemy.exc import SQLAlchemyError
 
+from miiii_search.storage.retry import is_database_error
 from miiii_search.storage.revisions import Revision, read_revisions
 
 MakeApp = Callable[[BaseStorage], Any]
@@ -58,8 +58,10 @@ class CurrentDashboard:
             return
         try:
             found = read_revisions(self._storage.engine)
-        except SQLAlchemyError:  # the application responds that the storage is down
-            return
+        except Exception as error:
+            if is_database_error(error):  # the application responds that the storage is down
+                return
+            raise
         with self._lock:
             stale = any(found.get(study_id) != known for study_id, known in self._revisions.items())
             if stale:

@@ -11,11 +11,10 @@ from typing import Any
 
 import bottle  # type: ignore[import-untyped]
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import OperationalError
 
 from miiii_search.dashboard.page import Page
 from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError
+from miiii_search.storage.retry import is_operational_error
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ def _adapt_response(respond: Callable[[], Any], page: Page) -> Any:
 
 def _explain(error: Exception) -> tuple[int, str]:
     """Return the status and the reason for an exception of a view. Log it, unless the request is at fault."""
-    if isinstance(error, StorageInternalError | OperationalError):
+    if is_operational_error(error):
         log_storage_error(error)
         return HTTPStatus.SERVICE_UNAVAILABLE, STORAGE_DOWN
     if bottle.request.path.startswith("/artifacts/"):

@@ -8,10 +8,11 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from miiii_search.deployment import roles
 from miiii_search.deployment.keys import Keys, check_host, new_password, storage_url
 from miiii_search.errors import MiiiiSearchError
+from miiii_search.storage import roles
 from miiii_search.storage.database import Database
+from miiii_search.storage.urls import parse_url
 from miiii_search.study.names import check_name
 
 AUTHORITY_IN_CONTAINER = Path("/etc/miiii/ca.crt")
@@ -95,3 +96,15 @@ def project_name(keys: Keys, name: str) -> str:
 def _quoted(value: str) -> str:
     """Quote a value for a Compose .env file, so that it is taken literally."""
     return value if re.fullmatch(r"[\w.:/-]+", value) else "'" + value.replace("'", r"\'") + "'"
+
+
+def create_local_worker(database: Database, keys: Keys) -> None:
+    """Create the group role, and the role of this machine's workers with the password in its file.
+
+    Does nothing on SQLite.
+    """
+    if database.url.drivername == "sqlite":
+        return
+    roles.grant_workers(database)
+    url = parse_url(keys.worker_url.read_text().strip())
+    roles.create_or_update_worker(database, str(url.username), str(url.password))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.files import write_file
+from miiii_search.storage.urls import postgres_url
 
 OWN_NAMES = ("database", "localhost", "127.0.0.1")
 """Host names of the database server for the other containers and on its own machine."""
@@ -128,15 +128,8 @@ class Keys:
 
 def storage_url(role: str, password: str, host: str, authority: Path, port: int = 5432) -> str:
     """Return a URL that connects by TLS only, and only to the server that the authority signed for `host`."""
-    return sa.URL.create(
-        "postgresql",
-        role,
-        password,
-        host,
-        port,
-        DATABASE,
-        query={"sslmode": "verify-full", "sslrootcert": str(authority)},
-    ).render_as_string(hide_password=False)
+    options = {"sslmode": "verify-full", "sslrootcert": str(authority)}
+    return postgres_url(role, password, host, port, DATABASE, options)
 
 
 def new_password() -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.study.study import StudyCounts
+from miiii_search.storage.records import StudyCounts
 from miiii_search.study.trials import counts_by_name
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial
 from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.errors import MiiiiSearchError, StudyDeletedError
 from miiii_search.runs.run_folder import assemble_run
-from miiii_search.storage import study_attrs
 from miiii_search.storage.artifact_stores import ArtifactStoreUnavailableError, open_store, remove_artifacts
 from miiii_search.storage.artifacts import (
     MAX_ARTIFACT_BYTES,
@@ -23,9 +22,6 @@ from miiii_search.storage.artifacts import (
     TRIAL_ARTIFACT_PREFIX,
     Artifact,
     artifact_link,
-    delete_attachments,
-    find_attachments,
-    write_bytes,
 )
 from miiii_search.storage.combined_artifact_store import CombinedArtifactStore
 from miiii_search.storage.hints import hint
@@ -117,19 +113,19 @@ def attach_artifacts(study: Study, trial: FrozenTrial, files: Sequence[Artifact]
     by_id = {str(uuid.uuid4()): file for file in files}
     _upload(study, by_id)
     try:
-        with study.database.transaction() as connection:
-            study.lock(connection)
-            old = find_attachments(connection, study.study_id, [trial._trial_id])
-            delete_attachments(connection, study.study_id, old)
+        with study.store.transaction() as tx:
+            tx.lock()
+            old = tx.find_attachments([trial._trial_id])
+            tx.delete_attachments(old)
             if study.artifact_store_url is None:
                 for artifact_id, file in by_id.items():
-                    write_bytes(connection, artifact_id, file.data)
+                    tx.write_artifact(artifact_id, file.data)
             prefix = f"{STUDY_ARTIFACT_PREFIX}{trial._trial_id}:"
             new = {
                 prefix + artifact_id: artifact_link(artifact_id, file.filename)[1]
                 for artifact_id, file in by_id.items()
             }
-            study_attrs.write(connection, study.study_id, new)
+            tx.write_attributes(new)
     except StudyDeletedError:  # after any other error the links may have been committed, so the files are kept
         with suppress(MiiiiSearchError):
             remove_artifacts(study.artifact_store_url, by_id)

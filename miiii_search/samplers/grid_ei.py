@@ -6,20 +6,14 @@ only chooses their order, so that the best configuration is found sooner. docs/r
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-
-import sqlalchemy as sa
-from optuna.trial import TrialState
+from dataclasses import replace
 
 from miiii_search.config.search_space import Point
 from miiii_search.samplers.gaussian_process import rank_by_expected_improvement, to_coordinates
-from miiii_search.storage import schema
+from miiii_search.storage.records import KnownTrials
 from miiii_search.storage.retry import driver_message
-from miiii_search.storage.trial_attrs import REPLICATE_KEY, SHAPE_KEY
-from miiii_search.study.points import read_points_by_id
 from miiii_search.study.study import Study
 
 logger = logging.getLogger(__name__)
@@ -40,28 +34,6 @@ compiled, and its program shares the device. `bench/samplers.py --shapes` shows 
 
 N_SPARE = 16
 """Number of trials returned beyond the requested ones, because other workers may claim some of them first."""
-
-
-@dataclass
-class KnownTrials:
-    """The trials of a study as one read of the database found them."""
-
-    finished: dict[int, float | None] = field(default_factory=dict)
-    """Values by trial id, in the order in which the trials finished. A failed trial has None."""
-    running: list[int] = field(default_factory=list)
-    """Trial ids, in the order in which they started."""
-    waiting: list[WaitingTrial] = field(default_factory=list)
-    """The first waiting trials, in the order of their numbers."""
-
-
-@dataclass(frozen=True)
-class WaitingTrial:
-    """A trial in the queue."""
-
-    trial_id: int
-    replicate: int
-    shape: str
-    was_started: bool
 
 
 class GridEISampler:
@@ -103,14 +75,14 @@ class GridEISampler:
             At most `n` + `N_SPARE` ids. An empty list to keep the order of the queue.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: If the database is unavailable.
+            sqlalchemy.exc.DBAPIError: The database is unavailable.
         """
-        with self._study.database.engine.connect() as connection:
-            known = _read(connection, self._study.study_id, excluded_shapes)
+        with self._study.store.reading() as reader:
+            known = _limit(reader.read_known_trials(MAX_WAITING, excluded_shapes))
             if len(known.waiting) <= n:
                 return []
             needed = {*known.finished, *known.running, *(trial.trial_id for trial in known.waiting)}
-            self._points |= read_points_by_id(connection, needed - self._points.keys())
+            self._points |= reader.read_points_by_id(needed - self._points.keys())
         for trial_id, value in (own_results or {}).items():
             if trial_id in known.running:
                 known.running.remove(trial_id)
@@ -166,48 +138,9 @@ class GridEISampler:
             logger.log(level, message, extra={"study": self._study.name})
 
 
-def _read(connection: sa.Connection, study_id: int, excluded_shapes: Collection[str]) -> KnownTrials:
-    """Read the trials that have a shape. A trial that Optuna's `enqueue_trial` made has neither shape nor point."""
-    trials, values, known = schema.trials, schema.trial_values, schema.trial_system_attributes
-    shape, replicate = known.alias("shape"), known.alias("replicate")
-    has_shape = sa.and_(shape.c.trial_id == trials.c.trial_id, shape.c.key == SHAPE_KEY)
-    started = (
-        sa.select(trials.c.trial_id, trials.c.state, values.c.value, values.c.value_type)
-        .join(shape, has_shape)
-        .outerjoin(values, values.c.trial_id == trials.c.trial_id)
-        .where(trials.c.study_id == study_id, trials.c.state != TrialState.WAITING)
-        .order_by(sa.func.coalesce(trials.c.datetime_complete, trials.c.datetime_start), trials.c.number)
-    )
-    found = KnownTrials()
-    for row in connection.execute(started):
-        if row.state == TrialState.RUNNING:
-            found.running.append(row.trial_id)
-        else:
-            failed = row.state == TrialState.FAIL or row.value_type is None
-            value = None if failed else schema.from_stored_value(row.value, row.value_type)
-            found.finished[row.trial_id] = value
-    found.running = found.running[-MAX_RUNNING:]
-    found.finished = _best_and_latest(found.finished)
-    excluded = [json.dumps(one) for one in excluded_shapes]
-    waiting = (
-        sa.select(
-            trials.c.trial_id,
-            trials.c.datetime_start,
-            shape.c.value_json.label("shape"),
-            replicate.c.value_json.label("replicate"),
-        )
-        .join(shape, has_shape)
-        .outerjoin(replicate, sa.and_(replicate.c.trial_id == trials.c.trial_id, replicate.c.key == REPLICATE_KEY))
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
-        .where(shape.c.value_json.not_in(excluded))
-        .order_by(trials.c.number)
-        .limit(MAX_WAITING)
-    )
-    found.waiting = [
-        WaitingTrial(row.trial_id, int(row.replicate or 0), json.loads(row.shape), row.datetime_start is not None)
-        for row in connection.execute(waiting)
-    ]
-    return found
+def _limit(known: KnownTrials) -> KnownTrials:
+    """Return the trials that the process takes into account."""
+    return replace(known, finished=_best_and_latest(known.finished), running=known.running[-MAX_RUNNING:])
 
 
 def _best_and_latest(finished: dict[int, float | None]) -> dict[int, float | None]:

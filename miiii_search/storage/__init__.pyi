@@ -41,8 +41,9 @@ from .records import (
     TrialRef,
     WaitingTrial,
 )
-from .retry import DatabaseRetry, driver_message, is_database_error, is_outage, is_write_refusal
+from .retry import DatabaseRetry, driver_message, is_database_error, is_operational_error, is_outage, is_write_refusal
 from .revisions import Revision, read_revisions, renew_revision
+from .roles import drop_worker, role_name
 from .schema import leases, trial_system_attributes, trials
 from .sqlite import network_file_system
 from .study_catalog import StudyCatalog
@@ -50,8 +51,9 @@ from .study_reader import StudyReader
 from .study_store import StudyStore
 from .study_transaction import StudyTransaction
 from .trial_counts import count_at_least_as_good, count_solved, count_trials, count_trials_by_study
-from .urls import parse_url, redact_url
+from .urls import parse_url, postgres_url, redact_url
 from .usage import Usage, read_usage
+from .write_check import try_writing
 
 __all__ = [
     "AbandonedTrial",
@@ -92,6 +94,7 @@ __all__ = [
     "count_trials_by_study",
     "delete_attachments",
     "driver_message",
+    "drop_worker",
     "explain",
     "file_argument",
     "find_abandoned",
@@ -101,6 +104,7 @@ __all__ = [
     "hint",
     "insert_trials",
     "is_database_error",
+    "is_operational_error",
     "is_outage",
     "is_write_refusal",
     "leases",
@@ -110,6 +114,7 @@ __all__ = [
     "open_store",
     "parse_store_url",
     "parse_url",
+    "postgres_url",
     "prepare_store",
     "read_deletions",
     "read_revisions",
@@ -118,8 +123,10 @@ __all__ = [
     "redact_url",
     "remove_artifacts",
     "renew_revision",
+    "role_name",
     "store_artifact",
     "trial_system_attributes",
     "trials",
+    "try_writing",
     "write_bytes",
 ]

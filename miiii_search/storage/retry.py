@@ -188,6 +188,11 @@ def is_database_error(error: BaseException | None) -> bool:
     return isinstance(error, optuna.exceptions.StorageInternalError | sa.exc.SQLAlchemyError)
 
 
+def is_operational_error(error: BaseException) -> bool:
+    """Return whether an error concerns the operation of the database, and not a mistake in a statement."""
+    return isinstance(error, optuna.exceptions.StorageInternalError | sa.exc.OperationalError)
+
+
 def is_write_refusal(error: sa.exc.DBAPIError) -> bool:
     """Return whether a statement failed because the database, or this role, may not write."""
     if getattr(error.orig, "pgcode", None) in (READ_ONLY, INSUFFICIENT_PRIVILEGE):

@@ -118,6 +118,17 @@ class StudyReader(TrialReader):
         with self._connect() as connection:
             return connection.execute(query).scalar_one_or_none()
 
+    def has_artifact(self, artifact_id: str) -> bool:
+        """Return whether the database holds an artifact with this id, of any study. Called twice, it reads again.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: The database is unavailable.
+        """
+        table = schema.artifacts
+        query = sa.select(table.c.artifact_id).where(table.c.artifact_id == artifact_id)
+        with self._connect() as connection:
+            return connection.execute(query).first() is not None
+
     def read_rows(self) -> dict[str, Any]:
         """Return the rows of the study and its trials as JSON; see `archive_rows.read_rows`.
 

@@ -114,6 +114,18 @@ class TrialReader:
         with self._connect() as connection:
             return count_trials(connection, self.identity.study_id)
 
+    def has_trials(self) -> bool:
+        """Return whether the study has a trial. Called twice, it reads again.
+
+        After the study was deleted, it has none.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: The database is unavailable.
+        """
+        query = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == self.identity.study_id).limit(1)
+        with self._connect() as connection:
+            return connection.execute(query).first() is not None
+
     def read_finished_ids(self, n: int | None = None, *, complete: bool = False) -> list[int]:
         """Return the ids of the finished trials, best first; see `study.best_trials`. Called twice, it reads again.
 

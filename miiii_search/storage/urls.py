@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 
@@ -77,6 +78,12 @@ def _check_user_information(text: str) -> None:
         "password and parameters (%40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %25 for %), as "
         "urllib.parse.quote(password, safe='') in Python does"
     )
+
+
+def postgres_url(role: str, password: str, host: str, port: int, database: str, options: Mapping[str, str]) -> str:
+    """Return the URL of a database of a PostgreSQL server, with its password. Special characters are encoded."""
+    url = sa.URL.create("postgresql", role, password, host, port, database, query=dict(options))
+    return url.render_as_string(hide_password=False)
 
 
 def redact_url(url: sa.URL) -> str:

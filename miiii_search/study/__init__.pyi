@@ -3,21 +3,20 @@ from .archive_import import import_study
 from .best_trials import best_first_key, best_trial, read_best, read_best_trials, sort_best_first
 from .cleanup import old_snapshots, remove_snapshots
 from .create import create_study
-from .delete import StudyContents, read_contents
+from .delete import read_contents
 from .export import Configuration, export_best, export_trial, read_configuration
 from .finished_trials import read_varied_parameters
 from .names import check_name, study_names
 from .open import open_study
 from .overview import StudyOverview, list_deleted, list_studies
 from .pause import resume
-from .points import read_points_by_id
 from .promote import queue_further_seeds
 from .replicates import SeedStats, rank_configurations
 from .snapshots import claim_folder, read_snapshots, trial_folder
 from .state import StudyState, describe_pause, describe_waiting, expected_trials, missing_process, study_state
 from .status import Status, StatusReader, read_status
 from .stored_spec import parse_spec, upgrade_stored_spec
-from .study import Study, StudyCounts
+from .study import Study
 from .trials import counts_by_name, distributions, insert_trials, new_trial, shape_of
 
 __all__ = [
@@ -26,8 +25,6 @@ __all__ = [
     "Status",
     "StatusReader",
     "Study",
-    "StudyContents",
-    "StudyCounts",
     "StudyOverview",
     "StudyState",
     "best_first_key",
@@ -58,7 +55,6 @@ __all__ = [
     "read_best_trials",
     "read_configuration",
     "read_contents",
-    "read_points_by_id",
     "read_snapshots",
     "read_status",
     "read_varied_parameters",

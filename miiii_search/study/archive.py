@@ -16,12 +16,9 @@ import hashlib
 import json
 import zipfile
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
-from optuna.distributions import json_to_distribution
-
+from miiii_search.storage.archive_rows import ArchiveError
 from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES
 
 FORMAT = 1
@@ -32,10 +29,6 @@ MAX_JSON_BYTES = 2**30
 """Maximum size of study.json. A study of 5,000 trials needs about 30 MB."""
 MAX_FILE_BYTES = max(MAX_ARTIFACT_BYTES, 2**28)
 """Maximum size of an artifact or a checkpoint. The largest checkpoint of the paper's networks has 19 MB."""
-
-
-class ArchiveError(Exception):
-    """The file is not an archive that `export_study` writes."""
 
 
 @dataclass
@@ -114,41 +107,3 @@ class ArchiveReader:
         if len(data) > limit:
             raise ArchiveError(f"{name} has more than {limit:,} bytes")
         return data
-
-
-def content_columns(table: Any) -> list[Any]:
-    """Return the columns of a table that an archive stores: all except ids, which the importing database assigns."""
-    return [column for column in table.c if not column.primary_key and column.name not in ("study_id", "trial_id")]
-
-
-def to_json(value: Any) -> Any:
-    """Return a value of a row as JSON: times in ISO format, members of an enumeration by name."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return getattr(value, "name", value)
-
-
-def from_json(column: Any, value: Any) -> Any:
-    """Return a value from study.json with the type of its column.
-
-    Raises:
-        ArchiveError: The value has another type, or is missing.
-        ValueError: The value cannot be parsed.
-    """
-    if value is None:
-        if not column.nullable:
-            raise ArchiveError(f"{column} is missing")
-        return None
-    if column.name == "value_json":
-        json.loads(value)
-    elif column.name == "distribution_json":
-        json_to_distribution(value)
-    kind = column.type
-    if isinstance(kind, sa.Enum):
-        return kind.enum_class[value] if kind.enum_class else str(value)
-    if isinstance(kind, sa.DateTime):
-        return datetime.fromisoformat(value)
-    expected: Any = int if isinstance(kind, sa.Integer) else (int, float) if isinstance(kind, sa.Float) else str
-    if not isinstance(value, expected) or isinstance(value, bool):
-        raise ArchiveError(f"{column} must not be {str(value)[:50]!r}")
-    return value

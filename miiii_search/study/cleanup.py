@@ -6,14 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import schema
 from miiii_search.storage.artifact_stores import check_store, remove_artifacts
-from miiii_search.storage.artifacts import TRIAL_ARTIFACT_PREFIX, delete_attachments, find_attachments
-from miiii_search.storage.revisions import renew_revision
-from miiii_search.study.best_trials import select_best_first
 from miiii_search.study.snapshots import check_database, trial_folder
 from miiii_search.study.study import Study
 
@@ -44,30 +38,13 @@ def cleanup(study: Study, keep_records: int, *, dry_run: bool = False) -> Cleanu
         MiiiiSearchError: The artifact store is not available.
     """
     check_store(study.artifact_store_url)
-    with study.database.transaction() as connection:
-        study.lock(connection)
-        attributes, artifacts = schema.trial_system_attributes, schema.artifacts
-        ids = _read_finished(connection, study.study_id)[keep_records:]
-        is_link = attributes.c.trial_id.in_(ids) & attributes.c.key.like(f"{TRIAL_ARTIFACT_PREFIX}%")
-        links = connection.execute(sa.select(attributes.c.trial_id, attributes.c.key).where(is_link)).all()
-        attachments = find_attachments(connection, study.study_id, ids)
-        artifact_ids = [
-            *(row.key.removeprefix(TRIAL_ARTIFACT_PREFIX) for row in links),
-            *(file.artifact_id for file in attachments),
-        ]
-        is_removed = artifacts.c.artifact_id.in_(artifact_ids)
-        size = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(artifacts.c.data)), 0)).where(is_removed)
-        trials = {row.trial_id for row in links} | {file.trial_id for file in attachments}
-        removed = CleanupResult(len(trials), len(artifact_ids), int(connection.execute(size).scalar_one()))
-        if not dry_run:
-            delete_attachments(connection, study.study_id, attachments)
-            connection.execute(sa.delete(attributes).where(is_link))
-            connection.execute(sa.delete(artifacts).where(is_removed))
-            if artifact_ids:
-                renew_revision(connection, study.study_id)
+    with study.store.transaction() as tx:
+        tx.lock()
+        ids = tx.read_finished_ids()[keep_records:]
+        found = tx.find_artifacts(ids) if dry_run else tx.delete_artifacts(ids)
     if not dry_run:
-        remove_artifacts(study.artifact_store_url, artifact_ids)
-    return removed
+        remove_artifacts(study.artifact_store_url, found.artifact_ids)
+    return CleanupResult(len(found.trial_ids), len(found.artifact_ids), found.size)
 
 
 def old_snapshots(study: Study, folder: Path, keep: int) -> list[Path]:
@@ -82,10 +59,8 @@ def old_snapshots(study: Study, folder: Path, keep: int) -> list[Path]:
         MiiiiSearchError: The snapshots belong to another database.
     """
     check_database(folder, study)
-    with study.database.engine.connect() as connection:
-        ids = _read_finished(connection, study.study_id)[keep:]
-        query = sa.select(schema.trials.c.number).where(schema.trials.c.trial_id.in_(ids))
-        numbers = sorted(connection.execute(query).scalars())
+    with study.store.reading() as reader:
+        numbers = reader.read_numbers(reader.read_finished_ids()[keep:])
     folders = [trial_folder(folder, study, number) for number in numbers]
     return [path for trial in folders if not trial.is_symlink() for path in sorted(trial.glob("epoch-*.npz"))]
 
@@ -104,8 +79,3 @@ def remove_snapshots(paths: Sequence[Path]) -> None:
                 trial.rmdir()
     except OSError as error:
         raise MiiiiSearchError(f"cannot remove {error.filename}: {error.strerror}") from None
-
-
-def _read_finished(connection: sa.Connection, study_id: int) -> list[int]:
-    """Return the ids of the finished trials, best first."""
-    return list(connection.execute(select_best_first(study_id, schema.trials.c.trial_id)).scalars())

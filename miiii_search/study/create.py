@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-import optuna
-import sqlalchemy as sa
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from miiii_search.config.overrides import describe_differences
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import DuplicateStudyError, MiiiiSearchError, StudyDeletedError
-from miiii_search.storage import deleted_studies, schema, study_attrs
 from miiii_search.storage.database import Database
-from miiii_search.storage.revisions import renew_revision
+from miiii_search.storage.records import StudyIdentity
 from miiii_search.storage.study_attrs import (
     ARTIFACT_STORE_KEY,
     CREATED_KEY,
@@ -23,6 +19,7 @@ from miiii_search.storage.study_attrs import (
     SPEC_KEY,
     VERSION_KEY,
 )
+from miiii_search.storage.study_transaction import StudyTransaction
 from miiii_search.study.names import check_name, check_not_deleted
 from miiii_search.study.objective import OBJECTIVE_NAME
 from miiii_search.study.open import new_id, open_by_id
@@ -76,67 +73,43 @@ def _create_or_find(
     Raises:
         StudyDeletedError: The study was deleted, and `again` is false.
     """
-    row = _find_or_insert_row(database, name)
+    row = database.studies.find_or_insert(name)
     if row is None:
         return None
     study_id, is_maximized = row
     deletion: StudyDeletedError | None = None
-    with database.transaction() as connection:
+    with database.studies.store(StudyIdentity(study_id, name)).transaction() as tx:
         # Of two processes that create the study, the second waits for this lock and then finds the specification.
-        if not schema.lock_study(connection, study_id):
+        if not tx.lock_row():
             return None
-        if found := study_attrs.read(connection, study_id, SPEC_KEY):
+        if found := tx.read_attributes(SPEC_KEY):
             return study_id, parse_spec(found[SPEC_KEY])
         if not again:
-            deletion = deleted_studies.deletion_error(connection, name)
+            deletion = tx.deletion_error()
         if deletion is not None:  # deleted after `check_not_deleted`: remove the row that was just inserted
-            for table in (*schema.STUDY_TABLES, schema.studies):
-                connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+            tx.delete_empty_study()
         else:
-            if not is_maximized or _has_trials(connection, study_id):
+            if not is_maximized or tx.has_trials():
                 raise MiiiiSearchError(f"study `{name}` was not created by miiii-search; choose another name")
-            _write_attributes(connection, study_id, spec, artifact_store_url)
+            _write_attributes(tx, spec, artifact_store_url)
             queue = spec.queue() if spec.is_grid_search else [(point, 0) for point in spec.first]
             if queue:
-                insert_trials(connection, study_id, spec, queue, TrialState.WAITING)
-            deleted_studies.clear_deletion(connection, name)
+                insert_trials(tx, spec, queue, TrialState.WAITING)
+            tx.clear_deletion()
     if deletion is not None:
         raise deletion
     return study_id, spec
 
 
-def _find_or_insert_row(database: Database, name: str) -> tuple[int, bool] | None:
-    """Return the id of Optuna's study, inserted if it is missing, and whether it maximizes a single objective.
-
-    Returns None if the study is deleted meanwhile.
-    """
-    storage, maximize = database.optuna, [StudyDirection.MAXIMIZE]
-    try:
-        try:
-            study_id = storage.create_new_study(maximize, name)
-        except optuna.exceptions.DuplicatedStudyError:
-            study_id = storage.get_study_id_from_name(name)
-        return study_id, storage.get_study_directions(study_id) == maximize
-    except KeyError:
-        return None
-
-
-def _has_trials(connection: sa.Connection, study_id: int) -> bool:
-    query = sa.select(schema.trials.c.trial_id).where(schema.trials.c.study_id == study_id).limit(1)
-    return connection.execute(query).first() is not None
-
-
-def _write_attributes(
-    connection: sa.Connection, study_id: int, spec: StudySpec, artifact_store_url: str | None
-) -> None:
+def _write_attributes(tx: StudyTransaction, spec: StudySpec, artifact_store_url: str | None) -> None:
     values = {
         ID_KEY: new_id(),
         VERSION_KEY: version("miiii-search"),
         PROGRAMS_KEY: [TRAINING_PROGRAM],
-        CREATED_KEY: study_attrs.now(connection),
+        CREATED_KEY: tx.now(),
         "study:metric_names": [OBJECTIVE_NAME],
         **({ARTIFACT_STORE_KEY: artifact_store_url} if artifact_store_url else {}),
     }
-    study_attrs.write(connection, study_id, values)
-    renew_revision(connection, study_id)
-    write_spec(connection, study_id, spec)
+    tx.write_attributes(values)
+    tx.renew_revision()
+    write_spec(tx, spec)

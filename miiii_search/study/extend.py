@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
+from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 
 from miiii_search.config.overrides import apply_settings, describe_differences, to_tree
@@ -18,11 +17,9 @@ from miiii_search.config.search_space import Point, Range
 from miiii_search.config.study_sections import Replicates
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import schema, study_attrs
-from miiii_search.storage.revisions import renew_revision
 from miiii_search.storage.study_attrs import SELECTED_KEY, SPEC_KEY
-from miiii_search.storage.trial_counts import count_trials
-from miiii_search.study.points import exclude_existing, read_points
+from miiii_search.storage.study_transaction import StudyTransaction
+from miiii_search.study.points import exclude_existing
 from miiii_search.study.state import expected_trials
 from miiii_search.study.stored_spec import parse_spec, write_spec
 from miiii_search.study.study import Study
@@ -59,28 +56,28 @@ def extend(study: Study, settings: Sequence[str]) -> ExtensionResult:
         StudyDeletedError: The study was deleted.
         MiiiiSearchError: A setting removes something, changes the problem, or has no effect.
     """
-    with study.database.transaction() as connection:
-        study.lock(connection)
-        found = study_attrs.read(connection, study.study_id, SPEC_KEY, SELECTED_KEY)
+    with study.store.transaction() as tx:
+        tx.lock()
+        found = tx.read_attributes(SPEC_KEY, SELECTED_KEY)
         stored = parse_spec(found[SPEC_KEY])
         wanted = apply_settings(StudySpec, to_tree(stored), settings)
-        n_trials = sum(count_trials(connection, study.study_id).values())
+        n_trials = sum(tx.count_trials().values())
         _check(stored, wanted, max(expected_trials(stored, found.get(SELECTED_KEY), n_trials), n_trials))
         changed, queued = stored != wanted, 0
         if changed:
             missing, trials = list[tuple[Point, int]](), wanted.budget.trials
             if wanted.is_grid_search:
-                missing = exclude_existing(wanted.full_queue(), read_points(connection, study.study_id))
+                missing = exclude_existing(wanted.full_queue(), tx.read_points())
             points = missing if trials is None else missing[: max(trials - n_trials, 0)]
-            _rewrite_distributions(connection, study.study_id, stored, wanted)
+            _rewrite_distributions(tx, stored, wanted)
             if points:
-                insert_trials(connection, study.study_id, wanted, points, TrialState.WAITING)
+                insert_trials(tx, wanted, points, TrialState.WAITING)
             queued = len(points)
             _check_effect(stored, wanted, n_trials, queued)
-            write_spec(connection, study.study_id, wanted)
+            write_spec(tx, wanted)
             if _asks_for_trials(stored, wanted):
                 # The best configurations are selected again once all first replicates have ended.
-                study_attrs.remove(connection, study.study_id, [SELECTED_KEY])
+                tx.remove_attributes([SELECTED_KEY])
     study.refresh()
     return ExtensionResult(queued, wanted.n_trials, changed)
 
@@ -173,30 +170,14 @@ def _check_effect(stored: StudySpec, wanted: StudySpec, n_trials: int, queued: i
     )
 
 
-def _rewrite_distributions(connection: sa.Connection, study_id: int, stored: StudySpec, wanted: StudySpec) -> None:
+def _rewrite_distributions(tx: StudyTransaction, stored: StudySpec, wanted: StudySpec) -> None:
     """Replace the distributions of existing trials: Optuna requires the same choices for all trials of a study.
 
     This also changes finished trials, which readers cache. So the study gets a new revision.
     """
-    trials, params = schema.trials, schema.trial_params
-    of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
     new = distributions(wanted)
     for name, old in distributions(stored).items():
-        before, after = distribution_to_json(old), distribution_to_json(new[name])
-        if before == after:  # compared as text, since 0 and 0.0 are equal but differ in Optuna's storage
-            continue
-        renew_revision(connection, study_id)
-        connection.execute(
-            sa.update(params)
-            .where(params.c.trial_id.in_(of_study), params.c.param_name == name)
-            .where(params.c.distribution_json == before)
-            .values(distribution_json=after, param_value=_new_param_value(params, old, new[name]))
-        )
-
-
-def _new_param_value(params: Any, old: BaseDistribution, new: BaseDistribution) -> Any:
-    """Return what Optuna stores for the same value: the index of a categorical choice, otherwise the value itself."""
-    if not isinstance(old, CategoricalDistribution) or not isinstance(new, CategoricalDistribution):
-        return params.c.param_value
-    new_indices = {float(index): float(new.choices.index(value)) for index, value in enumerate(old.choices)}
-    return sa.case(new_indices, value=params.c.param_value, else_=params.c.param_value)
+        # Compared as text, since 0 and 0.0 are equal but differ in Optuna's storage.
+        if distribution_to_json(old) != distribution_to_json(new[name]):
+            tx.renew_revision()
+            tx.rewrite_distribution(name, old, new[name])

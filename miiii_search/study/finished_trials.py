@@ -2,48 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
-import sqlalchemy as sa
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from miiii_search.storage import schema
-from miiii_search.study.best_trials import FINISHED_STATES
-from miiii_search.study.points import read_points_by_id
+from miiii_search.storage.records import FinishedTrial
 from miiii_search.study.study import Study
-
-BATCH_SIZE = 500
-"""Maximum number of trial ids in a statement."""
-
-
-@dataclass(frozen=True)
-class FinishedTrial:
-    """The fields of a finished trial by which configurations are compared."""
-
-    trial_id: int
-    number: int
-    state: TrialState
-    value: float | None
-    params: dict[str, Any]
-    epochs_to_solve: int | None
-    """The trial's attribute of this name. A pruned or failed trial may have it too; see `solved_at`."""
-
-    @property
-    def solved_at(self) -> int | None:
-        """Epoch at which a complete trial was solved; None for other trials."""
-        return self.epochs_to_solve if self.state == TrialState.COMPLETE else None
-
-
-@dataclass(frozen=True)
-class PrunedTrial:
-    """A pruned trial, and the pruner's reason."""
-
-    number: int
-    epoch: int | None
-    reason: str | None
 
 
 def finished_trials(trials: Iterable[FrozenTrial]) -> list[FinishedTrial]:
@@ -55,116 +19,7 @@ def finished_trials(trials: Iterable[FrozenTrial]) -> list[FinishedTrial]:
     ]
 
 
-def read_finished_trials(
-    connection: sa.Connection, study_id: int, known: Mapping[int, FinishedTrial]
-) -> dict[int, FinishedTrial]:
-    """Read the finished trials of a study.
-
-    Args:
-        connection: A connection to the database.
-        study_id: The study.
-        known: Finished trials by id that were read before. They do not change, so they are not read again.
-
-    Returns:
-        All finished trials by id.
-    """
-    trials, values, attributes = schema.trials, schema.trial_values, schema.trial_user_attributes
-    is_finished = sa.and_(trials.c.study_id == study_id, trials.c.state.in_(FINISHED_STATES))
-    existing = set(connection.execute(sa.select(trials.c.trial_id).where(is_finished)).scalars())
-    kept = {trial_id: trial for trial_id, trial in known.items() if trial_id in existing}
-    new = existing - known.keys()
-    if not new:
-        return kept
-    query = (
-        sa.select(
-            trials.c.trial_id,
-            trials.c.number,
-            trials.c.state,
-            values.c.value,
-            values.c.value_type,
-            attributes.c.value_json,
-        )
-        .outerjoin(values, sa.and_(values.c.trial_id == trials.c.trial_id, values.c.objective == 0))
-        .outerjoin(
-            attributes,
-            sa.and_(attributes.c.trial_id == trials.c.trial_id, attributes.c.key == "epochs_to_solve"),
-        )
-        .where(is_finished)
-    )
-    if len(new) <= BATCH_SIZE:  # otherwise, such as at the first read, all finished trials are read at once
-        query = query.where(trials.c.trial_id.in_(new))
-    rows = [row for row in connection.execute(query) if row.trial_id in new]
-    points = read_points_by_id(connection, [row.trial_id for row in rows])
-    read = {
-        row.trial_id: FinishedTrial(
-            row.trial_id,
-            row.number,
-            row.state,
-            None if row.value_type is None else schema.from_stored_value(row.value, row.value_type),
-            points.get(row.trial_id, {}),
-            json.loads(row.value_json or "null"),
-        )
-        for row in rows
-    }
-    return {**kept, **read}
-
-
-def read_pruned_trials(connection: sa.Connection, study_id: int, last: int | None = None) -> list[PrunedTrial]:
-    """Read the pruned trials in the order in which they were pruned.
-
-    Args:
-        connection: A connection to the database.
-        study_id: The study.
-        last: Number of trials to read, the last ones; None reads all.
-    """
-    trials, attributes = schema.trials, schema.trial_user_attributes
-    epoch, reason = attributes.alias("epoch"), attributes.alias("reason")
-    query = (
-        sa.select(trials.c.number, epoch.c.value_json.label("epoch"), reason.c.value_json.label("reason"))
-        .outerjoin(epoch, sa.and_(epoch.c.trial_id == trials.c.trial_id, epoch.c.key == "epochs_trained"))
-        .outerjoin(reason, sa.and_(reason.c.trial_id == trials.c.trial_id, reason.c.key == "reason"))
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.PRUNED)
-        .order_by(
-            trials.c.datetime_complete.is_(None).desc(), trials.c.datetime_complete.desc(), trials.c.number.desc()
-        )
-        .limit(last)
-    )
-    rows = connection.execute(query).all()
-    return [PrunedTrial(row.number, json.loads(row.epoch or "null"), json.loads(row.reason or "null")) for row in rows][
-        ::-1
-    ]
-
-
 def read_varied_parameters(study: Study) -> list[str]:
     """Return the names of the search space that have more than one value among the finished trials."""
-    trials, params = schema.trials, schema.trial_params
-    finished = sa.select(trials.c.trial_id).where(
-        trials.c.study_id == study.study_id, trials.c.state.in_(FINISHED_STATES)
-    )
-    query = (
-        sa.select(
-            params.c.param_name,
-            sa.func.count(sa.distinct(params.c.param_value)).label("values"),
-            sa.func.count().label("trials"),
-        )
-        .where(params.c.trial_id.in_(finished))
-        .group_by(params.c.param_name)
-    )
-    with study.database.engine.connect() as connection:
-        n = connection.execute(sa.select(sa.func.count()).select_from(finished.subquery())).scalar_one()
-        # A trial without the parameter counts as one more value.
-        n_values = {row.param_name: row.values + (row.trials < n) for row in connection.execute(query)}
+    n_values = study.store.count_parameter_values()
     return [name for name in study.spec.space if n_values.get(name, 0) > 1]
-
-
-def mean_epochs_trained(connection: sa.Connection, study_id: int) -> float | None:
-    """Return the mean number of epochs that trials were trained for; None if no trial has recorded it."""
-    trials, attributes = schema.trials, schema.trial_user_attributes
-    epochs = sa.cast(attributes.c.value_json, sa.Float)
-    query = (
-        sa.select(sa.func.sum(epochs).label("sum"), sa.func.count().label("n"))
-        .select_from(trials.join(attributes, attributes.c.trial_id == trials.c.trial_id))
-        .where(trials.c.study_id == study_id, attributes.c.key == "epochs_trained", attributes.c.value_json != "null")
-    )
-    row = connection.execute(query).one()
-    return row.sum / row.n if row.n else None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import deleted_studies, schema
 from miiii_search.storage.database import Database
 
 MAX_CHARACTERS = 200
@@ -13,8 +10,7 @@ MAX_CHARACTERS = 200
 
 def study_names(database: Database) -> list[str]:
     """Return the names of all studies in the database, sorted by the database."""
-    with database.engine.connect() as connection:
-        return list(connection.execute(sa.select(schema.studies.c.study_name).order_by("study_name")).scalars())
+    return database.studies.names()
 
 
 def check_name(name: str) -> None:
@@ -36,7 +32,5 @@ def check_not_deleted(database: Database, name: str) -> None:
     Raises:
         StudyDeletedError: A study of this name was deleted.
     """
-    with database.engine.connect() as connection:
-        exists = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == name)
-        if connection.execute(exists).first() is None and (error := deleted_studies.deletion_error(connection, name)):
-            raise error
+    if error := database.studies.deletion_error(name):
+        raise error

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-import sqlalchemy as sa
-
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.config.suggestions import suggest
 from miiii_search.errors import MiiiiSearchError, StudyNotFoundError, VersionMismatchError
-from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
 from miiii_search.storage.hints import hint
-from miiii_search.storage.retry import is_write_refusal
+from miiii_search.storage.records import StudyIdentity
 from miiii_search.storage.study_attrs import (
     ARTIFACT_STORE_KEY,
     CREATED_KEY,
@@ -57,10 +54,9 @@ def open_study(database: Database, name: str | None) -> Study:
         create = hint("create", f"--study={name}", database=database)
         advice = suggest(name, names) if names else f"; there is none yet, create it with {create}"
         raise StudyNotFoundError(f"there is no study `{name}` in {database}{advice}")
-    try:
-        study_id = database.optuna.get_study_id_from_name(name)
-    except KeyError:
-        raise StudyNotFoundError(f"there is no study `{name}` in {database}") from None
+    study_id = database.studies.find(name)
+    if study_id is None:
+        raise StudyNotFoundError(f"there is no study `{name}` in {database}")
     return open_by_id(database, name, study_id)
 
 
@@ -72,8 +68,8 @@ def open_by_id(database: Database, name: str, study_id: int) -> Study:
         VersionMismatchError: This version cannot read the study's specification.
     """
     keys = (SPEC_KEY, VERSION_KEY, PROGRAMS_KEY, PAUSED_KEY, ARTIFACT_STORE_KEY, SELECTED_KEY, ORIGINS_KEY)
-    with database.engine.connect() as connection:
-        found = study_attrs.read(connection, study_id, *keys, *IDENTITY_KEYS)
+    store = database.studies.store(StudyIdentity(study_id, name))
+    found = store.read_attributes(*keys, *IDENTITY_KEYS)
     if SPEC_KEY not in found:  # or its creation has not been committed yet: Optuna's row has a transaction of its own
         raise StudyNotFoundError(f"study `{name}` was not created by miiii-search; choose another --study")
     return Study(
@@ -87,7 +83,7 @@ def open_by_id(database: Database, name: str, study_id: int) -> Study:
         found.get(CREATED_KEY),
         found.get(SELECTED_KEY),
         programs=training_programs(found),
-        id=found.get(ID_KEY) or _add_id(database, study_id),
+        id=found.get(ID_KEY) or store.ensure_id(new_id()),
         origins=tuple((str(origin), float(at)) for origin, at in found.get(ORIGINS_KEY, [])),
     )
 
@@ -106,24 +102,3 @@ def _read_spec(name: str, attributes: Mapping[str, Any]) -> StudySpec:
             f"study `{name}` was created by miiii-search {creator}, and this is {version('miiii-search')}, which "
             f"cannot read it: {error}"
         ) from None
-
-
-def _add_id(database: Database, study_id: int) -> str | None:
-    """Give an identity to a study that an older version created. Concurrent callers all get the same one.
-
-    Returns:
-        The identity. None if the study was deleted, or if the role may only read: reading works without an identity.
-    """
-    try:
-        with database.transaction() as connection:
-            if not schema.lock_study(connection, study_id):
-                return None
-            found: str | None = study_attrs.read(connection, study_id, ID_KEY).get(ID_KEY)
-            if found is None:
-                found = new_id()
-                study_attrs.write(connection, study_id, {ID_KEY: found})
-            return found
-    except sa.exc.DBAPIError as error:
-        if not is_write_refusal(error):
-            raise
-        return None

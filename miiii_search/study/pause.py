@@ -7,7 +7,6 @@ coordinators and `status` read it from time to time with `Study.refresh`.
 from __future__ import annotations
 
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import study_attrs
 from miiii_search.storage.study_attrs import PAUSED_KEY, STARTED_KEY
 from miiii_search.study.study import Study
 
@@ -26,11 +25,11 @@ def pause(study: Study) -> bool:
         raise MiiiiSearchError(
             f"study `{study.name}` is done, there is nothing to pause; add trials with miiii-search extend --trials N"
         )
-    with study.database.transaction() as connection:
-        study.lock(connection)
-        if study_attrs.read(connection, study.study_id, PAUSED_KEY):
+    with study.store.transaction() as tx:
+        tx.lock()
+        if tx.read_attributes(PAUSED_KEY):
             return False
-        study_attrs.write(connection, study.study_id, {PAUSED_KEY: study_attrs.now(connection)})
+        tx.write_attributes({PAUSED_KEY: tx.now()})
     study.refresh()
     return True
 
@@ -44,15 +43,15 @@ def resume(study: Study) -> bool:
     Raises:
         StudyDeletedError: The study was deleted.
     """
-    with study.database.transaction() as connection:
-        study.lock(connection)
-        times = study_attrs.read(connection, study.study_id, PAUSED_KEY, STARTED_KEY)
+    with study.store.transaction() as tx:
+        tx.lock()
+        times = tx.read_attributes(PAUSED_KEY, STARTED_KEY)
         if PAUSED_KEY not in times:
             return False
         if STARTED_KEY in times:
             started, paused = times[STARTED_KEY], times[PAUSED_KEY]
-            pause_seconds = study_attrs.now(connection) - max(started, paused)
-            study_attrs.write(connection, study.study_id, {STARTED_KEY: started + max(pause_seconds, 0.0)})
-        study_attrs.remove(connection, study.study_id, [PAUSED_KEY])
+            pause_seconds = tx.now() - max(started, paused)
+            tx.write_attributes({STARTED_KEY: started + max(pause_seconds, 0.0)})
+        tx.remove_attributes([PAUSED_KEY])
     study.refresh()
     return True

@@ -15,7 +15,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from miiii_search.config.search_space import PointKey, point_key
-from miiii_search.study.finished_trials import FinishedTrial
+from miiii_search.storage.records import FinishedTrial
 
 MEDIAN, WORST = "median", "worst"
 

@@ -12,19 +12,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from miiii_search.storage.abandoned import AbandonedTrial, find_abandoned
+from miiii_search.storage.abandoned import AbandonedTrial
 from miiii_search.storage.hints import hint
-from miiii_search.storage.usage import read_usage
+from miiii_search.storage.records import FinishedTrial, PrunedTrial, RunningTrial
 from miiii_search.study.best_trials import read_best_trials
-from miiii_search.study.finished_trials import (
-    FinishedTrial,
-    PrunedTrial,
-    mean_epochs_trained,
-    read_finished_trials,
-    read_pruned_trials,
-)
 from miiii_search.study.replicates import MEDIAN, SeedStats, rank_configurations
-from miiii_search.study.running_trials import RunningTrial, read_running_trials
 from miiii_search.study.state import A_WORKER, StudyState, expected_trials, is_done, missing_process, study_state
 from miiii_search.study.study import Study
 from miiii_search.study.trials import counts_by_name
@@ -176,11 +168,11 @@ class StatusReader:
         budget, limit = _read_budget(study)
         done = is_done(study.spec, study.selection, counts, is_budget_exhausted=limit is not None)
         best_trials = read_best_trials(study, BEST_TRIALS)
-        with study.database.engine.connect() as connection:
-            running, is_trained = read_running_trials(connection, study)
-            abandoned = find_abandoned(connection, study.study_id)
-            last_pruned = read_pruned_trials(connection, study.study_id, pruned) if counts[TrialState.PRUNED] else []
-            epochs_trained = mean_epochs_trained(connection, study.study_id)
+        with study.store.reading() as reader:
+            running, is_trained = reader.read_running_trials()
+            last_pruned = reader.read_pruned_trials(pruned) if counts[TrialState.PRUNED] else []
+            epochs_trained = reader.mean_epochs_trained()
+        abandoned = study.queue.find_abandoned()
         missing = None
         if not (done or study.paused or is_trained):
             missing = missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=bool(abandoned))
@@ -209,8 +201,7 @@ class StatusReader:
     def rank_configurations(self, by: str = MEDIAN) -> list[SeedStats]:
         """Read the configurations over their seeds, best first; see `replicates.rank_configurations`."""
         study = self._study
-        with study.database.engine.connect() as connection:
-            self._finished = read_finished_trials(connection, study.study_id, self._finished)
+        self._finished = study.store.read_finished_trials(self._finished)
         trials = sorted(self._finished.values(), key=lambda trial: trial.number)
         return rank_configurations(trials, study.spec.replicates.count, by)
 
@@ -232,8 +223,7 @@ def _read_budget(study: Study) -> tuple[dict[str, tuple[float, float]], str | No
     budget = study.spec.budget
     if not budget.has_limits:
         return {}, None
-    with study.database.engine.connect() as connection:
-        usage = read_usage(connection, study.study_id)
+    usage = study.store.read_usage()
     used = {
         "solved": usage.solved,
         "device_hours": usage.device_seconds / 3600,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
 from miiii_search.config.overrides import to_tree, validate
 from miiii_search.config.study_spec import FORMAT, StudySpec
 from miiii_search.errors import InvalidSpecError, VersionMismatchError
-from miiii_search.storage import notes, study_attrs
+from miiii_search.storage import notes
 from miiii_search.storage.study_attrs import SPEC_KEY
+from miiii_search.storage.study_transaction import StudyTransaction
 
 if TYPE_CHECKING:
     from miiii_search.study.study import Study
@@ -34,10 +33,10 @@ def parse_spec(tree: Mapping[str, Any]) -> StudySpec:
         raise VersionMismatchError(f"{error}; use a newer version of miiii-search") from None
 
 
-def write_spec(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
+def write_spec(tx: StudyTransaction, spec: StudySpec) -> None:
     """Store the study's spec and its description in the dashboard. Replaces what is stored."""
-    study_attrs.write(connection, study_id, {SPEC_KEY: to_tree(spec)})
-    notes.rewrite(connection, study_id, notes.describe(spec))
+    tx.write_attributes({SPEC_KEY: to_tree(spec)})
+    tx.rewrite_note(notes.describe(spec))
 
 
 def upgrade_stored_spec(study: Study) -> bool:
@@ -53,10 +52,10 @@ def upgrade_stored_spec(study: Study) -> bool:
     Raises:
         StudyDeletedError: The study was deleted meanwhile.
     """
-    with study.database.transaction() as connection:
-        study.lock(connection)
-        stored = study_attrs.read(connection, study.study_id, SPEC_KEY)[SPEC_KEY]
+    with study.store.transaction() as tx:
+        tx.lock()
+        stored = tx.read_attributes(SPEC_KEY)[SPEC_KEY]
         if stored.get("format") == FORMAT:
             return False
-        write_spec(connection, study.study_id, parse_spec(stored))
+        write_spec(tx, parse_spec(stored))
         return True

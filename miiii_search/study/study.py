@@ -9,19 +9,17 @@ from importlib.metadata import version
 from typing import Any
 
 import optuna
-import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.overrides import to_tree
 from miiii_search.config.study_spec import StudySpec
-from miiii_search.errors import MiiiiSearchError, StudyDeletedError, VersionMismatchError
+from miiii_search.errors import MiiiiSearchError, VersionMismatchError
 from miiii_search.experiment.spec import Experiment, Hyperparameters
-from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
-from miiii_search.storage.hints import hint
+from miiii_search.storage.records import StudyCounts, StudyIdentity
 from miiii_search.storage.study_attrs import CREATED_KEY, ID_KEY, PAUSED_KEY, PROGRAMS_KEY, SELECTED_KEY, SPEC_KEY
+from miiii_search.storage.study_store import StudyStore
 from miiii_search.storage.trial_attrs import REPLICATE_KEY
-from miiii_search.storage.trial_counts import count_trials
 from miiii_search.study.state import is_done
 from miiii_search.study.stored_spec import parse_spec
 from miiii_search.training.version import TRAINING_PROGRAM
@@ -29,16 +27,7 @@ from miiii_search.trial_queue.budget import read_exhausted_limit
 from miiii_search.trial_queue.trial_queue import TrialQueue
 
 IDENTITY_KEYS = (ID_KEY, CREATED_KEY)
-
-
-@dataclass(frozen=True)
-class StudyCounts:
-    """Aggregates of a study that are cheap to read however many trials it has."""
-
-    counts: dict[TrialState, int]
-    """Number of trials in each state."""
-    oldest_lease_seconds: float
-    """Longest time since a lease was renewed, in seconds by the database's clock; 0 if nothing is leased."""
+"""Attributes that tell a study apart from a later one with the same `study_id`."""
 
 
 @dataclass
@@ -85,6 +74,11 @@ class Study:
         identity = {CREATED_KEY: self.created_at} | ({} if self.id is None else {ID_KEY: self.id})
         return {SPEC_KEY: self._stored_spec, **identity}
 
+    @cached_property
+    def store(self) -> StudyStore:
+        """The store that reads and changes the study."""
+        return self.database.studies.store(StudyIdentity(self.study_id, self.name, self.created_at, self.id))
+
     @property
     def identity(self) -> str:
         """The study's `id`, which names its files on this machine.
@@ -106,37 +100,15 @@ class Study:
             StudyDeletedError: The study was deleted.
             VersionMismatchError: A newer version has changed the specification.
         """
-        with self.database.engine.connect() as connection:
-            keys = (SPEC_KEY, PAUSED_KEY, SELECTED_KEY, PROGRAMS_KEY, *IDENTITY_KEYS)
-            found = study_attrs.read(connection, self.study_id, *keys)
-        if SPEC_KEY not in found or not self._has_identity(found):
-            raise self._deleted_error()
+        found = self.store.read_attributes(SPEC_KEY, PAUSED_KEY, SELECTED_KEY, PROGRAMS_KEY, *IDENTITY_KEYS)
+        if SPEC_KEY not in found or not self.store.identity.is_in(found):
+            raise self.store.deleted_error()
         if found[SPEC_KEY] != self._stored_spec:
             self.spec = parse_spec(found[SPEC_KEY])
             self._stored_spec = found[SPEC_KEY]
         self.paused = PAUSED_KEY in found
         self.selection = found.get(SELECTED_KEY)
         self.programs = training_programs(found)
-
-    def lock(self, connection: sa.Connection, *, shared: bool = False) -> None:
-        """Lock the study for the rest of the transaction; see `schema.lock_study`.
-
-        Raises:
-            StudyDeletedError: The study was deleted.
-        """
-        if not schema.lock_study(connection, self.study_id, shared=shared) or not self._has_identity(
-            study_attrs.read(connection, self.study_id, *IDENTITY_KEYS)
-        ):
-            raise self._deleted_error()
-
-    def _has_identity(self, attributes: Mapping[str, Any]) -> bool:
-        """Return whether these are attributes of this study, not of a later one with the same `study_id`."""
-        return attributes.get(CREATED_KEY) == self.created_at and self.id in (None, attributes.get(ID_KEY))
-
-    def _deleted_error(self) -> StudyDeletedError:
-        return StudyDeletedError(
-            f"study `{self.name}` was deleted; {hint('list', database=self.database)} shows the studies that exist"
-        )
 
     def as_optuna(self, **arguments: Any) -> optuna.Study:
         """Return the study as an `optuna.Study` with a cache of its own.
@@ -147,35 +119,12 @@ class Study:
         return optuna.load_study(study_name=self.name, storage=self.database.optuna, **arguments)
 
     def trials(self) -> list[FrozenTrial]:
-        """Read all trials, ordered by number.
-
-        Raises:
-            StudyDeletedError: The study was deleted.
-        """
-        try:
-            return self.database.optuna.get_all_trials(self.study_id, deepcopy=False)
-        except KeyError:
-            raise self._deleted_error() from None
+        """Read all trials, ordered by number; see `StudyStore.read_all_trials`."""
+        return self.store.read_all_trials()
 
     def read_trials(self, trial_ids: Collection[int]) -> dict[int, FrozenTrial]:
-        """Read trials by their ids. The number of SQL statements does not depend on the number of trials.
-
-        Args:
-            trial_ids: Ids of the trials. Ids that do not exist are ignored.
-
-        Returns:
-            The trials by id.
-
-        Raises:
-            StudyDeletedError: The study was deleted.
-        """
-        storage = self.database.optuna
-        try:
-            # The last argument is for caches that hold all trials up to an id. No id is larger than this one.
-            found = storage._get_trials(self.study_id, None, set(trial_ids), 2**31 - 1)
-        except KeyError:
-            raise self._deleted_error() from None
-        return {trial._trial_id: trial for trial in found}
+        """Read trials by their ids; see `StudyStore.read_trials`."""
+        return self.store.read_trials(trial_ids)
 
     def read_trial(self, number: int) -> FrozenTrial | None:
         """Read the trial with a number, and no other; None if there is none.
@@ -183,24 +132,16 @@ class Study:
         Raises:
             StudyDeletedError: The study was deleted.
         """
-        trials = schema.trials
-        query = sa.select(trials.c.trial_id).where(trials.c.study_id == self.study_id, trials.c.number == number)
-        with self.database.engine.connect() as connection:
-            ids = list(connection.execute(query).scalars())
-        return next(iter(self.read_trials(ids).values()), None)
+        found = self.store.find_trial(number)
+        return next(iter(self.read_trials([] if found is None else [found]).values()), None)
 
     def counts(self) -> dict[TrialState, int]:
         """Count the trials in each state."""
-        with self.database.engine.connect() as connection:
-            return count_trials(connection, self.study_id)
+        return self.store.count_trials()
 
     def read_counts(self) -> StudyCounts:
         """Count the trials in each state, and read the age of the oldest lease."""
-        leases = schema.leases
-        with self.database.engine.connect() as connection:
-            age = schema.now(connection) - sa.func.min(leases.c.renewed_at)
-            oldest = connection.execute(sa.select(age).where(leases.c.study_id == self.study_id)).scalar_one()
-            return StudyCounts(count_trials(connection, self.study_id), max(oldest or 0.0, 0.0))
+        return self.store.read_counts()
 
     def is_done(self, counts: Mapping[TrialState, int] | None = None) -> bool:
         """Return whether the study is done; see `state.is_done`. Refreshes the study.
@@ -243,11 +184,11 @@ class Study:
         Raises:
             StudyDeletedError: The study was deleted.
         """
-        with self.database.transaction() as connection:
-            self.lock(connection)
-            found = training_programs(study_attrs.read(connection, self.study_id, PROGRAMS_KEY))
+        with self.store.transaction() as tx:
+            tx.lock()
+            found = training_programs(tx.read_attributes(PROGRAMS_KEY))
             self.programs = tuple(sorted({*found, TRAINING_PROGRAM}))
-            study_attrs.write(connection, self.study_id, {PROGRAMS_KEY: self.programs})
+            tx.write_attributes({PROGRAMS_KEY: self.programs})
 
     def check_version(self, any_version: bool) -> dict[str, Any]:
         """Check that this version may train the study.

@@ -30,7 +30,7 @@ class PruningEvaluator:
         self._study = study
         self._optuna_study = study.as_optuna()
         self._pruner = make_pruner(study.spec, self._optuna_study)
-        self._peers = PeerReader(study.database, study.study_id)
+        self._peers = PeerReader(study.store)
         self._failures: set[str] = set()
 
     def evaluate(self, trials: Sequence[ActiveTrial]) -> list[str | None]:

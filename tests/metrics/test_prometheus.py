@@ -17,9 +17,9 @@ from miiii_search.metrics import prometheus
 from miiii_search.metrics.prometheus import CoordinatorMetrics, Metric, WorkerCounters
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
+from miiii_search.storage.records import StudyCounts
 from miiii_search.study.create import create_study
 from miiii_search.study.extend import extend
-from miiii_search.study.study import StudyCounts
 from miiii_search.training.trainer_messages import ChunkTiming
 from miiii_search.worker.worker import Worker
 from tests.support import SPACE, claim, end, make_spec

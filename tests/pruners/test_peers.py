@@ -22,7 +22,7 @@ def test_the_rule_decides_as_on_all_that_optuna_reads(database: Database) -> Non
     chance = random.Random(0)
     study = create_study(database, "peers", make_spec())
     create_study(database, "another", make_spec())
-    peers, rule = PeerReader(database, study.study_id), Quantile(0.5, 3)
+    peers, rule = PeerReader(study.store), Quantile(0.5, 3)
     held, reached, decided = [claim(study) for _ in range(16)], dict.fromkeys(range(16), 0), 0
     for _ in range(40):
         lease = chance.choice(held)
@@ -60,7 +60,7 @@ def test_as_many_statements_for_many_trials_as_for_few(database: Database) -> No
             seen.append(statement)
 
         sa.event.listen(database.engine, "before_cursor_execute", count)
-        assert len(PeerReader(database, study.study_id).read({4})) == trials
+        assert len(PeerReader(study.store).read({4})) == trials
         sa.event.remove(database.engine, "before_cursor_execute", count)
         counts.append(len([s for s in statements if s.startswith("SELECT")]))
     assert counts == [3, 3]

@@ -181,8 +181,7 @@ def test_more_results_than_the_model_takes(database: Database, monkeypatch: pyte
     ended = sorted(held[:20], key=lambda lease: lease.number * 7 % 20)  # not in the order of numbers
     for lease in ended:
         end(study, lease, value=lease.number * 3 % 20)
-    with study.database.engine.connect() as connection:
-        known = grid_ei._read(connection, study.study_id, ())
+    known = grid_ei._limit(study.store.read_known_trials(grid_ei.MAX_WAITING))
     trials = read_back(study).trials
     best = [trial.number for trial in sorted(trials[:20], key=lambda trial: -float(trial.value or 0))[:4]]
     latest = [lease.number for lease in ended if lease.number not in best][-4:]

@@ -71,8 +71,8 @@ def test_a_deleted_study_that_is_imported_again_is_another(database: Database, t
     assert again.created_at == study.created_at and again.id not in (None, study.id)
     with pytest.raises(MiiiiSearchError, match="was deleted"):
         study.refresh()
-    with pytest.raises(MiiiiSearchError, match="was deleted"), database.transaction() as connection:
-        study.lock(connection)
+    with pytest.raises(MiiiiSearchError, match="was deleted"), study.store.transaction() as tx:
+        tx.lock()
 
 
 def test_a_study_of_an_older_version_gets_one_id(database: Database) -> None:

@@ -21,9 +21,10 @@ from rich.console import Console
 from miiii_search.cli.views.study_status import status_view
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage.database import Database
+from miiii_search.storage.records import FinishedTrial
 from miiii_search.study.create import create_study
 from miiii_search.study.export import export_best, read_configuration
-from miiii_search.study.finished_trials import FinishedTrial, finished_trials
+from miiii_search.study.finished_trials import finished_trials
 from miiii_search.study.replicates import MEDIAN, WORST, rank_configurations
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study

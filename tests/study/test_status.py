@@ -19,11 +19,12 @@ from miiii_search.errors import MiiiiSearchError
 from miiii_search.runs.trial_runs import find_finished_trial
 from miiii_search.storage import schema, study_attrs
 from miiii_search.storage.database import Database
+from miiii_search.storage.records import PrunedTrial
 from miiii_search.storage.study_attrs import PROGRAMS_KEY
 from miiii_search.study.best_trials import read_best, read_best_trials
 from miiii_search.study.create import create_study
 from miiii_search.study.export import export_best
-from miiii_search.study.finished_trials import PrunedTrial, finished_trials, read_varied_parameters
+from miiii_search.study.finished_trials import finished_trials, read_varied_parameters
 from miiii_search.study.overview import list_studies
 from miiii_search.study.replicates import MEDIAN, WORST, rank_configurations
 from miiii_search.study.state import A_COORDINATOR, A_WORKER

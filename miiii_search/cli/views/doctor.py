@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
-import uuid
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import sqlalchemy as sa
 from rich.text import Text
 
 from miiii_search.capabilities import is_coordinator_install
 from miiii_search.cli.views.console import console
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import schema
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.error_advice import explain
-from miiii_search.storage.retry import INSUFFICIENT_PRIVILEGE
 from miiii_search.storage.sqlite import NETWORK_ADVICE, network_file_system
 from miiii_search.storage.urls import parse_url, redact_url
+from miiii_search.storage.write_check import try_writing
 from miiii_search.study.names import study_names
 from miiii_search.study.open import open_study
 
 EVERYWHERE = ("miiii-search", "optuna", "optuna-dashboard", "sqlalchemy")
 TO_TRAIN = ("jax", "jaxlib", "flax", "optax", "matplotlib", "scipy", "safetensors")
-
-CACHE_PAGES, TEST_BYTES = 4, 2**18
-"""Pages of SQLite's cache during the test, and bytes to write, which are far more than the cache holds."""
 
 Finding = tuple[bool, str]
 """Whether a check passed, and the line that is shown."""
@@ -133,23 +126,8 @@ def check_writing(database: Database) -> Finding:
     if database.read_only:
         return False, "it is read-only here: only status, list, best, watch, export-study and dashboard work"
     try:
-        with database.engine.execution_options(immediate=True).connect() as connection:
-            if connection.dialect.name == "sqlite":
-                # With a small cache the row is written to the disk before the transaction ends.
-                connection.exec_driver_sql(f"PRAGMA cache_size = {CACHE_PAGES}")
-            row = {"artifact_id": str(uuid.uuid4()), "data": os.urandom(TEST_BYTES)}
-            connection.execute(sa.insert(schema.artifacts), [row])
-            try:
-                with connection.begin_nested():
-                    connection.execute(sa.insert(schema.studies).values(study_name=row["artifact_id"]))
-                may_create = True
-            except sa.exc.DBAPIError as error:
-                if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
-                    raise
-                may_create = False
-            connection.rollback()
-            connection.invalidate()  # its cache is too small for further use
-    except sa.exc.DBAPIError as error:
+        may_create = try_writing(database)
+    except Exception as error:
         line = explain(error, str(database))
         if line is None:
             raise

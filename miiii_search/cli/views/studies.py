@@ -12,7 +12,7 @@ from rich.text import Text
 from miiii_search.cli.views.formatting import ENDED_STATES, STATE_STYLES, format_age, format_megabytes
 from miiii_search.cli.views.tables import Column, FittedTable
 from miiii_search.experiment.metrics import format_accuracy
-from miiii_search.study.delete import StudyContents
+from miiii_search.storage.records import StudyContents
 from miiii_search.study.overview import StudyOverview
 from miiii_search.study.trials import STATE_NAMES
 

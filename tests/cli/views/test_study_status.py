@@ -15,9 +15,9 @@ from miiii_search.cli.views.rankings import ranking
 from miiii_search.cli.views.studies import studies_table
 from miiii_search.cli.views.study_status import headline, pruned_table, status_view
 from miiii_search.storage.database import open_database
+from miiii_search.storage.records import RunningTrial
 from miiii_search.study.create import create_study
 from miiii_search.study.overview import list_studies
-from miiii_search.study.running_trials import RunningTrial
 from miiii_search.study.state import StudyState
 from miiii_search.study.status import Status, read_status
 from miiii_search.trial_queue.leases import Heartbeat

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from miiii_search.cli import main
-from miiii_search.deployment import roles
 from miiii_search.deployment.invite import invite, project_name
 from miiii_search.deployment.keys import Keys
 from miiii_search.errors import MiiiiSearchError
+from miiii_search.storage import roles
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.archive_export import export_study
 from miiii_search.study.create import create_study

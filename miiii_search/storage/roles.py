@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from psycopg2 import sql
 from psycopg2.extensions import encrypt_password
 
-from miiii_search.deployment.keys import Keys
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
@@ -68,18 +67,6 @@ def grant_workers(database: Database) -> None:
                     attributes=sql.Identifier(schema.study_system_attributes.name),
                 ),
             )
-
-
-def create_local_worker(database: Database, keys: Keys) -> None:
-    """Create the group role, and the role of this machine's workers with the password in its file.
-
-    Does nothing on SQLite.
-    """
-    if database.url.drivername == "sqlite":
-        return
-    grant_workers(database)
-    url = sa.make_url(keys.worker_url.read_text().strip())
-    create_or_update_worker(database, str(url.username), str(url.password))
 
 
 def create_or_update_worker(database: Database, role: str, password: str) -> bool:
