@@ -16,12 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from miiii_search.config.study_sections import Pruning
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.storage import artifacts, study_attrs
+from miiii_search.storage import artifacts, study_attrs, study_reader
 from miiii_search.storage.artifacts import DatabaseArtifactStore
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.study_attrs import CREATED_KEY, PAUSED_KEY, STARTED_KEY
 from miiii_search.storage.usage import read_usage
-from miiii_search.study import archive_export
 from miiii_search.study.archive_export import export_study
 from miiii_search.study.archive_import import import_study
 from miiii_search.study.create import create_study
@@ -121,7 +120,7 @@ def test_it_is_of_one_moment(
         end(study, running)
         return linked(*arguments)
 
-    monkeypatch.setattr(archive_export, "linked_artifact_ids", linked_late)
+    monkeypatch.setattr(study_reader, "linked_artifact_ids", linked_late)
     export_study(study, tmp_path / "study.zip")
     assert read_back(study).trials[running.number].state == TrialState.COMPLETE
     copy = import_study(elsewhere, tmp_path / "study.zip", None)
