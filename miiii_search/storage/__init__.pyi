@@ -46,7 +46,7 @@ from .revisions import Revision, read_revisions, renew_revision
 from .roles import drop_worker, role_name
 from .schema import leases, trial_system_attributes, trials
 from .sqlite import network_file_system
-from .study_catalog import StudyCatalog
+from .study_catalog import CatalogReader, StudyCatalog
 from .study_reader import StudyReader
 from .study_store import StudyStore
 from .study_transaction import StudyTransaction
@@ -60,6 +60,7 @@ __all__ = [
     "ArchiveError",
     "Artifact",
     "ArtifactStoreUnavailableError",
+    "CatalogReader",
     "CombinedArtifactStore",
     "Database",
     "DatabaseArtifactStore",
