@@ -59,11 +59,11 @@ def test_documented_settings_are_fields(page: str, line: str) -> None:
     assert read_spec(preset, None, settings, trials)
 
 
-def test_every_command_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_command_is_in_the_reference() -> None:
+    reference = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     commands = COMMANDS.commands  # type: ignore[attr-defined]
     shown = [name for name, command in commands.items() if not command.hidden]
-    assert not [name for name in shown if not re.search(rf"`(miiii-search )?{name}( [^`]*)?`", readme)]
+    assert not [name for name in shown if f"miiii-search {name}" not in reference]
 
 
 def test_every_field_of_the_paper_s_choices_exists() -> None:
@@ -106,3 +106,13 @@ def test_the_menu_lists_every_page_once() -> None:
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     outside = {path for source, path in OUTSIDE.items() if (ROOT / source).exists()}
     assert sorted(listed) == sorted(pages | outside)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_modules_exist(page: Path) -> None:
+    """Files of the repository that a page names are there, and so is a name that it finds in one of them."""
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:miiii_search|tests|bench|examples|workers|compose)/[\w./-]+\.py)`", text):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+    for found, name in re.findall(r"`(\w+)` in `(miiii_search/[\w./-]+\.py)`", text):
+        assert found in (ROOT / name).read_text(encoding="utf-8"), f"{page.name} says that {found} is in {name}"

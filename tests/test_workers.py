@@ -29,7 +29,7 @@ from miiii_search.training.device import use_compilation_cache
 pytestmark = pytest.mark.process
 
 WORKERS = Path(__file__).parent.parent / "workers"
-PAGE = (WORKERS / "README.md").read_text(encoding="utf-8")
+PAGE = (WORKERS.parent / "docs" / "how-to" / "worker-does-not-connect.md").read_text(encoding="utf-8")
 ENDLESS = ("create", "--study", "s", "--preset", "demo", *TINY, "--set", "experiment.epochs=1000000", "--trials", "2")
 JOB = {"SLURM_JOB_ID": "11", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
 

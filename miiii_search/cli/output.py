@@ -57,7 +57,7 @@ def report_removed_variables() -> None:
     """Print which environment variables were removed. Commands that train call this."""
     if _removed_variables:
         print_line(
-            f"ignored, since it could change results: {' '.join(_removed_variables)}; see docs/explanation/science.md"
+            f"ignored, since it could change results: {' '.join(_removed_variables)}; see docs/explanation/numerics.md"
         )
 
 

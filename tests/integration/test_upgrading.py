@@ -1,4 +1,4 @@
-"""Another version on a study, and the commands of docs/how-to/upgrade.md, typed as they stand there."""
+"""Another version on a study, and the commands of docs/how-to/back-up.md, typed as they stand there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from miiii_search.testing.processes import TINY, Processes, clean_environment, r
 from miiii_search.training.version import TRAINING_PROGRAM
 from tests.support import claim, end, make_spec
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "upgrade.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "back-up.md"
 OTHER_PROGRAM = TRAINING_PROGRAM + 98
 
 

@@ -27,7 +27,7 @@ from tests.support import SPACE, claim, end, make_spec
 DOCUMENTED = set(
     re.findall(
         r"^\| `(miiii_[a-z_]+)",
-        (Path(__file__).parents[2] / "docs" / "how-to" / "monitoring.md").read_text(),
+        (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text(),
         re.MULTILINE,
     )
 )
