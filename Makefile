@@ -1,6 +1,10 @@
 # Needs git, make and Python 3.11 or newer. To choose another Python: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help setup demo reference docs test test-all test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
+=======
+.PHONY: help setup demo docs test test-all coverage test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
+>>>>>>> 1aac7a4 (Tests of processes wait at failpoints, and have ten minutes for what takes seconds; make coverage)
 
 # The first Python that runs (a version manager's shim may fail), is new enough and can create a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -27,6 +31,12 @@ test-all: setup ## run all tests but the soaks: PostgreSQL, processes, a browser
 	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 NEEDS_MORE = postgres or process or browser or docker or slow or soak
+
+coverage: setup ## run the unit tests, and show which branches of the core they do not reach, per package
+	@.venv/bin/pytest --fast --numprocesses $(UNIT_PROCESSES) --dist worksteal --ignore tests/integration \
+		-m "not ($(NEEDS_MORE))" --cov --cov-report=term-missing $(ARGS)
+	@for package in experiment training trial_queue study pruners worker; do printf '%-12s ' $$package; \
+		.venv/bin/coverage report --format=total --include="miiii_search/$$package/*"; done
 
 test-compose: setup ## run only the tests of the images and the compose files (needs a container engine)
 	@docker info >/dev/null || { echo "make test-compose needs a container engine that docker info reaches" >&2; exit 2; }

@@ -198,7 +198,7 @@ def examples(number: int) -> hypothesis.settings:
     return hypothesis.settings(max_examples=max(number * hypothesis.settings().max_examples // 100, 1))
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
     """Polls until the condition gives something true, and returns it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

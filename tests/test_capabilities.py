@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from miiii_search.testing.processes import clean_environment
+from miiii_search.testing.processes import LIMIT_SECONDS, clean_environment
 
 pytestmark = pytest.mark.process
 
@@ -69,7 +69,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=clean_environment("sqlite:///s.db"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_SECONDS,
     )
 
 

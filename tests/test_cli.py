@@ -16,6 +16,7 @@ import typer
 from sqlalchemy import NullPool
 
 from miiii_search.cli import app, main, signals
+from miiii_search.testing.processes import LIMIT_SECONDS
 
 COMMANDS = typer.main.get_command(app)
 NOT_OURS = 'title = "something else"\n'
@@ -363,7 +364,7 @@ def test_what_an_error_says_to_type_can_be_typed(
     command = told.rpartition("; see ")[2].strip()
     program = shlex.join([sys.executable, "-m", "miiii_search"])
     typed = command.replace("miiii-search", program, 1) + " --json"
-    done = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert json.loads(done.stdout)["study"] == name, done.stderr
 
 
@@ -389,7 +390,10 @@ def test_a_study_of_a_file_is_named_for_the_file(
 def test_mistake_in_a_process_of_its_own(empty_folder: Path) -> None:
     """There is no traceback, not even from the interpreter's shutdown."""
     done = subprocess.run(
-        [sys.executable, "-m", "miiii_search", *up("experiment.p=9")], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "miiii_search", *up("experiment.p=9")],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
     )
     assert done.returncode == 2
     assert done.stdout == ""
@@ -402,7 +406,7 @@ def test_mistake_in_a_process_of_its_own(empty_folder: Path) -> None:
 def test_no_device_is_one_line(empty_folder: Path) -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "no-such-device"}
     command = [sys.executable, "-m", "miiii_search", "train", "--preset", "demo", "--out", "run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, env=environment)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert "no-such-device" in done.stderr

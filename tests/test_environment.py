@@ -14,7 +14,7 @@ from miiii_search.cli.options import DEFAULT_STORAGE, read_storage_url
 from miiii_search.dashboard.auth import read_password
 from miiii_search.environment import cache_folder, clean_variables, state_folder
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.testing.processes import COMMAND, TINY, clean_environment
+from miiii_search.testing.processes import COMMAND, LIMIT_SECONDS, TINY, clean_environment
 from miiii_search.training.device import use_compilation_cache
 
 pytestmark = pytest.mark.process
@@ -139,7 +139,7 @@ def test_user_without_a_home(tmp_path: Path) -> None:
             env=environment | {"MPLCONFIGDIR": str(tmp_path / "mpl"), "JAX_COMPILATION_CACHE_DIR": compiled},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=LIMIT_SECONDS,
         )
 
     done = run("work")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from miiii_search.testing.processes import COMMAND, TINY
+from miiii_search.testing.processes import COMMAND, LIMIT_SECONDS, TINY
 
 pytestmark = pytest.mark.process
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *command: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MIIII_")}
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

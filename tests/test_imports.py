@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from miiii_search.testing.processes import LIMIT_SECONDS
+
 pytestmark = pytest.mark.process
 
 RUN_AND_TELL = """
@@ -29,7 +31,7 @@ def loaded_by(code: str, folder: Path) -> set[str]:
     """Run code in a new interpreter and return the top-level modules that it has imported."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MIIII_")}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.rpartition("LOADED")[2].split())

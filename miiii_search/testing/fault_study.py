@@ -64,12 +64,12 @@ def finished_by_seed(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[int, Fi
     }
 
 
-def run_without_faults(folder: Path, trials: int) -> dict[int, FinishedTrial]:
+def run_without_faults(folder: Path, trials: int, epochs: int = EPOCHS) -> dict[int, FinishedTrial]:
     """Train a study without faults, in a SQLite database, and return the results of its trials by their seeds."""
     folder.mkdir(parents=True, exist_ok=True)
     processes, storage = Processes(folder), f"sqlite:///{folder}/study.db"
     try:
-        processes.run(*create_command(trials), storage=storage)
+        processes.run(*create_command(trials, epochs), storage=storage)
         worker = processes.start("work", "--study", STUDY, "--lanes", "2", storage=storage)
         assert worker.wait(120 + 30 * trials) == 0, processes.log(worker)
         return finished_by_seed(read_trials(storage, STUDY))

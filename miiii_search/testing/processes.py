@@ -18,6 +18,9 @@ import sqlalchemy as sa
 from miiii_search.storage import schema
 from miiii_search.testing.postgres import open_engine
 
+LIMIT_SECONDS = 600.0
+"""Longest wait of a test, in seconds. On a machine that does much else, seconds of work take minutes."""
+
 COMMAND = [sys.executable, "-m", "miiii_search"]
 
 TINY = (
@@ -89,7 +92,7 @@ class Processes:
             env=clean_environment(storage) | self.environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=LIMIT_SECONDS,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
@@ -115,7 +118,7 @@ def clean_environment(storage: str) -> dict[str, str]:
     return {**kept, "MIIII_STORAGE": storage, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ignored}
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
     """Call a condition until it returns a true value, and return that value.
 
     Raises:
@@ -126,6 +129,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
         assert time.monotonic() < deadline, f"the condition was not met within {seconds:g} s"
         time.sleep(0.1)
     return found
+
+
+def is_stopped(process: subprocess.Popen[str]) -> bool:
+    """Return whether SIGSTOP has suspended all threads of a process."""
+    states = [(thread / "stat").read_text() for thread in Path(f"/proc/{process.pid}/task").iterdir()]
+    return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
 
 
 def trials_with_checkpoint(storage: str) -> list[int]:

@@ -14,6 +14,7 @@ from miiii_search.config.search_space import Point
 from miiii_search.config.study_sections import Pruning
 from miiii_search.simulation.curves import read_curves
 from miiii_search.simulation.pruner_variants import pruner_variants
+from miiii_search.testing.processes import LIMIT_SECONDS
 
 BENCH = Path(pruning.__file__).parent
 
@@ -42,7 +43,7 @@ def test_the_split_is_unchanged() -> None:
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("rules")
     script = [sys.executable, str(BENCH / "pruning.py"), "--quick", "--json", "rules.json", "--figures", "figures"]
-    done = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr
     for name in ("rules.png", "curves.png"):
         assert (folder / "figures" / name).read_bytes().startswith(b"\x89PNG")

@@ -13,6 +13,7 @@ import pytest
 
 from miiii_search.config.search_space import Point
 from miiii_search.simulation.curves import write_curves
+from miiii_search.testing.processes import LIMIT_SECONDS
 from tests.simulation.landscape import landscape
 
 pytestmark = pytest.mark.process
@@ -31,7 +32,7 @@ def test_samplers_from_end_to_end(tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=LIMIT_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert "few: only 4 configurations, left out" in done.stdout
@@ -56,7 +57,7 @@ def slope(point: Point) -> float:
 def test_compiled_shapes_that_count_more_are_left_less_often(tmp_path: Path) -> None:
     write_curves(tmp_path / "curves.npz", [landscape(slope)])
     script = [sys.executable, str(SCRIPT), "--curves", str(tmp_path / "curves.npz"), "--draws", "8", "--shapes"]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(script, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr
     [one_lane] = re.findall(r"learning_rate +1 (.*)", done.stdout)
     saved = [int(found) for found in re.findall(r"(-?\d+)%", one_lane)]

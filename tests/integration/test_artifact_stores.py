@@ -37,7 +37,7 @@ from miiii_search.study.cleanup import cleanup
 from miiii_search.study.create import create_study
 from miiii_search.study.delete import delete
 from miiii_search.study.open import open_study
-from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, read_trials, wait_for
 from miiii_search.trial_queue.leases import Heartbeat
 from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from tests.support import claim, everything, make_spec
@@ -247,7 +247,7 @@ def test_a_study_keeps_its_store(processes: Processes, tmp_path: Path) -> None:
     processes.run(*CREATE, "--artifacts", f"{tmp_path}/a/", storage=storage)
     processes.run(*CREATE, storage=storage)  # keeps its store
     refused = processes.start(*CREATE, "--artifacts", f"{tmp_path}/b", storage=storage)
-    assert refused.wait(60) == 2 and "leave --artifacts out" in processes.log(refused)
+    assert refused.wait(LIMIT_SECONDS) == 2 and "leave --artifacts out" in processes.log(refused)
     assert not (tmp_path / "b").exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from miiii_search.testing.processes import TINY, Processes
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes
 
 HOSTILE = {
     "JAX_ENABLE_X64": "banana",
@@ -47,6 +47,6 @@ def test_a_value_that_jax_refuses(processes: Processes, tmp_path: Path) -> None:
     """A wrong value of a variable that is left to the user is one line, not a traceback."""
     processes.environment["JAX_NUM_CPU_DEVICES"] = "several"
     train = processes.start("train", "--preset", "demo", *TINY, "--out", "run", storage="sqlite:///none.db")
-    assert train.wait(120) == 2
+    assert train.wait(LIMIT_SECONDS) == 2
     [line] = processes.log(train).splitlines()
     assert line.startswith("error: JAX cannot be imported with this environment:") and "several" in line

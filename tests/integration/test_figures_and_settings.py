@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 from pathlib import Path
 
-from miiii_search.testing.processes import COMMAND, TINY, Processes, clean_environment
+from miiii_search.testing.processes import COMMAND, LIMIT_SECONDS, TINY, Processes, clean_environment
 
 TRAIN = ("train", "--preset", "demo", *TINY)
 
@@ -30,7 +30,7 @@ def test_train_sees_no_settings(processes: Processes, tmp_path: Path) -> None:
             env=clean_environment("sqlite:///study.db") | processes.environment | environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=LIMIT_SECONDS,
         )
         assert done.returncode == 0 and done.stderr == "" and "warning" not in done.stdout, done.stdout + done.stderr
     curves = [hashlib.sha256((tmp_path / out / "learning-curves.png").read_bytes()) for out in ("plain", "set")]

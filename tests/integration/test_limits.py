@@ -21,7 +21,7 @@ from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import open_engine
-from miiii_search.testing.processes import Processes, read_trials, trials_with_checkpoint, wait_for
+from miiii_search.testing.processes import LIMIT_SECONDS, Processes, read_trials, trials_with_checkpoint, wait_for
 from miiii_search.training.device import use_compilation_cache
 from miiii_search.training.trainer_messages import ChunkTiming
 from miiii_search.worker.worker import Worker
@@ -93,7 +93,6 @@ def assert_equal(one: object, other: object) -> None:
     assert one == other
 
 
-@pytest.mark.timeout(900)
 def test_out_of_memory_shrinks_the_lanes(
     processes: Processes, tmp_path: Path, large: tuple[str, Callable[[], None]]
 ) -> None:
@@ -106,7 +105,7 @@ def test_out_of_memory_shrinks_the_lanes(
     wait_for(partial(processes.has_logged, worker, "out of memory with 2 lanes"))
     # Under the limit any small allocation of the C++ libraries may fail next, which ends the process.
     limit_memory(worker, resource.RLIM_INFINITY)
-    assert worker.wait(600) == 0, processes.log(worker)
+    assert worker.wait(LIMIT_SECONDS) == 0, processes.log(worker)
     said = processes.log(worker)
     assert "at most 1 from now on" in said and "Traceback" not in said and "was taken" not in said
     assert [t.state for t in read_trials(storage, "limits")] == [TrialState.COMPLETE] * 2
@@ -116,17 +115,16 @@ def test_out_of_memory_shrinks_the_lanes(
     assert weights(storage) == weights(unbroken)
 
 
-@pytest.mark.timeout(900)
 def test_a_single_lane_that_does_not_fit_says_what_it_needs(
     processes: Processes, large: tuple[str, Callable[[], None]]
 ) -> None:
     storage, enqueue_second = large
     work = ("work", "--study", "limits", "--lanes", "1", "--checkpoint-every", "1")
     worker = processes.start(*work, storage=storage)
-    wait_for(partial(processes.has_logged, worker, "Trial 0 was not solved"), 600)
+    wait_for(partial(processes.has_logged, worker, "Trial 0 was not solved"))
     limit_memory(worker, usual_memory(worker) + 2 * LANE // 3)
     enqueue_second()
-    assert worker.wait(600) == 2, processes.log(worker)
+    assert worker.wait(LIMIT_SECONDS) == 2, processes.log(worker)
     last = processes.log(worker).strip().splitlines()[-1]
     size = re.search(r"error: not one lane fits .* d_model=256 n_heads=4 needs (\d+) MiB per lane", last)
     assert size and 100 <= int(size[1]) <= 300, last
@@ -163,7 +161,7 @@ def test_a_full_disk_costs_no_more_than_its_checkpoints(
     held = Path(f"/proc/{worker.pid}/root{tmp_path}/disk")
     wait_for(lambda: trials_with_checkpoint(storage))
     wait_for(lambda: not list(held.rglob("*.tmp")))  # it may be trying again at this moment
-    assert worker.wait(200) == 0, processes.log(worker)
+    assert worker.wait(LIMIT_SECONDS) == 0, processes.log(worker)
     assert "Traceback" not in processes.log(worker)
     assert {t.state for t in read_trials(storage, "limits")} == {TrialState.COMPLETE}
 
@@ -191,7 +189,7 @@ def test_a_database_on_a_full_disk_is_waited_for(
     wait_for(partial(processes.has_logged, worker, "the database does not answer (database or disk is full)"))
     rubbish.unlink()
     wait_for(partial(processes.has_logged, worker, "the database is back"))
-    assert worker.wait(120) == 0, processes.log(worker)
+    assert worker.wait(LIMIT_SECONDS) == 0, processes.log(worker)
     [trial] = read_trials(outside, "limits")
     assert trial.state == TrialState.COMPLETE and max(trial.intermediate_values) == 40_000
 
@@ -225,13 +223,13 @@ def test_so_many_solved_and_not_one_more(processes: Processes, postgres_url: str
     work = ("work", "--study", "limits", "--lanes", "2")
     workers = [processes.start(*work, storage=postgres_url) for _ in range(3)]
     for process in [*workers, coordinator]:
-        assert process.wait(200) == 0, processes.log(process)
+        assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
     trials = read_trials(postgres_url, "limits")
     assert sum(t.user_attrs.get("epochs_to_solve") is not None for t in trials) == 4
     assert sorted({t.state for t in trials}) == [TrialState.COMPLETE, TrialState.WAITING]
     assert "done: 4 trials are solved" in processes.run("status", "--study", "limits", storage=postgres_url)
     said = processes.start(*work, storage=postgres_url)  # one that comes later finds nothing to do
-    assert said.wait(60) == 0
+    assert said.wait(LIMIT_SECONDS) == 0
     assert "starts" not in processes.log(said)
 
 

@@ -12,11 +12,11 @@ from optuna.trial import TrialState
 
 from miiii_search.cli.options import DEFAULT_STORAGE
 from miiii_search.storage import schema
+from miiii_search.testing.failpoints import Failpoints
 from miiii_search.testing.postgres import open_engine
-from miiii_search.testing.processes import TINY, Processes, read_trials, trials_with_checkpoint, wait_for
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, read_trials, trials_with_checkpoint, wait_for
 
-EPOCHS = 80_000
-"""More than are trained until a pause is noticed, a command's start included."""
+EPOCHS = 8000
 
 
 def hashes(storage: str, study: str) -> list[str]:
@@ -27,7 +27,9 @@ def states(storage: str) -> set[TrialState]:
     return {t.state for t in read_trials(storage, "one")}
 
 
-def test_from_the_first_day_to_the_last(processes: Processes, postgres_url: str, tmp_path: Path) -> None:
+def test_from_the_first_day_to_the_last(
+    processes: Processes, postgres_url: str, tmp_path: Path, failpoints: Failpoints
+) -> None:
     """Pause, move from PostgreSQL to SQLite, go on there, extend, delete; what comes of it is what comes without."""
     long = ("--set", f"experiment.epochs={EPOCHS}", "--set", "experiment.evaluate_every=64")
     spec = (*TINY, *long, "--set", "pruning.rule=none", "--set", "lease_seconds=8")
@@ -35,11 +37,14 @@ def test_from_the_first_day_to_the_last(processes: Processes, postgres_url: str,
     space = ("--set", "space.grokfast_lambda=[0.0, 0.5]")
     create = ("create", "--preset", "demo", *small, *space)
     processes.run(*create, "--study", "one", storage=postgres_url)
+    failpoints.arm("chunk")
     worker = processes.start("work", "--study", "one", "--lanes", "1", "--checkpoints", "here", storage=postgres_url)
     coordinator = processes.start("coordinate", "--study", "one", storage=postgres_url)
-    wait_for(lambda: any(t.intermediate_values for t in read_trials(postgres_url, "one")), 300)
+    failpoints.wait("chunk")
 
     assert "is paused now" in processes.run("pause", "--study", "one", storage=postgres_url)
+    wait_for(lambda: "is paused" in processes.log(worker))
+    failpoints.release("chunk")
     wait_for(lambda: TrialState.RUNNING not in states(postgres_url))
     wait_for(lambda: "is paused" in processes.log(coordinator))
     assert trials_with_checkpoint(postgres_url)
@@ -55,13 +60,13 @@ def test_from_the_first_day_to_the_last(processes: Processes, postgres_url: str,
     processes.run("import-study", "one.zip", storage=moved)
     processes.run("resume", "--study", "one", storage=postgres_url)
     for process in (worker, coordinator):
-        assert process.wait(300) == 0, processes.log(process)
+        assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
     assert "is no longer paused" in processes.log(worker)
     assert states(postgres_url) == {TrialState.COMPLETE}
 
     assert "no longer paused" in processes.run("resume", "--study", "one", storage=moved)
     elsewhere = processes.start("work", "--lanes", "1", "--checkpoints", "there", storage=moved)
-    assert elsewhere.wait(300) == 0, processes.log(elsewhere)
+    assert elsewhere.wait(LIMIT_SECONDS) == 0, processes.log(elsewhere)
     assert re.search(r"starts from epoch [\d,]+", processes.log(elsewhere))
     assert hashes(moved, "one") == hashes(postgres_url, "one")
 
@@ -94,7 +99,7 @@ def test_namesakes_leave_each_other_alone(tmp_path: Path) -> None:
         killed.wait()
         left = {path: path.read_bytes() for path in checkpoints.rglob("*.ckpt")}
         other = second.start(*work, storage=DEFAULT_STORAGE)
-        assert other.wait(240) == 0
+        assert other.wait(LIMIT_SECONDS) == 0
         assert "was skipped" not in second.log(other)
         assert {path: path.read_bytes() for path in checkpoints.rglob("*.ckpt")} == left != {}
         with open_engine(f"sqlite:///{first.folder}/miiii-search.db").begin() as connection:  # its lease runs out
@@ -104,4 +109,4 @@ def test_namesakes_leave_each_other_alone(tmp_path: Path) -> None:
         wait_for(lambda: re.search(r"Trial 0 starts from epoch [\d,]+", first.log(again)))
         for process in (again, coordinator):
             process.terminate()
-            assert process.wait(120) == 0
+            assert process.wait(LIMIT_SECONDS) == 0

@@ -6,7 +6,7 @@ import re
 import urllib.request
 from pathlib import Path
 
-from miiii_search.testing.processes import TINY, Processes, wait_for
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, wait_for
 
 
 def test_a_coordinator_and_a_worker_serve_metrics(processes: Processes, tmp_path: Path) -> None:
@@ -22,9 +22,9 @@ def test_a_coordinator_and_a_worker_serve_metrics(processes: Processes, tmp_path
     assert wait_for(lambda: 'miiii_trials{state="waiting"} 2.0' in read())
     port = url.rpartition(":")[2].removesuffix("/metrics")
     second = processes.start("work", "--study", "demo", "--metrics-port", port, storage=storage)
-    assert second.wait(60) == 2
+    assert second.wait(LIMIT_SECONDS) == 2
     assert f"cannot serve metrics on port {port}" in processes.log(second)
     processes.environment["MIIII_METRICS_PORT"] = "0"
     worker = processes.start("work", "--study", "demo", storage=storage)
-    assert worker.wait(120) == 0 and "metrics: http://127.0.0.1:" in processes.log(worker)
-    assert coordinator.wait(60) == 0
+    assert worker.wait(LIMIT_SECONDS) == 0 and "metrics: http://127.0.0.1:" in processes.log(worker)
+    assert coordinator.wait(LIMIT_SECONDS) == 0

@@ -20,7 +20,7 @@ from miiii_search.storage.database import open_database
 from miiii_search.study.open import open_study
 from miiii_search.study.stored_spec import parse_spec, upgrade_stored_spec
 from miiii_search.testing.postgres import open_engine
-from miiii_search.testing.processes import Processes, read_trials
+from miiii_search.testing.processes import LIMIT_SECONDS, Processes, read_trials
 from miiii_search.worker.checkpoints import LocalCheckpoints
 
 OLDER = Path(__file__).parents[1] / "fixtures" / "before_layout"
@@ -60,7 +60,7 @@ def finish(processes: Processes, url: str) -> str:
     """Train the study to its end; return what was said."""
     processes.run("status", "--study", "demo", storage=url)
     process = processes.start("up", "--study", "demo", "--no-dashboard", "--lanes", "1", storage=url)
-    assert process.wait(240) == 0, processes.log(process)
+    assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
     assert [trial.state for trial in read_trials(url, "demo")] == [TrialState.COMPLETE] * 4
     return processes.log(process)
 
@@ -151,7 +151,7 @@ def test_an_upgrade_that_is_killed_changes_nothing(storage_url: str, tmp_path: P
     """The process dies after it has written the new spec and before it has committed it."""
     url = restore_sqlite(tmp_path) if storage_url.startswith("sqlite") else restore_postgres(storage_url)
     before = stored_spec(url)
-    assert subprocess.run([sys.executable, "-c", KILLED, url], timeout=120).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", KILLED, url], timeout=LIMIT_SECONDS).returncode == -signal.SIGKILL
     assert stored_spec(url) == before and not is_current(before)
     database = open_database(url)
     study = open_study(database, "demo")

@@ -20,7 +20,7 @@ from miiii_search.storage.database import open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.study.status import read_status
-from miiii_search.testing.processes import COMMAND, TINY, clean_environment, read_trials, wait_for
+from miiii_search.testing.processes import COMMAND, LIMIT_SECONDS, TINY, clean_environment, read_trials, wait_for
 
 ENDLESS = (*TINY, "--set", "experiment.epochs=1000000")
 STUDY = ("--study", "s", "--preset", "demo")
@@ -128,7 +128,7 @@ def test_a_run_is_written_where_its_output_cannot_be(way: str, start: Start, ful
         process = start(*arguments, stdout=terminal, stderr=terminal, start_new_session=True)
         os.close(terminal)
         os.close(window)
-    assert process.wait(120) == 0
+    assert process.wait(LIMIT_SECONDS) == 0
     for name in ("config.toml", "metrics.json", "record.npz", "weights.safetensors", "learning-curves.png"):
         assert (tmp_path / "run" / name).stat().st_size > 0
 
@@ -138,7 +138,7 @@ def test_interrupted_together_with_the_reader_of_its_output(start: Start, unread
     process = start("train", "--preset", "demo", *ENDLESS, "--out", "run", stdout=unread)
     wait_for(lambda: trains(tmp_path / "run"))
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(LIMIT_SECONDS) == 130
     assert stopped_at(tmp_path / "run") > 0
     assert said(process) == ""
 
@@ -151,7 +151,7 @@ def test_a_worker_hands_back_and_pays_for_what_it_used(start: Start, study: None
     process = start("work", "--lanes", "2", stdout=unread)
     wait_for(lambda: any(trial.intermediate_values for trial in read_trials(storage, "s")))
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT_SECONDS) == 0
     assert {trial.state for trial in read_trials(storage, "s")} == {TrialState.WAITING}
     database = open_database(storage)
     try:
@@ -170,7 +170,7 @@ def test_up_goes_on_when_its_reader_has_seen_enough(start: Start, storage: str) 
     )
     assert process.stdout is not None and process.stdout.readline().startswith(b"study `s` created")
     process.stdout.close()
-    assert process.wait(240) == 0
+    assert process.wait(LIMIT_SECONDS) == 0
     assert {trial.state for trial in read_trials(storage, "s")} == {TrialState.COMPLETE}
 
 
@@ -198,7 +198,7 @@ def test_a_terminal_is_closed_on_a_worker(start: Start, study: None, storage: st
     wait_for(lambda: any(trial.intermediate_values for trial in read_trials(storage, "s")))
     os.close(window)
     process.send_signal(signal.SIGHUP)  # as a shell sends it once more; twice is not "at once"
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT_SECONDS) == 0
     assert {trial.state for trial in read_trials(storage, "s")} == {TrialState.WAITING}
 
 
@@ -206,7 +206,7 @@ def test_a_terminal_is_closed_on_a_run(start: Start, tmp_path: Path) -> None:
     window, process = in_terminal(start, "train", "--preset", "demo", *ENDLESS, "--out", "run")
     wait_for(lambda: trains(tmp_path / "run"))
     os.close(window)
-    assert process.wait(60) == 130
+    assert process.wait(LIMIT_SECONDS) == 130
     assert stopped_at(tmp_path / "run") > 0
 
 
@@ -224,7 +224,7 @@ def test_a_terminal_is_closed(arguments: tuple[str, ...], words: bytes, start: S
     window, process = in_terminal(start, *arguments)
     read_until(window, words)
     os.close(window)
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT_SECONDS) == 0
 
 
 def test_nohup(start: Start, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_nohup(start: Start, tmp_path: Path) -> None:
     wait_for(lambda: trains(tmp_path / "run"))
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGUSR1)  # ends it: had the hangup been heard, it would have been told to stop before
-    assert process.wait(60) == -signal.SIGUSR1
+    assert process.wait(LIMIT_SECONDS) == -signal.SIGUSR1
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
@@ -258,7 +258,7 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
-        timeout=240,
+        timeout=LIMIT_SECONDS,
     )
     return done.returncode, done.stdout or b"", done.stderr
 
@@ -344,5 +344,5 @@ def test_other_work_is_done_all_the_same(folder: Path, full: int) -> None:
 
 def test_watch_ends_with_its_reader(start: Start, study: None, unread: int) -> None:
     process = start("watch", stdout=unread)
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT_SECONDS) == 0
     assert said(process) == ""

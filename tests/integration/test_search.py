@@ -16,7 +16,8 @@ import pytest
 from optuna.trial import TrialState
 
 from miiii_search.runs.run_folder import read_run
-from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
+from miiii_search.testing.failpoints import Failpoints
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, read_trials, wait_for
 
 GRID = ("--set", "space.dropout=[0.0, 0.1]", "--set", "space.weight_decay=[0.0, 0.5, 1.0]")
 LAMBDAS = ("--set", "space.grokfast_lambda=[0.0, 0.25, 0.5, 2.0]")
@@ -35,7 +36,7 @@ def test_two_workers_share_a_study(processes: Processes, storage_url: str) -> No
     workers = [processes.start("work", "--study", "shared", "--lanes", "2", storage=storage_url) for _ in range(2)]
     coordinator = processes.start("coordinate", "--study", "shared", storage=storage_url)
     for process in [*workers, coordinator]:
-        assert process.wait(200) == 0, processes.log(process)
+        assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
     trials = read_trials(storage_url, "shared")
     assert len(trials) == 24
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
@@ -113,7 +114,7 @@ def test_a_run_that_is_told_to_stop(processes: Processes, tmp_path: Path, number
     process = processes.start(*endless, storage="")
     wait_for(lambda: list((tmp_path / "run").rglob("epoch-256.npz")))
     process.send_signal(number)
-    assert process.wait(60) == 130
+    assert process.wait(LIMIT_SECONDS) == 130
     said = processes.log(process)
     assert re.search(r"stopped at epoch [\d,]+ of 1,000,000; metrics, weights and curves are in run\n", said), said
     run, problems = read_run(tmp_path / "run")
@@ -143,7 +144,7 @@ def test_interrupt_hands_back_and_the_same_command_continues(processes: Processe
     children = psutil.Process(up.pid).children(recursive=True)
     assert children
     up.send_signal(signal.SIGINT)
-    assert up.wait(60) == 0, processes.log(up)
+    assert up.wait(LIMIT_SECONDS) == 0, processes.log(up)
     assert "the same command continues" in processes.log(up)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     before = read_trials(storage, "demo")
@@ -151,7 +152,7 @@ def test_interrupt_hands_back_and_the_same_command_continues(processes: Processe
     again = processes.start(*long_study(), "--no-dashboard", storage=storage)
     wait_until_it_trains(processes, again, storage)
     again.send_signal(signal.SIGTERM)
-    assert again.wait(60) == 0
+    assert again.wait(LIMIT_SECONDS) == 0
     after = read_trials(storage, "demo")
     assert [trial.params for trial in after] == [trial.params for trial in before]
     assert {trial.state for trial in after} == {TrialState.WAITING}, processes.log(again)
@@ -179,19 +180,20 @@ def test_end_of_parent_and_a_signal_are_not_two_signals(processes: Processes, tm
     assert worker.stdin is not None
     worker.stdin.close()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) == 0, processes.log(worker)
+    assert worker.wait(LIMIT_SECONDS) == 0, processes.log(worker)
     assert "to the queue" in processes.log(worker)
 
 
-def test_second_signal_ends_a_worker_at_once(processes: Processes, tmp_path: Path) -> None:
+def test_second_signal_ends_a_worker_at_once(processes: Processes, tmp_path: Path, failpoints: Failpoints) -> None:
     """Even while it compiles; the database would have its trial back when the lease runs out."""
+    failpoints.arm("compile")
     storage = f"sqlite:///{tmp_path}/study.db"
     processes.run("create", *long_study()[1:], storage=storage)
     worker = processes.start("work", "--study", "demo", storage=storage)
-    wait_for(lambda: processes.has_logged(worker, "starts"))
+    failpoints.wait("compile")
     worker.send_signal(signal.SIGINT)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) in (128 + signal.SIGINT, 128 + signal.SIGTERM)  # two that wait come in any order
+    assert worker.wait(LIMIT_SECONDS) in (128 + signal.SIGINT, 128 + signal.SIGTERM)  # two that wait come in any order
     assert "to the queue" not in processes.log(worker)
 
 
@@ -206,7 +208,7 @@ def test_killed_worker_s_trials_come_back(processes: Processes, storage_url: str
     wait_for(lambda: {t.state for t in read_trials(storage_url, "demo")} == {TrialState.WAITING})
     wait_for(lambda: processes.has_logged(coordinator, "went back to the queue"))
     coordinator.send_signal(signal.SIGTERM)
-    assert coordinator.wait(30) == 0
+    assert coordinator.wait(LIMIT_SECONDS) == 0
 
 
 def test_dashboard_beside_a_search(processes: Processes, tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_dashboard_beside_a_search(processes: Processes, tmp_path: Path) -> None
         studies = json.load(answer)["study_summaries"]
     assert [study["study_name"] for study in studies] == ["demo"]
     up.send_signal(signal.SIGINT)
-    assert up.wait(60) == 0
+    assert up.wait(LIMIT_SECONDS) == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{url}api/studies", timeout=5)
 
@@ -228,7 +230,7 @@ def test_dead_worker_ends_up_with_exit_code_1(processes: Processes, tmp_path: Pa
     wait_until_it_trains(processes, up, storage)
     [worker] = psutil.Process(up.pid).children()
     worker.kill()
-    assert up.wait(60) == 1
+    assert up.wait(LIMIT_SECONDS) == 1
     assert "the worker ended with exit code -9" in processes.log(up)
     assert "Traceback" not in processes.log(up)
 
@@ -238,5 +240,5 @@ def test_watch_ends_with_the_study(processes: Processes, tmp_path: Path) -> None
     processes.run("create", "--preset", "demo", *TINY, "--trials", "2", storage=storage)
     watch = processes.start("watch", "--study", "demo", storage=storage)
     assert processes.start("work", "--study", "demo", storage=storage).wait(120) == 0
-    assert watch.wait(60) == 0
+    assert watch.wait(LIMIT_SECONDS) == 0
     assert "done" in processes.log(watch)

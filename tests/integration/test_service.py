@@ -9,9 +9,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from miiii_search.deployment.liveness import INTERVAL_SECONDS
 from miiii_search.storage import schema
 from miiii_search.testing.postgres import PostgresServer, open_engine
-from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, is_stopped, read_trials, wait_for
 
 
 def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> None:
@@ -32,7 +33,7 @@ def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> 
     for process in (worker, coordinator):
         process.send_signal(signal.SIGTERM)
     for process in (worker, coordinator):
-        assert process.wait(30) == 0, processes.log(process)
+        assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
 
 
 def test_worker_stays_quietly_while_others_end(processes: Processes, storage_url: str) -> None:
@@ -50,7 +51,7 @@ def test_worker_stays_quietly_while_others_end(processes: Processes, storage_url
     wait_for(lambda: pulse.stat().st_mtime > first + 7)
     assert processes.log(worker).count("waiting for more") == 1, processes.log(worker)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(LIMIT_SECONDS) == 0
 
 
 def test_pulse_of_a_worker_that_trains(processes: Processes, tmp_path: Path) -> None:
@@ -63,9 +64,9 @@ def test_pulse_of_a_worker_that_trains(processes: Processes, tmp_path: Path) -> 
     beaten = pulse.stat().st_mtime
     wait_for(lambda: pulse.stat().st_mtime > beaten + 1)
     worker.send_signal(signal.SIGSTOP)
-    time.sleep(0.2)
+    wait_for(lambda: is_stopped(worker))
     stopped = pulse.stat().st_mtime
-    time.sleep(2.5)  # longer than between two beats
+    time.sleep(2 * INTERVAL_SECONDS)  # that nothing happens can only be seen over a time
     assert pulse.stat().st_mtime == stopped
     worker.send_signal(signal.SIGCONT)
     wait_for(lambda: pulse.stat().st_mtime > stopped)
@@ -78,7 +79,7 @@ def test_study_is_kept_as_it_is(processes: Processes, storage_url: str) -> None:
     processes.run("work", "--study", "s", storage=storage_url)
     other = ("coordinate", "--study", "s", *TINY, "--trials", "2")
     refused = processes.start(*other, storage=storage_url)
-    assert refused.wait(60) == 2
+    assert refused.wait(LIMIT_SECONDS) == 2
     said = processes.run(*other, "--keep", storage=storage_url)
     assert "its specification is kept, although the options differ" in said
     assert "trials" in said
@@ -89,7 +90,7 @@ def test_worker_for_cuda_does_not_train_on_the_cpu(processes: Processes, tmp_pat
     storage = f"sqlite:///{tmp_path}/study.db"
     processes.run("create", "--study", "s", *TINY, "--trials", "1", storage=storage)
     worker = processes.start("work", "--study", "s", "--device", "cuda", storage=storage)
-    assert worker.wait(60) == 2
+    assert worker.wait(LIMIT_SECONDS) == 2
     [line] = processes.log(worker).splitlines()
     assert line.startswith("error: this worker is for CUDA, but sees no GPU")
     assert "MIIII_DEVICE=cpu" in line
@@ -103,7 +104,7 @@ def test_storage_of_a_file(processes: Processes, tmp_path: Path, storage_url: st
     assert "there" in processes.run("status", storage=storage_url)
     (tmp_path / "url").unlink()
     refused = processes.start("status", storage=storage_url)
-    assert refused.wait(60) == 2
+    assert refused.wait(LIMIT_SECONDS) == 2
     assert "MIIII_STORAGE_FILE" in processes.log(refused)
 
 
@@ -122,11 +123,11 @@ def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, t
     again = processes.start(*coordinate, storage=storage_url)
     wait_for(lambda: processes.has_logged(again, "waiting: study `s` was deleted"))
     at_once = processes.start("coordinate", "--study", "s", *TINY, *long, storage=storage_url)
-    assert at_once.wait(60) == 2
+    assert at_once.wait(LIMIT_SECONDS) == 2
     beaten = pulse.stat().st_mtime
     wait_for(lambda: pulse.stat().st_mtime > beaten)
     refused = processes.start("status", "--study", "s", storage=storage_url)
-    assert refused.wait(60) == 2
+    assert refused.wait(LIMIT_SECONDS) == 2
     assert "was deleted on" in processes.log(refused)
     assert "study `s` was deleted" in processes.run("list", storage=storage_url)
     processes.run("create", "--study", "s", *TINY, *long, storage=storage_url)
@@ -136,7 +137,7 @@ def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, t
     for process in (worker, coordinator, again):
         process.send_signal(signal.SIGTERM)
     for process in (worker, coordinator, again):
-        assert process.wait(30) == 0, processes.log(process)
+        assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
 
 
 def test_a_worker_may_come_before_its_study(processes: Processes, storage_url: str) -> None:
@@ -146,7 +147,7 @@ def test_a_worker_may_come_before_its_study(processes: Processes, storage_url: s
     processes.run("create", "--study", "s", *TINY, "--trials", "1", storage=storage_url)
     wait_for(lambda: processes.has_logged(worker, "study `s` is done"))
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(LIMIT_SECONDS) == 0
 
 
 def test_a_study_that_was_left_gets_its_trials_back(processes: Processes, storage_url: str) -> None:
@@ -174,7 +175,7 @@ def test_what_could_not_be_handed_back(processes: Processes) -> None:
         server.stop()
         wait_for(lambda: processes.has_logged(first, "the database does not answer"))
         first.send_signal(signal.SIGTERM)
-        assert first.wait(60) == 0, processes.log(first)
+        assert first.wait(LIMIT_SECONDS) == 0, processes.log(first)
         assert "the next worker of this machine returns 1 trial to the queue (0)" in processes.log(first)
         server.start()
         assert read_trials(storage, "s")[0].state == TrialState.RUNNING
@@ -182,5 +183,5 @@ def test_what_could_not_be_handed_back(processes: Processes) -> None:
         wait_for(lambda: processes.has_logged(second, "returned 1 trial to the queue for a worker that stopped"))
         wait_for(lambda: processes.has_logged(second, "Trial 0 starts from epoch"))
         second.send_signal(signal.SIGTERM)
-        assert second.wait(60) == 0, processes.log(second)
+        assert second.wait(LIMIT_SECONDS) == 0, processes.log(second)
         assert not list(processes.folder.rglob("unreturned/*.json"))

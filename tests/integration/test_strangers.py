@@ -23,7 +23,7 @@ from miiii_search.storage import schema
 from miiii_search.storage.database import open_database
 from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import DatabaseServer, open_engine
-from miiii_search.testing.processes import TINY, Processes, clean_environment, read_trials, wait_for
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.checkpoint import FORMAT
 from miiii_search.worker.checkpoints import LocalCheckpoints
 from tests.support import all_tables
@@ -52,7 +52,7 @@ def test_the_password_is_nowhere(processes: Processes, role_url: str) -> None:
     coordinator = processes.start("coordinate", "--study", "s", storage=role_url)
     worker = processes.start("work", "--study", "s", "--checkpoint-every", "0.1", storage=role_url)
     for process in (worker, coordinator):
-        assert process.wait(120) == 0, processes.log(process)
+        assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
         said += processes.log(process)
     for command in (["status"], ["status", "--json"], ["best"], ["best", "--out", "best.json"], ["doctor"]):
         said += processes.run(*command, "--study", "s", storage=role_url)
@@ -62,7 +62,7 @@ def test_the_password_is_nowhere(processes: Processes, role_url: str) -> None:
     for failing in (["status"], ["work"], ["dashboard", "--port", "0"], ["create"]):
         process = processes.start(*failing, storage=wrong)
         # A database that is not there refuses a worker, which a scheduler should be able to tell.
-        assert process.wait(60) == (REFUSED if failing == ["work"] else 2)
+        assert process.wait(LIMIT_SECONDS) == (REFUSED if failing == ["work"] else 2)
         said += processes.log(process)
     said += processes.log(page)
     written = b"".join(path.read_bytes() for path in processes.folder.rglob("*") if path.is_file())
@@ -110,7 +110,7 @@ def test_a_checkpoint_is_never_executed(processes: Processes, tmp_path: Path) ->
         connection.execute(sa.insert(schema.checkpoints).values(trial_id=1, epoch=99, data=data))
     database.close()
     again = processes.start(*("work", "--study", "s", "--checkpoints", "here"), storage=storage)
-    assert again.wait(60) == 0, processes.log(again)
+    assert again.wait(LIMIT_SECONDS) == 0, processes.log(again)
     assert processes.log(again).count("a checkpoint was skipped") == 3
     assert not trap.exists()
     assert [t.state for t in read_trials(storage, "s")] == [TrialState.COMPLETE]
@@ -130,7 +130,7 @@ def test_a_name_stays_a_name(processes: Processes, tmp_path: Path) -> None:
     hints = [line.strip() for line in said.partition("Next:")[2].splitlines() if line.startswith("  ")]
     [train] = [line for line in hints if " train " in line]
     environment = clean_environment(storage) | processes.environment
-    done = subprocess.run(["sh", "-c", train], cwd=inside, env=environment, capture_output=True, timeout=240)
+    done = subprocess.run(["sh", "-c", train], cwd=inside, env=environment, capture_output=True, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr
     assert (inside / "runs" / "best" / "config.toml").is_file()
     assert "identical" in processes.run("train", exported.name, "--out", "run", storage=storage)

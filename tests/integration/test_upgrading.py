@@ -20,7 +20,7 @@ from miiii_search.storage.study_attrs import ID_KEY, PROGRAMS_KEY, SPEC_KEY, VER
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
 from miiii_search.testing.postgres import DatabaseServer
-from miiii_search.testing.processes import TINY, Processes, clean_environment, read_trials, wait_for
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, clean_environment, read_trials, wait_for
 from miiii_search.training.version import TRAINING_PROGRAM
 from tests.support import claim, end, make_spec
 
@@ -63,7 +63,7 @@ def test_a_study_of_another_program_waits(processes: Processes, tmp_path: Path) 
         "work", "--lanes", "1", "--study", "demo", "--keep-running", "--liveness-file", str(pulse), storage=storage
     )
     coordinator = processes.start("coordinate", "--study", "demo", storage=storage)
-    assert refused.wait(120) == 2
+    assert refused.wait(LIMIT_SECONDS) == 2
     [line] = processes.log(refused).splitlines()
     for words in ("miiii-search 9.9.9", f"training program {OTHER_PROGRAM}", "--any-version", "MIIII_ANY_VERSION=1"):
         assert words in line
@@ -82,11 +82,11 @@ def test_a_study_of_another_program_waits(processes: Processes, tmp_path: Path) 
     del processes.environment["MIIII_ANY_VERSION"]
     [trial] = read_trials(storage, "demo")
     assert trial.state == TrialState.COMPLETE and trial.user_attrs["training_program"] == TRAINING_PROGRAM
-    assert coordinator.wait(120) == 0
+    assert coordinator.wait(LIMIT_SECONDS) == 0
     # The worker that waited has seen that it may go on, and knows that the study is done.
     wait_for(lambda: processes.has_logged(worker, "is done; waiting for more"))
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(120) == 0
+    assert worker.wait(LIMIT_SECONDS) == 0
     status = json.loads(processes.run("status", "--study", "demo", "--json", storage=storage))
     assert status["waits"] is None and status["done"]
 
@@ -104,9 +104,9 @@ def test_a_study_that_cannot_be_read_is_waited_for(processes: Processes, tmp_pat
         wait_for(partial(processes.has_logged, process, "waiting: study `demo` was created by"))
         assert "format 99" in processes.log(process) and process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 0, processes.log(process)
+        assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
     failed = processes.start("status", "--study", "demo", storage=storage)
-    assert failed.wait(120) == 2 and "9.9.9" in processes.log(failed)
+    assert failed.wait(LIMIT_SECONDS) == 2 and "9.9.9" in processes.log(failed)
 
 
 def test_a_newer_version_changes_a_study_meanwhile(processes: Processes, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_newer_version_changes_a_study_meanwhile(processes: Processes, tmp_pat
     wait_for(lambda: processes.has_logged(worker, "is done; waiting for more"))
     for process in (worker, coordinator):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 0, processes.log(process)
+        assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
     [trial] = read_trials(storage, "demo")
     assert trial.state == TrialState.COMPLETE
 
@@ -154,7 +154,7 @@ def type_in(folder: Path, script: str, storage: str, path: str = "", **variables
     command.chmod(0o755)
     environment = clean_environment(storage) | {"PATH": f"{own}:{path}:{os.environ['PATH']}", **variables}
     done = subprocess.run(
-        ["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        ["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

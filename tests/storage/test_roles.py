@@ -24,7 +24,7 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.archive_export import export_study
 from miiii_search.study.create import create_study
 from miiii_search.testing.postgres import open_engine
-from miiii_search.testing.processes import TINY, Processes, read_trials, wait_for
+from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, read_trials, wait_for
 from tests.support import everything, make_spec, together, with_all
 
 
@@ -195,7 +195,7 @@ def test_a_worker_that_is_refused_ends(
         with owned.transaction() as connection:
             terminate = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = :name"
             connection.execute(sa.text(terminate), {"name": name})
-    assert worker.wait(120) == 77, processes.log(worker)
+    assert worker.wait(LIMIT_SECONDS) == 77, processes.log(worker)
     [error] = errors(processes.log(worker))
     assert "has refused the login" in error and name in error and "invitation" in error
 
@@ -203,7 +203,7 @@ def test_a_worker_that_is_refused_ends(
 def test_a_worker_that_is_refused_when_it_starts(role: str, owned: Database, processes: Processes) -> None:
     roles.drop_worker(owned, str(sa.make_url(role).username))
     worker = processes.start("work", "--study", "s", storage=role)
-    assert worker.wait(60) == 77
+    assert worker.wait(LIMIT_SECONDS) == 77
     [error] = errors(processes.log(worker))
     assert "password authentication failed" in error and "invitation" in error
 
@@ -223,7 +223,7 @@ def test_a_refused_worker_of_a_container_waits_without_a_device(
     assert "waits without training" in error
     assert psutil.Process(worker.pid).num_threads() == 1
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(LIMIT_SECONDS) == 0
 
 
 def test_roles_that_are_no_worker_s_are_left_alone(role: str, owned: Database) -> None:

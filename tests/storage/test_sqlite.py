@@ -17,7 +17,7 @@ from miiii_search.storage.database import open_database
 from miiii_search.storage.sqlite import network_file_system
 from miiii_search.study.create import create_study
 from miiii_search.study.open import open_study
-from miiii_search.testing.processes import clean_environment
+from miiii_search.testing.processes import LIMIT_SECONDS, clean_environment
 from tests.support import claim, end, make_spec
 
 AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner") if os.geteuid() == 0 else ()
@@ -63,7 +63,7 @@ def run_all(folder: Path, commands: list[list[str]]) -> list[tuple[int, str, str
         env=clean_environment("sqlite:///s.db"),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=LIMIT_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return [(code, out, err) for code, out, err in json.loads(done.stdout)]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from miiii_search.testing.processes import LIMIT_SECONDS
+
 pytestmark = pytest.mark.process
 
 
@@ -19,7 +21,7 @@ def test_four_devices_are_four_times_one() -> None:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=LIMIT_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

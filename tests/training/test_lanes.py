@@ -86,6 +86,7 @@ def test_sequential_lanes_are_identical_whatever_their_number(sequential: Lanes)
     assert all(np.isfinite(array).all() for weights in alone for array in weights.values())
 
 
+@pytest.mark.slow
 def test_batched_lanes_agree_with_sequential_ones(sequential: Lanes, batched: Lanes) -> None:
     """They agree within 1e-4 after 200 epochs at the lower of the paper's learning rates.
 
@@ -108,6 +109,7 @@ def test_batched_lanes_agree_with_sequential_ones(sequential: Lanes, batched: La
     assert isinstance(batched._store, VmappedLanes) and len(batched._store.programs) == len(WIDTH_AND_CHUNK)
 
 
+@pytest.mark.slow
 def test_batched_lanes_differ_by_no_more_than_rounding(sequential: Lanes, batched: Lanes) -> None:
     """At a high rate they diverge as far as runs whose initial weights differ by one unit in the last place."""
     runs = make_runs(1e-3)

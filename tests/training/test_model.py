@@ -25,7 +25,8 @@ LossAndGradient = Callable[[Array, Array], tuple[Array, Array]]
 
 N_SAMPLES = 256
 MODULI = primes_below(113)
-SIZES = [(d_model, n_heads) for d_model in (128, 256) for n_heads in (4, 8)]
+LARGER = [(128, 8), (256, 4), (256, 8)]
+SIZES = [(128, 4), *(pytest.param(*size, marks=pytest.mark.slow) for size in LARGER)]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,11 @@ def fast_loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
     return loss, gradient.T
 
 
-@pytest.fixture(scope="module", params=SIZES, ids="d_model={0[0]},n_heads={0[1]}".format)
+@pytest.fixture(
+    scope="module",
+    params=[(128, 4), *(pytest.param(size, marks=pytest.mark.slow) for size in LARGER)],
+    ids="d_model={0[0]},n_heads={0[1]}".format,
+)
 def comparison(request: pytest.FixtureRequest) -> Comparison:
     weights = make_weights(*request.param)
     x, y = samples(weights)

@@ -9,6 +9,7 @@ import sys
 import jax
 import pytest
 
+from miiii_search.testing.processes import LIMIT_SECONDS
 from miiii_search.training.device import is_out_of_memory
 
 pytestmark = pytest.mark.process
@@ -22,7 +23,7 @@ def test_batched_lanes_that_do_not_fit() -> None:
         env={**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=LIMIT_SECONDS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("went on")
