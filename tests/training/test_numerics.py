@@ -57,6 +57,7 @@ def weights(batched: bool) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.slow  # pytest --fast would compile once for both configurations
 @pytest.mark.parametrize("batched", [False, True])
 def test_weights_do_not_depend_on_jax_s_configuration(batched: bool) -> None:
     plain = weights(batched)

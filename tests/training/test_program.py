@@ -223,7 +223,7 @@ def test_nothing_has_fallen_before_its_start(sequential: Lanes) -> None:
         np.testing.assert_array_equal(plain[name], annealed[name], err_msg=name)
 
 
-@pytest.mark.parametrize("batched", [False, True], ids=["sequential", "batched"])
+@pytest.mark.parametrize("batched", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["sequential", "batched"])
 def test_a_decay_continues_from_a_state(batched: bool) -> None:
     """The schedule follows the epochs of each lane, not those of its neighbours."""
     annealing = Annealing(

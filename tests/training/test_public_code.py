@@ -54,6 +54,7 @@ def plain_losses(weights: Weights, x: Array, y: Array, moduli: tuple[int, ...], 
     return np.stack(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["miiii", "masked"])
 def test_a_run_of_the_preset_is_that_of_the_public_code(task: Task) -> None:
     authors, _ = get_configuration("authors-code", None)
