@@ -1,10 +1,7 @@
 # Needs git, make and Python 3.11 or newer. To choose another Python: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help setup demo reference docs test test-all test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
-=======
-.PHONY: help setup demo docs test test-all coverage test-compose test-faults test-transformer-lens lint bench bench-pruning lock clean
->>>>>>> 1aac7a4 (Tests of processes wait at failpoints, and have ten minutes for what takes seconds; make coverage)
+.PHONY: help setup demo reference docs test test-all coverage test-compose test-faults test-transformer-lens lint bench bench-pruning \
+	lock clean
 
 # The first Python that runs (a version manager's shim may fail), is new enough and can create a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
