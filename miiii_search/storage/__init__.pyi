@@ -1,5 +1,5 @@
 from .abandoned import AbandonedTrial, find_abandoned, find_studies_with_overdue
-from .archive_rows import ArchiveError, InconsistentRowsError
+from .archive_rows import ArchiveError, InconsistentRowsError, Row
 from .artifact_stores import (
     ArtifactStoreUnavailableError,
     RemoteArtifactStore,
@@ -11,6 +11,7 @@ from .artifact_stores import (
 )
 from .artifacts import (
     Artifact,
+    Attachment,
     DatabaseArtifactStore,
     artifact_link,
     delete_attachments,
@@ -60,6 +61,7 @@ __all__ = [
     "ArchiveError",
     "Artifact",
     "ArtifactStoreUnavailableError",
+    "Attachment",
     "CatalogReader",
     "CombinedArtifactStore",
     "Database",
@@ -73,6 +75,7 @@ __all__ = [
     "PrunedTrial",
     "RemoteArtifactStore",
     "Revision",
+    "Row",
     "RunningTrial",
     "StoredArtifacts",
     "StoredCheckpoint",

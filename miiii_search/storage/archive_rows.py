@@ -115,9 +115,9 @@ def insert_rows(
         new_holder = lambda row: {"study_id": study_id, "holder": uuid.uuid4().hex}  # noqa: E731
         _insert_rows(connection, schema.device_time, rows, new_holder)
     elif table in STUDY_TABLES:
-        _insert_rows(connection, _table(table), rows, lambda row: {"study_id": study_id})
+        _insert_rows(connection, table_named(table), rows, lambda row: {"study_id": study_id})
     else:
-        _insert_rows(connection, _table(table), rows, lambda row: {"trial_id": trial_ids[row["trial_id"]]})
+        _insert_rows(connection, table_named(table), rows, lambda row: {"trial_id": trial_ids[row["trial_id"]]})
 
 
 def insert_checkpoint(connection: sa.Connection, trial_id: int, epoch: int, data: bytes) -> None:
@@ -126,8 +126,15 @@ def insert_checkpoint(connection: sa.Connection, trial_id: int, epoch: int, data
     connection.execute(sa.insert(schema.checkpoints).values(values))
 
 
-def _table(name: str) -> Any:
-    return next(table for table in (*schema.STUDY_TABLES, *schema.TRIAL_TABLES) if table.name == name)
+def table_named(name: str) -> Any:
+    """Return the table with a name: one of `STUDY_TABLES` or `TRIAL_TABLES`, or `DEVICE_TIME`."""
+    tables = (*schema.STUDY_TABLES, *schema.TRIAL_TABLES, schema.device_time)
+    return next(table for table in tables if table.name == name)
+
+
+def content_of(table: Any, row: Row) -> dict[str, Any]:
+    """Return the values of an archive's row by column, with the types of the columns; see `from_json`."""
+    return {column.name: from_json(column, row[column.name]) for column in _content_columns(table)}
 
 
 def _trial_ids(study_id: int) -> sa.Select[tuple[int]]:
@@ -150,10 +157,7 @@ def _insert_rows(
     connection: sa.Connection, table: Any, rows: Sequence[Row], new_ids: Callable[[Row], dict[str, Any]]
 ) -> None:
     """Insert rows of an archive with the ids that `new_ids` returns for each."""
-    columns = _content_columns(table)
-    values = [
-        {**{column.name: from_json(column, row[column.name]) for column in columns}, **new_ids(row)} for row in rows
-    ]
+    values = [{**content_of(table, row), **new_ids(row)} for row in rows]
     if values:
         connection.execute(sa.insert(table), values)
 

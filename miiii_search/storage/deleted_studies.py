@@ -48,6 +48,11 @@ def deletion_error(connection: sa.Connection, name: str) -> StudyDeletedError | 
     at = connection.execute(sa.select(table.c.deleted_at).where(table.c.study_name == name)).scalar_one_or_none()
     if at is None:
         return None
+    return deleted_at(name, at)
+
+
+def deleted_at(name: str, at: float) -> StudyDeletedError:
+    """Return the exception that says that a study was deleted at a time, in seconds since 1970."""
     moment = datetime.fromtimestamp(at, UTC)
     return StudyDeletedError(
         f"study `{name}` was deleted on {moment:%Y-%m-%d at %H:%M} UTC; "

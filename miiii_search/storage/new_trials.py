@@ -55,7 +55,8 @@ def insert_trials(
     ]
     if parameters:  # a study that varies nothing but the seed has none
         connection.execute(sa.insert(schema.trial_params), parameters)
-    connection.execute(sa.insert(schema.trial_system_attributes), attributes)
+    if attributes:
+        connection.execute(sa.insert(schema.trial_system_attributes), attributes)
     return [TrialRef(trial_id, first + k) for k, trial_id in enumerate(ids)]
 
 

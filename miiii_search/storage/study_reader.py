@@ -31,7 +31,9 @@ class StudyReader(TrialReader):
             return study_attrs.read(connection, self.identity.study_id, *keys)
 
     def now(self) -> float:
-        """Return the time of the database's clock, in seconds since 1970. It does not depend on the study.
+        """Return the time of the database's clock, in seconds since 1970. Called twice, it reads again.
+
+        It does not depend on the study.
 
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable.

@@ -54,8 +54,8 @@ class StudyStore(StudyReader):
     def transaction(self) -> Iterator[StudyTransaction]:
         """Open a transaction for reading and writing. It is rolled back if the block raises an exception.
 
-        It must not be used after the block. A block that is repeated, because the answer was lost, must find out
-        itself what has been done. On SQLite it excludes every other writer from the beginning.
+        A second call opens another one. It must not be used after the block. A block that is repeated, because the
+        answer was lost, must find out itself what has been done. On SQLite it excludes every other writer from the beginning.
 
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable. The transaction may have been committed.

@@ -191,7 +191,10 @@ class StudyTransaction(StudyReader):
         _deletion.delete_empty_rows(self._connection, self.identity.study_id)
 
     def deletion_error(self) -> StudyDeletedError | None:
-        """Return the exception that says when a study of this name was deleted; None if no deletion is recorded.
+        """Return the exception that says when a study of this name was deleted. Called twice, it reads again.
+
+        Returns:
+            The exception; None if no deletion is recorded.
 
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable.
