@@ -55,7 +55,8 @@ class StudyStore(StudyReader):
         """Open a transaction for reading and writing. It is rolled back if the block raises an exception.
 
         A second call opens another one. It must not be used after the block. A block that is repeated, because the
-        answer was lost, must find out itself what has been done. On SQLite it excludes every other writer from the beginning.
+        answer was lost, must find out itself what has been done. On SQLite it excludes every other writer from the
+        beginning.
 
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable. The transaction may have been committed.
