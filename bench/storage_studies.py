@@ -15,6 +15,7 @@ from miiii_search.config.study_spec import StudySpec, rungs
 from miiii_search.experiment.spec import Experiment
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
+from miiii_search.storage.trial_attrs import REPLICATE_KEY, SHAPE_KEY
 from miiii_search.study.create import create_study
 from miiii_search.study.study import Study
 from miiii_search.trial_queue import leases
@@ -62,15 +63,46 @@ def complete_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> None
         connection.execute(sa.insert(schema.trial_values), rows)
 
 
-def copy_study(database: Database, study: Study, width: int) -> optuna.Study:
-    """Copy the trials to a study of plain Optuna, without the `width` trials that are to run."""
-    twin = optuna.create_study(
+def requeue_ended(database: Database, study_id: int, trial_ids: Sequence[int]) -> None:
+    """Return trials that have ended to the queue, and delete all that was written about them."""
+    tables, notes = schema.TRIAL_TABLES, schema.study_system_attributes
+    with database.transaction() as connection:
+        for table in set(tables) - {schema.trial_params, schema.trial_system_attributes}:
+            connection.execute(sa.delete(table).where(table.c.trial_id.in_(trial_ids)))
+        of_trials = schema.trial_system_attributes.c
+        connection.execute(
+            sa.delete(schema.trial_system_attributes).where(
+                of_trials.trial_id.in_(trial_ids), of_trials.key.not_in([SHAPE_KEY, REPLICATE_KEY])
+            )
+        )
+        for trial_id in trial_ids:
+            of_trial = notes.c.key.startswith(f"dashboard:{trial_id}:")
+            connection.execute(sa.delete(notes).where(notes.c.study_id == study_id, of_trial))
+        connection.execute(sa.delete(schema.artifacts))
+        anew = {"state": TrialState.WAITING, "datetime_start": None, "datetime_complete": None}
+        connection.execute(sa.update(schema.trials).where(schema.trials.c.trial_id.in_(trial_ids)).values(anew))
+
+
+def delete_trials(database: Database, trial_ids: Sequence[int]) -> None:
+    """Delete trials with all that was written about them."""
+    with database.transaction() as connection:
+        for table in (*schema.TRIAL_TABLES, schema.trial_heartbeats, schema.trials):
+            connection.execute(sa.delete(table).where(table.c.trial_id.in_(trial_ids)))
+
+
+def open_copy(database: Database) -> optuna.Study:
+    """Open the study that `copy_study` made, with a cache of its own."""
+    return optuna.load_study(
         storage=database.optuna,
         study_name="plain",
-        direction="maximize",
         sampler=optuna.samplers.RandomSampler(seed=0),
         pruner=optuna.pruners.PercentilePruner(25.0, n_startup_trials=4, n_warmup_steps=EPOCHS // 4),
     )
+
+
+def copy_study(database: Database, study: Study, width: int) -> None:
+    """Copy the trials to a study of plain Optuna, without the `width` trials that are to run."""
+    twin = optuna.create_study(storage=database.optuna, study_name="plain", direction="maximize")
     with database.transaction() as connection:
         ended = f"study_id = {study.study_id} AND number < (SELECT count(*) FROM trials) - {2 * width}"
         connection.execute(
@@ -95,4 +127,3 @@ def copy_study(database: Database, study: Study, width: int) -> optuna.Study:
                 )
             )
         connection.execute(sa.text("ANALYZE"))
-    return twin
