@@ -57,7 +57,6 @@ class CoordinatorProcess:
         """
         from miiii_search.coordinator.coordinator import wait_for_study
         from miiii_search.metrics import prometheus
-        from miiii_search.storage.deleted_studies import record_deletion_if_missing
 
         options = self._options
         name = options.request.name
@@ -75,7 +74,7 @@ class CoordinatorProcess:
                     continue
                 except StudyDeletedError:
                     # Another program may have deleted it, such as optuna-dashboard, which leaves no record of it.
-                    record_deletion_if_missing(open_storage(options.request.storage), name)
+                    open_storage(options.request.storage).studies.record_deletion(name)
                     if not options.keep_running:
                         raise
                 wait_for_study(open_storage(options.request.storage), name, self._stop, self._touch_liveness)

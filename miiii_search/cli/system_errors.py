@@ -52,7 +52,7 @@ def explain(error: Exception) -> str | None:
         return explain_missing("this command", [error.name])
     if isinstance(error, OSError):
         return _explain_file_error(error)
-    if "sqlalchemy" not in sys.modules:
+    if "miiii_search.storage.retry" not in sys.modules:
         return None
     from miiii_search.cli.resolve import opened_storages
     from miiii_search.storage import error_advice

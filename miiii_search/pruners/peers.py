@@ -35,7 +35,7 @@ class PeerReader:
         """Return all finished trials, and the running trials that have a report at one of these epochs.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: The database is unavailable.
+            Exception: The database is unavailable; see `storage.retry.is_outage`.
         """
         found = self._store.read_peer_reports(epochs, self._last_reports)
         self._last_reports |= found.last

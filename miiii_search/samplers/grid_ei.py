@@ -75,7 +75,7 @@ class GridEISampler:
             At most `n` + `N_SPARE` ids. An empty list to keep the order of the queue.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: The database is unavailable.
+            Exception: The database is unavailable; see `storage.retry.is_outage`.
         """
         with self._study.store.reading() as reader:
             known = _limit(reader.read_known_trials(MAX_WAITING, excluded_shapes))

@@ -22,7 +22,6 @@ from .artifacts import (
 )
 from .combined_artifact_store import CombinedArtifactStore
 from .database import Database, open_database
-from .deleted_studies import read_deletions, record_deletion_if_missing
 from .error_advice import explain
 from .hints import file_argument, hides_password, hint
 from .new_trials import insert_trials
@@ -43,7 +42,7 @@ from .records import (
     WaitingTrial,
 )
 from .retry import DatabaseRetry, driver_message, is_database_error, is_operational_error, is_outage, is_write_refusal
-from .revisions import Revision, read_revisions, renew_revision
+from .revisions import Revision, read_revisions
 from .roles import drop_worker, role_name
 from .schema import leases, trial_system_attributes, trials
 from .sqlite import network_file_system
@@ -120,13 +119,10 @@ __all__ = [
     "parse_url",
     "postgres_url",
     "prepare_store",
-    "read_deletions",
     "read_revisions",
     "read_usage",
-    "record_deletion_if_missing",
     "redact_url",
     "remove_artifacts",
-    "renew_revision",
     "role_name",
     "store_artifact",
     "trial_system_attributes",

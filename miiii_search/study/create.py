@@ -78,7 +78,8 @@ def _create_or_find(
         return None
     study_id, is_maximized = row
     deletion: StudyDeletedError | None = None
-    with database.studies.store(StudyIdentity(study_id, name)).transaction() as tx:
+    store = database.studies.store(StudyIdentity(study_id, name))
+    with store.transaction() as tx:
         # Of two processes that create the study, the second waits for this lock and then finds the specification.
         if not tx.lock_row():
             return None

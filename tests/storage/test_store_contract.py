@@ -27,6 +27,7 @@ from miiii_search.storage.study_catalog import StudyCatalog
 from miiii_search.storage.study_store import StudyStore
 from miiii_search.storage.study_transaction import StudyTransaction
 from miiii_search.storage.trial_attrs import REPLICATE_KEY, SHAPE_KEY
+from miiii_search.study.best_trials import best_trial, read_best, read_best_trials, sort_best_first
 from miiii_search.study.create import create_study
 from miiii_search.study.study import Study
 from miiii_search.study.trials import distributions, new_trial, shape_of
@@ -277,17 +278,21 @@ def test_counts_and_the_oldest_lease(subject: Subject) -> None:
 
 
 def test_the_best_come_first(subject: Subject) -> None:
-    """Complete before pruned before failed; infinite values; ties by number; no value counts as 0."""
-    for k, (value, state) in enumerate(
-        [(0.5, COMPLETE), (math.inf, COMPLETE), (-math.inf, PRUNED), (0.5, COMPLETE), (None, PRUNED), (None, FAIL)]
-    ):
-        lease = subject.end(value, state)
-        assert lease.number == k
-    expected = [subject.ids[number] for number in (1, 0, 3, 4, 2, 5)]
+    """Complete before pruned before failed; infinite values; of equal values the lower number; no value counts as 0."""
+    values = [0.5, math.inf, 0.75, -math.inf, 0.0, 0.75, -0.25]
+    ended = [(COMPLETE, value) for value in values] + [(PRUNED, -1.0), (PRUNED, 9.0), (FAIL, None)]
+    ids = [subject.backend.add_elsewhere(subject.study.study_id, state, value) for state, value in ended]
+    subject.claim()
+    expected = [ids[k] for k in (1, 2, 5, 0, 4, 6, 3, 8, 7, 9)]
+    trials = subject.store.read_all_trials()
+    assert [trial._trial_id for trial in sort_best_first(trials)] == expected
     assert subject.store.read_finished_ids() == expected
     assert subject.store.read_finished_ids(2) == expected[:2]
-    assert subject.store.read_finished_ids(9, complete=True) == expected[:3]
-    assert [trial.number for trial in subject.store.read_best_first_replicates(2)] == [1, 0]
+    assert subject.store.read_finished_ids(99, complete=True) == expected[:7]
+    assert [trial._trial_id for trial in read_best_trials(subject.study, 3, complete=True)] == expected[:3]
+    best = best_trial(trials)
+    assert best is not None and best == read_best(subject.study) and best._trial_id == ids[1]
+    assert subject.store.read_best_first_replicates(9) == []
 
 
 def test_only_first_replicates_are_compared(subject: Subject) -> None:

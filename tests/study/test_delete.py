@@ -17,7 +17,6 @@ from miiii_search.coordinator.dashboard_note import StudyNote
 from miiii_search.errors import MiiiiSearchError, StudyDeletedError
 from miiii_search.samplers.optuna_samplers import TrialSampler
 from miiii_search.storage.database import Database, open_database
-from miiii_search.storage.deleted_studies import record_deletion_if_missing
 from miiii_search.study.archive_export import export_study
 from miiii_search.study.archive_import import import_study
 from miiii_search.study.cleanup import cleanup
@@ -128,17 +127,6 @@ def test_a_study_that_is_deleted_while_it_is_created_stays_deleted(
     with pytest.raises(StudyDeletedError):
         create_study(database, "study", make_spec(), again=False)
     assert all(rows == [] for rows in everything(database).values())
-
-
-def test_of_what_another_program_deletes_the_name_is_recorded_once(database: Database) -> None:
-    create_study(database, "study", make_spec())
-    record_deletion_if_missing(database, "study")
-    assert list_deleted(database) == {}
-    database.optuna.delete_study(database.optuna.get_study_id_from_name("study"))
-    record_deletion_if_missing(database, "study")
-    [(name, moment)] = list_deleted(database).items()
-    record_deletion_if_missing(database, "study")
-    assert list_deleted(database) == {name: moment}
 
 
 def actions_on_deleted_study(monkeypatch: pytest.MonkeyPatch, study: Study) -> list[Callable[[], object]]:
