@@ -31,7 +31,7 @@ def counts_by_name(counts: Mapping[TrialState, int]) -> dict[str, int]:
 
 
 def shape_of(d_model: int, n_heads: int) -> str:
-    """Return the part of the hyperparameters that a compiled program depends on, as text; see `leases.claim`."""
+    """Return the part of the hyperparameters that a compiled program depends on, as text; see `TrialQueue.claim`."""
     return f"d_model={d_model} n_heads={n_heads}"
 
 

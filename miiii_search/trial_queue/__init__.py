@@ -1,8 +1,8 @@
 """The queue of trials: which worker trains which trial, what it writes about it, and the budget that workers share.
 
-`leases` claims trials and renews their leases. `requeue` returns trials to the queue, and `abandoned` finds those whose
-workers are gone. `results` writes reports and final results. `budget` limits what a study uses, and `counts` counts
-trials. All of them work on an open database.
+`TrialQueue` in `trial_queue` does all of this on a database. `leases` and `results` are its data: leases, heartbeats
+and results. `budget` limits what a study uses, and `abandoned` describes trials whose workers are gone. The modules
+with a leading underscore hold the SQL.
 """
 
 import lazy_loader

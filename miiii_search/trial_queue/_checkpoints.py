@@ -8,14 +8,14 @@ import sqlalchemy as sa
 
 from miiii_search.storage import schema
 from miiii_search.storage.database import Database
-from miiii_search.trial_queue import leases
+from miiii_search.trial_queue import _leases
 from miiii_search.trial_queue.leases import Heartbeat
 
 
 def share(database: Database, heartbeat: Heartbeat, epoch: int, data: bytes, lease_seconds: float) -> bool:
     """Write a checkpoint to the database; see `TrialQueue.share_checkpoint`."""
     with database.transaction() as connection:
-        if not leases.renew(connection, [heartbeat], lease_seconds):
+        if not _leases.renew(connection, [heartbeat], lease_seconds):
             return False
         row = {"trial_id": heartbeat.lease.trial_id, "epoch": epoch, "data": data}
         schema.upsert(connection, schema.checkpoints, [row], ("trial_id",))

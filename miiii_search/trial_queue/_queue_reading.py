@@ -8,7 +8,7 @@ from miiii_search.storage.abandoned import AbandonedTrial, find_abandoned
 from miiii_search.storage.database import Database
 from miiii_search.storage.trial_counts import count_at_least_as_good
 from miiii_search.storage.usage import Usage, read_usage
-from miiii_search.trial_queue import _checkpoints, leases
+from miiii_search.trial_queue import _checkpoints, _leases
 
 
 class QueueReading:
@@ -70,7 +70,7 @@ class QueueReading:
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable.
         """
-        return leases.find_finished(self._database, trial_ids)
+        return _leases.find_finished(self._database, trial_ids)
 
     def checkpoint_epochs(self, trial_ids: Collection[int]) -> dict[int, int]:
         """Return the epoch of the checkpoint in the database by trial id, for the trials that have one.

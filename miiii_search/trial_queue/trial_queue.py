@@ -11,7 +11,7 @@ from miiii_search.storage import abandoned
 from miiii_search.storage.database import Database
 from miiii_search.storage.records import NewTrial
 from miiii_search.storage.usage import Usage
-from miiii_search.trial_queue import _checkpoints, _device_time, _new_trial, leases, requeue, results
+from miiii_search.trial_queue import _checkpoints, _claims, _device_time, _leases, _requeue, _results
 from miiii_search.trial_queue._device_time import ReservedTime
 from miiii_search.trial_queue._queue_reading import QueueReading
 from miiii_search.trial_queue.leases import Heartbeat, Lease
@@ -66,7 +66,7 @@ class TrialQueue(QueueReading):
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable.
         """
-        return leases.claim(
+        return _claims.claim(
             self._database,
             self._study_id,
             worker,
@@ -106,7 +106,7 @@ class TrialQueue(QueueReading):
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable.
         """
-        return _new_trial.claim_new_trial(
+        return _claims.claim_new_trial(
             self._database,
             self._study_id,
             trial,
@@ -135,7 +135,7 @@ class TrialQueue(QueueReading):
             sqlalchemy.exc.DBAPIError: The database is unavailable.
         """
         with self._database.transaction() as connection:
-            return leases.renew(connection, heartbeats, lease_seconds)
+            return _leases.renew(connection, heartbeats, lease_seconds)
 
     def report(
         self, heartbeats: Sequence[Heartbeat], reports: Mapping[Lease, Mapping[int, float]], lease_seconds: float
@@ -156,7 +156,7 @@ class TrialQueue(QueueReading):
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable.
         """
-        return results.report(self._database, heartbeats, reports, lease_seconds)
+        return _results.report(self._database, heartbeats, reports, lease_seconds)
 
     def finish(self, heartbeat: Heartbeat, result: TrialResult, solved_budget: int | None = None) -> FinishStatus:
         """End a trial: write its result with all artifacts, and its final state, in one transaction.
@@ -175,7 +175,7 @@ class TrialQueue(QueueReading):
                 database refuses the result, and nothing was written.
             ValueError: An artifact is larger than `MAX_ARTIFACT_BYTES`. Nothing was written.
         """
-        return results.finish(self._database, self._study_id, heartbeat, result, solved_budget)
+        return _results.finish(self._database, self._study_id, heartbeat, result, solved_budget)
 
     def requeue(self, held: Collection[Lease]) -> list[int]:
         """Return trials to the queue and end their leases. The trials keep their numbers, parameters and reports.
@@ -191,7 +191,7 @@ class TrialQueue(QueueReading):
             sqlalchemy.exc.DBAPIError: The database is unavailable. The trials may have gone back to the queue already.
                 If not, they do when their leases run out.
         """
-        return requeue.requeue_leases(self._database, held)
+        return _requeue.requeue_leases(self._database, held)
 
     def requeue_for_retry(self, heartbeat: Heartbeat, retries: int, note: str) -> bool:
         """Return a trial whose run failed to the queue, so that it is trained again.
@@ -210,7 +210,7 @@ class TrialQueue(QueueReading):
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable. The trial may have gone back to the queue already.
         """
-        return results.requeue_for_retry(self._database, heartbeat, retries, note)
+        return _results.requeue_for_retry(self._database, heartbeat, retries, note)
 
     def requeue_overdue(self) -> list[int]:
         """Return RUNNING trials to the queue whose lease has run out or does not exist.
@@ -225,7 +225,7 @@ class TrialQueue(QueueReading):
         Raises:
             sqlalchemy.exc.DBAPIError: The database is unavailable.
         """
-        return requeue.requeue_overdue(self._database, self._study_id)
+        return _requeue.requeue_overdue(self._database, self._study_id)
 
     def share_checkpoint(self, heartbeat: Heartbeat, epoch: int, data: bytes, lease_seconds: float) -> bool:
         """Write a checkpoint to the database, in place of the trial's previous one there.

@@ -28,10 +28,10 @@ from miiii_search.study.open import open_study
 from miiii_search.study.overview import list_deleted
 from miiii_search.study.pause import pause, resume
 from miiii_search.study.study import Study
-from miiii_search.trial_queue import leases
+from miiii_search.trial_queue import _leases
 from miiii_search.trial_queue.budget import BudgetReservation
 from miiii_search.trial_queue.leases import Heartbeat, Lease
-from miiii_search.trial_queue.results import FinishStatus, TrialResult, finish
+from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from miiii_search.worker import worker
 from miiii_search.worker.active_trial import ActiveTrial, RungReports
 from miiii_search.worker.pruning import PruningEvaluator
@@ -185,7 +185,7 @@ def test_by_force_while_a_trial_is_ended(postgres_url: str, monkeypatch: pytest.
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec())
     lease, renewed, goes_on = claim(study), threading.Event(), threading.Event()
-    renew = leases.renew
+    renew = _leases.renew
 
     def renew_and_wait(*arguments: Any) -> set[Lease]:
         held = renew(*arguments)
@@ -193,10 +193,10 @@ def test_by_force_while_a_trial_is_ended(postgres_url: str, monkeypatch: pytest.
         assert goes_on.wait(60)
         return held
 
-    monkeypatch.setattr(leases, "renew", renew_and_wait)
+    monkeypatch.setattr(_leases, "renew", renew_and_wait)
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [])
     with ThreadPoolExecutor(2) as threads:
-        ending = threads.submit(finish, database, study.study_id, Heartbeat(lease, 8, 1.0), outcome)
+        ending = threads.submit(study.queue.finish, Heartbeat(lease, 8, 1.0), outcome)
         assert renewed.wait(60)
         deleting = threads.submit(delete, open_study(database, "study"), force=True)
         with database.engine.connect() as looking:

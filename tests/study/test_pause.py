@@ -28,7 +28,7 @@ from miiii_search.study.pause import pause, resume
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
 from miiii_search.testing.failpoints import Failpoints
-from miiii_search.trial_queue import leases
+from miiii_search.trial_queue import _leases
 from miiii_search.trial_queue.budget import BudgetReservation, read_exhausted_limit
 from miiii_search.trial_queue.leases import Lease
 from miiii_search.worker import study_watch
@@ -96,14 +96,14 @@ def test_a_pause_waits_for_a_claim_under_way(postgres_url: str, monkeypatch: pyt
     """Transactions overlap on PostgreSQL. The claim's lock delays the pause."""
     database = open_database(postgres_url, create=True)
     study = create_study(database, "study", make_spec())
-    grant, claimed, goes_on = leases.grant, threading.Event(), threading.Event()
+    grant, claimed, goes_on = _leases.grant, threading.Event(), threading.Event()
 
     def grant_late(*arguments: Any) -> list[Lease]:
         claimed.set()
         assert goes_on.wait(60)
         return grant(*arguments)
 
-    monkeypatch.setattr(leases, "grant", grant_late)
+    monkeypatch.setattr(_leases, "grant", grant_late)
     with ThreadPoolExecutor(2) as threads:
         claiming = threads.submit(claim_if_any, study)
         assert claimed.wait(60)

@@ -48,7 +48,7 @@ from miiii_search.study.open import open_study
 from miiii_search.study.status import read_status
 from miiii_search.study.study import Study
 from miiii_search.testing.postgres import PostgresServer
-from miiii_search.trial_queue import leases
+from miiii_search.trial_queue import _leases, leases
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from miiii_search.trial_queue.trial_queue import TrialQueue
@@ -347,7 +347,7 @@ def test_a_lease_that_is_being_renewed_is_not_requeued(postgres_url: str) -> Non
     study = create_study(database, "study", make_spec())
     renewed, late = claim(study, OVERDUE), claim(study, OVERDUE)
     with database.transaction() as connection:
-        assert leases.renew(connection, [Heartbeat(renewed, 1, 1.0)], SECONDS) == {renewed}
+        assert _leases.renew(connection, [Heartbeat(renewed, 1, 1.0)], SECONDS) == {renewed}
         with other.transaction() as second:
             second.execute(sa.text("SET lock_timeout = '5s'"))  # of the connection that the pool hands out next
         assert TrialQueue(other, study.study_id).requeue_overdue() == [late.number]
@@ -363,13 +363,13 @@ def test_an_idle_transaction_ends_and_its_trial_is_requeued(postgres_url: str, m
     study = create_study(database, "study", make_spec())
     lease = claim(study, OVERDUE)
     with pytest.raises(sa.exc.DBAPIError) as lost, database.transaction() as connection:
-        assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == {lease}
+        assert _leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == {lease}
         queue = TrialQueue(other, study.study_id)
         assert queue.requeue_overdue() == []
         assert wait_until(queue.requeue_overdue) == [lease.number]
     assert is_outage(lost.value)  # so it is tried again, and finds that the lease is lost
     with database.transaction() as connection:
-        assert leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
+        assert _leases.renew(connection, [Heartbeat(lease, 1, 1.0)], SECONDS) == set()
     for engine in (database.engine, database.optuna.engine):
         with engine.connect() as connection:
             assert connection.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "5s"
@@ -468,7 +468,7 @@ def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> N
         server.start()
         assert study.queue.requeue_overdue() == []
         with opened.transaction() as connection:
-            assert leases.renew(connection, [Heartbeat(lease, 7, 1.0)], 1.0) == {lease}
+            assert _leases.renew(connection, [Heartbeat(lease, 7, 1.0)], 1.0) == {lease}
         wait_until(lambda: study.queue.requeue_overdue() == [lease.number])
         opened.close()
 
@@ -497,7 +497,7 @@ def test_readers_do_not_wait_for_a_writer(study: Study) -> None:
     other = another(study.database)
     second = replace(study, database=other)
     with study.database.transaction() as connection:
-        leases.renew(connection, [Heartbeat(lease, 40, 1.0)], SECONDS)
+        _leases.renew(connection, [Heartbeat(lease, 40, 1.0)], SECONDS)
         assert [running.epoch for running in read_status(second).running] == [0]
         assert second.counts()[TrialState.RUNNING] == 1
     assert [running.epoch for running in read_status(second).running] == [40]

@@ -13,9 +13,8 @@ from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
 from miiii_search.study.delete import delete
 from miiii_search.study.study import Study
-from miiii_search.trial_queue import leases
+from miiii_search.trial_queue import _leases
 from miiii_search.trial_queue.leases import Heartbeat
-from miiii_search.trial_queue.requeue import requeue_leases
 from miiii_search.worker import heartbeat
 from miiii_search.worker.heartbeat import HeartbeatThread
 from tests.support import OVERDUE, SECONDS, claim, make_spec, wait_until
@@ -95,11 +94,11 @@ def test_leases_end_in_the_order_in_which_they_are_renewed(postgres_url: str, wh
     study = create_study(database, "study", make_spec())
     first, *others = [claim(study) for _ in range(12)]
     with database.transaction() as connection:
-        leases.renew(connection, [Heartbeat(first, 1, 1.0)], SECONDS)  # now its row is stored after the others
+        _leases.renew(connection, [Heartbeat(first, 1, 1.0)], SECONDS)  # now its row is stored after the others
     rows = schema.leases
     with database.transaction() as connection, ThreadPoolExecutor(1) as thread:
         connection.execute(sa.select(rows).where(rows.c.token == first.token).with_for_update())
-        end_all = partial(requeue_leases, database, [*others, first])
+        end_all = partial(study.queue.requeue, [*others, first])
         ending = thread.submit(end_all if what == "hand back" else partial(delete, study, force=True))
         with database.engine.connect() as looking:
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")

@@ -41,7 +41,7 @@ from miiii_search.study.study import Study
 from miiii_search.testing.failpoints import Failpoints
 from miiii_search.training import run
 from miiii_search.training.version import TRAINING_PROGRAM
-from miiii_search.trial_queue.leases import grant
+from miiii_search.trial_queue._leases import grant
 from miiii_search.worker.checkpoints import ByteBudget, LocalCheckpoints
 from miiii_search.worker.options import CheckpointPolicy, WorkerOptions
 from miiii_search.worker.worker import Worker
