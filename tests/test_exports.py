@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -13,15 +14,23 @@ ROOT = Path(__file__).parents[1] / "miiii_search"
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 
 
+@functools.cache
+def all_imports() -> list[tuple[str, ast.ImportFrom]]:
+    """Return each `from ... import ...` of the code, with the package that it is in."""
+    return [
+        (path.relative_to(ROOT).parts[0], node)
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    ]
+
+
 def imported_names(package: str) -> Iterator[tuple[str, str]]:
     """Yield (module, name) for each class and function that another package imports from a module of this one."""
-    for path in ROOT.rglob("*.py"):
-        if path.relative_to(ROOT).parts[0] == package:
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            parts = (node.module or "").split(".") if isinstance(node, ast.ImportFrom) else []
-            if isinstance(node, ast.ImportFrom) and parts[:2] == ["miiii_search", package] and len(parts) == 3:
-                yield from ((parts[2], alias.name) for alias in node.names if not alias.name.isupper())
+    for importer, node in all_imports():
+        parts = (node.module or "").split(".")
+        if importer != package and parts[:2] == ["miiii_search", package] and len(parts) == 3:
+            yield from ((parts[2], alias.name) for alias in node.names if not alias.name.isupper())
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -52,6 +52,9 @@ WORK = ("work", "--study", "faults", "--lanes", "2", "--checkpoint-every", "0.5"
 SHORT = 6000
 """Epochs of a trial that a failpoint holds up for as long as a test needs."""
 
+EVERY_CHUNK = "delay 0.2"
+"""With it at `chunk`, a worker that saves each 0.1 seconds saves after each chunk."""
+
 N_AT_ONCE = min(2, count_cores())
 """Number of trainers, and so of chunks at a time, of a worker with two lanes."""
 
@@ -147,9 +150,8 @@ def test_killed_in_between(
     """Wherever a worker dies, each trial ends once, with the result that it has without faults."""
     processes.run(*create_command(2, SHORT, lease_seconds=2.0), storage=storage_url)
     failpoints.arm(name, "kill")
-    if name == "hand-back-written":
-        failpoints.arm("chunk")
-    killed = processes.start(*WORK[:-1], "0", storage=storage_url)
+    failpoints.arm("chunk", "pause" if name == "hand-back-written" else EVERY_CHUNK)
+    killed = processes.start(*WORK[:-1], "0.1", storage=storage_url)
     if name == "hand-back-written":
         failpoints.wait("chunk")
         failpoints.arm("drain", "pass")
@@ -158,7 +160,7 @@ def test_killed_in_between(
         failpoints.release("chunk")
     assert failpoints.wait(name)[0] == killed.pid
     assert killed.wait(LIMIT_SECONDS) == -signal.SIGKILL
-    failpoints.release(name)
+    failpoints.close()
     states = Counter(t.state for t in read_trials(storage_url, "faults"))
     assert states[TrialState.COMPLETE] == (name == "result-committed")
     assert states[TrialState.RUNNING] == 2 - states[TrialState.COMPLETE]
@@ -292,13 +294,13 @@ def test_disk_that_takes_nothing(
     processes.run(*create_command(2, SHORT), storage=storage)
     (tmp_path / "file").write_text("no folder")
     failpoints.arm("result-ready")
-    every_chunk = (*WORK[:-1], "0")
-    worker = processes.start(*every_chunk, "--checkpoints", "file/folder", storage=storage)
+    failpoints.arm("chunk", EVERY_CHUNK)
+    worker = processes.start(*WORK[:-1], "0.1", "--checkpoints", "file/folder", storage=storage)
     wait_for(partial(processes.has_logged, worker, "cannot save trial"))
     wait_for(lambda: len(trials_with_checkpoint(storage)) == 2)
     worker.kill()
     worker.wait()
-    failpoints.release("result-ready")
+    failpoints.close()
     coordinator = processes.start("coordinate", "--study", "faults", storage=storage)
     other = processes.start(*WORK, storage=storage)
     assert other.wait(LIMIT_SECONDS) == 0 and coordinator.wait(LIMIT_SECONDS) == 0

@@ -75,13 +75,14 @@ def relative_distance(actual: Arrays, expected: Arrays) -> float:
     )
 
 
-def test_sequential_lanes_are_identical_whatever_their_number(sequential: Lanes) -> None:
-    runs = make_runs(1e-2, 1e-3, 1e-4)
+@pytest.mark.parametrize("n_runs", [4, pytest.param(10, marks=pytest.mark.slow)])
+def test_sequential_lanes_are_identical_whatever_their_number(sequential: Lanes, n_runs: int) -> None:
+    runs = make_runs(1e-2, 1e-3, 1e-4)[:n_runs]
     alone, *others = [train_all(sequential, runs, *shape) for shape in WIDTH_AND_CHUNK]
     for other in others:
         for actual, expected in zip(other, alone, strict=True):
             assert_same(actual, expected)
-    # The ten runs differ, and all are finite.
+    # The runs differ, and all are finite.
     assert len({weights["query"].tobytes() for weights in alone}) == len(runs)
     assert all(np.isfinite(array).all() for weights in alone for array in weights.values())
 
@@ -142,6 +143,7 @@ def train_nudged(lanes: Lanes, run: Run, seed: int) -> Arrays:
     return weights
 
 
+@pytest.mark.slow
 def test_what_batched_lanes_report_is_their_own(sequential: Lanes, batched: Lanes) -> None:
     runs = make_runs(1e-4)[:3]
     for lanes in (sequential, batched):

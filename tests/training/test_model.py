@@ -25,8 +25,7 @@ LossAndGradient = Callable[[Array, Array], tuple[Array, Array]]
 
 N_SAMPLES = 256
 MODULI = primes_below(113)
-LARGER = [(128, 8), (256, 4), (256, 8)]
-SIZES = [(128, 4), *(pytest.param(*size, marks=pytest.mark.slow) for size in LARGER)]
+SIZES = [(d_model, n_heads) for d_model in (128, 256) for n_heads in (4, 8)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def fast_loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
 
 @pytest.fixture(
     scope="module",
-    params=[(128, 4), *(pytest.param(size, marks=pytest.mark.slow) for size in LARGER)],
+    params=SIZES,
     ids="d_model={0[0]},n_heads={0[1]}".format,
 )
 def comparison(request: pytest.FixtureRequest) -> Comparison:
@@ -123,6 +122,7 @@ def assert_close(actual: NDArray[np.float32], expected: NDArray[np.float64]) -> 
     assert np.abs(actual - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_activations_are_the_textbooks(comparison: Comparison) -> None:
     actual, expected = comparison.fast["activations"], comparison.textbook["activations"]
     assert_close(actual["logits"], expected["logits"])
@@ -133,6 +133,7 @@ def test_activations_are_the_textbooks(comparison: Comparison) -> None:
     assert actual["attention"].max() > 0.7
 
 
+@pytest.mark.slow
 def test_gradients_of_the_loss_are_the_textbooks(comparison: Comparison) -> None:
     assert comparison.fast["loss"] == pytest.approx(comparison.textbook["loss"], rel=1e-5)
     gradients, expected = comparison.fast["gradients"], comparison.textbook["gradients"]
@@ -141,6 +142,7 @@ def test_gradients_of_the_loss_are_the_textbooks(comparison: Comparison) -> None
         assert_close(gradients[name], expected[name])
 
 
+@pytest.mark.slow
 def test_gradients_of_any_direction_are_the_textbooks(comparison: Comparison) -> None:
     """A random cotangent tests more than the loss's own, which sums to zero over the classes of a task."""
     expected = comparison.textbook["gradients_along_direction"]
@@ -203,6 +205,7 @@ def test_initial_weights_follow_he(d_model: int, n_heads: int) -> None:
         assert abs(share - 0.6827) < 5 * np.sqrt(0.6827 * 0.3173 / array.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d_model", "n_heads"), SIZES)
 def test_public_code_weights_follow_jax_he_normal(d_model: int, n_heads: int) -> None:
     d_head, n_tasks = d_model // n_heads, 29
