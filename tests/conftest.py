@@ -20,7 +20,6 @@ from miiii_search import failpoints
 from miiii_search.storage.database import Database, open_database
 from miiii_search.testing.failpoints import Failpoints
 from miiii_search.testing.postgres import DatabaseServer, PostgresServer
-from miiii_search.testing.processes import LIMIT_SECONDS
 from tests.support import all_tables, log_lines
 
 # A busy machine may hold up any example. `make test` uses the profile `fast`.
@@ -73,8 +72,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("postgres")
         if "processes" in fixtures:
             item.add_marker("process")
-        if item.get_closest_marker("process") and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(2 * LIMIT_SECONDS))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

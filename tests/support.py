@@ -153,7 +153,7 @@ def together(*actions: Callable[[], Any]) -> list[Any]:
 
     def run(index: int, action: Callable[[], Any]) -> None:
         try:
-            barrier.wait(30)
+            barrier.wait(600)
             results[index] = action()
         except BaseException as error:
             errors.append(error)

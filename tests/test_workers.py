@@ -116,7 +116,7 @@ def test_the_pod_s_command_drains_within_its_grace(
     process = processes.start(*arguments, storage=storage)
     wait_for(lambda: processes.has_logged(process, "starts") and training(storage))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == code, processes.log(process)
+    assert process.wait(600) == code, processes.log(process)
     assert {trial.state for trial in read_trials(storage, "s")} == {TrialState.WAITING}
 
 
@@ -238,29 +238,29 @@ def test_no_requeue_where_nothing_is_left(processes: Processes, tmp_path: Path, 
     """A finished study requeues nothing, even if the worker is told to stop at the same moment."""
     processes.run("up", "--study", "s", "--preset", "demo", "--no-dashboard", *TINY, "--trials", "1", storage=storage)
     slurm = Slurm(tmp_path, storage, "RUNNING")
-    assert slurm.start().wait(60) == 0, slurm.said
+    assert slurm.start().wait(600) == 0, slurm.said
     late = tmp_path / "late"
     make_program(late, f'[ "$1" = status ] && exec {" ".join(COMMAND)} "$@"; echo works; cat >/dev/null')
     slurm.environment["MIIII_COMMAND"] = str(late)
     job = slurm.start()
     wait_for(lambda: "works" in slurm.said)
     job.send_signal(signal.SIGTERM)
-    assert job.wait(60) == 0 and "the study is done" in slurm.said
+    assert job.wait(600) == 0 and "the study is done" in slurm.said
     assert slurm.requeued == []
 
 
 def test_a_slurm_job_whose_worker_fails_is_not_requeued(tmp_path: Path, storage: str) -> None:
     slurm = Slurm(tmp_path, storage, "RUNNING")  # there is no such study
-    assert slurm.start().wait(60) == 2
+    assert slurm.start().wait(600) == 2
     assert "create a study first" in slurm.said and slurm.requeued == []
 
 
 def test_settings_that_others_may_read_are_refused(tmp_path: Path, storage: str) -> None:
     slurm = Slurm(tmp_path, storage, "RUNNING")
     slurm.settings.chmod(0o640)
-    assert slurm.start().wait(60) == 2 and "chmod 600" in slurm.said
+    assert slurm.start().wait(600) == 2 and "chmod 600" in slurm.said
     slurm.settings.unlink()
-    assert slurm.start().wait(60) == 2 and "cannot read" in slurm.said
+    assert slurm.start().wait(600) == 2 and "cannot read" in slurm.said
 
 
 def test_settings_are_never_executed(tmp_path: Path, storage: str) -> None:
@@ -268,7 +268,7 @@ def test_settings_are_never_executed(tmp_path: Path, storage: str) -> None:
     slurm.settings.write_text(
         f"MIIII_STORAGE={storage}?a=$(touch sprung)`touch sprung`;touch sprung&b='\"\ntouch sprung"
     )
-    assert slurm.start().wait(60) == 2
+    assert slurm.start().wait(600) == 2
     assert not (tmp_path / "sprung").exists() and "SQLite storage takes no parameters" in slurm.said
 
 

@@ -115,5 +115,5 @@ def test_a_coordinator_without_workers_says_so_once(
         wait_until(lambda: count_messages() == 2)
     finally:
         stop.set()
-        watching.join(60)
+        watching.join(600)
     assert "work --study s" in logged[-1]

@@ -57,7 +57,7 @@ class Client:
         self.address = urlsplit(url).netloc
 
     def __call__(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection(self.address, timeout=30)
+        connection = http.client.HTTPConnection(self.address, timeout=600)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             content = b"" if body is None else json.dumps(body).encode()
@@ -134,7 +134,7 @@ def start() -> Iterator[Serve]:
         pulled = threading.Event()
         server.trigger.pull_trigger(lambda server=server, pulled=pulled: pulled.wait() and server.close())
         pulled.set()
-        thread.join(30)
+        thread.join(600)
         server.task_dispatcher.shutdown()
 
 
@@ -469,10 +469,10 @@ def test_signal_ends_serve(number: signal.Signals) -> None:
         assert run.stdout is not None
         url = run.stdout.readline().strip()
         try:
-            with urllib.request.urlopen(url + "healthz", timeout=30) as answer:
+            with urllib.request.urlopen(url + "healthz", timeout=600) as answer:
                 assert json.load(answer) == {"status": "ok"}
             run.send_signal(number)
-            assert run.communicate(timeout=30) == ("returned without JAX\n", "")
+            assert run.communicate(timeout=600) == ("returned without JAX\n", "")
             assert run.returncode == 0
         finally:
             run.kill()

@@ -87,7 +87,7 @@ def objects(store_url: str) -> list[str]:
 
 def get(url: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url), timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url), timeout=600) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

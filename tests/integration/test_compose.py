@@ -339,7 +339,7 @@ def compose_config(folder: Path, *options: str) -> dict[str, Any]:
     """Return the configuration that Compose reads when it is called in this folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MIIII_", "COMPOSE_"))}
     command = ["docker", "compose", *options, "config", "--format", "json"]
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     config: dict[str, Any] = json.loads(done.stdout)
     return config
@@ -385,7 +385,7 @@ def test_the_owner_connects_by_socket_alone(stack: Project) -> None:
                 owner = given.set(username="miiii", password="known")
                 plain = [url.set(query={"sslmode": "disable"}) for url in (owner, given)]
                 urls = "\n".join(url.render_as_string(hide_password=False) for url in (owner, *plain, given))
-                done = subprocess.run(command, input=urls, capture_output=True, text=True, timeout=60)
+                done = subprocess.run(command, input=urls, capture_output=True, text=True, timeout=600)
                 assert done.returncode == 0, done.stderr
                 by_tls, unencrypted, worker_unencrypted, admitted = done.stdout.splitlines()
                 assert "pg_hba.conf rejects connection" in by_tls, (command, address)

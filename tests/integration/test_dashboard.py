@@ -23,7 +23,7 @@ def storage(processes: Processes, tmp_path: Path) -> str:
 
 def status_of(url: str, **headers: str) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=600) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -42,8 +42,8 @@ from miiii_search.training.device import count_cores
 KILLS = int(os.environ.get("MIIII_KILLS", "6"))
 TRIALS = int(os.environ.get("MIIII_FAULT_TRIALS", "8"))
 AT_LENGTH = "MIIII_KILLS" in os.environ
-OUTAGE_SECONDS = float(os.environ.get("MIIII_OUTAGE_SECONDS", "4.5"))
-"""Longer than a lease."""
+OUTAGE_SECONDS = float(os.environ.get("MIIII_OUTAGE_SECONDS", "2"))
+"""Longer than a lease in `make test-faults`."""
 SEED = int(os.environ.get("MIIII_FAULT_SEED", random.SystemRandom().randrange(10**6)))
 """Seed of the faults, their order, their times and their victims."""
 
@@ -204,7 +204,8 @@ def test_database_goes_away(
     """Workers train on, report what waited, and lose no trial; coordinator and dashboard are there again."""
     with PostgresServer() as server:
         storage = server.create_database()
-        processes.run(*create_command(4, SHORT), storage=storage)
+        # A worker that waits for its next attempt has a whole lease after the restart to come back.
+        processes.run(*create_command(4, SHORT, lease_seconds=30.0), storage=storage)
         failpoints.arm("chunk")
         dashboard = processes.start("dashboard", "--port", "0", storage=storage)
         coordinator = processes.start("coordinate", "--study", "faults", storage=storage)
@@ -250,7 +251,7 @@ def pause(process: subprocess.Popen[str], storage: str) -> None:
 def answer(page: str) -> int:
     """The status of the dashboard's answer to what its page asks for first."""
     try:
-        with urllib.request.urlopen(f"{page}api/studies", timeout=60) as response:
+        with urllib.request.urlopen(f"{page}api/studies", timeout=600) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -16,7 +16,7 @@ def test_a_coordinator_and_a_worker_serve_metrics(processes: Processes, tmp_path
     url = wait_for(lambda: re.search(r"metrics: (http://127\S+)", processes.log(coordinator)))[1]
 
     def read() -> str:
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=600) as answer:
             return str(answer.read().decode())
 
     assert wait_for(lambda: 'miiii_trials{state="waiting"} 2.0' in read())

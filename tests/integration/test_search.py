@@ -166,7 +166,7 @@ def test_killed_parent_leaves_no_worker_and_its_trials_come_back(processes: Proc
     assert len(children) == 2  # the worker and the dashboard
     up.kill()
     up.wait()
-    psutil.wait_procs(children, timeout=60)
+    psutil.wait_procs(children, timeout=600)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     wait_for(lambda: {t.state for t in read_trials(storage, "demo")} == {TrialState.WAITING})
 
@@ -215,7 +215,7 @@ def test_dashboard_beside_a_search(processes: Processes, tmp_path: Path) -> None
     storage = f"sqlite:///{tmp_path}/study.db"
     up = processes.start(*long_study(), "--port", "0", storage=storage)
     url = wait_for(lambda: re.search(r"dashboard: (http://\S+)", processes.log(up)))[1]
-    with urllib.request.urlopen(f"{url}api/studies", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}api/studies", timeout=600) as answer:
         studies = json.load(answer)["study_summaries"]
     assert [study["study_name"] for study in studies] == ["demo"]
     up.send_signal(signal.SIGINT)

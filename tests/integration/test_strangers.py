@@ -77,7 +77,7 @@ def test_the_password_is_nowhere(processes: Processes, role_url: str) -> None:
 
 def read(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=600) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
         return error.read()

@@ -35,7 +35,7 @@ DOCUMENTED = set(
 
 def scrape(url: str) -> dict[str, float]:
     """Return the values by name, with the state in brackets."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=600) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         samples = [sample for family in families for sample in family.samples]
     return {s.name + "".join(f"[{state}]" for state in s.labels.values()): s.value for s in samples}

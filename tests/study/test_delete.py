@@ -190,20 +190,20 @@ def test_by_force_while_a_trial_is_ended(postgres_url: str, monkeypatch: pytest.
     def renew_and_wait(*arguments: Any) -> set[Lease]:
         held = renew(*arguments)
         renewed.set()
-        assert goes_on.wait(60)
+        assert goes_on.wait(600)
         return held
 
     monkeypatch.setattr(_leases, "renew", renew_and_wait)
     outcome = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [])
     with ThreadPoolExecutor(2) as threads:
         ending = threads.submit(study.queue.finish, Heartbeat(lease, 8, 1.0), outcome)
-        assert renewed.wait(60)
+        assert renewed.wait(600)
         deleting = threads.submit(delete, open_study(database, "study"), force=True)
         with database.engine.connect() as looking:
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
             wait_until(lambda: looking.execute(blocked).scalar_one())
         goes_on.set()
-        assert ending.result(60) == FinishStatus.WRITTEN
-        deleting.result(60)
+        assert ending.result(600) == FinishStatus.WRITTEN
+        deleting.result(600)
     assert all(rows == [] for rows in everything(database).values())
     database.close()

@@ -255,18 +255,18 @@ def test_the_coordinator_s_note_and_an_extension_do_not_wait_for_each_other(
     def upsert_late(*arguments: Any) -> None:
         if threading.current_thread().name.startswith("coordinator"):
             locked.set()
-            assert goes_on.wait(60)
+            assert goes_on.wait(600)
         upsert(*arguments)
 
     monkeypatch.setattr(schema, "upsert", upsert_late)
     with ThreadPoolExecutor(1, "coordinator") as coordinator, ThreadPoolExecutor(1) as command:
         writing = coordinator.submit(StudyNote(open_study(database, "study")).refresh, False)
-        assert locked.wait(60)
+        assert locked.wait(600)
         extending = command.submit(extend, study, [LARGER])
         with database.engine.connect() as looking:
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
             wait_until(lambda: looking.execute(blocked).scalar_one())
         goes_on.set()
-        writing.result(60)
-        assert extending.result(60).queued == 6
+        writing.result(600)
+        assert extending.result(600).queued == 6
     database.close()

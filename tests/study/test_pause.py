@@ -100,20 +100,20 @@ def test_a_pause_waits_for_a_claim_under_way(postgres_url: str, monkeypatch: pyt
 
     def grant_late(*arguments: Any) -> list[Lease]:
         claimed.set()
-        assert goes_on.wait(60)
+        assert goes_on.wait(600)
         return grant(*arguments)
 
     monkeypatch.setattr(_leases, "grant", grant_late)
     with ThreadPoolExecutor(2) as threads:
         claiming = threads.submit(claim_if_any, study)
-        assert claimed.wait(60)
+        assert claimed.wait(600)
         pausing = threads.submit(pause, open_study(database, "study"))
         with database.engine.connect() as looking:
             blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
             wait_until(lambda: pausing.done() or looking.execute(blocked).scalar_one())
             assert not study_attrs.read(looking, study.study_id, PAUSED_KEY)
         goes_on.set()
-        assert len(claiming.result(60)) == 1 and pausing.result(60)
+        assert len(claiming.result(600)) == 1 and pausing.result(600)
     study.refresh()
     assert study.paused
     database.close()
@@ -253,7 +253,7 @@ def test_a_coordinator_stays_with_a_paused_study(database: Database, logged: lis
     resume(study)
     wait_until(lambda: "study `study` is no longer paused" in logged)
     work(study)
-    thread.join(30)
+    thread.join(600)
     assert done == [True]
 
 

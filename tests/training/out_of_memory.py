@@ -58,7 +58,7 @@ def main() -> None:
 def next_of(posted: queue.SimpleQueue[TrainerEvent], kind: type) -> TrainerEvent:
     """Return the next event of this kind. Raise the error if the trainer posts one."""
     while True:
-        one = posted.get(timeout=120)
+        one = posted.get(timeout=600)
         if isinstance(one, BaseException):
             raise one
         if isinstance(one, kind):

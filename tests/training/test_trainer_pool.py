@@ -17,6 +17,7 @@ import pytest
 
 from miiii_search.experiment.record import Record, next_snapshot_epoch
 from miiii_search.experiment.spec import Annealing, Experiment, LinearDecay
+from miiii_search.testing.processes import LIMIT_SECONDS
 from miiii_search.training import autotune, run
 from miiii_search.training.autotune import choose_lanes
 from miiii_search.training.checkpoint import FORMAT, Checkpoint, CheckpointError
@@ -31,7 +32,7 @@ from tests.training.small import EXPLODING, NARROW, SMALL, with_seed
 
 LONG = SMALL.model_copy(update={"epochs": 600})  # an evaluation every 12; snapshots at 264 and 516, and at the end
 ENDLESS = SMALL.model_copy(update={"epochs": 10**7})
-SECONDS = 120
+SECONDS = LIMIT_SECONDS
 
 
 @pytest.fixture(params=[False, True], ids=["sequential", "batched"])

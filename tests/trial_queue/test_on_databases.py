@@ -264,7 +264,7 @@ def test_processes_create_one_study_in_a_new_database(storage_url: str) -> None:
             creator.stdin.write("\n")
             creator.stdin.flush()
         for creator in creators:
-            _, complaint = creator.communicate(timeout=60)
+            _, complaint = creator.communicate(timeout=600)
             assert (creator.returncode, complaint) == (0, "")
     database = open_database(storage_url)
     assert sorted((t.params for t in read_back(open_study(database, None)).trials), key=repr) == sorted(GRID, key=repr)
@@ -462,9 +462,12 @@ def test_after_a_restart_of_the_server_workers_have_a_period_to_come_back() -> N
     with PostgresServer() as server:
         opened = open_database(server.create_database(), create=True)
         study = create_study(opened, "study", make_spec())
-        lease = claim(study, 6.0)
+        lease = claim(study, 600.0)
+        with opened.transaction() as connection:  # as if the server had been down for longer than a lease lasts
+            table = schema.leases
+            earlier = {"renewed_at": table.c.renewed_at - 700, "expires_at": table.c.expires_at - 700}
+            connection.execute(sa.update(table).values(earlier))
         server.stop("immediate")
-        time.sleep(7)
         server.start()
         assert study.queue.requeue_overdue() == []
         with opened.transaction() as connection:
@@ -634,7 +637,7 @@ def test_after_an_outage_workers_have_a_period_to_come_back(database: Database, 
         wait_until(lambda: len(logged) == 3)
     finally:
         stop.set()
-        supervising.join(60)
+        supervising.join(600)
         sa.event.remove(database.engine, "begin", fail)
     assert [line.partition(" (")[0] for line in logged[:1]] == ["the database does not answer"]
     assert logged[1].startswith("the database is back")

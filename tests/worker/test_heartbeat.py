@@ -107,7 +107,7 @@ def test_leases_end_in_the_order_in_which_they_are_renewed(postgres_url: str, wh
             sa.select(rows).with_for_update(nowait=True)
         )  # the other transaction waits for the first row, and has locked no other
         connection.commit()
-        ending.result(60)
+        ending.result(600)
     with database.engine.connect() as connection:
         assert connection.execute(sa.select(rows)).all() == []
     database.close()

@@ -37,7 +37,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     end = threading.Event()
 
     def choose(program: Program, experiment: Experiment, hyperparameters: Hyperparameters) -> tuple[int, str]:
-        assert end.wait(60)
+        assert end.wait(600)
         return 4, "measured by a test"
 
     monkeypatch.setattr(lane_tuner, "choose_lanes", choose)

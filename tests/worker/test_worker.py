@@ -87,7 +87,7 @@ def working(
             yield stop, logged
         finally:
             stop.set()
-            thread.join(60)
+            thread.join(600)
     assert not thread.is_alive() and errors == []
 
 
