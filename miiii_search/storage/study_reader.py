@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from miiii_search.storage import _deletion, _trial_artifacts, archive_rows, schema, study_attrs
+from miiii_search.storage.abandoned import AbandonedTrial, find_abandoned
 from miiii_search.storage.artifacts import Attachment, find_attachments, linked_artifact_ids
 from miiii_search.storage.records import StoredArtifacts, StoredCheckpoint, StudyContents, StudyCounts
 from miiii_search.storage.trial_counts import count_trials
@@ -65,6 +66,17 @@ class StudyReader(TrialReader):
             age = schema.now(connection) - sa.func.min(leases.c.renewed_at)
             oldest = connection.execute(sa.select(age).where(leases.c.study_id == study_id)).scalar_one()
             return StudyCounts(count_trials(connection, study_id), max(oldest or 0.0, 0.0))
+
+    def find_abandoned(self) -> list[AbandonedTrial]:
+        """Return what `TrialQueue.find_abandoned` returns, with the connection of this reader.
+
+        Called twice, it reads again. After the study was deleted, it returns nothing.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: The database is unavailable.
+        """
+        with self._connect() as connection:
+            return find_abandoned(connection, self.identity.study_id)
 
     def read_contents(self) -> StudyContents:
         """Count what deleting the study would delete. Called twice, it reads again.

@@ -53,7 +53,8 @@ def import_study(database: Database, path: Path, name: str | None) -> Study:
         name: Name of the new study; None keeps its name.
 
     Raises:
-        MiiiiSearchError: The file cannot be read or is not valid, or there is a study of this name.
+        DuplicateStudyError: There is a study of this name.
+        MiiiiSearchError: The file cannot be read or is not valid.
     """
     try:
         with zipfile.ZipFile(path) as file:

@@ -170,9 +170,9 @@ class StatusReader:
         best_trials = read_best_trials(study, BEST_TRIALS)
         with study.store.reading() as reader:
             running, is_trained = reader.read_running_trials()
+            abandoned = reader.find_abandoned()
             last_pruned = reader.read_pruned_trials(pruned) if counts[TrialState.PRUNED] else []
             epochs_trained = reader.mean_epochs_trained()
-        abandoned = study.queue.find_abandoned()
         missing = None
         if not (done or study.paused or is_trained):
             missing = missing_process(counts, is_selecting=study.awaits_selection, is_abandoned=bool(abandoned))

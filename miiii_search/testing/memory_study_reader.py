@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from miiii_search.storage.abandoned import AbandonedTrial
 from miiii_search.storage.artifacts import (
     STUDY_ARTIFACT_PREFIX,
     TRIAL_ARTIFACT_PREFIX,
@@ -53,6 +54,10 @@ class MemoryStudyReader(MemoryTrialReader):
             leases = [one for one in contents.leases.values() if one.study_id == self.identity.study_id]
             ages = [self._memory.now - lease.renewed_at for lease in leases]
             return StudyCounts(self.count_trials(), max([*ages, 0.0]))
+
+    def find_abandoned(self) -> list[AbandonedTrial]:
+        """Do what `StudyReader.find_abandoned` does."""
+        return MemoryTrialQueue(self._memory, self.identity.study_id).find_abandoned()
 
     def read_contents(self) -> StudyContents:
         """Do what `StudyReader.read_contents` does."""

@@ -495,7 +495,7 @@ def test_one_row_per_study(subject: Subject) -> None:
     assert not subject.catalog.read_rows([])[1].is_trained
     [abandoned] = subject.catalog.find_abandoned()
     assert (abandoned.study_id, abandoned.number) == (subject.study.study_id, 3)
-    assert [abandoned] == subject.study.queue.find_abandoned()
+    assert [abandoned] == subject.study.queue.find_abandoned() == subject.store.find_abandoned()
 
 
 def test_a_study_is_inserted_completely_or_not_at_all(subject: Subject) -> None:
@@ -595,6 +595,7 @@ READS: dict[str, Callable[[Subject], Any]] = {
     "read_attribute": lambda s: s.catalog.read_attribute(ID_KEY),
     "catalog_usage": lambda s: s.catalog.read_usage(s.study.study_id),
     "find_abandoned": lambda s: s.catalog.find_abandoned(),
+    "find_abandoned_of_study": lambda s: s.store.find_abandoned(),
     "read_revisions": lambda s: s.catalog.read_revisions(),
     "read_deletions": lambda s: s.catalog.read_deletions(),
     "deletion_error": lambda s: s.catalog.deletion_error("study"),
