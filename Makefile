@@ -85,7 +85,7 @@ bench-pruning: setup ## evaluate pruning rules and samplers on the recorded curv
 BENCH_RESULTS ?= bench-results
 
 # The unit tests compute all the time. The others spend much of their time waiting for processes.
-UNIT_PROCESSES ?= auto
+UNIT_PROCESSES ?= logical
 PROCESSES ?= 3
 
 lock: ## update the locks after a change to pyproject.toml, with uv (newer versions: make lock LOCK_ARGS=--upgrade)
