@@ -219,7 +219,7 @@ def test_a_new_trial_is_leased_from_the_beginning(subject: Subject) -> None:
 def test_a_new_trial_is_added_only_to_the_study_that_was_read(subject: Subject) -> None:
     stored = subject.attributes()
     before = subject.trials()
-    assert subject.claim_new(n_trials=5) is None
+    assert subject.claim_new(n_trials=5) is None and subject.claim_new(n_trials=7) is None
     assert subject.claim_new({SPEC_KEY: {**stored[SPEC_KEY], "lease_seconds": 1.0}}) is None
     assert subject.claim_new({ID_KEY: None}) is None
     assert subject.claim_new({"miiii:unknown": 1}) is None
