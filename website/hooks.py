@@ -24,6 +24,9 @@ OUTSIDE = {
 }
 """Pages outside `docs/`, with their paths on the site."""
 
+SEARCH_BOOST = {"reference/python.md": 0.01, "changelog.md": 0.3, "explanation/architecture.md": 2}
+"""Weight of pages among the results of a search. Pages that name everything would come first otherwise."""
+
 LINK_OR_CODE = re.compile(
     r"^ *```.*?^ *```|(!?)\[((?:`[^`\n]*`|[^\]`])*)\]\(([^)\s#:]+)(#[^)\s]*)?\)|`[^`\n]+`", re.MULTILINE | re.DOTALL
 )
@@ -41,8 +44,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Resolve links from and to the pages that lie outside `docs/`."""
+    """Resolve links from and to the pages that lie outside `docs/`, and weigh the page for the search."""
     here = page.file.src_uri
+    if here in SEARCH_BOOST:
+        page.meta["search"] = {"boost": SEARCH_BOOST[here]}
     source = {path: name for name, path in OUTSIDE.items()}.get(here)
     return resolve_links(markdown, here, ROOT / source if source else DOCS / here)
 
