@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-from miiii_search.storage.database import Database
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,3 @@ class Heartbeat:
 def utc_now() -> datetime:
     """Return the current time as Optuna 5 stores it: UTC without a time zone."""
     return datetime.now(UTC).replace(tzinfo=None)
-
-
-def claim(database: Database, study_id: int, worker: str, lease_seconds: float, **choice: Any) -> list[Lease]:
-    """Do what `TrialQueue.claim` does, until all callers have a queue."""
-    from miiii_search.trial_queue.trial_queue import TrialQueue
-
-    return TrialQueue(database, study_id).claim(worker, lease_seconds, **choice)

@@ -10,8 +10,6 @@ from typing import Any
 from optuna.trial import TrialState
 
 from miiii_search.storage.artifacts import Artifact
-from miiii_search.storage.database import Database
-from miiii_search.trial_queue.leases import Heartbeat, Lease
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,3 @@ class FinishStatus(Enum):
     """The lease was lost. Nothing was written."""
     OVER_BUDGET = "over budget"
     """The study has as many solved trials as its budget allows. The trial is in the queue again."""
-
-
-def report(
-    database: Database,
-    heartbeats: Sequence[Heartbeat],
-    reports: Mapping[Lease, Mapping[int, float]],
-    lease_seconds: float,
-) -> set[Lease]:
-    """Do what `TrialQueue.report` does, until all callers have a queue."""
-    from miiii_search.trial_queue.trial_queue import TrialQueue
-
-    return TrialQueue(database, 0).report(heartbeats, reports, lease_seconds)

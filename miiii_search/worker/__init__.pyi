@@ -1,4 +1,4 @@
-from .checkpoints import ByteBudget, LocalCheckpoints, shared_epochs
+from .checkpoints import ByteBudget, LocalCheckpoints
 from .life_events import Event, PrunerDecided, ReportsWritten, ResultWritten, Trained, TrainingEnded
 from .options import CheckpointPolicy, WorkerOptions
 from .provenance import source_commit
@@ -20,7 +20,6 @@ __all__ = [
     "TrialLife",
     "Worker",
     "WorkerOptions",
-    "shared_epochs",
     "source_commit",
     "transition",
 ]

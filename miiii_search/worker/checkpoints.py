@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.files import write_file
-from miiii_search.storage.database import Database
 from miiii_search.storage.study_attrs import ID_KEY
 from miiii_search.study.study import Study
 from miiii_search.training.checkpoint import Checkpoint, CheckpointError
@@ -159,11 +158,6 @@ def _load_shared(
         return LoadResult(_read(data, experiment, hyperparameters), [])
     except CheckpointError as error:
         return LoadResult(None, [f"the one in the database: {error}"])
-
-
-def shared_epochs(database: Database, trial_ids: Collection[int]) -> dict[int, int]:
-    """Return `TrialQueue.checkpoint_epochs`."""
-    return TrialQueue(database, 0).checkpoint_epochs(trial_ids)
 
 
 def _read(data: bytes, experiment: Experiment, hyperparameters: Hyperparameters) -> Checkpoint:

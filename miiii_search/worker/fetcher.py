@@ -21,11 +21,9 @@ from miiii_search.study.trials import shape_of
 from miiii_search.training.program import ProgramKey
 from miiii_search.training.trainer_messages import RunRequest
 from miiii_search.training.trainer_pool import TrainerPool
-from miiii_search.trial_queue import leases
 from miiii_search.trial_queue.leases import Lease
 from miiii_search.worker.active_trial import ActiveTrial, RungReports
 from miiii_search.worker.checkpoint_writer import CheckpointWriter
-from miiii_search.worker.checkpoints import shared_epochs
 from miiii_search.worker.lane_tuner import LaneTuner
 
 logger = logging.getLogger(__name__)
@@ -124,7 +122,7 @@ class TrialFetcher:
 
         Only one trial is claimed if no program is compiled yet, so that the others can have its shape.
         """
-        spec, database = self._study.spec, self._study.database
+        spec, queue = self._study.spec, self._study.queue
         keys = [*self._trainers.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in runs)]
         compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
         unfit = self._tuner.unfit
@@ -134,22 +132,13 @@ class TrialFetcher:
             own_values = {trial.lease.trial_id: trial.value for trial in held if trial.has_ended}
             first = self._grid_sampler.next_trials(n, own_values, compiled, unfit)
         worker = self._log_fields["worker"]
-        claimed = leases.claim(
-            database,
-            self._study.study_id,
-            worker,
-            seconds,
-            n=n,
-            first_ids=first,
-            preferred_shapes=compiled,
-            excluded_shapes=unfit,
-        )
+        claimed = queue.claim(worker, seconds, n=n, first_ids=first, preferred_shapes=compiled, excluded_shapes=unfit)
         if not claimed and self._sampler is not None:
             lease = self._sampler.create_trial(worker, seconds)
             claimed = [lease] if lease else []
         ids = [lease.trial_id for lease in claimed]
         trials = self._study.read_trials(ids) if ids else {}
-        shared = shared_epochs(database, ids) if ids and self._checkpoint_writer else {}
+        shared = queue.checkpoint_epochs(ids) if ids and self._checkpoint_writer else {}
         return [self._start(lease, trials[lease.trial_id], shared.get(lease.trial_id, 0)) for lease in claimed]
 
     def _start(self, lease: Lease, trial: FrozenTrial, shared_epoch: int) -> tuple[ActiveTrial, RunRequest]:

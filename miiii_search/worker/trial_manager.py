@@ -18,8 +18,6 @@ from miiii_search.study.study import Study
 from miiii_search.training.trainer_messages import RunSaved, RunsOutOfMemory, RunSuspended, RunUpdate
 from miiii_search.training.trainer_pool import TrainerPool
 from miiii_search.trial_queue.leases import Lease
-from miiii_search.trial_queue.requeue import requeue_leases
-from miiii_search.trial_queue.results import report
 from miiii_search.worker.active_trial import ActiveTrial
 from miiii_search.worker.checkpoint_writer import CheckpointWriter
 from miiii_search.worker.finalizer import TrialFinalizer
@@ -220,7 +218,7 @@ class TrialManager:
         heartbeats = [trial.heartbeat() for trial in owing.values()]
         seconds = self._study.spec.lease_seconds
         try:
-            held = self._retry.attempt(lambda: report(self._study.database, heartbeats, reports, seconds))
+            held = self._retry.attempt(lambda: self._study.queue.report(heartbeats, reports, seconds))
         except StorageUnavailableError:
             return
         self._counters.wrote_at = time.monotonic()
@@ -242,6 +240,6 @@ class TrialManager:
     def _return_to_queue(self) -> None:
         if owing := self._owing(Duty.RETURN_TO_QUEUE):
             with contextlib.suppress(StorageUnavailableError):  # tried again at the next turn
-                self._retry.attempt(lambda: requeue_leases(self._study.database, self.held_leases()))
+                self._retry.attempt(lambda: self._study.queue.requeue(self.held_leases()))
                 for number in owing:
                     self._tell(number, Returned())
