@@ -70,6 +70,11 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
+def test_guides_fit_a_screen_or_little_more() -> None:
+    pages = [page for page in (ROOT / "docs" / "how-to").glob("*.md") if page.name != "index.md"]
+    assert [page.name for page in pages if len(page.read_text(encoding="utf-8").splitlines()) > 75] == []
+
+
 def test_every_field_of_the_paper_s_choices_exists() -> None:
     """Every field that the table in docs/explanation/science.md names exists."""
     from miiii_search.config.error_messages import field_names
