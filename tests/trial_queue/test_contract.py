@@ -635,7 +635,7 @@ WRITES: dict[str, Any] = {
     "share_checkpoint": True,
     "set_device_time": None,
 }
-"""What a second call returns that follows one whose answer was lost."""
+"""Answer of a second call that follows one whose answer was lost."""
 
 
 @pytest.mark.parametrize("name", WRITES)
