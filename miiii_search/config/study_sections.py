@@ -37,11 +37,14 @@ class Budget(Spec):
     trials: Annotated[int, Field(gt=0)] | None = None
     """Maximum number of trials. Default: the whole grid."""
     solved: Annotated[int, Field(gt=0)] | None = None
-    """Maximum number of trials whose run is solved."""
+    """Maximum number of trials whose run is solved. Default: no limit."""
     device_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Maximum device-hours of all workers together: the hours for which a worker holds devices, times the devices."""
+    """Maximum device-hours of all workers together: the hours for which a worker holds devices, times the devices.
+
+    Default: no limit.
+    """
     wall_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Maximum hours since the first trial was claimed. Nothing is trained later."""
+    """Maximum hours since the first trial was claimed. Nothing is trained later. Default: no limit."""
 
     @property
     def has_limits(self) -> bool:
@@ -69,11 +72,17 @@ class Pruning(Spec):
     Default: 3. On recorded curves, 1 and 2 lost runs that grok, and 3 lost none.
     """
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """For `quantile`: a trial below this quantile of all trials at the same rung is pruned."""
+    """For `quantile`: a trial below this quantile of all trials at the same rung is pruned.
+
+    Default: 0.25, so that three of four trials go on.
+    """
     min_trials: Annotated[int, Field(ge=2)] = 4
-    """For `quantile`: minimum number of trials at a rung, including the trial itself, for a decision."""
+    """For `quantile`: minimum number of trials at a rung, including the trial itself, for a decision.
+
+    Default: 4, the smallest number of which a quarter is one trial.
+    """
     options: dict[str, float | int | bool] = Field(default_factory=dict)
-    """For Optuna's pruners: the arguments of their constructors."""
+    """For Optuna's pruners: the arguments of their constructors. Default: Optuna's own."""
 
 
 class Replicates(Spec):
@@ -83,7 +92,10 @@ class Replicates(Spec):
     """
 
     count: Annotated[int, Field(gt=0)] = 1
-    """Number of runs of each configuration, or of each of the `top` configurations."""
+    """Number of runs of each configuration, or of each of the `top` configurations.
+
+    Default: 1, so that a search tries as many configurations as it can.
+    """
     top: Annotated[int, Field(gt=0)] | None = None
     """Number of configurations that get more than one run: the best ones, once all have had their first run.
 

@@ -128,7 +128,7 @@ class Experiment(Spec):
     validation_samples: Annotated[int, Field(gt=0)] | None = None
     """Size of the validation split. Default: the paper's 1,000, or less where p is small (see `n_validation`)."""
     epochs: Annotated[int, Field(gt=0, le=10**8)] = 65536
-    """Number of epochs. Each is one step on all training samples."""
+    """Number of epochs. Each is one step on all training samples. Default: the paper's 65,536."""
     evaluate_every: Annotated[int, Field(gt=0)] = 16
     """Maximum number of epochs between two evaluations; see `evaluation_interval`.
 
@@ -142,15 +142,27 @@ class Experiment(Spec):
     More than one, so that a single lucky evaluation does not count.
     """
     dropout_mask: Literal["sample", "batch"] = "sample"
-    """Whether each sample has its own dropout mask, or all samples of a step share one, as in the public code."""
+    """Whether each sample has its own dropout mask, or all samples of a step share one, as in the public code.
+
+    Default: one per sample, as dropout is defined.
+    """
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """Precision of matrix products. Sums and the loss are always float32. A CPU computes all three in float32."""
+    """Precision of matrix products. Sums and the loss are always float32. A CPU computes all three in float32.
+
+    Default: `float32`, which is computed on every device.
+    """
     initialisation: Literal["he", "public-code"] = "he"
-    """Distribution of the initial weights; see `initial_weights`."""
+    """Distribution of the initial weights; see `initial_weights`. Default: `he`, with the fan-in of each matrix.
+
+    `public-code` is the distribution that the paper's public code draws from.
+    """
     grokfast_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    """Memory α of the gradient filter's average: e becomes α e + (1−α) g (Eq. 13)."""
+    """Memory α of the gradient filter's average: e becomes α e + (1−α) g (Eq. 13). Default: the paper's."""
     grokfast_start: Literal["first-gradient", "zero"] = "first-gradient"
-    """Initial average of the gradient filter: e_0 = g_0 (Lee et al.), or 0 as in the public code."""
+    """Initial average of the gradient filter: e_0 = g_0, or 0 as in the public code.
+
+    Default: the first gradient, as the authors of the filter define it (Lee et al.).
+    """
     loss_reduction: Literal["sum", "mean"] = "sum"
     """Reduction of the tasks' weighted losses: their sum (Eq. 12), or their mean as in the public code.
 
@@ -159,7 +171,7 @@ class Experiment(Spec):
     annealing: Annealing = Annealing()
     """Schedules of hyperparameters that decrease in the course of a run."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the initial weights and of the dropout masks. A replicate adds its number."""
+    """Seed of the initial weights and of the dropout masks. A replicate adds its number. Any seed does."""
     data_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the splits and of the permutation of `basis`. All trials of a study share it, so that they compare."""
 
