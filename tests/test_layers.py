@@ -1,4 +1,4 @@
-"""The picture of the packages in CONTRIBUTING.md matches the imports of the code."""
+"""The picture of the packages in the documentation matches the imports of the code."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def packages() -> set[tuple[str, str]]:
 
 
 def test_the_picture_shows_the_imports() -> None:
-    drawn = EDGE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    drawn = EDGE.findall((ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8"))
     assert len(drawn) == len(set(drawn))
     assert set(drawn) == reduced(packages())
