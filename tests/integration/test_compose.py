@@ -300,7 +300,8 @@ def test_containers_may_do_little(stack: Project) -> None:
 @pytest.mark.timeout(1200)
 def test_backup_and_restore_as_documented(stack: Project, tmp_path: Path) -> None:
     """The lines of docs/how-to/back-up-containers.md: a backup, and after all is lost the study as it was."""
-    page = (ROOT / "docs" / "how-to" / "back-up-containers.md").read_text().partition("## Everything")[2].partition("## One study")[0]
+    guide = (ROOT / "docs" / "how-to" / "back-up-containers.md").read_text(encoding="utf-8")
+    page = guide.partition("## Everything")[2].partition("## One study")[0]
     pause, dump, status, resume, restore = re.findall(r"^ {4}(docker compose .*)$", page, re.MULTILINE)
     stop, start = "docker compose stop coordinator worker dashboard", "docker compose up --detach"
     assert f"`{stop}`" in page and f"`{start}`" in page
