@@ -56,11 +56,8 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "module",
-    [pytest.param(runs, marks=pytest.mark.process), studies, study, forecast],
-    ids=["runs", "studies", "study", "forecast"],
-)
+@pytest.mark.process
+@pytest.mark.parametrize("module", [runs, studies, study, forecast], ids=["runs", "studies", "study", "forecast"])
 def test_examples_of_docstrings(module: object, example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(example_folder)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)  # type: ignore[arg-type]
@@ -95,6 +92,7 @@ def test_a_run_and_what_it_learned(tmp_path: Path) -> None:
     assert raised.value.epoch >= 1
 
 
+@pytest.mark.process  # its worker is a process, whose programs `pytest --fast` does not change
 def test_a_study_from_its_creation_to_its_deletion(storage: str, tmp_path: Path) -> None:
     with ms.create_study(storage, spec(), name="one") as study:
         assert study.counts["waiting"] == 2 and not study.done and study.best_trial is None
