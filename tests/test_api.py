@@ -75,6 +75,7 @@ def test_every_function_has_an_example(name: str) -> None:
         assert "Returns:" in docstring or inspect.signature(function).return_annotation == "None"
 
 
+@pytest.mark.slow
 def test_a_run_and_what_it_learned(tmp_path: Path) -> None:
     run = ms.train(TINY, SMALL)
     assert run.record is not None and run.metrics is not None and run.weights is not None

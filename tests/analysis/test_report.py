@@ -118,6 +118,7 @@ def test_numbers_of_a_run_that_lacks_things(parts: str, task: Any, tmp_path: Pat
     render_html(run_page(found, ["a remark"], ""), [])
 
 
+@pytest.mark.slow
 def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
     """A dead network, and gradients that overflowed."""
     run = make_run(P7, tmp_path)
@@ -152,6 +153,7 @@ class Parts(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(whole: Findings, drawn: list[RenderedFigure]) -> None:
     page = render_html(run_page(whole, [], "Made by a test."), drawn)
     read = Parts(page)

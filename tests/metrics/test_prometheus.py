@@ -46,6 +46,7 @@ def address(lines: list[str]) -> str:
     return line.removeprefix("metrics: ")
 
 
+@pytest.mark.slow
 def test_a_worker_tells_what_it_does(database: Database, logged: list[str]) -> None:
     """Check that all epochs are counted at the end of a study, and that lanes are busy during training."""
     study = create_study(database, "s", make_spec(space={**SPACE, "n_heads": (2,)}, budget={"trials": 3}))

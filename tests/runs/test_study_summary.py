@@ -22,6 +22,7 @@ from tests.support import SECONDS, TINY, claim, end, everything, make_spec, metr
 FILES = ("study-curves", "study-configurations", "study-solved", "study-importance", "study-marginals")
 
 
+@pytest.mark.slow
 def test_a_trained_study(database: Database, tmp_path: Path) -> None:
     experiment = TINY.model_copy(update={"target_accuracy": 0.05})  # one validation sample of twelve is right
     spec = make_spec(

@@ -81,6 +81,7 @@ def as_dict(files: Sequence[Artifact]) -> dict[str, bytes]:
     return {file.filename: file.data for file in files}
 
 
+@pytest.mark.slow
 def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Path) -> None:
     """With `work --snapshots`, the run has everything that a folder of `train` has."""
     study = create_study(
@@ -105,6 +106,7 @@ def test_a_trial_is_read_as_the_run_that_it_was(database: Database, tmp_path: Pa
     assert read_trial_run(study, trial_of(study, 0), tmp_path / "nowhere")[0].snapshots == {}
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_is_repeated_to_where_it_was_pruned(database: Database) -> None:
     pruning = Pruning(rule="threshold", min_epochs=20, options={"lower": 1.5})
     experiment = LONGER.model_copy(update={"epochs": 10**6})

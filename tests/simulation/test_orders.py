@@ -118,6 +118,7 @@ def runs_until_best(name: str, seed: int, lanes: int) -> int:
     return sum(run.started <= best.started for run in runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lanes", "most"), [(1, 12), (4, 18)])
 def test_the_model_climbs_a_hill(lanes: int, most: int) -> None:
     found = [runs_until_best("grid_ei", seed, lanes) for seed in range(8)]
@@ -152,6 +153,7 @@ def test_a_sampler_refuses_two_seeds_of_a_configuration() -> None:
         OptunaOrder("tpe", SPEC, curves, 0)
 
 
+@pytest.mark.slow
 def test_tpe_draws_what_a_worker_of_the_service_draws(tmp_path: Path) -> None:
     """The same results, pruned and failed runs among them, lead both through the grid in the same order."""
     curves = [

@@ -151,6 +151,7 @@ def test_the_dashboard_serves_the_copy(
     assert (answer.status, answer.body) == (200, b"a,b" * 500)
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_where_it_was(
     database: Database,
     elsewhere: Database,

@@ -171,6 +171,7 @@ def test_a_worker_that_runs_trains_what_is_new(database: Database, monkeypatch: 
         wait_until(study.is_done, 240)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_sampler_goes_on_in_the_larger_space(database: Database, sampler: str) -> None:
     spec = make_spec(space=SPACE, sampler=sampler, budget={"trials": 6}, pruning=Pruning(rule="none"))

@@ -172,6 +172,7 @@ def test_a_first_trial_in_a_pause_begins_when_that_ends(database: Database) -> N
         assert read_usage(connection, study.study_id).wall_seconds == pytest.approx(1800, abs=5)
 
 
+@pytest.mark.slow
 def test_workers_hand_back_wait_and_go_on_where_they_were(
     database: Database, tmp_path: Path, failpoints_here: Failpoints
 ) -> None:
@@ -211,6 +212,7 @@ def test_workers_hand_back_wait_and_go_on_where_they_were(
     assert hashes(study) == hashes(unbroken)
 
 
+@pytest.mark.slow
 def test_device_time_is_given_back_while_paused(database: Database, tmp_path: Path) -> None:
     spec = make_spec(experiment=LONG.model_copy(update={"epochs": 10**7}), space=TWO, budget={"device_hours": 1.0})
     study = create_study(database, "study", spec)

@@ -209,6 +209,7 @@ def test_a_paused_study_gets_them_and_trains_them_later(database: Database) -> N
     assert study.is_done()
 
 
+@pytest.mark.slow
 def test_supervision_queues_them_and_goes_on_until_they_have_ended(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,8 @@ def relative_distance(actual: Arrays, expected: Arrays) -> float:
     )
 
 
-@pytest.mark.parametrize("n_runs", [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_runs", [4, 10])
 def test_sequential_lanes_are_identical_whatever_their_number(sequential: Lanes, n_runs: int) -> None:
     runs = make_runs(1e-2, 1e-3, 1e-4)[:n_runs]
     alone, *others = [train_all(sequential, runs, *shape) for shape in WIDTH_AND_CHUNK]
@@ -158,6 +159,7 @@ def test_what_batched_lanes_report_is_their_own(sequential: Lanes, batched: Lane
     assert len({float(record.train_loss[0, 0]) for record in actual.values()}) == 3
 
 
+@pytest.mark.slow
 def test_a_run_continues_exactly_from_its_state(lanes: Lanes) -> None:
     run = with_seed(3), NARROW.model_copy(update={"dropout": 0.5})
     lane = lanes.admit(*run)

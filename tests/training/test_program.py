@@ -106,6 +106,7 @@ def test_ten_epochs_are_the_textbooks(sequential: Lanes) -> None:
     np.testing.assert_allclose(record.gradient_norm[0], [np.linalg.norm(gradients[n]) for n in names], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_annealed_epochs_are_the_textbooks() -> None:
     """Learning rate and weight decay are right before, during and after their schedules."""
     annealing = Annealing(
@@ -187,6 +188,7 @@ def test_every_epoch_has_masks_of_its_own(sequential: Lanes, dropout: float) -> 
     assert len(np.unique(norms, axis=0)) == (20 if dropout else 1)
 
 
+@pytest.mark.slow
 def test_dropout_falls_until_it_is_off() -> None:
     experiment = SMALL.model_copy(
         update={"evaluate_every": 1, "annealing": Annealing(dropout=LinearDecay(start=8, end=12, end_factor=0))}
@@ -207,6 +209,7 @@ def test_dropout_falls_until_it_is_off() -> None:
     assert distance[8:11].mean() < distance[:8].mean()
 
 
+@pytest.mark.slow
 def test_nothing_has_fallen_before_its_start(sequential: Lanes) -> None:
     """They are equal bit for bit."""
     run = SMALL, NARROW.model_copy(update={"dropout": 0.5})
@@ -298,6 +301,7 @@ def first_solved(hits: list[int]) -> int | None:
     return next((k for k in range(2, len(hits)) if min(hits[k - 2 : k + 1]) >= ENOUGH), None)
 
 
+@pytest.mark.slow
 def test_solved_at_the_same_epoch_whatever_the_chunk(solvable: Lanes) -> None:
     """The runs are judged by q = 11, the only scored task of `masked` at p = 13."""
     assert [q for q, scored in zip(SOLVABLE.moduli, SOLVABLE.scored, strict=True) if scored] == [11]

@@ -49,6 +49,7 @@ def assert_begins(part: TrainingResult, whole: TrainingResult) -> None:
     assert part.metrics.validation_accuracy == tuple(map(float, whole.record.validation_accuracy[len(part.record) - 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("until", [8, 256, 264, 512, 592])
 def test_until_is_the_beginning_of_the_whole_run(
     whole: tuple[TrainingResult, dict[int, WeightSnapshot]], until: int

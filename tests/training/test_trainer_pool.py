@@ -70,6 +70,7 @@ def weights_of(updates: list[RunUpdate]) -> Arrays:
     return end.weights
 
 
+@pytest.mark.slow
 def test_runs_of_two_programs(trainers: TrainerPool) -> None:
     slow = NARROW.model_copy(update={"learning_rate": 1e-5})
     two_heads = slow.model_copy(update={"n_heads": 2})
@@ -110,6 +111,7 @@ def test_sequential_runs_are_identical_to_those_alone() -> None:
     trainers.close(SECONDS)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_where_it_stands(trainers: TrainerPool) -> None:
     trainers.admit([RunRequest(7, ENDLESS, NARROW), RunRequest(8, with_seed(1, ENDLESS), NARROW)])
     next_of(trainers)
@@ -123,6 +125,7 @@ def test_a_stopped_run_ends_where_it_stands(trainers: TrainerPool) -> None:
     assert [next_of(trainers).run for _ in range(3)] == [8, 8, 8]
 
 
+@pytest.mark.slow
 def test_a_dropped_run_is_silent(trainers: TrainerPool) -> None:
     trainers.admit([RunRequest(1, ENDLESS, NARROW), RunRequest(2, with_seed(1, ENDLESS), NARROW)])
     next_of(trainers)
@@ -133,6 +136,7 @@ def test_a_dropped_run_is_silent(trainers: TrainerPool) -> None:
     assert {next_of(trainers).run for _ in range(4)} == {2}
 
 
+@pytest.mark.slow
 def test_a_run_that_explodes(trainers: TrainerPool) -> None:
     trainers.admit([RunRequest(1, SMALL, EXPLODING), RunRequest(2, with_seed(1), NARROW)])
     updates = until_ended(trainers, {1, 2})
@@ -189,6 +193,7 @@ def test_snapshots_are_at_powers_of_two(epochs: int, evaluate_every: int, expect
     assert looks == expected
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_what_was_saved(tmp_path: Path) -> None:
     """A run that is saved, written to a file, read and continued by another pool equals one without interruption."""
     for batched in (False, True):
@@ -300,6 +305,7 @@ def test_the_best_number_of_lanes_is_measured(monkeypatch: pytest.MonkeyPatch) -
     assert f"{lanes} train " in why and why.startswith("1 train ") and "epochs/s" in why
 
 
+@pytest.mark.slow
 def test_batched_lanes_are_measured(sequential: Lanes) -> None:
     one, four = (autotune._measure_batched(sequential.program, SMALL, NARROW, lanes) for lanes in (1, 4))
     assert (one.lanes, four.lanes) == (1, 4)

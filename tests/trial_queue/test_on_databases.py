@@ -236,6 +236,7 @@ def test_threads_create_one_study(database: Database) -> None:
     assert sorted((t.params for t in read_back(made[0]).trials), key=repr) == sorted(GRID, key=repr)
 
 
+@pytest.mark.slow
 def test_processes_create_one_study_in_a_new_database(storage_url: str) -> None:
     program = textwrap.dedent("""
         import sys

@@ -31,6 +31,7 @@ class Failing:
         return f"{1 / (context.trial.trial_id % 2)} is enough"
 
 
+@pytest.mark.slow
 def test_a_rule_that_fails_prunes_nothing_and_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:

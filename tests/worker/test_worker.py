@@ -228,6 +228,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.ckpt"), key=lambda path: int(path.stem.split("-")[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["none", "truncated", "a flipped byte", "all"])
 def test_a_trial_goes_on_from_its_last_good_checkpoint(
     sqlite: Database, tmp_path: Path, damage: str, failpoints_here: Failpoints
@@ -296,6 +297,7 @@ def test_what_a_full_byte_budget_does_not_take() -> None:
     assert not budget.try_consume(60_001) and budget.try_consume(60_000)  # ten minutes' worth at most
 
 
+@pytest.mark.slow
 def test_pruning_respects_its_floor(sqlite: Database) -> None:
     """Check that a pruner which prunes everything does so at the first rung from the floor on."""
     pruning = Pruning(rule="threshold", min_epochs=20, options={"lower": 1.5})
@@ -314,6 +316,7 @@ def test_pruning_respects_its_floor(sqlite: Database) -> None:
         assert artifacts_of(study, trial).keys() == {"learning-curves.png", "record.npz"}
 
 
+@pytest.mark.slow
 def test_quantile_pruning(sqlite: Database) -> None:
     """Check that trials below the quantile are pruned, and that the best one never is."""
     rates = (1e-5, 1e-4, 1e-3, 3e-3)
@@ -333,6 +336,7 @@ def test_quantile_pruning(sqlite: Database) -> None:
             assert "reason" not in trial.user_attrs
 
 
+@pytest.mark.slow
 def test_stop_hands_the_trials_back(database: Database) -> None:
     study = create_study(database, "study", make_spec(experiment=ENDLESS, pruning=NEVER))
     with working(study, lanes=3) as (stop, logged):
@@ -383,6 +387,7 @@ def test_a_worker_goes_on_with_what_another_left(sqlite: Database) -> None:
     assert [t.user_attrs["metrics"] for t in mine] == [t.user_attrs["metrics"] for t in theirs]
 
 
+@pytest.mark.slow
 def test_looks_are_kept(sqlite: Database, tmp_path: Path) -> None:
     """Check that spectra are always recorded, and that weights are recorded on request."""
     experiment = TINY.model_copy(update={"epochs": 320, "solved_evaluations": 100})
@@ -427,6 +432,7 @@ def test_sampled_trials_are_trained(sqlite: Database) -> None:
     assert trials[3].user_attrs["metrics"]["weights_sha256"] == alone.metrics.weights_sha256
 
 
+@pytest.mark.slow
 def test_several_tasks(sqlite: Database) -> None:
     """Check that masked tasks are recorded like the others, but do not count in any mean."""
     changes = {"p": 13, "task": "masked", "validation_samples": 40, "epochs": 8}

@@ -47,6 +47,7 @@ def read(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     return load_file(file), metadata
 
 
+@pytest.mark.slow
 def test_our_names(trained: Path, tmp_path: Path) -> None:
     export_weights(trained, "safetensors", tmp_path / "out.safetensors")
     arrays, metadata = read(tmp_path / "out.safetensors")
