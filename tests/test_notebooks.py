@@ -41,6 +41,7 @@ def test_notebooks_are_committed_without_outputs(name: str) -> None:
 def test_a_notebook_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat", reason="installed by make docs")
     nbclient = pytest.importorskip("nbclient", reason="installed by make docs")
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # which the command line sets, if another test has called it
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(EXAMPLES / name, as_version=4)
