@@ -9,6 +9,7 @@ from .record import (
     write_snapshot,
 )
 from .spec import Annealing, Experiment, Hyperparameters, LinearDecay, Spec, primes_below
+from .switches import Switches
 from .tasks import Split, Splits, digits, labels, make_splits
 from .text import format_params, format_value
 
@@ -23,6 +24,7 @@ __all__ = [
     "Spec",
     "Split",
     "Splits",
+    "Switches",
     "WeightSnapshot",
     "compare_metrics",
     "digits",

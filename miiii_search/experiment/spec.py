@@ -1,4 +1,4 @@
-"""The specification of one training run: an experiment and the paper's six hyperparameters, both validated.
+"""The specification of one training run: an experiment and the hyperparameters, both validated.
 
 A run is a pure function of (`Experiment`, `Hyperparameters`). Its seed is a field of the experiment.
 """
@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from math import ceil, isqrt
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from miiii_search.experiment._base import Spec
+from miiii_search.experiment.hyperparameters import Hyperparameters
+
+__all__ = ["MASKED_MODULI", "Annealing", "Experiment", "Hyperparameters", "LinearDecay", "Spec", "Task", "primes_below"]
 
 Task = Literal["miiii", "nanda", "basis", "masked"]
 
@@ -17,42 +22,9 @@ MASKED_MODULI = (2, 3, 5, 7)
 """Moduli that the task `masked` leaves out of the loss and of the score (appendix A)."""
 
 
-class Spec(BaseModel):
-    """Base class of all specifications. They are frozen and hashable, and reject other types and unknown keys."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
 def primes_below(limit: int) -> tuple[int, ...]:
     """Return the primes smaller than `limit`, in ascending order."""
     return tuple(n for n in range(2, limit) if all(n % k for k in range(2, isqrt(n) + 1)))
-
-
-class Hyperparameters(Spec):
-    """The six hyperparameters of Table 1. The defaults are the paper's best configuration (Table 2)."""
-
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the residual stream that a training step drops, after attention and after the feed-forward layer."""
-    grokfast_lambda: Annotated[float, Field(ge=0)] = 0.5
-    """Factor λ by which the slow part of the gradients is amplified (Grokfast, Eq. 13); 0 turns the filter off."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1 / 3
-    """Decoupled weight decay of AdamW, on every matrix."""
-    d_model: Annotated[int, Field(gt=0, le=65536)] = 256
-    """Width of the residual stream. Must be divisible by `n_heads`. Each width needs its own compiled program."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """Learning rate of AdamW, constant unless it is annealed."""
-    n_heads: Annotated[int, Field(gt=0)] = 4
-    """Number of attention heads. Each number needs its own compiled program."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Hyperparameters:
-        if self.d_model % self.n_heads:
-            nearest = max(h for h in range(1, self.n_heads) if self.d_model % h == 0)
-            raise ValueError(
-                f"d_model must be divisible by n_heads, but d_model = {self.d_model} and "
-                f"n_heads = {self.n_heads}; n_heads = {nearest} would do"
-            )
-        return self
 
 
 class LinearDecay(Spec):

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from miiii_search.config.search_space import Point, Range, Value
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.experiment.spec import Hyperparameters
+from miiii_search.experiment.switches import PAPER, Switches
 from miiii_search.storage.records import NewTrial, TrialRef
 from miiii_search.storage.study_transaction import StudyTransaction
 from miiii_search.storage.trial_attrs import REPLICATE_KEY, SHAPE_KEY
@@ -30,9 +31,9 @@ def counts_by_name(counts: Mapping[TrialState, int]) -> dict[str, int]:
     return {name: counts[state] for name, state in zip(STATE_NAMES, STATES, strict=True)}
 
 
-def shape_of(d_model: int, n_heads: int) -> str:
+def shape_of(d_model: int, n_heads: int, switches: Switches = PAPER) -> str:
     """Return the part of the hyperparameters that a compiled program depends on, as text; see `TrialQueue.claim`."""
-    return f"d_model={d_model} n_heads={n_heads}"
+    return f"d_model={d_model} n_heads={n_heads} {switches}".rstrip()
 
 
 def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
@@ -47,7 +48,7 @@ def distributions(spec: StudySpec) -> dict[str, BaseDistribution]:
 def new_trial(spec: StudySpec, point: Point, replicate: int) -> NewTrial:
     """Return the trial at a point of the search space, to be added to a study."""
     hyperparameters = spec.run_at(point, replicate)[1]
-    shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads)
+    shape = shape_of(hyperparameters.d_model, hyperparameters.n_heads, Switches.of(hyperparameters))
     return NewTrial(point, {SHAPE_KEY: shape, REPLICATE_KEY: replicate})
 
 

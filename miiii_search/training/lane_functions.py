@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.switches import PAPER, Switches
 from miiii_search.training.lane_state import Array, LaneState, TracedHyperparameters, Weights
 from miiii_search.training.loss import evaluate, task_weights, weighted_loss
 from miiii_search.training.model import initial_weights, make_dropout, transformer_from_weights
@@ -29,12 +30,13 @@ ChunkResult = tuple[LaneState, dict[str, Array], Array]
 
 
 class LaneFunctions:
-    """The functions of a lane for one experiment and one size of the network."""
+    """The functions of a lane for one experiment, one size of the network and one set of switches."""
 
-    def __init__(self, experiment: Experiment, d_model: int, n_heads: int) -> None:
+    def __init__(self, experiment: Experiment, d_model: int, n_heads: int, switches: Switches = PAPER) -> None:
         self.experiment = experiment
         self.d_model = d_model
         self.n_heads = n_heads
+        self.switches = switches
         self.moduli, self.scored = experiment.moduli, experiment.scored
 
     def initial_state(self, key: Array, hyperparameters: TracedHyperparameters) -> LaneState:
@@ -191,9 +193,7 @@ class LaneFunctions:
             name: optax.linear_schedule(1.0, decay.end_factor, decay.end - decay.start, decay.start)(epoch)
             for name, decay in self.experiment.annealing.decays.items()
         }
-        return replace(
-            hyperparameters, **{name: getattr(hyperparameters, name) * factor for name, factor in factors.items()}
-        )
+        return hyperparameters.annealed(factors)
 
     def _optimizer(self, hyperparameters: TracedHyperparameters) -> Any:
         return make_optimizer(
@@ -202,6 +202,8 @@ class LaneFunctions:
             hyperparameters.grokfast_lambda,
             hyperparameters.grokfast_alpha,
             self.experiment.grokfast_start,
+            switches=self.switches,
+            of_switches=hyperparameters.of_switches,
         )
 
 

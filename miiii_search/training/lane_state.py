@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -25,6 +27,22 @@ class TracedHyperparameters:
     grokfast_lambda: Array
     grokfast_alpha: Array
     dropout: Array
+    of_switches: dict[str, Array] = field(default_factory=dict)
+    """Those that the program's switches add, by name; see `Switches.traced`."""
+
+    def annealed(self, factors: Mapping[str, Array]) -> TracedHyperparameters:
+        """Return the hyperparameters times their factors, by name.
+
+        The factor of `learning_rate` also applies to `muon_learning_rate` and its like, as does that of `weight_decay`.
+        """
+        return replace(
+            self,
+            **{name: getattr(self, name) * factor for name, factor in factors.items()},
+            of_switches={
+                name: value * math.prod(factor for annealed, factor in factors.items() if name.endswith(f"_{annealed}"))
+                for name, value in self.of_switches.items()
+            },
+        )
 
 
 @jax.tree_util.register_dataclass

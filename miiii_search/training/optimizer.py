@@ -1,12 +1,20 @@
-"""The optimizer: AdamW on gradients whose slow component is amplified by Grokfast (3.4, Eq. 13)."""
+"""The optimizer: AdamW on gradients whose slow component is amplified by Grokfast (3.4, Eq. 13), and its variants.
+
+docs/explanation/training-step.md has the equations.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from miiii_search.experiment.switches import PAPER, Switches
+from miiii_search.training.muon import muon
 
 Array = jax.Array
 
@@ -49,10 +57,13 @@ def make_optimizer(
     grokfast_lambda: Array | float,
     grokfast_alpha: Array | float,
     grokfast_start: str = "first-gradient",
+    *,
+    switches: Switches = PAPER,
+    of_switches: Mapping[str, Array | float] = MappingProxyType({}),
 ) -> optax.GradientTransformation:
-    """Return the paper's optimizer: Grokfast's filter, then AdamW with β1 = 0.9, β2 = 0.98 and ε = 1e-8.
+    """Return the optimizer of a run: Grokfast's filter, then AdamW with β1 = 0.9, β2 = 0.98 and ε = 1e-8.
 
-    All numbers may be traced, so that each lane has its own.
+    The switches replace AdamW, or add to it. All numbers may be traced, so that each lane has its own.
 
     Args:
         learning_rate: The learning rate of AdamW.
@@ -60,8 +71,21 @@ def make_optimizer(
         grokfast_lambda: The factor λ of the filter.
         grokfast_alpha: The decay α of the filter.
         grokfast_start: The initial average of the filter; see `grokfast_ema`.
+        switches: The parts of the training step. The defaults are the paper's.
+        of_switches: The numbers that the switches need, by name; see `Switches.traced`.
     """
-    return optax.chain(
-        grokfast_ema(grokfast_alpha, grokfast_lambda, grokfast_start),
-        optax.adamw(learning_rate, b1=0.9, b2=0.98, eps=1e-8, weight_decay=weight_decay),
-    )
+    beta2 = of_switches["adam_beta2"] if switches.adam_beta2 else 0.98
+    adamw = optax.adamw(learning_rate, b1=0.9, b2=beta2, eps=1e-8, weight_decay=weight_decay)
+    descent = {
+        "adamw": lambda: adamw,
+        "muon": lambda: muon(
+            of_switches["muon_learning_rate"], of_switches["muon_weight_decay"], of_switches["muon_momentum"], adamw
+        ),
+        "lion": lambda: optax.lion(
+            of_switches["lion_learning_rate"],
+            b1=of_switches["lion_beta1"],
+            b2=of_switches["lion_beta2"],
+            weight_decay=of_switches["lion_weight_decay"],
+        ),
+    }[switches.optimizer]()
+    return optax.chain(grokfast_ema(grokfast_alpha, grokfast_lambda, grokfast_start), descent)

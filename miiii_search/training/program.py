@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from miiii_search import failpoints
 from miiii_search.experiment import tasks
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.switches import PAPER, Switches
 from miiii_search.training.lane_functions import MAX_EVALUATIONS, ChunkResult, LaneFunctions
 from miiii_search.training.lane_state import Array, LaneState, TracedHyperparameters, Weights
 from miiii_search.training.model import transformer_from_weights
@@ -31,12 +32,19 @@ class ProgramKey:
     """The experiment, with the defaults of the fields that are traced."""
     d_model: int
     n_heads: int
+    switches: Switches = PAPER
+    """The parts of the training step that differ from the paper's."""
 
     @staticmethod
     def of(experiment: Experiment, hyperparameters: Hyperparameters) -> ProgramKey:
         """Return the key of the program that trains a run."""
         traced = {name: Experiment.model_fields[name].default for name in ("seed", "grokfast_alpha")}
-        return ProgramKey(experiment.model_copy(update=traced), hyperparameters.d_model, hyperparameters.n_heads)
+        return ProgramKey(
+            experiment.model_copy(update=traced),
+            hyperparameters.d_model,
+            hyperparameters.n_heads,
+            Switches.of(hyperparameters),
+        )
 
 
 class Program(LaneFunctions):
@@ -47,7 +55,7 @@ class Program(LaneFunctions):
 
     @pinned
     def __init__(self, key: ProgramKey) -> None:
-        super().__init__(key.experiment, key.d_model, key.n_heads)
+        super().__init__(key.experiment, key.d_model, key.n_heads, key.switches)
         self.key = key
         self._background_lock = threading.Lock()
         self._locks = {name: threading.Lock() for name in ("_init", "_train", "_final_metrics", "_spectrum")}
@@ -79,6 +87,7 @@ class Program(LaneFunctions):
             grokfast_lambda=jnp.float32(hyperparameters.grokfast_lambda),
             grokfast_alpha=jnp.float32(experiment.grokfast_alpha),
             dropout=jnp.float32(hyperparameters.dropout),
+            of_switches={name: jnp.float32(getattr(hyperparameters, name)) for name in self.switches.traced},
         )
         self._ensure_compiled("_init")
         state: LaneState = self._init(jax.random.PRNGKey(experiment.seed), traced)
@@ -153,7 +162,7 @@ class Program(LaneFunctions):
     @pinned
     def abstract_state(self) -> LaneState:
         """The shapes and types of a lane's state."""
-        state: LaneState = jax.eval_shape(self.initial_state, *_abstract_arguments())
+        state: LaneState = jax.eval_shape(self.initial_state, *_abstract_arguments(self.switches))
         return state
 
     @pinned
@@ -166,7 +175,7 @@ class Program(LaneFunctions):
 
     @cached_property
     def _init(self) -> Any:
-        return jax.jit(self.initial_state).lower(*_abstract_arguments()).compile()
+        return jax.jit(self.initial_state).lower(*_abstract_arguments(self.switches)).compile()
 
     @cached_property
     def _train(self) -> Any:
@@ -198,6 +207,13 @@ class Program(LaneFunctions):
         return lambda weights: compiled(weights, digits)
 
 
-def _abstract_arguments() -> Any:
+def _abstract_arguments(switches: Switches) -> Any:
     """Return the shapes and types of the arguments of `LaneFunctions.initial_state`."""
-    return jax.eval_shape(lambda: (jax.random.PRNGKey(0), TracedHyperparameters(*[jnp.float32(0)] * 5)))
+
+    def arguments() -> tuple[Array, TracedHyperparameters]:
+        zero = jnp.float32(0)
+        return jax.random.PRNGKey(0), TracedHyperparameters(
+            zero, zero, zero, zero, zero, dict.fromkeys(switches.traced, zero)
+        )
+
+    return jax.eval_shape(arguments)

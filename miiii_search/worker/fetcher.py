@@ -124,7 +124,7 @@ class TrialFetcher:
         """
         spec, queue = self._study.spec, self._study.queue
         keys = [*self._trainers.keys, *(ProgramKey.of(run.experiment, run.hyperparameters) for run in runs)]
-        compiled = [shape_of(key.d_model, key.n_heads) for key in keys]
+        compiled = [shape_of(key.d_model, key.n_heads, key.switches) for key in keys]
         unfit = self._tuner.unfit
         seconds, n = spec.lease_seconds, n if compiled else 1
         first: Sequence[int] = ()

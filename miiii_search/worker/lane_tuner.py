@@ -89,7 +89,8 @@ class LaneTuner:
             )
 
     def _count_failure(self, trial: ActiveTrial, bytes_per_lane: int | None, reason: str) -> None:
-        shape = shape_of(trial.hyperparameters.d_model, trial.hyperparameters.n_heads)
+        key = ProgramKey.of(trial.experiment, trial.hyperparameters)
+        shape = shape_of(key.d_model, key.n_heads, key.switches)
         needs = f"needs {bytes_per_lane / 2**20:,.0f} MiB per lane" if bytes_per_lane else "does not fit"
         needs = f"{needs} ({reason})"
         logger.warning(

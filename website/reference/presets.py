@@ -40,7 +40,8 @@ def describe(name: str, preset: Preset) -> Iterator[str]:
     if changed := list(changes(spec)):
         yield table(("field", "value"), changed)
     yield table(("searched", "values"), [(code(key), values(dimension)) for key, dimension in spec.space.items()])
-    names = list(Hyperparameters.model_fields)
+    # Options that are off are left out of the data.
+    names = list(dict.fromkeys(name for one in preset.configurations.values() for name in one.model_dump()))
     rows = [
         (code(key), *(number(getattr(one, field)) for field in names)) for key, one in preset.configurations.items()
     ]
