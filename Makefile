@@ -1,7 +1,7 @@
 # Needs git, make and Python 3.11 or newer. To choose another Python: make setup PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reference docs test test-all coverage test-compose test-faults test-transformer-lens lint bench bench-pruning \
-	lock clean
+.PHONY: help setup demo reference docs test test-all coverage test-compose test-faults test-transformer-lens \
+	test-gpu-compile gpu-compile lint bench bench-pruning lock clean
 
 # The first Python that runs (a version manager's shim may fail), is new enough and can create a virtual environment.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -10,6 +10,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 UV ?= uv
 LENS := .venv-transformer-lens
+GPU := .venv-gpu
 # On Linux, plain torch would be the build for GPUs, with a size of gigabytes.
 TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
 
@@ -27,7 +28,7 @@ test: .venv/.test ## run the fast tests: no servers, no processes, no browser (s
 test-all: setup ## run all tests but the soaks: PostgreSQL, processes, a browser and containers where they are
 	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-NEEDS_MORE = postgres or process or browser or docker or slow or soak
+NEEDS_MORE = postgres or process or browser or docker or slow or soak or gpu_compile
 
 coverage: setup ## run the unit tests, and show which branches of the core they do not reach, per package
 	@.venv/bin/pytest --fast --numprocesses $(UNIT_PROCESSES) --dist worksteal --ignore tests/integration \
@@ -53,6 +54,22 @@ $(LENS)/.ready: tests/outside/requirements.txt
 	@$(LENS)/bin/python -m pip --quiet --disable-pip-version-check install '$(TORCH)' --requirement $< || { \
 		echo "if $(TORCH) was not found, add PyTorch's index of CPU builds to pip's (PIP_EXTRA_INDEX_URL),\
 	 or use another build: make test-transformer-lens TORCH=torch" >&2; exit 2; }
+	@touch $@
+
+# JAX's compiler for NVIDIA GPUs runs on any Linux machine. This environment is apart, as it is for nothing else.
+gpu-compile: $(GPU)/.ready ## compile the training programs for GPUs that are not here, and predict their speed (ARGS=--quick: one)
+	@$(GPU)/bin/python bench/gpu_compile.py $(or $(ARGS),--table miiii_search/training/gpu_predictions.json)
+
+test-gpu-compile: $(GPU)/.ready ## test the programs that are compiled for GPUs, in the environment of make gpu-compile
+	@JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 \
+		$(GPU)/bin/pytest -m gpu_compile tests/bench/test_gpu_compile.py $(ARGS)
+
+$(GPU)/.ready: requirements/cuda.lock requirements/test.lock requirements/build.lock
+	@echo "Setting up $(GPU) (some minutes, 7 GB) ..."
+	@.venv/bin/python -m venv --clear $(GPU) 2>/dev/null || $(PYTHON) -m venv --clear $(GPU)
+	@$(GPU)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --only-binary :all: \
+		$(addprefix -r ,$^)
+	@$(GPU)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 lint: setup ## check style, formatting, types and imports
@@ -102,7 +119,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
 clean: ## remove .venv, caches and build outputs (keeps databases and results)
-	@rm -rf .venv $(LENS) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
+	@rm -rf .venv $(LENS) $(GPU) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each builds on the one before: what `make demo` needs, what `make test` needs, and everything.

@@ -28,7 +28,7 @@ hypothesis.settings.register_profile("thorough", max_examples=100, **BUSY)
 hypothesis.settings.register_profile("fast", max_examples=20, **BUSY)
 hypothesis.settings.load_profile("thorough")
 
-NEEDS_MORE = ("postgres", "process", "browser", "docker", "slow", "soak")
+NEEDS_MORE = ("postgres", "process", "browser", "docker", "slow", "soak", "gpu_compile")
 """Markers of the tests that need a server, real processes, a browser, a container engine, or more than seconds."""
 
 _left_out: Counter[str] = Counter()
@@ -96,7 +96,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tests did not run, and how to run them."""
-    soaks = _left_out.pop("soak", 0)
+    soaks, compilations = _left_out.pop("soak", 0), _left_out.pop("gpu_compile", 0)
+    if compilations:
+        terminalreporter.write_line(f"left out: {compilations} tests that compile for GPUs: make test-gpu-compile")
     if _left_out:
         parts = ", ".join(f"{name} {_left_out[name]}" for name in NEEDS_MORE if _left_out[name])
         terminalreporter.write_line(f"left out: {_left_out.total()} tests ({parts}); to run them too: make test-all")

@@ -30,13 +30,29 @@ ChunkResult = tuple[LaneState, dict[str, Array], Array]
 
 
 class LaneFunctions:
-    """The functions of a lane for one experiment, one size of the network and one set of switches."""
+    """The functions of a lane for one experiment, one size of the network and one set of switches.
 
-    def __init__(self, experiment: Experiment, d_model: int, n_heads: int, switches: Switches = PAPER) -> None:
+    Args:
+        experiment: The experiment.
+        d_model: The width of the residual stream.
+        n_heads: The number of attention heads.
+        switches: The hyperparameters that switch code on.
+        platform: JAX's name of the platform that the functions are compiled for. By default the one in use.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        d_model: int,
+        n_heads: int,
+        switches: Switches = PAPER,
+        platform: str | None = None,
+    ) -> None:
         self.experiment = experiment
         self.d_model = d_model
         self.n_heads = n_heads
         self.switches = switches
+        self.platform = platform or jax.default_backend()
         self.moduli, self.scored = experiment.moduli, experiment.scored
 
     def initial_state(self, key: Array, hyperparameters: TracedHyperparameters) -> LaneState:
@@ -170,7 +186,7 @@ class LaneFunctions:
 
         Without it, a GPU computes float32 products with TF32, in 19 bits. A CPU has only float32 products.
         """
-        precision = "float32" if jax.default_backend() == "cpu" else self.experiment.precision
+        precision = "float32" if self.platform == "cpu" else self.experiment.precision
         return jax.default_matmul_precision(PRECISIONS[precision])
 
     def _epochs_and_evaluation(self, state: LaneState, data: Any) -> tuple[LaneState, dict[str, Array]]:

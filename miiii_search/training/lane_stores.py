@@ -15,10 +15,9 @@ from jax.sharding import Mesh, NamedSharding
 from miiii_search.experiment.record import Record
 from miiii_search.training.lane_state import Array, LaneState, RunProgress
 from miiii_search.training.numerics import pinned
-from miiii_search.training.program import Program
+from miiii_search.training.program import Program, bytes_per_lane, lower_lanes
 
 PartitionSpec: Any = jax.sharding.PartitionSpec
-_abstract: Any = jax.ShapeDtypeStruct
 
 LANE_WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Widths of batched programs. There are few, so that growing costs few compilations, but they waste few lanes."""
@@ -80,21 +79,6 @@ class PendingRecords:
         return Record(**{name: np.asarray(array)[where] for name, array in arrays.items()})
 
 
-def _bytes_per_lane(program: Any, lanes: int) -> int | None:
-    """Return the bytes per lane of a compiled program, or None if the compiler does not tell.
-
-    Args:
-        program: The compiled program.
-        lanes: The number of lanes that it trains on each device.
-    """
-    memory = program.memory_analysis()
-    if memory is None:
-        return None
-    # Outputs reuse the memory of the states that are donated.
-    size = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return int(size + memory.temp_size_in_bytes) // lanes
-
-
 TrainedChunk = tuple[dict[int, RunProgress], PendingRecords]
 """The progress of each lane after a chunk, and what they recorded."""
 
@@ -113,7 +97,7 @@ class SequentialLanes:
 
     def bytes_per_lane(self) -> int | None:
         """Return the bytes per lane of the program, or None if unknown."""
-        return _bytes_per_lane(self._program.compiled, 1)
+        return bytes_per_lane(self._program.compiled, 1)
 
     def needs_wider_program(self, lanes: int) -> bool:
         """Return whether a number of lanes needs a wider program than the current one."""
@@ -172,7 +156,7 @@ class VmappedLanes:
         """Return the bytes per lane of the program, or None if unknown."""
         compiled = {w: f.result() for w, f in self.programs.items() if f.done() and f.exception() is None}
         width = self._width if self._width in compiled else min(compiled, default=0)
-        return _bytes_per_lane(compiled[width], width // self._mesh.size) if width else None
+        return bytes_per_lane(compiled[width], width // self._mesh.size) if width else None
 
     def needs_wider_program(self, lanes: int) -> bool:
         """Return whether a number of lanes needs a wider program than the current one."""
@@ -259,20 +243,7 @@ class VmappedLanes:
     @pinned
     def _compile(self, width: int) -> Any:
         self._program.compile_in_background()
-        mapped = jax.vmap(self._program.train_lane, in_axes=(0, None, None))
-        # Each device loops until its own lanes have ended. A plain vmap would synchronize them in each iteration.
-        each = jax.shard_map(
-            mapped,
-            mesh=self._mesh,
-            in_specs=(PartitionSpec("lanes"), PartitionSpec(), PartitionSpec()),
-            out_specs=PartitionSpec("lanes"),
-            check_vma=False,
-        )
-        states = jax.tree.map(
-            lambda leaf: _abstract((width, *leaf.shape), leaf.dtype, sharding=self._by_lane),
-            self._program.abstract_state,
-        )
-        return jax.jit(each, donate_argnums=0).lower(states, jnp.int32(1), self._data).compile()
+        return lower_lanes(self._program, self._mesh, width).compile()
 
     def train(self, lanes: list[int], evaluations: int) -> TrainedChunk:
         """Train lanes for a number of evaluation intervals, or until their runs end."""

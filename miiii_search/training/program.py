@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 
 from miiii_search import failpoints
 from miiii_search.experiment import tasks
@@ -22,6 +23,8 @@ from miiii_search.training.lane_functions import MAX_EVALUATIONS, ChunkResult, L
 from miiii_search.training.lane_state import Array, LaneState, TracedHyperparameters, Weights
 from miiii_search.training.model import transformer_from_weights
 from miiii_search.training.numerics import pinned
+
+PartitionSpec: Any = jax.sharding.PartitionSpec
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,15 @@ class Program(LaneFunctions):
     """The functions of one lane, each compiled at its first call: `init`, `train`, `final_metrics` and `spectrum`.
 
     All are compiled and run with `pinned_numerics`, so JAX's configuration does not change their results.
+
+    Args:
+        key: The key of the program.
+        platform: JAX's name of the platform that the functions are compiled for. By default the one in use.
     """
 
     @pinned
-    def __init__(self, key: ProgramKey) -> None:
-        super().__init__(key.experiment, key.d_model, key.n_heads, key.switches)
+    def __init__(self, key: ProgramKey, platform: str | None = None) -> None:
+        super().__init__(key.experiment, key.d_model, key.n_heads, key.switches, platform)
         self.key = key
         self._background_lock = threading.Lock()
         self._locks = {name: threading.Lock() for name in ("_init", "_train", "_final_metrics", "_spectrum")}
@@ -205,6 +212,47 @@ class Program(LaneFunctions):
 
         compiled = jax.jit(spectrum).lower(self.abstract_state.weights, digits).compile()
         return lambda weights: compiled(weights, digits)
+
+
+def lower_lanes(program: Program, mesh: Mesh, width: int) -> Any:
+    """Lower the program that trains a batch of lanes, whose axis is split over devices. Its states are donated.
+
+    Args:
+        program: The program of one lane.
+        mesh: The devices, along the axis `lanes`. They may be devices of a machine that is only compiled for.
+        width: The number of lanes of all devices together.
+    """
+    abstract: Any = jax.ShapeDtypeStruct
+    by_lane, everywhere = NamedSharding(mesh, PartitionSpec("lanes")), NamedSharding(mesh, PartitionSpec())
+    mapped = jax.vmap(program.train_lane, in_axes=(0, None, None))
+    # Each device loops until its own lanes have ended. A plain vmap would synchronize them in each iteration.
+    each = jax.shard_map(
+        mapped,
+        mesh=mesh,
+        in_specs=(by_lane.spec, everywhere.spec, everywhere.spec),
+        out_specs=by_lane.spec,
+        check_vma=False,
+    )
+    states = jax.tree.map(
+        lambda leaf: abstract((width, *leaf.shape), leaf.dtype, sharding=by_lane), program.abstract_state
+    )
+    data = jax.tree.map(lambda leaf: abstract(leaf.shape, leaf.dtype, sharding=everywhere), program.data)
+    return jax.jit(each, donate_argnums=0).lower(states, abstract((), jnp.int32), data)
+
+
+def bytes_per_lane(program: Any, lanes: int) -> int | None:
+    """Return the bytes per lane of a compiled program, or None if the compiler does not tell.
+
+    Args:
+        program: The compiled program.
+        lanes: The number of lanes that it trains on each device.
+    """
+    memory = program.memory_analysis()
+    if memory is None:
+        return None
+    # Outputs reuse the memory of the states that are donated.
+    size = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(size + memory.temp_size_in_bytes) // lanes
 
 
 def _abstract_arguments(switches: Switches) -> Any:
