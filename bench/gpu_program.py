@@ -48,7 +48,7 @@ Computations = dict[str, list[Instruction]]
 
 @dataclass(frozen=True)
 class Counts:
-    """What one execution of a loop's body costs on one device, for all of its lanes."""
+    """The cost of one execution of a loop's body on one device, for all of its lanes."""
 
     kernels: int
     products: int
