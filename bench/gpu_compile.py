@@ -65,7 +65,7 @@ ALL = [
     *(Configuration(target, d, precision=precision) for target in ("h100", "a100", "rtx4090") for d in (256, 128)
       for precision in ("float32", "tf32", "bf16")),
 ]  # fmt: skip
-"""The programs of `make gpu-compile`. Counts per lane hardly depend on the target, so not every combination is there."""
+"""The programs of `make gpu-compile`. Counts hardly depend on the target, so not every combination is there."""
 
 
 def measure(configuration: Configuration) -> dict[str, Any]:

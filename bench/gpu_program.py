@@ -1,7 +1,7 @@
 """Counts in a program that XLA has compiled for a GPU: kernels, matrix products, arithmetic and traffic.
 
-The compiled text lists computations. Each instruction of a loop's body that is neither free nor a loop itself is
-launched as a kernel, and the fused computation that it calls says what the kernel does.
+The compiled text lists computations. Each instruction of a loop's body is launched as a kernel, unless it is free or a
+loop itself. The fused computation that it calls says what the kernel does.
 """
 
 from __future__ import annotations
