@@ -131,9 +131,9 @@ def figures(run: PackedRun, reference: ReferenceCurves | None = None) -> dict[st
         "generalised": run.about["milestones"],
         "seconds": run.about["seconds"],
     }
-    whole = reference or figure_6(run.experiment.moduli)
+    whole = reference or figure_6(run.experiment.task_moduli)
     if run.record.epoch[-1] >= whole.epochs[0]:
-        compared = differences_from_reference(run.experiment, run.record, figure_6(run.experiment.moduli))
+        compared = differences_from_reference(run.experiment, run.record, figure_6(run.experiment.task_moduli))
         for split, key in (("training", "train_at"), ("validation", "validation_at")):
             means = zip(compared.epochs.tolist(), compared.run[split].tolist(), strict=True)
             found[key] = {str(epoch): round(mean, 4) for epoch, mean in means}

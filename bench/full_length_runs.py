@@ -205,7 +205,7 @@ def _write(
     arrays = folder / f"{CHECKPOINT}.new.npz"
     np.savez(arrays, allow_pickle=False, **lanes.state(lane))
     files = {
-        RECORD: record.to_npz(spectra, moduli=np.asarray(experiment.moduli)),
+        RECORD: record.to_npz(spectra, moduli=np.asarray(experiment.task_moduli)),
         WEIGHTS: save(weights),
         METRICS: (metrics.model_dump_json(indent=2, exclude_none=True) + "\n").encode(),
         CONFIG: configuration.to_toml().encode(),

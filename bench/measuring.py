@@ -117,7 +117,7 @@ def needed_gflop(experiment: Experiment, d_model: int) -> float:
     positions are computed once per epoch.
     """
     n, p, d = experiment.n_train, experiment.p, d_model
-    return 3 * (2 * n * d * (9 * d + sum(experiment.moduli)) + 2 * 2 * p * d * d) / 1e9
+    return 3 * (2 * n * d * (9 * d + sum(experiment.classes)) + 2 * 2 * p * d * d) / 1e9
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

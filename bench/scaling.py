@@ -45,7 +45,7 @@ def measure(p: int, d_model: int, rounds: int) -> dict[str, Any]:
         "p": p,
         "d_model": d_model,
         "samples": experiment.n_train,
-        "logits": sum(experiment.moduli),
+        "logits": sum(experiment.classes),
         "needed_gflop_per_epoch": needed,
         "seconds_per_epoch": epoch,
         "gflops": needed / epoch,

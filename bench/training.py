@@ -63,7 +63,7 @@ def baseline(experiment: Experiment, hyperparameters: Hyperparameters, kind: str
         program = Program(ProgramKey.of(experiment, hyperparameters))
         weights = program.init(experiment, hyperparameters).weights
         if kind == "port":
-            weights = port_weights(weights, experiment.moduli)
+            weights = port_weights(weights, experiment.classes)
         weights = jax.tree.map(lambda w: jnp.array(w, dtype), weights)
         loss = {"port": port_loss, "textbook": textbook_loss}[kind]
         optimizer = make_optimizer(
@@ -78,7 +78,7 @@ def baseline(experiment: Experiment, hyperparameters: Hyperparameters, kind: str
         def epoch(carry: Any, samples: tuple[jax.Array, jax.Array]) -> Any:
             (weights, state, key, _), (x, y) = carry, samples
             key, of_epoch = jax.random.split(key)
-            gradients, of_tasks = jax.grad(loss, has_aux=True)(weights, x, y, experiment.moduli, of_epoch)
+            gradients, of_tasks = jax.grad(loss, has_aux=True)(weights, x, y, experiment.classes, of_epoch)
             updates, state = optimizer.update(gradients, state, weights)
             record = (of_tasks, jax.tree.map(jnp.linalg.norm, gradients))  # what our step records as well
             return optax.apply_updates(weights, updates), state, key, record

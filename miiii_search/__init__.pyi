@@ -25,6 +25,7 @@ from .errors import (
     WorkerDiedError,
 )
 from .experiment.spec import Experiment, Hyperparameters
+from .experiment.task import Task
 from .study.export import Configuration
 from .version import __version__
 
@@ -41,6 +42,7 @@ __all__ = [
     "Study",
     "StudyNotFoundError",
     "StudySpec",
+    "Task",
     "TrainedRun",
     "VersionMismatchError",
     "WorkerDiedError",

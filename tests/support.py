@@ -95,7 +95,7 @@ def claim(study: Study, seconds: float = SECONDS, shapes: Sequence[str] = (), wo
 
 def metrics_of(study: Study, accuracy: float = 0.5, solved: int | None = None) -> dict[str, Any]:
     """Metrics as a worker records them, with the same accuracy for every task."""
-    moduli = study.spec.experiment.moduli
+    moduli = study.spec.experiment.task_moduli
     per_task = [accuracy] * len(moduli)
     metrics: dict[str, Any] = {
         "epochs_trained": solved or study.spec.experiment.epochs,

@@ -55,9 +55,9 @@ def check_metrics(metrics: Metrics, experiment: Experiment) -> Metrics:
     Raises:
         InvalidRunError: They are of other tasks.
     """
-    if metrics.moduli != experiment.moduli:
+    if metrics.moduli != experiment.task_moduli:
         raise InvalidRunError(
-            f"they are of {len(metrics.moduli)} tasks, which are not the {len(experiment.moduli)} trained"
+            f"they are of {len(metrics.moduli)} tasks, which are not the {len(experiment.task_moduli)} trained"
         )
     for name, value in metrics:
         if isinstance(value, tuple) and len(value) != len(metrics.moduli):
@@ -71,7 +71,7 @@ def check_record(record: Record, experiment: Experiment, hyperparameters: Hyperp
     Raises:
         InvalidRunError: They do not.
     """
-    evaluations, tasks = record.epoch.size, len(experiment.moduli)
+    evaluations, tasks = record.epoch.size, len(experiment.task_moduli)
     matrices = len(weight_shapes(experiment, hyperparameters))
     if not evaluations:
         raise InvalidRunError("it holds no evaluation")
@@ -114,7 +114,7 @@ def weight_shapes(experiment: Experiment, hyperparameters: Hyperparameters) -> d
         "attention_output": (heads, d // heads, d),
         "feed_forward_in": (d, 4 * d),
         "feed_forward_out": (4 * d, d),
-        "unembedding": (d, sum(experiment.moduli)),
+        "unembedding": (d, sum(experiment.classes)),
     }
 
 

@@ -95,7 +95,7 @@ def generalised_tasks(findings: Findings) -> Values | None:
 
 def _scored_moduli(findings: Findings) -> list[int]:
     experiment = findings.run.experiment
-    return [q for q, scored in zip(experiment.moduli, experiment.scored, strict=True) if scored]
+    return [q for q, scored in zip(experiment.task_moduli, experiment.scored, strict=True) if scored]
 
 
 def held_out_accuracy(findings: Findings) -> Values | None:
@@ -106,8 +106,8 @@ def held_out_accuracy(findings: Findings) -> Values | None:
     run, experiment = findings.run, findings.run.experiment
     if findings.network is not None:
         held_out = ~training_mask(experiment).ravel()
-        y = grid_labels(experiment).reshape(len(experiment.moduli), -1)[:, held_out]
-        per_task = accuracies(findings.network.activations.logits[:, held_out], y, experiment.moduli)
+        y = grid_labels(experiment).reshape(len(experiment.task_moduli), -1)[:, held_out]
+        per_task = accuracies(findings.network.activations.logits[:, held_out], y, experiment.classes)
     elif run.metrics is not None:
         splits = [run.metrics.validation_accuracy, run.metrics.test_accuracy]
         per_task = np.average(splits, axis=0, weights=[experiment.n_validation, experiment.n_test])
@@ -128,7 +128,7 @@ def median_harmonic_offset(findings: Findings) -> Values | None:
     """Return the median over the tasks of `harmonic_offsets`; None if it is defined for no task."""
     if not findings.ablations:
         return None
-    offsets = harmonic_offsets(findings.ablations[-1], findings.run.experiment.moduli)
+    offsets = harmonic_offsets(findings.ablations[-1], findings.run.experiment.task_moduli)
     return (float(np.median(list(offsets.values()))),) if offsets else None
 
 

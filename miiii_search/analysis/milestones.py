@@ -45,7 +45,7 @@ def find_milestones(experiment: Experiment, record: Record) -> Milestones:
     """Find when each task of a run was memorised and when it generalised."""
 
     def reached(accuracy: Floats) -> dict[int, int | None]:
-        return {q: _first_streak(record.epoch, accuracy[:, task]) for task, q in enumerate(experiment.moduli)}
+        return {q: _first_streak(record.epoch, accuracy[:, task]) for task, q in enumerate(experiment.task_moduli)}
 
     return Milestones(reached(record.train_accuracy), reached(record.validation_accuracy))
 

@@ -56,9 +56,9 @@ def findings_to_json(findings: Findings) -> dict[str, Any]:
     if findings.activity is not None:
         tree["activity"] = _activity(findings.activity)
     if findings.ablations:
-        moduli = [str(q) for q in run.experiment.moduli]
+        moduli = [str(q) for q in run.experiment.task_moduli]
         tree["circuits"] = [_ablations(at, moduli) for at in findings.ablations]
-        offsets = harmonic_offsets(findings.ablations[-1], run.experiment.moduli)
+        offsets = harmonic_offsets(findings.ablations[-1], run.experiment.task_moduli)
         tree["harmonic_offset"] = {str(q): _round(offset) for q, offset in offsets.items()}
         tree["transient_frequencies"] = {
             str(k): epoch for k, epoch in transient_frequencies(findings.ablations, run.experiment.scored).items()

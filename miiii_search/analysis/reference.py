@@ -118,10 +118,10 @@ def differences_from_reference(
     Raises:
         MiiiiSearchError: The two have no task or no epoch in common.
     """
-    shared = [q for q in experiment.moduli if q in reference.moduli]
+    shared = [q for q in experiment.task_moduli if q in reference.moduli]
     if not shared:
         raise MiiiiSearchError(f"the reference {reference.name} and the run have no modulus in common")
-    ours, theirs = ([moduli.index(q) for q in shared] for moduli in (experiment.moduli, reference.moduli))
+    ours, theirs = ([moduli.index(q) for q in shared] for moduli in (experiment.task_moduli, reference.moduli))
     reached = (reference.epochs >= record.epoch[0]) & (reference.epochs <= record.epoch[-1])
     if not reached.any():
         raise MiiiiSearchError(

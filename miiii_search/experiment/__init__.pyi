@@ -1,4 +1,6 @@
+from .digits import digits
 from .metrics import Metrics, compare_metrics, format_accuracy, hash_weights, mean_accuracy, summarize
+from .primes import primes_below
 from .record import (
     Floats,
     Record,
@@ -8,9 +10,11 @@ from .record import (
     spectra_from_npz,
     write_snapshot,
 )
-from .spec import Annealing, Experiment, Hyperparameters, LinearDecay, Spec, primes_below
+from .spec import Annealing, Experiment, Hyperparameters, LinearDecay, Spec
 from .switches import Switches
-from .tasks import Split, Splits, digits, labels, make_splits
+from .task import Task
+from .task_registry import get_task, task_names
+from .tasks import Split, Splits, labels, make_splits
 from .text import format_params, format_value
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
     "Split",
     "Splits",
     "Switches",
+    "Task",
     "WeightSnapshot",
     "compare_metrics",
     "digits",
@@ -32,6 +37,7 @@ __all__ = [
     "format_accuracy",
     "format_params",
     "format_value",
+    "get_task",
     "hash_weights",
     "labels",
     "make_splits",
@@ -40,5 +46,6 @@ __all__ = [
     "primes_below",
     "spectra_from_npz",
     "summarize",
+    "task_names",
     "write_snapshot",
 ]

@@ -41,7 +41,7 @@ class Metrics(Spec):
     validation_accuracy_mean: float
     """Mean over the scored tasks."""
     moduli: Annotated[tuple[int, ...], Field(strict=False)]
-    """Number of classes of each task."""
+    """Modulus of each task, by which it is known."""
     train_accuracy: PerTask
     """Accuracy of each task on the whole training split."""
     train_loss: PerTask
@@ -86,7 +86,7 @@ def summarize(
         epochs_trained=int(record.epoch[-1]),
         epochs_to_solve=solved_epoch,
         validation_accuracy_mean=mean_accuracy(experiment, record.validation_accuracy[-1]),
-        moduli=experiment.moduli,
+        moduli=experiment.task_moduli,
         validation_accuracy=tuple(map(float, record.validation_accuracy[-1])),
         validation_loss=tuple(map(float, record.validation_loss[-1])),
         weights_sha256=hash_weights(weights),

@@ -6,7 +6,7 @@ A run is a pure function of (`Experiment`, `Hyperparameters`). Its seed is a fie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil, isqrt
+from math import ceil
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -14,17 +14,10 @@ from pydantic import Field, model_validator
 from miiii_search.experiment._base import Spec
 from miiii_search.experiment.hyperparameters import Hyperparameters
 
-__all__ = ["MASKED_MODULI", "Annealing", "Experiment", "Hyperparameters", "LinearDecay", "Spec", "Task", "primes_below"]
+__all__ = ["Annealing", "Experiment", "Hyperparameters", "LinearDecay", "Spec"]
 
-Task = Literal["miiii", "nanda", "basis", "masked"]
-
-MASKED_MODULI = (2, 3, 5, 7)
-"""Moduli that the task `masked` leaves out of the loss and of the score (appendix A)."""
-
-
-def primes_below(limit: int) -> tuple[int, ...]:
-    """Return the primes smaller than `limit`, in ascending order."""
-    return tuple(n for n in range(2, limit) if all(n % k for k in range(2, isqrt(n) + 1)))
+from miiii_search.experiment.primes import primes_below
+from miiii_search.experiment.task_registry import check_task, get_task
 
 
 class LinearDecay(Spec):
@@ -90,10 +83,11 @@ class Experiment(Spec):
 
     p: Annotated[int, Field(le=1999)] = 113
     """Prime of at least 5. The samples are the p² pairs (x0, x1) of numbers below it. Default: the paper's."""
-    task: Task = "miiii"
-    """Task: `miiii` (n mod q for every prime q < p), `nanda` ((x0 + x1) mod p), `basis` (permuted samples) or `masked`.
+    task: str = "miiii"
+    """Task: `miiii` (n mod q for every prime q < p), another task by name, or `module:object` for a task of your own.
 
-    `masked` leaves q = 2, 3, 5 and 7 out of the loss and of the score (appendix A).
+    The others are `nanda` ((x0 + x1) mod p), `basis` (permuted samples), `masked` (without q = 2, 3, 5 and 7),
+    `subtraction`, `multiplication`, `division`, `sum-of-squares` and `cubic`.
     """
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of the p² samples to train on, rounded down. Default: the paper's 30 %."""
@@ -153,10 +147,7 @@ class Experiment(Spec):
             primes = primes_below(max(2 * self.p, 12))
             nearest = min((q for q in primes if q >= 5), key=lambda q: abs(q - self.p))
             raise ValueError(f"p must be a prime of at least 5, but p = {self.p}; the nearest is {nearest}")
-        if self.task == "masked" and self.p <= 11:
-            raise ValueError(
-                f"task masked leaves out q = 2, 3, 5, 7 and needs p > 11, but p = {self.p}; use p = 13 or more"
-            )
+        check_task(self.task, self.p)
         if self.n_train < 1:
             raise ValueError(
                 f"train_fraction = {self.train_fraction} of {self.p**2} samples leaves none to train on; raise it"
@@ -203,14 +194,19 @@ class Experiment(Spec):
         return (ceil(round(self.target_accuracy * self.n_validation, 6)) - 0.25) / self.n_validation
 
     @property
-    def moduli(self) -> tuple[int, ...]:
-        """Number of classes of each task: every prime q < p, or only p for `nanda`."""
-        return (self.p,) if self.task == "nanda" else primes_below(self.p)
+    def task_moduli(self) -> tuple[int, ...]:
+        """Modulus of each task, by which it is known: every prime q < p, or only p for `nanda`."""
+        return get_task(self.task).moduli(self.p)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Number of classes of each task: its modulus, unless the task says otherwise."""
+        return get_task(self.task).classes(self.p)
 
     @property
     def scored(self) -> tuple[bool, ...]:
         """Whether each task counts in the loss and the score: all do, except q in {2, 3, 5, 7} of `masked`."""
-        return tuple(self.task != "masked" or q not in MASKED_MODULI for q in self.moduli)
+        return get_task(self.task).scored(self.p)
 
     @property
     def evaluation_interval(self) -> int:

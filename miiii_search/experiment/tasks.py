@@ -1,4 +1,4 @@
-"""The data of an experiment: digits, labels and splits of the p² samples (2, 3.1, 3.2)."""
+"""The data of an experiment: labels and splits of the p² samples (3.1, 3.2)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from miiii_search.experiment.digits import digits
 from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.task_registry import get_task
 
 Ints = NDArray[np.int32]
 
 
-def digits(p: int) -> Ints:
-    """Return the digits (x0, x1) of every n = x0·p⁰ + x1·p¹ (Eq. 2).
-
-    Args:
-        p: The base.
-
-    Returns:
-        The digits in the order of n, `[p², 2]`.
-    """
-    n = np.arange(p * p, dtype=np.int32)
-    return np.stack([n % p, n // p], axis=1)
-
-
 def labels(experiment: Experiment) -> Ints:
     """Return the class of every sample in every task (3.1).
-
-    The task `basis` permutes the rows of `miiii`, seeded with `data_seed`. So its labels keep their joint distribution
-    and lose only their relation to the digits.
 
     Args:
         experiment: The experiment; `p`, `task` and `data_seed` decide.
@@ -38,13 +24,8 @@ def labels(experiment: Experiment) -> Ints:
         The labels in the order of n, `[p², tasks]`.
     """
     p = experiment.p
-    n = np.arange(p * p, dtype=np.int32)
-    if experiment.task == "nanda":
-        return ((n % p + n // p) % p)[:, None]
-    remainders = n[:, None] % np.asarray(experiment.moduli, dtype=np.int32)
-    if experiment.task == "basis":
-        remainders = remainders[_generator(experiment, "basis").permutation(p * p)]
-    return remainders
+    x, generator = digits(p).astype(np.int64), _generator(experiment, "labels")
+    return get_task(experiment.task).labels(x, p, generator).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -75,5 +56,5 @@ def make_splits(experiment: Experiment) -> Splits:
 
 
 def _generator(experiment: Experiment, purpose: str) -> np.random.Generator:
-    # A separate stream for each purpose: the splits of `basis` must be independent of its permutation.
-    return np.random.default_rng([experiment.data_seed, {"splits": 0, "basis": 1}[purpose]])
+    # A separate stream for each purpose: the splits must be independent of random labels, such as those of `basis`.
+    return np.random.default_rng([experiment.data_seed, {"splits": 0, "labels": 1}[purpose]])

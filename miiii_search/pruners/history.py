@@ -45,7 +45,7 @@ def history_of(experiment: Experiment, record: Record) -> History:
         record: Evaluations of the run.
     """
     scored = np.asarray(experiment.scored)
-    guessing_loss = np.log(np.asarray(experiment.moduli, np.float64)[scored])
+    guessing_loss = np.log(np.asarray(experiment.classes, np.float64)[scored])
     return History(
         record.epoch.astype(np.int64),
         record.train_accuracy[:, scored].astype(np.float64),

@@ -53,7 +53,7 @@ class LaneFunctions:
         self.n_heads = n_heads
         self.switches = switches
         self.platform = platform or jax.default_backend()
-        self.moduli, self.scored = experiment.moduli, experiment.scored
+        self.moduli, self.scored = experiment.classes, experiment.scored
 
     def initial_state(self, key: Array, hyperparameters: TracedHyperparameters) -> LaneState:
         """Return the state before the first epoch.

@@ -53,7 +53,7 @@ def make_result(trial: ActiveTrial, attributes: Mapping[str, object]) -> TrialRe
         }
         if trial.prune_reason is not None:
             own["reason"] = trial.prune_reason
-    artifacts = [Artifact(RECORD, record.to_npz(history.spectra, moduli=np.asarray(experiment.moduli)))]
+    artifacts = [Artifact(RECORD, record.to_npz(history.spectra, moduli=np.asarray(experiment.task_moduli)))]
     try:
         artifacts.insert(0, Artifact(LEARNING_CURVES, draw_curves(experiment, record, note, progress.solved_epoch)))
     except Exception as error:

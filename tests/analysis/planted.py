@@ -46,7 +46,7 @@ def make_network(
         "attention_output": (n_heads, d_head, d_model),
         "feed_forward_in": (d_model, 4 * d_model),
         "feed_forward_out": (4 * d_model, d_model),
-        "unembedding": (d_model, sum(experiment.moduli)),
+        "unembedding": (d_model, sum(experiment.task_moduli)),
     }
     weights = {name: random.normal(size=shape) * np.sqrt(2 / d_model) for name, shape in shapes.items()}
     if amplitudes is not None:
@@ -75,7 +75,7 @@ def make_ablations(
 
     Frequency 1 has no neurons.
     """
-    m, tasks = (experiment.p - 1) // 2, len(experiment.moduli)
+    m, tasks = (experiment.p - 1) // 2, len(experiment.task_moduli)
     weight = np.linspace(2, 1, tasks)
     frequencies = np.zeros((m, tasks))
     for k, much in lost.items():
@@ -98,7 +98,7 @@ def make_activity(p: int, active: Mapping[int, tuple[int, int]]) -> FrequencyAct
 
 def make_findings(experiment: Experiment, name: str = "planted", d_model: int = 16, n_heads: int = 4) -> Findings:
     """Return findings in which nothing is missing."""
-    tasks, m = len(experiment.moduli), (experiment.p - 1) // 2
+    tasks, m = len(experiment.task_moduli), (experiment.p - 1) // 2
     record = make_record(experiment, [128] * tasks, [256, *[None] * (tasks - 1)])
     ablations = [
         make_ablations(experiment, 256, {1: 0.1, 2: 0.3}, [0.2] * n_heads),

@@ -64,12 +64,12 @@ def by_brute_force(weights: Weights, samples: Sequence[int], part: str, at: int)
     activation[members] = activation[members].mean(axis=-1, keepdims=True)
     logits = forward(in_float64, grid(11), {part: lambda _: activation}).logits
     y = grid_labels(MIIII).reshape(-1, 121)[:, samples]
-    return [float(a) for a in accuracies(logits[:, samples], y, MIIII.moduli)]
+    return [float(a) for a in accuracies(logits[:, samples], y, MIIII.task_moduli)]
 
 
 def test_parts_equal_full_passes_with_them_replaced() -> None:
     """This includes the shortcut for the neurons. In a random network every part changes some task."""
-    weights = random_weights(11, 32, 4, sum(MIIII.moduli))
+    weights = random_weights(11, 32, 4, sum(MIIII.task_moduli))
     samples = np.flatnonzero(~training_mask(MIIII)).tolist()
     found = ablate(MIIII, weights, 0)
     assert found.frequencies.shape == (5, 4) and found.heads.shape == (4, 4) and found.groups.shape == (5, 4)
@@ -81,7 +81,7 @@ def test_parts_equal_full_passes_with_them_replaced() -> None:
         np.testing.assert_allclose(found.accuracy + found.groups[k - 1], expected, atol=1e-12)
         whole = forward(without_frequency(weights, k), grid(11)[samples]).logits
         y = grid_labels(MIIII).reshape(-1, 121)[:, samples]
-        np.testing.assert_allclose(found.accuracy + found.frequencies[k - 1], accuracies(whole, y, MIIII.moduli))
+        np.testing.assert_allclose(found.accuracy + found.frequencies[k - 1], accuracies(whole, y, MIIII.task_moduli))
     assert np.abs(found.heads).max() > 0 and np.abs(found.groups).max() > 0
     # Random neurons may be dead, and are then in no group.
     assert found.group_sizes.sum() == analyze_neurons(forward(weights, grid(11)).neurons, 11).alive.sum() > 64
@@ -99,8 +99,8 @@ def test_samples_are_held_out_and_always_the_same() -> None:
 @pytest.mark.parametrize("p", [5, 7])
 def test_the_smallest_primes(p: int) -> None:
     experiment = Experiment(p=p)
-    found = ablate(experiment, random_weights(p, 16, 2, sum(experiment.moduli)), 0)
-    assert found.frequencies.shape == ((p - 1) // 2, len(experiment.moduli))
+    found = ablate(experiment, random_weights(p, 16, 2, sum(experiment.task_moduli)), 0)
+    assert found.frequencies.shape == ((p - 1) // 2, len(experiment.task_moduli))
 
 
 def lost(epoch: int, *by_frequency: Sequence[float]) -> Ablations:

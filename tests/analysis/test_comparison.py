@@ -129,7 +129,7 @@ def test_accuracy_held_out_against_a_loop_over_the_samples(experiment: Experimen
     assert findings.network is not None
     logits, y = findings.network.activations.logits, labels(experiment)
     trained = {tuple(x) for x in make_splits(experiment).train.x.tolist()}
-    right, starts = [], np.concatenate([[0], np.cumsum(experiment.moduli)])
+    right, starts = [], np.concatenate([[0], np.cumsum(experiment.task_moduli)])
     for task in np.flatnonzero(experiment.scored):
         hits = [
             logits[starts[task] : starts[task + 1], x0 * p + x1].argmax() == y[x0 + x1 * p, task]
@@ -147,7 +147,7 @@ def test_accuracy_held_out_by_the_metrics_alone() -> None:
     metrics = Metrics(
         epochs_trained=1024,
         validation_accuracy_mean=0.5,
-        moduli=MIIII.moduli,
+        moduli=MIIII.task_moduli,
         train_accuracy=per_task,
         train_loss=per_task,
         validation_accuracy=(1.0,) * 8,

@@ -9,7 +9,7 @@ import pytest
 from miiii_search.analysis.findings import analyze
 from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.record import Record, WeightSnapshot, find_snapshots, write_snapshot
-from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
+from miiii_search.experiment.spec import Experiment, Hyperparameters
 from tests.analysis.networks import random_weights
 
 HYPERPARAMETERS = Hyperparameters(d_model=16, n_heads=2)
@@ -17,11 +17,11 @@ HYPERPARAMETERS = Hyperparameters(d_model=16, n_heads=2)
 
 def make_run(experiment: Experiment, folder: Path, **parts: Any) -> TrainedRun:
     """Return a run with snapshots at 256 and 512 and at the end, which is epoch 600."""
-    weights = dict(random_weights(experiment.p, 16, 2, sum(experiment.moduli)))
+    weights = dict(random_weights(experiment.p, 16, 2, sum(experiment.task_moduli)))
     spectrum = np.ones((experiment.p, experiment.p // 2 + 1), np.float32)
     for epoch in (256, 512, 600):
         write_snapshot(folder, WeightSnapshot(epoch, spectrum, weights))
-    ones = np.ones((60, len(experiment.moduli)), np.float32)
+    ones = np.ones((60, len(experiment.task_moduli)), np.float32)
     norms = np.ones((60, 9), np.float32)
     record = Record(10 * np.arange(1, 61, dtype=np.int32), ones, ones, ones, ones, norms, norms)
     whole: dict[str, Any] = {
@@ -35,19 +35,19 @@ def make_run(experiment: Experiment, folder: Path, **parts: Any) -> TrainedRun:
 
 @pytest.mark.parametrize("p", [5, 7, 13])
 @pytest.mark.parametrize("task", ["miiii", "nanda", "basis", "masked"])
-def test_any_task_at_small_primes(p: int, task: Task, tmp_path: Path) -> None:
+def test_any_task_at_small_primes(p: int, task: str, tmp_path: Path) -> None:
     if task == "masked" and p <= 11:
         return
     experiment, steps = Experiment(p=p, task=task), list[str]()
     found = analyze(make_run(experiment, tmp_path), steps.append)
     assert found.missing == []
-    assert found.network is not None and found.network.activations.logits.shape == (sum(experiment.moduli), p * p)
+    assert found.network is not None and found.network.activations.logits.shape == (sum(experiment.task_moduli), p * p)
     # The snapshot at the end has the final weights, which are not analyzed twice.
     assert [a.epoch for a in found.ablations] == [256, 512, 600]
     assert steps == ["embeddings and neurons", *(f"circuits at epoch {e}" for e in (256, 512, 600))]
     assert [m.epoch for m in found.progress] == ([256, 512, 600] if task == "nanda" else [])
     assert bool(found.key_frequencies) == (task == "nanda")
-    assert found.milestones is not None and found.milestones.order == list(experiment.moduli)
+    assert found.milestones is not None and found.milestones.order == list(experiment.task_moduli)
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from miiii_search.analysis.network import forward, grid
 from miiii_search.analysis.neurons import analyze_neurons
 from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.experiment.record import WeightSnapshot, find_snapshots, write_snapshot
-from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
+from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.training.run import train
 from tests.analysis.networks import random_weights
 
@@ -20,15 +20,15 @@ P, EPOCHS = 31, 2048
 HYPERPARAMETERS = Hyperparameters(
     d_model=64, n_heads=4, learning_rate=3e-3, weight_decay=2.0, dropout=0.1, grokfast_lambda=0.5
 )
-Analyzed = Callable[[Task], Findings]
+Analyzed = Callable[[str], Findings]
 
 
 @pytest.fixture(scope="module")
 def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Analyzed:
     """Return the findings of a run of a task, which is trained at the first call."""
-    found: dict[Task, Findings] = {}
+    found: dict[str, Findings] = {}
 
-    def of(task: Task) -> Findings:
+    def of(task: str) -> Findings:
         if task not in found:
             # A run that cannot generalise does not end by itself; nanda takes up to 768 epochs.
             epochs = EPOCHS if task == "nanda" else 768

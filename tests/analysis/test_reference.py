@@ -70,7 +70,7 @@ def test_differences_against_a_loop() -> None:
             rows = rows if nearest in rows else [*rows, nearest]
             ours, theirs = list[float](), list[float]()
             for q in (2, 5, 7, 11):
-                mine = float(np.mean([accuracies[row, EXPERIMENT.moduli.index(q)] for row in rows]))
+                mine = float(np.mean([accuracies[row, EXPERIMENT.task_moduli.index(q)] for row in rows]))
                 ours.append(max(mine, reference.floor))
                 row = reference.epochs.tolist().index(epoch)
                 theirs.append(reference.accuracy[split][row, reference.moduli.index(q)])
@@ -88,7 +88,7 @@ def test_a_run_beside_itself_does_not_differ(tmp_path: Path) -> None:
     rows = [0, 3, 9]  # early enough that no other evaluation lies within five per cent
     itself = ReferenceCurves(
         "itself",
-        EXPERIMENT.moduli,
+        EXPERIMENT.task_moduli,
         record.epoch[rows].astype(np.int64),
         {
             "training": record.train_accuracy[rows].astype(np.float64),

@@ -35,13 +35,13 @@ HOSTILE = '<b>&"$x_{'
 
 def with_metrics(run: TrainedRun) -> TrainedRun:
     per_task: dict[str, Any] = {
-        name: tuple(k / 8 + q / 1024 for q in run.experiment.moduli) for k, name in enumerate(PER_TASK)
+        name: tuple(k / 8 + q / 1024 for q in run.experiment.task_moduli) for k, name in enumerate(PER_TASK)
     }
     metrics = Metrics(
         epochs_trained=600,
         epochs_to_solve=480,
         validation_accuracy_mean=0.25,
-        moduli=run.experiment.moduli,
+        moduli=run.experiment.task_moduli,
         weights_sha256="0" * 64,
         **per_task,
     )

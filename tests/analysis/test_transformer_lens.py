@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
-from miiii_search.experiment.spec import Experiment, Task
-from miiii_search.experiment.tasks import digits
+from miiii_search.experiment.digits import digits
+from miiii_search.experiment.spec import Experiment
 from miiii_search.training.model import initial_weights, transformer_from_weights
 
 Arrays = dict[str, NDArray[Any]]
@@ -19,8 +19,8 @@ Arrays = dict[str, NDArray[Any]]
 P, D_MODEL, N_HEADS = 13, 24, 4
 
 
-def make_weights(task: Task) -> dict[str, NDArray[np.float32]]:
-    moduli = Experiment(p=P, task=task).moduli
+def make_weights(task: str) -> dict[str, NDArray[np.float32]]:
+    moduli = Experiment(p=P, task=task).task_moduli
     weights = initial_weights(P, D_MODEL, N_HEADS, moduli, jax.random.PRNGKey(0))
     # Freshly initialised attention is almost uniform, and would hide an error in its scores.
     return {name: np.asarray(20 * array if name == "query" else array) for name, array in weights.items()}
@@ -46,7 +46,7 @@ def hooked_transformer(config: dict[str, Any], state: Arrays, tokens: NDArray[An
 
 
 @pytest.mark.parametrize("task", ["miiii", "nanda"])
-def test_equal_logits_on_all_inputs(task: Task) -> None:
+def test_equal_logits_on_all_inputs(task: str) -> None:
     weights = make_weights(task)
     x = digits(P)
     tokens = np.concatenate([x, np.full((P * P, 1), P)], axis=1)  # [p², 3]: x0, x1, ŷ

@@ -45,7 +45,7 @@ def losses(loss: Callable[[Any], Any], weights: Any) -> list[float]:
 
 @pytest.mark.parametrize("kind", ["textbook", "port"])
 def test_baseline_has_our_losses_for_fifty_steps(kind: str) -> None:
-    moduli = EXPERIMENT.moduli
+    moduli = EXPERIMENT.task_moduli
     split = tasks.make_splits(EXPERIMENT).train
     x, y = jnp.asarray(split.x), jnp.asarray(split.y)
     weights = Program(ProgramKey.of(EXPERIMENT, RUN)).init(EXPERIMENT, RUN).weights

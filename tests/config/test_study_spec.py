@@ -367,7 +367,7 @@ def test_settings_make_a_range() -> None:
         ("experiment.epochs=true", r"experiment\.epochs must be a valid integer, but is true"),
         ("experiment.epochs=0", r"experiment\.epochs must be greater than 0, but is 0"),
         ("experiment.epochs=[5]", r"experiment\.epochs must be a valid integer"),
-        ("experiment.task=nada", r"experiment\.task must be 'miiii', 'nanda', 'basis' or 'masked', but is \"nada\""),
+        ("experiment.task=nada", r"there is no task `nada`; one of miiii, nanda, basis, masked"),
         ("experiment=5", r"experiment must be"),
         ("hyperparameters.learning_rate=1/3", r'learning_rate must be a valid number, but is "1/3"'),
         ("hyperparameters.learning_rate=nan", r"learning_rate must be a finite number"),

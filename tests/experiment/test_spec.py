@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from miiii_search.experiment.spec import Experiment, Hyperparameters, primes_below
+from miiii_search.experiment.primes import primes_below
+from miiii_search.experiment.spec import Experiment, Hyperparameters
 from tests.support import examples
 
 
@@ -92,7 +93,7 @@ def test_hyperparameters(fields: dict[str, Any], words: str) -> None:
         ({"epochs": 0}, "greater than 0"),
         ({"epochs": None}, "valid integer"),
         ({"evaluate_every": 0}, "greater than 0"),
-        ({"task": "miii"}, "'miiii', 'nanda', 'basis' or 'masked'"),
+        ({"task": "miii"}, "there is no task `miii`; one of miiii, nanda, basis, masked"),
         ({"dropout_mask": "row"}, "'sample' or 'batch'"),
         ({"target_accuracy": 1.5}, "less than or equal to 1"),
         ({"solved_evaluations": 0}, "greater than 0"),

@@ -228,7 +228,7 @@ def tasks(folder: Path) -> str:
     study = create_study(database, "tasks", make_spec(experiment=Experiment(p=113, task="miiii")))
     number, picture = 0.004999999888241291, io.BytesIO()
     Image.new("RGB", (400, 200), "blue").save(picture, "PNG")
-    per_task = {str(q): number for q in study.spec.experiment.moduli}
+    per_task = {str(q): number for q in study.spec.experiment.task_moduli}
     known = {"validation_accuracy": per_task, "metrics": metrics_of(study, number)}
     ended = TrialResult(
         TrialState.COMPLETE, number, "Trial 0 was not solved.", known, [Artifact(CURVES, picture.getvalue())]

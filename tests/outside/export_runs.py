@@ -11,7 +11,7 @@ import numpy as np
 
 from miiii_search.cli.views.export_weights import export_weights
 from miiii_search.cli.views.train import choose_configuration, train_to_folder
-from miiii_search.experiment.tasks import digits
+from miiii_search.experiment.digits import digits
 from miiii_search.runs.run_folder import read_run
 from miiii_search.training.model import transformer_from_weights
 

@@ -14,7 +14,7 @@ from miiii_search.pruners.history import history_of
 def test_signals_by_hand() -> None:
     """Task `masked`: the tasks that are left out are not seen; a loss of ln q is guessing."""
     experiment = Experiment(p=13, task="masked", train_fraction=0.5, epochs=64)
-    chance, moduli = np.random.default_rng(0), experiment.moduli
+    chance, moduli = np.random.default_rng(0), experiment.task_moduli
     n, tasks = 4, len(moduli)
     record = Record(
         np.asarray([16, 32, 48, 64], np.int32),

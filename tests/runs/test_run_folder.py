@@ -42,11 +42,11 @@ def write_run(folder: Path, experiment: Experiment = EXPERIMENT) -> Path:
     """Return a folder like those that `train` writes, of a made-up run with snapshots at 256, 512 and the end."""
     folder.mkdir()
     weights = make_weights(experiment)
-    per_task: dict[str, Any] = dict.fromkeys(PER_TASK, (0.5,) * len(experiment.moduli))
+    per_task: dict[str, Any] = dict.fromkeys(PER_TASK, (0.5,) * len(experiment.task_moduli))
     metrics = Metrics(
         epochs_trained=960,
         validation_accuracy_mean=0.5,
-        moduli=experiment.moduli,
+        moduli=experiment.task_moduli,
         weights_sha256=hash_weights(weights),
         **per_task,
     )
@@ -151,7 +151,7 @@ def npy(array: Any) -> bytes:
     return file.getvalue()
 
 
-TASKS = len(EXPERIMENT.moduli)
+TASKS = len(EXPERIMENT.task_moduli)
 OF_RECORD: dict[str, Callable[[Path], object]] = {
     "is a folder": into_a_folder,
     "empty": lambda path: path.write_bytes(b""),

@@ -34,8 +34,8 @@ def make_record(
 ) -> Record:
     """The record of a run whose tasks are all alike; losses in units of guessing, as in `History`."""
     epoch = epochs_of(experiment)[: len(np.asarray(validation_accuracy))]
-    tasks, n = len(experiment.moduli), len(epoch)
-    guessing = np.log(np.asarray(experiment.moduli))
+    tasks, n = len(experiment.task_moduli), len(epoch)
+    guessing = np.log(np.asarray(experiment.task_moduli))
 
     def per_task(values: Any) -> NDArray[np.float32]:
         return np.broadcast_to(np.asarray(values, np.float32).reshape(-1, 1), (n, tasks)).copy()

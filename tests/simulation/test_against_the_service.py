@@ -126,7 +126,7 @@ class CurvePool(FakeTrainerPool[Lane]):
             epoch if ends and curve.failed else None,
             ended=ends,
         )
-        tasks = len(curve.experiment.moduli)
+        tasks = len(curve.experiment.task_moduli)
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         end = FinalState({name: np.zeros(tasks, np.float32) for name in names}, {"w": np.zeros(4, np.float32)})
         if over:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from miiii_search.experiment.spec import Experiment, Task
+from miiii_search.experiment.spec import Experiment
 from miiii_search.training.loss import evaluate, task_slices, task_weights, weighted_loss
 
 Array = jax.Array
@@ -147,28 +147,28 @@ def test_a_uniform_guess_costs_one_a_task() -> None:
 
 def test_weights_are_the_inverse_of_a_uniform_guess() -> None:
     experiment = Experiment()
-    weights = np.asarray(task_weights(experiment.moduli, experiment.scored))
-    np.testing.assert_allclose(weights, [1 / log(q) for q in experiment.moduli], rtol=1e-6)
+    weights = np.asarray(task_weights(experiment.task_moduli, experiment.scored))
+    np.testing.assert_allclose(weights, [1 / log(q) for q in experiment.task_moduli], rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["miiii", "masked", "nanda"])
-def test_a_mean_counts_every_task(task: Task) -> None:
+def test_a_mean_counts_every_task(task: str) -> None:
     experiment = Experiment(task=task)
-    total = np.asarray(task_weights(experiment.moduli, experiment.scored))
-    mean = np.asarray(task_weights(experiment.moduli, experiment.scored, "mean"))
+    total = np.asarray(task_weights(experiment.task_moduli, experiment.scored))
+    mean = np.asarray(task_weights(experiment.task_moduli, experiment.scored, "mean"))
     # The mean also counts tasks that are not scored, as in the public code, which sets their weights to 0.
     np.testing.assert_allclose(mean * {"miiii": 29, "masked": 29, "nanda": 1}[task], total, rtol=1e-6)
 
 
 def test_slices_lie_side_by_side() -> None:
-    slices = task_slices(Experiment().moduli)
+    slices = task_slices(Experiment().task_moduli)
     assert [k for columns in slices for k in range(columns.start, columns.stop)] == list(range(1480))
-    assert [columns.stop - columns.start for columns in slices] == list(Experiment().moduli)
+    assert [columns.stop - columns.start for columns in slices] == list(Experiment().task_moduli)
 
 
 def test_masked_tasks_move_nothing() -> None:
     experiment = Experiment(p=17, task="masked")
-    moduli = experiment.moduli
+    moduli = experiment.task_moduli
     weights = task_weights(moduli, experiment.scored)
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(8, sum(moduli))), jnp.float32)

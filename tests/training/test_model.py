@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from miiii_search.experiment.spec import Experiment, primes_below
+from miiii_search.experiment.primes import primes_below
+from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.tasks import make_splits
 from miiii_search.training.loss import task_slices, task_weights, weighted_loss
 from miiii_search.training.model import initial_weights, make_dropout, transformer_from_weights
@@ -55,7 +56,7 @@ def textbook_activations(weights: Weights, x: Array, masks: tuple[Array, Array] 
 
 @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def textbook_loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
-    return jax.value_and_grad(textbook.weighted_loss)(logits, y, Experiment().moduli)
+    return jax.value_and_grad(textbook.weighted_loss)(logits, y, Experiment().task_moduli)
 
 
 def samples(weights: Weights) -> tuple[Array, Array]:
@@ -79,7 +80,7 @@ def samples_first(activations: dict[str, Array]) -> dict[str, Array]:
 
 @jax.jit
 def fast_loss_and_gradient(logits: Array, y: Array) -> tuple[Array, Array]:
-    moduli = Experiment().moduli
+    moduli = Experiment().task_moduli
     of_tasks = task_weights(moduli, (True,) * len(moduli))
     (loss, _), gradient = jax.value_and_grad(weighted_loss, has_aux=True)(logits.T, y, of_tasks, moduli)
     return loss, gradient.T

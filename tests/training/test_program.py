@@ -304,7 +304,7 @@ def first_solved(hits: list[int]) -> int | None:
 @pytest.mark.slow
 def test_solved_at_the_same_epoch_whatever_the_chunk(solvable: Lanes) -> None:
     """The runs are judged by q = 11, the only scored task of `masked` at p = 13."""
-    assert [q for q, scored in zip(SOLVABLE.moduli, SOLVABLE.scored, strict=True) if scored] == [11]
+    assert [q for q, scored in zip(SOLVABLE.task_moduli, SOLVABLE.scored, strict=True) if scored] == [11]
     runs = [
         (with_seed(seed, SOLVABLE), NARROW.model_copy(update={"learning_rate": 1e-2, "dropout": dropout}))
         for seed in range(3)
@@ -329,7 +329,7 @@ def outcome(lanes: Lanes, run: tuple[Experiment, Hyperparameters], chunk: int) -
     lane, hits = lanes.admit(*run), list[int]()
     while not lanes.progress(lane).ended:
         accuracy: NDArray[Any] = lanes.train(chunk)[lane].validation_accuracy
-        hits += np.rint(accuracy[:, SOLVABLE.moduli.index(11)] * 50).astype(int).tolist()
+        hits += np.rint(accuracy[:, SOLVABLE.task_moduli.index(11)] * 50).astype(int).tolist()
     progress = lanes.progress(lane)
     lanes.release(lane)
     return progress.epoch, progress.solved_epoch, hits

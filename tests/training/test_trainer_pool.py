@@ -120,7 +120,7 @@ def test_a_stopped_run_ends_where_it_stands(trainers: TrainerPool) -> None:
     assert last.final_state is not None and not last.progress.ended
     assert 0 < last.progress.epoch < ENDLESS.epochs
     assert last.record().epoch[-1] == last.progress.epoch
-    assert last.final_state.final_metrics["test_accuracy"].shape == (len(ENDLESS.moduli),)
+    assert last.final_state.final_metrics["test_accuracy"].shape == (len(ENDLESS.task_moduli),)
     # The other run continues.
     assert [next_of(trainers).run for _ in range(3)] == [8, 8, 8]
 

@@ -12,7 +12,7 @@ GROUPS = {
     "Studies": ("create_study", "load_study", "list_studies", "delete_study", "Study", "StudySpec"),
     "What a study is made of": ("presets", "pruners"),
     "Runs": ("train", "load_run", "load_configuration", "analyze", "TrainedRun", "Configuration"),
-    "What a run is": ("Experiment", "Hyperparameters"),
+    "What a run is": ("Experiment", "Hyperparameters", "Task"),
     "Errors": (),
 }
 """Names of the library in reading order. All errors are in the last group."""

@@ -38,7 +38,7 @@ def circuits_by_task(findings: Findings) -> Figure | None:
     """
     if not findings.ablations:
         return None
-    ablations, moduli = findings.ablations[-1], findings.run.experiment.moduli
+    ablations, moduli = findings.ablations[-1], findings.run.experiment.task_moduli
     return _bars(ablations) if len(moduli) == 1 else _matrices(ablations, moduli)
 
 

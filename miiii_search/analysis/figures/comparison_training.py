@@ -66,9 +66,8 @@ def compare_accuracy(findings: Sequence[Findings]) -> Figure | None:
     if not runs:
         return None
     figure, panels = create_panels(len(runs), 1.7, sharex=True)
-    moduli = sorted(
-        {q for found, _ in runs for q in found.run.experiment.moduli if found.run.experiment.task != "nanda"}
-    )
+    several = [found.run.experiment for found, _ in runs if len(found.run.experiment.task_moduli) > 1]
+    moduli = sorted({q for experiment in several for q in experiment.task_moduli})
     colours, scale = style.task_colours(moduli or [2])
     for axes, (found, record) in zip(panels, runs, strict=True):
         _accuracies(axes, found.run.experiment, record, dict(zip(moduli, colours, strict=False)))
@@ -109,8 +108,8 @@ def _counts(axes: Axes, activity: FrequencyActivity) -> None:
 
 def _accuracies(axes: Axes, experiment: Experiment, record: Record, colours: Mapping[int, Any]) -> None:
     scored = np.asarray(experiment.scored)
-    if len(experiment.moduli) > 1:
-        for task, q in enumerate(experiment.moduli):
+    if len(experiment.task_moduli) > 1:
+        for task, q in enumerate(experiment.task_moduli):
             line, label = ("-", None) if scored[task] else ("--", "validation, not scored")
             accuracy = record.validation_accuracy[:, task]
             axes.plot(record.epoch, accuracy, color=colours[q], linewidth=0.6, linestyle=line, label=label)

@@ -63,9 +63,9 @@ def accuracy(findings: Findings) -> Figure | None:
     record, experiment = findings.run.record, findings.run.experiment
     if record is None or not len(record):
         return None
-    if len(experiment.moduli) == 1:
+    if len(experiment.task_moduli) == 1:
         figure, axes = _lines(record.epoch, record.train_accuracy, record.validation_accuracy)
-        axes.axhline(1 / experiment.moduli[0], color="grey", linestyle="--", linewidth=0.8, label="chance")
+        axes.axhline(1 / experiment.classes[0], color="grey", linestyle="--", linewidth=0.8, label="chance")
         axes.set(ylabel="accuracy", ylim=(-0.03, 1.03))
         axes.legend(loc="best")
         return figure
@@ -86,9 +86,9 @@ def loss(findings: Findings) -> Figure | None:
     if not len(drawable):
         return None
     label = "cross-entropy (nats)"
-    if len(experiment.moduli) == 1:
+    if len(experiment.task_moduli) == 1:
         figure, axes = _lines(record.epoch, record.train_loss, record.validation_loss)
-        axes.axhline(np.log(experiment.moduli[0]), color="grey", linestyle="--", linewidth=0.8, label="chance")
+        axes.axhline(np.log(experiment.classes[0]), color="grey", linestyle="--", linewidth=0.8, label="chance")
         axes.set(ylabel=label, yscale="log")
         axes.legend(loc="best")
         return figure
@@ -138,8 +138,8 @@ def learning_curves(experiment: Experiment, record: Record, title: str, solved_e
         loss_axes.plot([], [], color="grey", linewidth=1, label="validation")
         loss_axes.plot([], [], color="grey", linestyle=":", linewidth=0.8, label="training")
         loss_axes.legend(loc="best", fontsize="x-small", frameon=False)
-        if len(experiment.moduli) > MAX_LABELLED_CURVES:
-            figure.colorbar(task_colours(experiment.moduli)[1], ax=loss_axes, label="modulus q")
+        if len(experiment.task_moduli) > MAX_LABELLED_CURVES:
+            figure.colorbar(task_colours(experiment.task_moduli)[1], ax=loss_axes, label="modulus q")
         figure.suptitle(escape_text(title), fontsize="small")
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=110)
@@ -147,9 +147,9 @@ def learning_curves(experiment: Experiment, record: Record, title: str, solved_e
 
 
 def _plot_task_curves(accuracy_axes: Axes, loss_axes: Axes, experiment: Experiment, record: Record) -> None:
-    colours, _ = task_colours(experiment.moduli)
-    for task, (q, colour) in enumerate(zip(experiment.moduli, colours, strict=True)):
-        label = f"q = {q}" if len(experiment.moduli) <= MAX_LABELLED_CURVES else None
+    colours, _ = task_colours(experiment.task_moduli)
+    for task, (q, colour) in enumerate(zip(experiment.task_moduli, colours, strict=True)):
+        label = f"q = {q}" if len(experiment.task_moduli) <= MAX_LABELLED_CURVES else None
         for axes, train, validation in [
             (accuracy_axes, record.train_accuracy, record.validation_accuracy),
             (loss_axes, record.train_loss, record.validation_loss),
@@ -182,13 +182,13 @@ def _heat_maps(
         values: Training and validation values, both `[evaluations, tasks]`.
         scale: The colours of both.
     """
-    tasks = len(experiment.moduli)
+    tasks = len(experiment.task_moduli)
     height = max(MIN_HEIGHT, ROW_HEIGHT * tasks, min(LABELLED_ROW_HEIGHT * tasks, MAX_HEIGHT_FOR_LABELS))
     figure = new_figure(COLUMN_WIDTH, 2 * height + 1.2)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, split_values, title in zip(panels, values, ("training", "validation"), strict=True):
         image = draw_over_epochs(axes, epochs, split_values, scale.norm, colormap=scale.colormap)
-        label_task_rows(axes, experiment, experiment.moduli, height / tasks)
+        label_task_rows(axes, experiment, experiment.task_moduli, height / tasks)
         axes.invert_yaxis()
         axes.set_title(title)
         axes.label_outer()

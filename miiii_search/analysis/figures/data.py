@@ -12,7 +12,8 @@ from miiii_search.analysis import fourier
 from miiii_search.analysis.figures.heatmaps import crop, draw_grid
 from miiii_search.analysis.figures.style import COLUMN_WIDTH, DIVERGING, OKABE_ITO, new_figure
 from miiii_search.analysis.scores import grid_labels
-from miiii_search.experiment.spec import Experiment, primes_below
+from miiii_search.experiment.primes import primes_below
+from miiii_search.experiment.spec import Experiment
 
 PAPER_PAIR, PAPER_SINGLE = (17, 23), 11
 """Primes whose multiples Fig. 2 shows, at p = 113: a pair in the left panel and one in the middle panel."""
@@ -73,11 +74,11 @@ def label_grids(experiment: Experiment) -> Figure:
     grids = crop(grid_labels(experiment))
     figure = new_figure(COLUMN_WIDTH, 1.75) if len(chosen) > 1 else new_figure(COLUMN_WIDTH * 0.6, 2.2)
     for axes, task in zip(figure.subplots(1, len(chosen), squeeze=False, sharey=True)[0], chosen, strict=True):
-        q = experiment.moduli[task]
-        image = draw_grid(axes, grids[task], norm=Normalize(0, q - 1))
-        axes.set_title(f"q = {q}")
+        last = experiment.classes[task] - 1
+        image = draw_grid(axes, grids[task], norm=Normalize(0, last))
+        axes.set_title(f"q = {experiment.task_moduli[task]}")
         axes.label_outer()
-        bar = figure.colorbar(image, ax=axes, orientation="horizontal", ticks=[0, q - 1])
+        bar = figure.colorbar(image, ax=axes, orientation="horizontal", ticks=[0, last])
         bar.set_label("class", labelpad=-6)
     return figure
 
@@ -87,7 +88,7 @@ def shown_tasks(experiment: Experiment) -> list[int]:
 
     They are all tasks if there are few, else the smallest modulus, the one nearest to √p, and the largest.
     """
-    moduli = experiment.moduli
+    moduli = experiment.task_moduli
     if len(moduli) <= MAX_ALL_TASKS:
         return list(range(len(moduli)))
     middle = int(np.argmin(np.abs(np.asarray(moduli[1:-1]) - np.sqrt(experiment.p)))) + 1

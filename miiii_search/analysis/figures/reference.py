@@ -65,7 +65,7 @@ def _draw_crossings(axes: Axes, runs: Recorded, reference: ReferenceCurves) -> N
     for (run, record), colour in zip(runs, cycle(OKABE_ITO), strict=False):
         accuracy = record.validation_accuracy.astype(np.float64)
         ours = last_crossing_epochs(record.epoch.astype(np.int64), accuracy, LASTING_ACCURACY)
-        by_modulus = dict(zip(run.experiment.moduli, ours, strict=True))
+        by_modulus = dict(zip(run.experiment.task_moduli, ours, strict=True))
         axes.plot(*_known([by_modulus.get(q) for q in reference.moduli], rows), "x", color=colour, markersize=4)
     axes.set_xticks(rows, [str(q) for q in reference.moduli], fontsize=6)
     axes.set(xlabel="task q", ylabel=f"epoch from which validation\naccuracy stays at {LASTING_ACCURACY}")

@@ -31,7 +31,7 @@ def label_task_rows(axes: Axes, experiment: Experiment, moduli: Sequence[int], r
     shown = range(0, len(moduli), step)
     axes.set_yticks(list(shown), [str(moduli[row]) for row in shown], fontsize=6)
     axes.tick_params(axis="y", length=2)
-    scored = dict(zip(experiment.moduli, experiment.scored, strict=True))
+    scored = dict(zip(experiment.task_moduli, experiment.scored, strict=True))
     for row, label in zip(shown, axes.get_yticklabels(), strict=True):
         label.set_color("black" if scored[moduli[row]] else "0.55")
     axes.set_ylabel("task q" if all(experiment.scored) else "task q\n(grey: masked)")

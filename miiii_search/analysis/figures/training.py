@@ -36,7 +36,7 @@ def task_order(findings: Findings) -> Figure | None:
     memorised, generalised = milestones.memorised, milestones.generalised
     if not any(epoch is not None for epoch in [*memorised.values(), *generalised.values()]):
         return None
-    rows = [*milestones.order, *(q for q in experiment.moduli if generalised[q] is None)]
+    rows = [*milestones.order, *(q for q in experiment.task_moduli if generalised[q] is None)]
     figure = new_figure(COLUMN_WIDTH, max(MIN_HEIGHT, LABELLED_ROW_HEIGHT * len(rows)) + 0.75)
     axes = figure.subplots()
     for row, q in enumerate(rows):

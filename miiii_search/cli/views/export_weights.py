@@ -22,9 +22,10 @@ FORMATS = ("transformer-lens", "safetensors")
 def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: Path) -> list[str]:
     """Write the final weights of a run to a safetensors file.
 
-    The metadata of the file are `moduli`, `experiment` and `hyperparameters`, each as JSON. In the format
-    `transformer-lens`, arrays have the names and shapes of HookedTransformer, and its configuration is the metadata
-    `config`. In the format `safetensors`, they have the names and shapes of this program. An existing file is replaced.
+    The metadata of the file are `moduli`, `experiment` and `hyperparameters`, each as JSON, and `classes` if these are
+    not the moduli. In the format `transformer-lens`, arrays have the names and shapes of HookedTransformer, and its
+    configuration is the metadata `config`. In the format `safetensors`, they have the names and shapes of this program.
+    An existing file is replaced.
 
     Args:
         run: The run.
@@ -46,10 +47,12 @@ def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: P
     if run.folder is not None and out.resolve() == (run.folder / WEIGHTS).resolve():
         raise MiiiiSearchError(f"{out} holds the run's own weights and would be overwritten; choose another --out")
     metadata: dict[str, Any] = {
-        "moduli": run.experiment.moduli,
+        "moduli": run.experiment.task_moduli,
         "experiment": to_tree(run.experiment),
         "hyperparameters": to_tree(run.hyperparameters),
     }
+    if run.experiment.classes != run.experiment.task_moduli:
+        metadata["classes"] = run.experiment.classes
     arrays = run.weights
     if format == "transformer-lens":
         arrays, metadata = to_state_dict(run.weights), metadata | {"config": to_config(run.weights)}

@@ -165,7 +165,7 @@ def _run_files(trained: Configuration, result: TrainingResult, spectra: dict[int
     experiment = trained.experiment
     files = {
         WEIGHTS: save(result.weights),
-        RECORD: result.record.to_npz(spectra, moduli=np.asarray(experiment.moduli)),
+        RECORD: result.record.to_npz(spectra, moduli=np.asarray(experiment.task_moduli)),
         METRICS: f"{result.metrics.model_dump_json(indent=2, exclude_none=True)}\n".encode(),
         CONFIG: trained.to_toml().encode(),
     }
@@ -253,7 +253,7 @@ def _print_accuracies(trained: Configuration) -> None:
         FittedTable(
             [
                 Column("q", [str(q) for q in metrics.moduli]),
-                Column("chance", [f"{1 / q:.3f}" for q in metrics.moduli]),
+                Column("chance", [f"{1 / count:.3f}" for count in trained.experiment.classes]),
                 *(Column(name, [format_accuracy(value) for value in values]) for name, values in accuracies.items()),
             ]
         )

@@ -29,19 +29,19 @@ def make_weights(experiment: Experiment, d_model: int = 16, n_heads: int = 4) ->
         "attention_output": (n_heads, d_head, d),
         "feed_forward_in": (d, 4 * d),
         "feed_forward_out": (4 * d, d),
-        "unembedding": (d, sum(experiment.moduli)),
+        "unembedding": (d, sum(experiment.task_moduli)),
     }
     return {name: (rng.normal(size=shape) * np.sqrt(2 / d)).astype(np.float32) for name, shape in shapes.items()}
 
 
 def make_record(experiment: Experiment, evaluations: int = 60) -> Record:
     """Each task rises at its own pace, the smaller sooner; the largest has not generalised by the end."""
-    tasks = len(experiment.moduli)
+    tasks = len(experiment.task_moduli)
     epoch = np.arange(1, evaluations + 1, dtype=np.int32) * 16
     time = np.log(epoch)[:, None] / np.log(epoch[-1])
     train = np.clip(np.linspace(2.2, 1.5, tasks) * time, 0, 1).astype(np.float32)
     validation = np.clip(np.linspace(1.4, 0.9, tasks) * time, 0, 1).astype(np.float32)
-    scale = np.log(experiment.moduli)
+    scale = np.log(experiment.task_moduli)
     rng = np.random.default_rng(2)
     norms = np.exp(rng.normal(size=(evaluations, 9)) - np.arange(9)).astype(np.float32)
     losses = [(scale * (1.00001 - accuracy)).astype(np.float32) for accuracy in (train, validation)]

@@ -59,7 +59,7 @@ def test_a_matrix_of_parts_by_tasks() -> None:
     low, high = by_group.images[0].get_clim()
     assert low is not None and high is not None and low == -high  # white is no change
     assert bars(whole) == pytest.approx(100 * ablations.accuracy)
-    assert [label.get_text() for label in by_head.get_xticklabels()] == [str(q) for q in experiment.moduli]
+    assert [label.get_text() for label in by_head.get_xticklabels()] == [str(q) for q in experiment.task_moduli]
     assert [label.get_text() for label in by_head.get_yticklabels()] == ["0", "1", "2", "3"]
     assert by_frequency.get_yticklabels()[0].get_text() == "1"
 

@@ -20,7 +20,7 @@ SIZE = (374, 990, 4)  # 9 × 3.4 inches at 110 dots
 
 def make_record(experiment: Experiment, evaluations: int = 50) -> Record:
     """Accuracies that rise and losses that fall, each task at its own pace."""
-    tasks = len(experiment.moduli)
+    tasks = len(experiment.task_moduli)
     epoch = np.arange(1, evaluations + 1, dtype=np.int32) * 16
     rise = np.clip(epoch[:, None] / epoch[-1] * np.linspace(2, 0.5, tasks), 0, 1).astype(np.float32)
     loss = (5 * (1 - 0.99 * rise)).astype(np.float32)
@@ -36,7 +36,7 @@ def pixels(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 
 @pytest.mark.parametrize("experiment", [NANDA, MIIII], ids=["1 task", "29 tasks"])
 def test_a_png_with_something_on_it(experiment: Experiment) -> None:
-    assert len(experiment.moduli) in (1, 29)
+    assert len(experiment.task_moduli) in (1, 29)
     image = pixels(learning_curves(experiment, make_record(experiment), "a title", solved_epoch=160))
     assert image.shape == SIZE
     # There is one curve per task, in colours from violet to green: the more tasks, the more colours.

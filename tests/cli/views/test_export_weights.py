@@ -17,7 +17,7 @@ from miiii_search.analysis.transformer_lens import to_config, to_state_dict
 from miiii_search.cli.views.export_weights import export_weights as export_run
 from miiii_search.cli.views.train import choose_configuration, train_to_folder
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.spec import Experiment, Hyperparameters, Task
+from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.runs.run_folder import read_run
 from miiii_search.training.model import initial_weights
 
@@ -76,9 +76,9 @@ def test_transformer_lens(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["miiii", "nanda", "basis", "masked"])
-def test_weight_shapes_are_the_network_s(task: Task) -> None:
+def test_weight_shapes_are_the_network_s(task: str) -> None:
     experiment, hyperparameters = Experiment(p=13, task=task), Hyperparameters(d_model=24, n_heads=4)
-    made = jax.eval_shape(lambda: initial_weights(13, 24, 4, experiment.moduli, jax.random.PRNGKey(0)))
+    made = jax.eval_shape(lambda: initial_weights(13, 24, 4, experiment.task_moduli, jax.random.PRNGKey(0)))
     assert weight_shapes(experiment, hyperparameters) == {name: array.shape for name, array in made.items()}
 
 
