@@ -13,11 +13,10 @@ from pydantic import Field, model_validator
 
 from miiii_search.experiment._base import Spec
 from miiii_search.experiment.hyperparameters import Hyperparameters
-
-__all__ = ["Annealing", "Experiment", "Hyperparameters", "LinearDecay", "Spec"]
-
 from miiii_search.experiment.primes import primes_below
 from miiii_search.experiment.task_registry import check_task, get_task
+
+__all__ = ["Annealing", "Experiment", "Hyperparameters", "LinearDecay", "Spec"]
 
 
 class LinearDecay(Spec):

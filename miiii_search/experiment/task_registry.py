@@ -22,8 +22,8 @@ def get_task(name: str) -> Task:
     """Return a task.
 
     Args:
-        name: The name of a task of this package, the name of an entry point, or `MODULE:OBJECT`, where the object is a
-            `Task` or a subclass that needs no arguments. A name of this package comes first.
+        name: The name of a task of this package, else the name of an entry point, or `MODULE:OBJECT`. The object is a
+            `Task`, or a subclass that needs no arguments.
 
     Raises:
         ValueError: There is no such task, or its module cannot be imported.

@@ -1,6 +1,8 @@
 """Tasks by name, and what is said about a task that does not fit."""
 
+import re
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +46,15 @@ def test_other_packages_register_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_task("miiii") is BUILTIN_TASKS["miiii"]
     with pytest.raises(ValueError, match="there is no task `elsewhere`"):
         get_task("elsewhere")
+
+
+def test_the_task_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "own-task.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "my_tasks.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    y = labels(Experiment(p=31, task="my_tasks:Halves"))
+    assert y.tolist() == [[int(n % 31 > 15), int(n // 31 > 15), (n % 31 + n // 31) % 31] for n in range(31 * 31)]
 
 
 @pytest.mark.parametrize(

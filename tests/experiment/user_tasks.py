@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from miiii_search.experiment.task import Ints, Task
@@ -24,7 +26,7 @@ class Parity(Task):
 
     def labels(self, x: Ints, p: int, generator: np.random.Generator) -> Ints:
         """Return 1 where the sum is a multiple."""
-        return (x.sum(axis=1)[:, None] % np.asarray([2, 3]) == 0).astype(np.int8)
+        return cast(Ints, (x.sum(axis=1)[:, None] % np.asarray([2, 3]) == 0).astype(np.int8))
 
 
 instance = Parity()
@@ -52,7 +54,7 @@ class Fractions(Parity):
 
     def labels(self, x: Ints, p: int, generator: np.random.Generator) -> Ints:
         """Return floats."""
-        return super().labels(x, p, generator) / 2  # type: ignore[no-any-return]
+        return cast(Ints, super().labels(x, p, generator) / 2)
 
 
 class TooLarge(Parity):
@@ -60,7 +62,7 @@ class TooLarge(Parity):
 
     def labels(self, x: Ints, p: int, generator: np.random.Generator) -> Ints:
         """Return 2 in the second task."""
-        return super().labels(x, p, generator) + np.asarray([0, 1])
+        return cast(Ints, super().labels(x, p, generator) + np.asarray([0, 1]))
 
 
 class Negative(Parity):
@@ -68,7 +70,7 @@ class Negative(Parity):
 
     def labels(self, x: Ints, p: int, generator: np.random.Generator) -> Ints:
         """Return −1 in the first task."""
-        return super().labels(x, p, generator) - np.asarray([1, 0])
+        return cast(Ints, super().labels(x, p, generator) - np.asarray([1, 0]))
 
 
 class EqualModuli(Parity):
