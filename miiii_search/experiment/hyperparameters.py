@@ -20,6 +20,7 @@ USED_ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "lion_weight_decay": ("optimizer", ("lion",)),
     "lion_beta1": ("optimizer", ("lion",)),
     "lion_beta2": ("optimizer", ("lion",)),
+    "weight_ceiling_ratio": ("weight_ceiling", ("row", "matrix")),
 }
 """The conditional hyperparameters: the hyperparameter that each depends on, and the values with which it is used.
 
@@ -87,6 +88,28 @@ class Hyperparameters(Spec):
     """For `lion`: weight β1 of the momentum in the direction of a step. Default: that of Lion's authors."""
     lion_beta2: Annotated[float, Field(ge=0, lt=1)] = _off(0.99)
     """For `lion`: decay β2 of the momentum. Default: that of Lion's authors."""
+
+    gradient_projection: Literal["none", "orthogonal"] = _off("none")
+    """Projection of each matrix's gradient. `orthogonal` removes the part along the weights (⊥Grad).
+
+    Default: the paper's, `none`.
+    """
+    embedding_rate_factor: Annotated[float, Field(ge=0)] = _off(1.0)
+    """Learning rate of the token and position embeddings, as a multiple of their optimizer's. Default: the same."""
+    unembedding_rate_factor: Annotated[float, Field(ge=0)] = _off(1.0)
+    """Learning rate of the unembedding, as a multiple of its optimizer's. Default: the same."""
+    weight_ceiling: Literal["none", "row", "matrix"] = _off("none")
+    """Norms that each step cuts to a ceiling: those of rows, or of whole matrices. Default: the paper's, `none`.
+
+    A row is the vector of a token or position, or the weights of one output.
+    """
+    weight_ceiling_ratio: Annotated[float, Field(gt=0)] = _off(1.0)
+    """The ceiling, as a multiple of the norm before the first epoch. Default: that norm."""
+    freeze_embeddings: Literal["never", "solved"] = _off("never")
+    """Time from which on the embeddings and the unembedding do not change. Default: the paper's, `never`.
+
+    `solved`: from the first evaluation on at which every scored task is at the target.
+    """
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Hyperparameters:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
-from miiii_search.experiment.hyperparameters import Hyperparameters
+from miiii_search.experiment.hyperparameters import USED_ONLY_WITH, Hyperparameters, is_used
+
+_CHOICES = ("optimizer", "gradient_projection", "weight_ceiling", "freeze_embeddings")
+"""Switches that are hyperparameters themselves."""
+
+_NUMBERS = {"adam_beta2": ("adam_beta2",), "rate_factors": ("embedding_rate_factor", "unembedding_rate_factor")}
+"""Switches that are on if one of some numbers differs from its default."""
+
+_ALWAYS_TRACED = ("learning_rate", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -16,26 +25,34 @@ class Switches:
     """
 
     optimizer: str = "adamw"
-    """The hyperparameter `optimizer`."""
+    """The hyperparameter of this name, like the three below."""
+    gradient_projection: str = "none"
+    weight_ceiling: str = "none"
+    freeze_embeddings: str = "never"
     adam_beta2: bool = False
     """Whether β2 is traced. As a constant, 1 − β2 is rounded only once."""
+    rate_factors: bool = False
+    """Whether the embeddings or the unembedding have learning rates of their own."""
 
     @staticmethod
     def of(hyperparameters: Hyperparameters) -> Switches:
         """Return the switches of the program that trains a run."""
-        default = Hyperparameters.model_fields["adam_beta2"].default
-        has_adam = hyperparameters.optimizer != "lion"
-        return Switches(
-            optimizer=hyperparameters.optimizer,
-            adam_beta2=has_adam and hyperparameters.adam_beta2 != default,
-        )
+        chosen: dict[str, Any] = {name: getattr(hyperparameters, name) for name in _CHOICES}
+        differing = {
+            switch: any(
+                is_used(name, chosen) and getattr(hyperparameters, name) != Hyperparameters.model_fields[name].default
+                for name in names
+            )
+            for switch, names in _NUMBERS.items()
+        }
+        return Switches(**{**chosen, **differing})
 
     @property
     def traced(self) -> tuple[str, ...]:
         """Names of the hyperparameters that the switches add to the traced ones."""
-        prefix = f"{self.optimizer}_"
-        of_optimizer = [name for name in Hyperparameters.model_fields if name.startswith(prefix)]
-        return (*of_optimizer, *["adam_beta2"] * self.adam_beta2)
+        conditional = [name for name in USED_ONLY_WITH if name not in _ALWAYS_TRACED and is_used(name, vars(self))]
+        of_numbers = [name for switch, names in _NUMBERS.items() if getattr(self, switch) for name in names]
+        return (*(name for name in conditional if name not in _NUMBERS), *of_numbers)
 
     def __str__(self) -> str:
         """Return the switches that are on as text, such as `optimizer=muon`; an empty text if there are none."""

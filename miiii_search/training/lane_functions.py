@@ -139,7 +139,9 @@ class LaneFunctions:
             return weighted_loss(logits, y, weights_of_tasks, self.moduli)
 
         (total, (losses, accuracies)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
-        updates, optimizer = self._optimizer(hyperparameters).update(gradients, state.optimizer, state.weights)
+        updates, optimizer = self._optimizer(hyperparameters).update(
+            gradients, state.optimizer, state.weights, streak=state.streak
+        )
         failed = (state.failed_epoch == 0) & ~jnp.isfinite(total)
         return (
             replace(

@@ -24,3 +24,8 @@ UNEMBEDDING = "unembedding"
 def output_axes(name: str, matrix: jax.Array) -> tuple[int, ...]:
     """Return the axes of a hidden matrix that its product keeps."""
     return tuple(axis for axis in range(matrix.ndim) if axis not in INPUT_AXES[name])
+
+
+def row_axes(name: str) -> tuple[int, ...]:
+    """Return the axes within a row: the vector of a token or position, or the weights of one output."""
+    return (1,) if name in EMBEDDINGS else INPUT_AXES.get(name, (0,))

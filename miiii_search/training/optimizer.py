@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from miiii_search.experiment.switches import PAPER, Switches
+from miiii_search.training.constraints import freeze_embeddings, orthogonal_gradient, rate_factors, weight_ceiling
 from miiii_search.training.muon import muon
 
 Array = jax.Array
@@ -60,10 +61,10 @@ def make_optimizer(
     *,
     switches: Switches = PAPER,
     of_switches: Mapping[str, Array | float] = MappingProxyType({}),
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Return the optimizer of a run: Grokfast's filter, then AdamW with β1 = 0.9, β2 = 0.98 and ε = 1e-8.
 
-    The switches replace AdamW, or add to it. All numbers may be traced, so that each lane has its own.
+    The switches replace AdamW, or add steps before and after. All numbers may be traced, so that each lane has its own.
 
     Args:
         learning_rate: The learning rate of AdamW.
@@ -73,19 +74,43 @@ def make_optimizer(
         grokfast_start: The initial average of the filter; see `grokfast_ema`.
         switches: The parts of the training step. The defaults are the paper's.
         of_switches: The numbers that the switches need, by name; see `Switches.traced`.
+
+    Returns:
+        The optimizer. Its `update` also takes the `streak` of the lane, which only `freeze_embeddings` uses.
     """
+    steps = [
+        grokfast_ema(grokfast_alpha, grokfast_lambda, grokfast_start),
+        _descent(learning_rate, weight_decay, switches, of_switches),
+    ]
+    if switches.gradient_projection == "orthogonal":
+        steps.insert(0, orthogonal_gradient())
+    if switches.rate_factors:
+        steps.append(rate_factors(of_switches["embedding_rate_factor"], of_switches["unembedding_rate_factor"]))
+    if switches.weight_ceiling != "none":
+        steps.append(weight_ceiling(of_switches["weight_ceiling_ratio"], switches.weight_ceiling))
+    if switches.freeze_embeddings == "solved":
+        steps.append(freeze_embeddings())
+    return optax.with_extra_args_support(optax.chain(*steps))
+
+
+def _descent(
+    learning_rate: Array | float,
+    weight_decay: Array | float,
+    switches: Switches,
+    of_switches: Mapping[str, Array | float],
+) -> optax.GradientTransformation:
+    """Return the optimizer without the filter; see `make_optimizer`."""
     beta2 = of_switches["adam_beta2"] if switches.adam_beta2 else 0.98
     adamw = optax.adamw(learning_rate, b1=0.9, b2=beta2, eps=1e-8, weight_decay=weight_decay)
-    descent = {
-        "adamw": lambda: adamw,
-        "muon": lambda: muon(
+    if switches.optimizer == "muon":
+        return muon(
             of_switches["muon_learning_rate"], of_switches["muon_weight_decay"], of_switches["muon_momentum"], adamw
-        ),
-        "lion": lambda: optax.lion(
+        )
+    if switches.optimizer == "lion":
+        return optax.lion(
             of_switches["lion_learning_rate"],
             b1=of_switches["lion_beta1"],
             b2=of_switches["lion_beta2"],
             weight_decay=of_switches["lion_weight_decay"],
-        ),
-    }[switches.optimizer]()
-    return optax.chain(grokfast_ema(grokfast_alpha, grokfast_lambda, grokfast_start), descent)
+        )
+    return adamw

@@ -93,3 +93,24 @@ class Muon:
             step = np.sqrt(max(1, outputs / inputs)) * (u * s) @ v
             result[name] = w[name] - self.rate * (step.reshape(w[name].shape) + self.decay * w[name])
         return result
+
+
+def orthogonal_part(w: Floats, g: Floats) -> Floats:
+    """Return the gradient without its projection onto the weights (Prieto et al., 2025): v = w / ‖w‖, g − (g·v) v."""
+    v = w / np.linalg.norm(w)
+    return g - np.sum(g * v) * v
+
+
+def cut_matrix(w: Floats, initial: Floats, ratio: float) -> Floats:
+    """Return the weights, shrunk to at most `ratio` times the initial norm."""
+    limit = ratio * np.linalg.norm(initial)
+    return w if np.linalg.norm(w) <= limit else w / np.linalg.norm(w) * limit
+
+
+def cut_rows(name: str, w: Floats, initial: Floats, ratio: float) -> Floats:
+    """Return the weights, of which every row is shrunk on its own: a token's vector, or the weights into one output."""
+    if name in ("token_embedding", "position_embedding"):
+        return np.stack([cut_matrix(row, first, ratio) for row, first in zip(w, initial, strict=True)])
+    matrix, first = ((as_matrix(name, a) if name in INPUTS_AND_OUTPUTS else a) for a in (w, initial))
+    columns = [cut_matrix(matrix[:, k], first[:, k], ratio) for k in range(matrix.shape[1])]
+    return np.stack(columns, axis=1).reshape(w.shape)

@@ -12,10 +12,14 @@ import pytest
 
 from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters, LinearDecay
 from miiii_search.experiment.switches import PAPER, Switches
+from miiii_search.training.constraints import weight_ceiling
 from miiii_search.training.lane_functions import LaneFunctions
 from miiii_search.training.lane_state import LaneState, TracedHyperparameters
+from miiii_search.training.lanes import Lanes
+from miiii_search.training.matrices import row_axes
 from miiii_search.training.optimizer import make_optimizer
-from tests.training.plain_optimizers import Adam, Lion, Muon, Weights
+from miiii_search.training.program import ProgramKey
+from tests.training.plain_optimizers import Adam, Lion, Muon, Weights, cut_matrix, cut_rows, orthogonal_part
 
 STEPS = 20
 SHAPES = {
@@ -104,6 +108,97 @@ def test_every_step_is_the_published_one(name: str) -> None:
             assert np.linalg.norm(actual[t][matrix] - expected[matrix]) < 3e-5 * moved + 1e-6, (t, matrix)
 
 
+def check_against(
+    hyperparameters: Hyperparameters, gradients: list[Weights], next_weights: Callable[..., Weights]
+) -> None:
+    """Compare every step with `next_weights(previous, gradients, initial)` from where the program's last step ended."""
+    start = draw(100)
+    before = start
+    for t, after in enumerate(train(hyperparameters, gradients, start)):
+        expected = next_weights(before, gradients[t], start)
+        for matrix in SHAPES:
+            np.testing.assert_allclose(after[matrix], expected[matrix], rtol=2e-5, atol=2e-6, err_msg=f"{t} {matrix}")
+        before = after
+
+
+ENDS = ("token_embedding", "position_embedding", "unembedding")
+
+
+def test_the_orthogonal_gradient_has_no_part_along_the_weights() -> None:
+    plain = Adam(3e-3, 0.7)
+
+    def step(w: Weights, g: Weights, _: Weights) -> Weights:
+        return plain.step(w, {name: orthogonal_part(w[name], g[name]) for name in g})
+
+    # Gradients that point almost along the initial weights, so that the projection removes nearly all of them.
+    gradients = [{n: draw(100)[n] + 0.1 * g for n, g in draw(seed).items()} for seed in range(5)]
+    check_against(BASE.model_copy(update={"gradient_projection": "orthogonal"}), gradients, step)
+
+
+def test_rate_factors_are_those_of_the_embeddings_and_the_unembedding() -> None:
+    options = {"embedding_rate_factor": 0.25, "unembedding_rate_factor": 3.0}
+    adams = {name: Adam(3e-3 * factor, 0.7) for name, factor in zip(ENDS, (0.25, 0.25, 3.0), strict=True)}
+    others = Adam(3e-3, 0.7)
+
+    def step(w: Weights, g: Weights, _: Weights) -> Weights:
+        result = others.step(w, {name: g[name] for name in g if name not in ENDS})
+        for name, adam in adams.items():
+            result |= adam.step({name: w[name]}, {name: g[name]})
+        return result
+
+    check_against(BASE.model_copy(update=options), [draw(seed) for seed in range(5)], step)
+
+
+@pytest.mark.parametrize("by", ["row", "matrix"])
+@pytest.mark.parametrize("ratio", [0.9, 1.001])
+def test_no_norm_exceeds_its_ceiling(by: str, ratio: float) -> None:
+    options = {"weight_ceiling": by, "weight_ceiling_ratio": ratio, "weight_decay": 0.0}
+    plain, cuts = Adam(3e-3, 0.0), 0
+
+    def step(w: Weights, g: Weights, initial: Weights) -> Weights:
+        nonlocal cuts
+        free = plain.step(w, g)
+        cut = {
+            name: cut_rows(name, free[name], initial[name], ratio)
+            if by == "row"
+            else cut_matrix(free[name], initial[name], ratio)
+            for name in free
+        }
+        cuts += sum(not np.array_equal(cut[name], free[name]) for name in free)
+        return cut
+
+    hyperparameters = BASE.model_copy(update=options)
+    gradients = [{name: -w for name, w in draw(100).items()} for _ in range(4)]  # away from zero
+    check_against(hyperparameters, gradients, step)
+    assert cuts >= 2 * len(SHAPES)
+
+
+@pytest.mark.parametrize("by", ["row", "matrix"])
+def test_a_ceiling_at_infinity_returns_every_step_as_it_is(by: str) -> None:
+    w, steps = ({name: jnp.float32(array) for name, array in draw(seed).items()} for seed in (100, 1))
+    ceiling = weight_ceiling(jnp.float32(jnp.inf), by)
+    result, _ = ceiling.update(steps, ceiling.init(w), w)
+    assert all(np.array_equal(result[name], steps[name]) for name in SHAPES)
+
+
+def test_embeddings_freeze_at_the_first_evaluation_with_every_task_at_the_target() -> None:
+    free, frozen = (
+        make_optimizer(3e-3, 0.7, 0.0, 0.98, switches=replace(PAPER, freeze_embeddings=when))
+        for when in ("never", "solved")
+    )
+    w = {name: jnp.float32(array) for name, array in draw(100).items()}
+    state, state_of_free = frozen.init(w), free.init(w)
+    for seed, streak in enumerate([0, 0, 1, 0]):  # the last evaluation is below the target again
+        g = {name: jnp.float32(array) for name, array in draw(seed).items()}
+        steps, state = frozen.update(g, state, w, streak=jnp.int32(streak))
+        of_free, state_of_free = free.update(g, state_of_free, w, streak=jnp.int32(streak))
+        for name in SHAPES:
+            if name in ENDS and seed >= 2:
+                assert not np.any(steps[name])
+            else:
+                assert np.array_equal(steps[name], of_free[name]) and np.any(steps[name])
+
+
 EXPERIMENT = Experiment(p=7, train_fraction=0.5, epochs=40, evaluate_every=4, validation_samples=12)
 
 
@@ -154,3 +249,62 @@ def test_only_numbers_differ_between_runs_that_share_a_program() -> None:
 def test_switches_in_words() -> None:
     assert str(PAPER) == ""
     assert str(Switches("muon", adam_beta2=True)) == "optimizer=muon adam_beta2"
+
+
+ALL = BASE.model_copy(
+    update={
+        "optimizer": "muon",
+        "gradient_projection": "orthogonal",
+        "embedding_rate_factor": 0.5,
+        "weight_ceiling": "row",
+        "freeze_embeddings": "solved",
+        "adam_beta2": 0.9,
+    }
+)
+
+
+@pytest.mark.slow
+def test_a_lane_trains_with_all_options_alone_and_in_a_batch() -> None:
+    results = []
+    for batched in (False, True):
+        lanes = Lanes(ProgramKey.of(EXPERIMENT, ALL), batched=batched)
+        lane = lanes.admit(EXPERIMENT, ALL)
+        start = lanes.weights(lane)
+        lanes.train(2)
+        results.append(lanes.weights(lane))
+    alone, in_a_batch = results
+    for name, w in alone.items():
+        np.testing.assert_allclose(in_a_batch[name], w, rtol=1e-3, atol=1e-4)
+        assert not np.array_equal(w, start[name])
+    # The initial norm is the ceiling of every row.
+    for name, w in start.items():
+        limit = np.linalg.norm(w, axis=row_axes(name)) if len(row_axes(name)) == 1 else np.sqrt((w**2).sum((0, 1)))
+        norm = np.sqrt((alone[name] ** 2).sum(row_axes(name)))
+        assert (norm <= limit * (1 + 1e-6)).all()
+
+
+def test_a_lane_freezes_after_an_evaluation_at_the_target() -> None:
+    experiment = EXPERIMENT.model_copy(update={"target_accuracy": 0.01, "solved_evaluations": 5})
+    hyperparameters = BASE.model_copy(update={"freeze_embeddings": "solved"})
+    lanes = Lanes(ProgramKey.of(experiment, hyperparameters), batched=False)
+    lane = lanes.admit(experiment, hyperparameters)
+    [at_target] = [lanes.train(1)[lane].validation_accuracy[0].min() >= 0.01]
+    assert at_target
+    first = lanes.weights(lane)
+    lanes.train(1)
+    second = lanes.weights(lane)
+    assert {name for name in first if np.array_equal(first[name], second[name])} == set(ENDS)
+
+
+def test_a_state_continues_with_the_numbers_of_its_switches() -> None:
+    lanes = Lanes(ProgramKey.of(EXPERIMENT, ALL), batched=False)
+    lane = lanes.admit(EXPERIMENT, ALL)
+    lanes.train(1)
+    halfway = lanes.state(lane)
+    lanes.train(1)
+    resumed = lanes.admit(EXPERIMENT, ALL, halfway)
+    lanes.train(1)
+    for name, w in lanes.weights(lane).items():
+        assert not np.array_equal(w, halfway[f"weights.{name}"])
+    assert "knobs.of_switches.muon_momentum" in halfway
+    assert lanes.progress(resumed).epoch == 2 * EXPERIMENT.evaluation_interval
