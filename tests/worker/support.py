@@ -18,7 +18,7 @@ from tests.support import SMALL, TINY, claim
 
 WEIGHTS = {"query": np.arange(6.0).reshape(2, 3)}
 STATE = {"epoch": np.asarray(8), "weights.query": WEIGHTS["query"]}
-TASKS = len(TINY.moduli)
+TASKS = len(TINY.task_moduli)
 
 
 def record_until(epoch: int, accuracy: float = 0.5) -> Record:
