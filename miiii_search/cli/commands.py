@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from miiii_search.capabilities import FIGURES, TRAINING, requires
-from miiii_search.cli import analyze, deploy, manage, results, run, watch
+from miiii_search.cli import analyze, deploy, manage, plan, results, run, watch
 from miiii_search.cli.help import PanelGroup, with_examples
 
 app = typer.Typer(
@@ -69,6 +69,7 @@ _add("Run", run.up, needs=TRAINING)
 _add("Run", run.create)
 _add("Run", run.coordinate)
 _add("Run", run.work, needs=TRAINING)
+_add("Run", plan.plan)
 
 _add("Watch", watch.status)
 _add("Watch", watch.watch)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from miiii_search.experiment.record import Record
+from miiii_search.training.lane_axis import ENDED_EPOCH, LaneAxis
 from miiii_search.training.lane_state import Array, LaneState, RunProgress
 from miiii_search.training.numerics import pinned
 from miiii_search.training.program import Program, bytes_per_lane, lower_lanes
@@ -79,6 +81,11 @@ class PendingRecords:
         return Record(**{name: np.asarray(array)[where] for name, array in arrays.items()})
 
 
+@partial(jax.jit, static_argnums=1)
+def _first_rows(rows: dict[str, Array], n: int) -> dict[str, Array]:
+    return {name: array[:, :n] for name, array in rows.items()}
+
+
 TrainedChunk = tuple[dict[int, RunProgress], PendingRecords]
 """The progress of each lane after a chunk, and what they recorded."""
 
@@ -135,18 +142,19 @@ class VmappedLanes:
 
     def __init__(self, program: Program, devices: Sequence[jax.Device]) -> None:
         self._program = program
-        self._mesh = Mesh(np.asarray(devices), ("lanes",))
-        self._by_lane = NamedSharding(self._mesh, PartitionSpec("lanes"))
-        self._everywhere = NamedSharding(self._mesh, PartitionSpec())
+        self._axis = LaneAxis(devices)
         self._states: LaneState | None = None
         self._width = 0
-        self._data = jax.device_put(program.data, self._everywhere)
+        self._reserved = 0
+        """The width for which lanes are about to be put."""
+        self._data = jax.device_put(program.data, NamedSharding(self._axis.mesh, PartitionSpec()))
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
         self.programs: dict[int, Future[Any]] = {}
 
     def prepare(self, lanes: int, wait: bool) -> bool:
         """Compile what training a number of lanes needs. Return whether it is compiled."""
-        width = max(self._width_for(lanes), self._width)
+        self._reserved = self._width_for(lanes)
+        width = max(self._reserved, self._width)
         self._request(width)
         if wait:
             self.programs[width].result()
@@ -156,7 +164,7 @@ class VmappedLanes:
         """Return the bytes per lane of the program, or None if unknown."""
         compiled = {w: f.result() for w, f in self.programs.items() if f.done() and f.exception() is None}
         width = self._width if self._width in compiled else min(compiled, default=0)
-        return bytes_per_lane(compiled[width], width // self._mesh.size) if width else None
+        return bytes_per_lane(compiled[width], width // self._axis.mesh.size) if width else None
 
     def needs_wider_program(self, lanes: int) -> bool:
         """Return whether a number of lanes needs a wider program than the current one."""
@@ -165,20 +173,12 @@ class VmappedLanes:
     def put(self, lane: int, state: LaneState) -> None:
         """Store the state of a lane."""
         if lane >= self._width:
-            self._resize(self._width_for(lane + 1), state)
-        self._states = jax.tree.map(lambda leaf, one: self._set(leaf, lane, one), self._states, state)
+            self._resize(max(self._width_for(lane + 1), self._reserved), state)
+        self._states = self._axis.write(self._states, self._width, lane, state)
 
     def get(self, lane: int) -> LaneState:
         """Return the state of a lane."""
-        device, index = self._locate(lane)
-
-        def copy_lane(leaf: Array) -> Array:
-            [part] = [shard.data for shard in leaf.addressable_shards if shard.device == device]
-            # To the first device, for which the functions of a single lane are compiled.
-            moved: Array = jax.device_put(part[index], self._mesh.devices.flat[0])
-            return moved
-
-        state: LaneState = jax.tree.map(copy_lane, self._states)
+        state: LaneState = self._axis.read(self._states, self._width, lane)
         return state
 
     def clear(self) -> None:
@@ -189,26 +189,9 @@ class VmappedLanes:
 
     def drop(self, lane: int) -> None:
         """Free a lane."""
-        # An epoch beyond any budget, so the program treats the lane as ended.
-        beyond = jnp.int32(np.iinfo(np.int32).max)
-        self._states = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: self._set(leaf, lane, beyond) if path[0].name == "epoch" else leaf, self._states
-        )
-
-    def _locate(self, lane: int) -> tuple[jax.Device, int]:
-        """Return the device of a lane, and the lane's index there."""
-        per_device = self._width // self._mesh.size
-        device: jax.Device = self._mesh.devices.flat[lane // per_device]
-        return device, lane % per_device
-
-    def _set(self, leaf: Array, lane: int, value: Array) -> Array:
-        """Replace one lane's part of a leaf on the lane's device. Indexing the whole leaf would involve all devices."""
-        device, index = self._locate(lane)
-        parts = [
-            shard.data.at[index].set(jax.device_put(value, device)) if shard.device == device else shard.data
-            for shard in leaf.addressable_shards
-        ]
-        return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts)
+        assert self._states is not None
+        epoch = self._axis.write(self._states.epoch, self._width, lane, jnp.int32(ENDED_EPOCH))
+        self._states = replace(self._states, epoch=epoch)
 
     def _request(self, width: int) -> None:
         """Start compiling the program of a width in a thread, unless that was requested before."""
@@ -224,26 +207,18 @@ class VmappedLanes:
                 self._resize(width, self.get(0))
 
     def _width_for(self, lanes: int) -> int:
-        return width_for(max(lanes, 1), self._mesh.size)
+        return width_for(max(lanes, 1), self._axis.mesh.size)
 
     def _resize(self, width: int, filler: LaneState) -> None:
         """Cut or pad the lane axis. Padded lanes count as ended."""
-        idle = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.full_like(leaf, np.iinfo(np.int32).max) if path[0].name == "epoch" else leaf,
-            filler,
-        )
-        states = [self.get(k) if k < self._width else idle for k in range(width)]
-        self._states = self._split(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+        idle = replace(filler, epoch=jnp.int32(ENDED_EPOCH))
+        self._states = self._axis.resize(self._states, self._width, width, idle)
         self._width = width
-
-    def _split(self, states: LaneState) -> LaneState:
-        split: LaneState = jax.device_put(states, self._by_lane)
-        return split
 
     @pinned
     def _compile(self, width: int) -> Any:
         self._program.compile_in_background()
-        return lower_lanes(self._program, self._mesh, width).compile()
+        return lower_lanes(self._program, self._axis.mesh, width).compile()
 
     def train(self, lanes: list[int], evaluations: int) -> TrainedChunk:
         """Train lanes for a number of evaluation intervals, or until their runs end."""
@@ -258,7 +233,7 @@ class VmappedLanes:
         }
         # Copy only what was written, which is little of the buffer. Powers of two, since each length is a program.
         written = 1 << (int(done.max()) - 1).bit_length() if done.max() > 1 else 1
-        rows = {name: array[:, :written] for name, array in rows.items()}
+        rows = _first_rows(rows, written)
         return progress, PendingRecords({lane: (rows, int(done[lane]), lane) for lane in lanes})
 
     @cached_property
