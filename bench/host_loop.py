@@ -2,10 +2,10 @@
 
     python bench/host_loop.py [--quick] [--json FILE]
 
-A worker trains one trial per lane of a study on SQLite. The device is imitated: the CPU computes each chunk, and then
-the chunk lasts as long as one of 16 epochs per evaluation on a GPU that trains 5,000 epochs per second of all lanes
-together. The processor is free meanwhile, as while a GPU computes. The networks are narrow and have few samples, but
-all 29 tasks, so the arrays, scalars and rows are as many as those of the paper's runs.
+A worker trains one trial per lane of a study on SQLite. The device is imitated. The CPU computes each chunk, which
+then lasts as long as on a GPU that trains 5,000 epochs per second of all lanes together, 16 per evaluation. The
+processor is free meanwhile, as while a GPU computes. The networks are narrow and have few samples, but all 29 tasks.
+So the arrays, scalars and rows are as many as those of the paper's runs.
 
 The output has one row per number of lanes. A wait is the time from the end of a chunk to the start of the next:
 

@@ -6,10 +6,12 @@ from .create import create_study
 from .delete import read_contents
 from .export import Configuration, export_best, export_trial, read_configuration
 from .finished_trials import read_varied_parameters
+from .gpu_predictions import predict_throughput, read_predictions
 from .names import check_name, study_names
 from .open import open_study
 from .overview import StudyOverview, list_deleted, list_studies
 from .pause import resume
+from .plan import EpochShare, Plan, plan_at_speed, plan_on_gpu
 from .promote import queue_further_seeds
 from .replicates import SeedStats, rank_configurations
 from .snapshots import claim_folder, read_snapshots, trial_folder
@@ -21,6 +23,8 @@ from .trials import counts_by_name, distributions, insert_trials, new_trial, sha
 
 __all__ = [
     "Configuration",
+    "EpochShare",
+    "Plan",
     "SeedStats",
     "Status",
     "StatusReader",
@@ -49,12 +53,16 @@ __all__ = [
     "old_snapshots",
     "open_study",
     "parse_spec",
+    "plan_at_speed",
+    "plan_on_gpu",
+    "predict_throughput",
     "queue_further_seeds",
     "rank_configurations",
     "read_best",
     "read_best_trials",
     "read_configuration",
     "read_contents",
+    "read_predictions",
     "read_snapshots",
     "read_status",
     "read_varied_parameters",

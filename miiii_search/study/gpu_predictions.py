@@ -7,15 +7,19 @@ and launches, and divides them by the GPU's published figures. Nothing in the ta
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
+from miiii_search.config.study_spec import StudySpec
 from miiii_search.config.suggestions import suggest
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
+from miiii_search.storage.records import RunningTrial
 
 TABLE = "gpu_predictions.json"
 
@@ -121,6 +125,41 @@ class PredictionTable:
             )
             seconds += lanes / entry.lane_epochs_per_second
         return len(widths) / seconds if seconds else None
+
+
+def predict_throughput(
+    spec: StudySpec,
+    running: Sequence[RunningTrial],
+    finished: Iterable[FrozenTrial],
+    table: PredictionTable | None = None,
+) -> float | None:
+    """Return the predicted epochs per second of all running trials together.
+
+    Args:
+        spec: The study.
+        running: The running trials. Those whose parameters were not read are taken to be like the others.
+        finished: Finished trials, which tell on which device their worker trains.
+        table: The predictions. By default those that come with the package.
+
+    Returns:
+        The sum over the workers, with one GPU each. None if nothing is trained, or if a worker's device has no
+        prediction.
+    """
+    devices = {str(t.user_attrs.get("worker")): str(t.user_attrs.get("device")) for t in finished}
+    if not running or not all(devices.get(trial.worker, "").startswith("gpu") for trial in running):
+        return None
+    table, total = table or read_predictions(), 0.0
+    for worker in {trial.worker for trial in running}:
+        lanes = [trial for trial in running if trial.worker == worker]
+        known = [int(t.params.get("d_model", spec.hyperparameters.d_model)) for t in lanes if t.params]
+        gpu = table.gpu_of_device(devices[worker])
+        if gpu is None or not known:
+            return None
+        widths = [known[k % len(known)] for k in range(len(lanes))]
+        if (speed := table.speed(gpu, spec.experiment, widths)) is None:
+            return None
+        total += speed
+    return total
 
 
 @cache

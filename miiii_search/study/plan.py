@@ -37,7 +37,7 @@ SHARES = {
     "forecast": EpochShare(0.594, 0.49, 0.82),
     "quantile": EpochShare(0.656, 0.51, 0.81),
 }
-"""What is trained under each of our rules, from the tables of docs/research/pruning.md (`make bench-pruning`)."""
+"""Share of the epochs that each of our rules trains, from the tables of docs/research/pruning.md (`make bench-pruning`)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class WidthPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study needs if the speeds hold."""
+    """The time that a study takes if the speeds hold."""
 
     preset: str | None
     trials: int

@@ -16,6 +16,7 @@ from miiii_search.storage.abandoned import AbandonedTrial
 from miiii_search.storage.hints import hint
 from miiii_search.storage.records import FinishedTrial, PrunedTrial, RunningTrial
 from miiii_search.study.best_trials import read_best_trials
+from miiii_search.study.gpu_predictions import predict_throughput
 from miiii_search.study.replicates import MEDIAN, SeedStats, rank_configurations
 from miiii_search.study.state import A_WORKER, StudyState, expected_trials, is_done, missing_process, study_state
 from miiii_search.study.study import Study
@@ -68,6 +69,8 @@ class Status:
     """Process that the study waits for: "a worker" or "a coordinator"; None if it waits for none."""
     advice: str | None = None
     """Command that starts the missing process."""
+    predicted_epochs_per_second: float | None = None
+    """Predicted throughput of the GPUs that train; None if any worker trains on a device without a prediction."""
 
     @property
     def done(self) -> bool:
@@ -138,6 +141,7 @@ class Status:
                 for trial in self.abandoned
             ],
             "epochs_per_second": round(self.epochs_per_second, 2),
+            "predicted_epochs_per_second": self.predicted_epochs_per_second,
             "seconds_left": self.seconds_left,
         }
 
@@ -196,6 +200,7 @@ class StatusReader:
             abandoned=abandoned,
             waits_for=missing,
             advice=_advice(study, missing, abandoned),
+            predicted_epochs_per_second=predict_throughput(study.spec, running, best_trials),
         )
 
     def rank_configurations(self, by: str = MEDIAN) -> list[SeedStats]:

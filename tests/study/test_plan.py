@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import FrozenTrial, create_trial
 
+from miiii_search.cli import main
+from miiii_search.cli.views.study_status import headline
 from miiii_search.config.presets import PRESETS, TABLE_1
 from miiii_search.config.search_space import Range
 from miiii_search.config.study_sections import Budget, Pruning, Replicates
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
-from miiii_search.study.gpu_predictions import PredictionTable, parse_predictions, read_predictions
+from miiii_search.storage.records import RunningTrial
+from miiii_search.study.gpu_predictions import (
+    PredictionTable,
+    parse_predictions,
+    predict_throughput,
+    read_predictions,
+)
 from miiii_search.study.plan import MIN_SPEEDUP, MOST_LANES, SHARES, plan_at_speed, plan_on_gpu, trials_by_width
+from miiii_search.study.state import StudyState
+from miiii_search.study.status import Status
 from miiii_search.training import autotune
 
 PAPER = PRESETS["paper"].spec
@@ -183,3 +195,63 @@ def test_the_table_of_the_package() -> None:
                 assert all(entry.lane_epochs_per_second > 0 and entry.memory_per_lane > 1e6 for entry in entries)
     plan = plan_on_gpu(PAPER, "h200")
     assert all(width.lanes_that_fit and width.lanes_that_fit > 64 for width in plan.widths)
+
+
+def running(worker: str, d_model: int | None) -> RunningTrial:
+    """A running trial; `d_model` None: its parameters were not read."""
+    params = {} if d_model is None else {"d_model": d_model}
+    return RunningTrial(0, worker, 0, 1.0, 0.0, 0, (), params)
+
+
+def finished(worker: str, device: str) -> FrozenTrial:
+    return create_trial(value=1.0, user_attrs={"worker": worker, "device": device})
+
+
+def test_what_is_measured_is_compared_on_known_gpus_only() -> None:
+    ended = [finished("a", "gpu (NVIDIA Big)"), finished("b", "gpu (NVIDIA Big)"), finished("c", "cpu (x86_64)")]
+    eight = [running("a", 128)] * 8
+    assert predict_throughput(PAPER, eight, ended, TABLE) == 1500.0
+    assert predict_throughput(PAPER, [*eight, *[running("b", 256)] * 8], ended, TABLE) == 2500.0
+    # Only the parameters of the first lanes are read.
+    assert predict_throughput(PAPER, [*[running("a", 128)] * 4, *[running("a", None)] * 4], ended, TABLE) == 1500.0
+    assert predict_throughput(PAPER, [], ended, TABLE) is None
+    assert predict_throughput(PAPER, [*eight, running("c", 128)], ended, TABLE) is None
+    assert predict_throughput(PAPER, eight, [], TABLE) is None
+    assert predict_throughput(PAPER, [running("a", 512)], ended, TABLE) is None
+    assert predict_throughput(PAPER, [running("a", None)], ended, TABLE) is None
+    assert predict_throughput(PAPER, eight, [finished("a", "gpu (NVIDIA Big 2)")], TABLE) is None
+
+
+def test_the_status_shows_a_prediction_where_there_is_one() -> None:
+    counts = dict.fromkeys(("waiting", "running", "complete", "pruned", "fail"), 1)
+    lanes = [running("a", 128)]
+    status = Status("s", StudyState.RUNNING, counts, 5, 100, lanes, None, {}, None)
+    assert "· 1 epochs/s · time left" in headline(status)
+    assert status.to_json()["predicted_epochs_per_second"] is None
+    assert "· 1 epochs/s (predicted: 1500) · time left" in headline(replace(status, predicted_epochs_per_second=1499.6))
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["miiii-search", "plan", *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            return ended.code if isinstance(ended.code, int) else 0, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    code, out, _ = run("--preset", "paper", "--gpu", "H200")
+    assert code == 0 and "384 trials of up to 65,536 epochs" in out and "lanes that fit" in out
+    assert "These are predictions. Nothing was measured on this GPU. They assume:" in out
+    assert "pruned by forecast" in out and "docs/research/pruning.md" in out
+    code, out, _ = run("--preset", "paper", "--lane-epochs-per-second", "1000", "--gpus", "2", "--json")
+    assert code == 0 and json.loads(out)["totals"]["all_epochs"]["seconds"] == 384 * 65536 / 1000 / 2
+    for arguments, message in [
+        ([], "plan needs one speed"),
+        (["--gpu", "h200", "--lane-epochs-per-second", "1"], "plan needs one speed"),
+        (["--lane-epochs-per-second", "1", "--lanes", "2"], "--lanes belongs to --gpu"),
+        (["--gpu", "h900"], "did you mean"),
+        (["--preset", "demo", "--gpu", "h200"], "there is no prediction for p = 31"),
+    ]:
+        code, out, error = run(*arguments)
+        assert code != 0 and out == "" and message in error, arguments

@@ -83,8 +83,9 @@ def headline(status: Status) -> str:
         return f"{status.state}{saving} · {best}{budget}"
     if status.state == StudyState.WAITING_FOR_VERSION:
         return f"{status.state}: {status.version_mismatch}\n{best}{budget}"
-    time_left = format_duration(status.seconds_left)
-    return f"{best} · {status.epochs_per_second:.0f} epochs/s · time left: {time_left}{budget}"
+    time_left, predicted = format_duration(status.seconds_left), status.predicted_epochs_per_second
+    speed = f"{status.epochs_per_second:.0f} epochs/s{f' (predicted: {predicted:.0f})' if predicted else ''}"
+    return f"{best} · {speed} · time left: {time_left}{budget}"
 
 
 @dataclass(frozen=True)
