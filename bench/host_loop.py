@@ -146,7 +146,7 @@ def train_study(lanes: int) -> list[Wait]:
 
 def draw_a_figure() -> None:
     """Draw the learning curves of a run of 29 tasks, as the thread does that writes results."""
-    rows, tasks = 200, len(EXPERIMENT.moduli)
+    rows, tasks = 200, len(EXPERIMENT.classes)
     per_task, per_matrix = np.full((rows, tasks), 0.5, np.float32), np.ones((rows, 9), np.float32)
     record = Record(np.arange(1, rows + 1, dtype=np.int32), *[per_task] * 4, *[per_matrix] * 2)
     learning_curves(EXPERIMENT, record, "")

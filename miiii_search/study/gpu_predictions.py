@@ -97,7 +97,7 @@ class PredictionTable:
         Time and memory consist almost entirely of what is done per training sample. So they are in proportion to the
         samples if the training fraction differs. Other moduli than those of the table are not predicted.
         """
-        if experiment.p != self.experiment.p or experiment.moduli != self.experiment.moduli:
+        if experiment.p != self.experiment.p or experiment.classes != self.experiment.classes:
             return []
         factor, wanted = experiment.n_train / self.experiment.n_train, (gpu.key, experiment.precision, d_model)
         return [p.scaled(factor) for p in self.predictions if (p.gpu, p.precision, p.d_model) == wanted]

@@ -37,7 +37,7 @@ SHARES = {
     "forecast": EpochShare(0.594, 0.49, 0.82),
     "quantile": EpochShare(0.656, 0.51, 0.81),
 }
-"""Share of the epochs that each of our rules trains, from the tables of docs/research/pruning.md (`make bench-pruning`)."""
+"""Share of the epochs that each of our rules trains: the tables of docs/research/pruning.md (`make bench-pruning`)."""
 
 
 @dataclass(frozen=True)
