@@ -14,6 +14,9 @@ equally well is reported as shared. Shapley values (Lindeman, Merenda and Gold, 
 give a share to dimensions without effect. The share of a pair is the increase of R² over all main effects. On a
 balanced complete grid both methods agree.
 
+A conditional dimension varies only among the trials that use it, and its effect is fitted to them. Differences between
+those trials and the others belong to the dimension on which it depends.
+
 Optuna's evaluators are not used. Its fANOVA fits a random forest: it needs scikit-learn, depends on a seed, and has no
 closed form to test against. PED-ANOVA explains what distinguishes the best tenth of the trials, which are only a few in
 a study of dozens, and does not consider pairs. Both also leave out pruned trials, and thus the reasons for pruning
@@ -39,6 +42,9 @@ LEVEL = 0.95
 
 TRIALS_PER_PARAMETER = 2
 """Smallest number of trials per fitted parameter. With fewer, least squares fits noise."""
+
+UNUSED = -1
+"""Level of a trial in a conditional dimension that its run does not use."""
 
 ROUNDING = 1e-9
 """Relative size below which a variance or a share is a rounding error."""
@@ -118,23 +124,25 @@ class Importance:
 
 
 def functional_anova(
-    names: Sequence[str], sizes: Sequence[int], points: Indices, values: Floats, is_grid: bool
+    names: Sequence[str], sizes: Sequence[int], points: Indices, values: Floats, is_grid: bool, cells: int | None = None
 ) -> Importance:
     """Decompose the variance of an objective.
 
     Args:
         names: Names of the dimensions.
         sizes: Number of levels of each dimension.
-        points: Index of each trial's level in each dimension `[trials, dimensions]`.
+        points: Index of each trial's level in each dimension `[trials, dimensions]`, or `UNUSED`.
         values: The objective `[trials]`.
         is_grid: Whether levels are values and not bins, so that trials at the same point are replicates.
+        cells: The number of points of the grid. By default the product of the sizes, as without conditional dimensions.
 
     Returns:
         The importance. If nothing can be said, it has no terms, and its notes give the reason.
     """
-    count, cells = len(values), math.prod(sizes) if is_grid else 0
+    count, is_conditional = len(values), bool((points == UNUSED).any())
+    cells = (math.prod(sizes) if cells is None else cells) if is_grid else 0
     tried, cell = np.unique(np.column_stack([points, np.zeros(count, int)]), axis=0, return_inverse=True)
-    cell, varied = cell.ravel(), [k for k in range(len(names)) if len(np.unique(points[:, k])) > 1]
+    cell, varied = cell.ravel(), [k for k in range(len(names)) if len(set(points[:, k]) - {UNUSED}) > 1]
     base = Importance("none", count, cells, len(tried) if is_grid else 0)
     if not count:
         return base.with_notes(["no trial has an objective yet, so the importance of the hyperparameters is unknown"])
@@ -143,7 +151,7 @@ def functional_anova(
         return base.with_notes([f"all {count} trials have the same objective, so no hyperparameter matters"])
     if not varied:
         return base.with_notes(["every hyperparameter has been tried at one value only, so nothing can be compared"])
-    if is_grid and len(tried) == cells:
+    if is_grid and len(tried) == cells and not is_conditional:
         result = _exact(base, names, sizes, cell, values)
     else:
         result = _fitted(base, [names[k] for k in varied], points[:, varied], values)
@@ -212,11 +220,21 @@ def _fitted(base: Importance, names: Sequence[str], points: Indices, values: Flo
         shares[(k,)] = (main - without) / total, rank - rank_without
     shared = max(main / total - sum(share for share, _ in shares.values()), 0.0)
     for i, j in _subsets(len(names), 2):
-        both = np.hstack([design, _indicators(points[:, i] * (points[:, j].max() + 1) + points[:, j])])
-        with_pair, rank_with_pair = _explained(both.T @ both, both.T @ centred, np.arange(both.shape[1]))
-        freedom = rank_with_pair - rank
+        shared_levels = points[:, (i, j)].copy()
+        unused = (shared_levels == UNUSED).any(axis=1)
+        shared_levels[unused] = UNUSED
+        alone = (main, rank)
+        if unused.any():  # among the trials that use both, either may have another effect than among all
+            within = [design, *(_indicators(levels) for levels in shared_levels.T)]
+            alone = _explained_by(np.hstack(within), centred)
+        else:
+            within = [design]
+        pair = shared_levels[:, 0] * (shared_levels[:, 1].max() + 1) + shared_levels[:, 1]
+        pair[unused] = UNUSED
+        with_pair, rank_with_pair = _explained_by(np.hstack([*within, _indicators(pair)]), centred)
+        freedom = rank_with_pair - alone[1]
         if freedom and len(values) >= TRIALS_PER_PARAMETER * (rank_with_pair + 1):
-            shares[i, j] = (with_pair - main) / total, freedom
+            shares[i, j] = (with_pair - alone[0]) / total, freedom
     terms = _terms(names, shares, main / total, rank, len(values))
     return replace(base, method="least squares", terms=terms, shared=shared).with_notes([note])
 
@@ -231,10 +249,20 @@ def _explained(gram: Floats, moments: Floats, chosen: Indices) -> tuple[float, i
     return float(np.sum(projected**2 / eigenvalues[kept])), int(kept.sum())
 
 
+def _explained_by(design: Floats, centred: Floats) -> tuple[float, int]:
+    """Return the sum of squares that all columns of a design matrix explain, and their rank."""
+    return _explained(design.T @ design, design.T @ centred, np.arange(design.shape[1]))
+
+
 def _indicators(levels: Indices) -> Floats:
-    """Return centred indicator variables of the levels that occur `[trials, levels]`."""
-    columns = (levels[:, None] == np.unique(levels)).astype(float)
-    centred: Floats = columns - columns.mean(axis=0)
+    """Return centred indicator variables of the levels that occur `[trials, levels]`.
+
+    They are centred over the trials that use the dimension, and 0 for all others. So they are orthogonal to the
+    indicators of the dimension that decides whether this one is used.
+    """
+    used = levels != UNUSED
+    columns = (levels[:, None] == np.unique(levels[used])).astype(float)
+    centred: Floats = (columns - columns[used].mean(axis=0)) * used[:, None]
     return centred
 
 

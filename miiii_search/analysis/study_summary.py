@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from miiii_search.analysis.importance import Importance, functional_anova
+from miiii_search.analysis.importance import UNUSED, Importance, functional_anova
+from miiii_search.config.conditional import count_points
 from miiii_search.experiment.text import format_params, format_value
 
 Value = float | int | str
@@ -233,7 +234,10 @@ def _importance(dimensions: Sequence[SearchDimension], trials: Sequence[TrialSum
     for trial in trials:
         if trial.value is None or not trial.has_ended:
             continue
-        levels = [dimension.level(trial.point.get(dimension.name)) for dimension in dimensions]
+        levels = [
+            dimension.level(trial.point[dimension.name]) if dimension.name in trial.point else UNUSED
+            for dimension in dimensions
+        ]
         if None in levels:
             outside += 1
             continue
@@ -245,6 +249,7 @@ def _importance(dimensions: Sequence[SearchDimension], trials: Sequence[TrialSum
         np.array(points, int).reshape(len(points), len(dimensions)),
         np.array(values, float),
         is_grid=not any(dimension.is_range for dimension in dimensions),
+        cells=count_points({dimension.name: dimension.values for dimension in dimensions}, {}),
     )
     counts = Counter(trial.outcome for trial in trials)
     notes = [

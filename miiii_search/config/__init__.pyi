@@ -1,3 +1,11 @@
+from .conditional import (
+    check_conditions,
+    conditional_dimensions,
+    count_points,
+    describe_condition,
+    enumerate_points,
+    used_part,
+)
 from .overrides import apply_settings, describe_differences, read_config_file, to_tree, validate
 from .presets import PRESETS, Preset, get_configuration, get_preset
 from .search_space import Dimension, Point, PointKey, Range, Value, point_key
@@ -18,7 +26,12 @@ __all__ = [
     "StudySpec",
     "Value",
     "apply_settings",
+    "check_conditions",
+    "conditional_dimensions",
+    "count_points",
+    "describe_condition",
     "describe_differences",
+    "enumerate_points",
     "get_configuration",
     "get_preset",
     "point_key",
@@ -27,5 +40,6 @@ __all__ = [
     "rungs",
     "suggest",
     "to_tree",
+    "used_part",
     "validate",
 ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from miiii_search.config.conditional import check_conditions, count_points, enumerate_points
 from miiii_search.config.search_space import SEARCHED_FIELDS, Dimension, Point, Range, Value
 from miiii_search.config.study_sections import PRUNING_RULES, Budget, Pruning, Replicates
 from miiii_search.config.suggestions import suggest
+from miiii_search.experiment.hyperparameters import is_used
 from miiii_search.experiment.spec import Experiment, Hyperparameters, Spec
 
 GRID_SAMPLERS = ("grid_ei", "grid")
@@ -58,10 +59,13 @@ class StudySpec(Spec):
     space: dict[str, Dimension]
     """Search space: a list of values or a range for each hyperparameter to search over.
 
+    A hyperparameter that depends on another, such as `muon_learning_rate` on `optimizer`, is a dimension only of the
+    points that use it.
+
     The fields `train_fraction`, `dropout_mask` and `grokfast_alpha` of the experiment may be searched over, too.
     """
     first: Annotated[tuple[dict[str, Value], ...], Field(strict=False)] = ()
-    """Points to try before all others, such as the paper's best. Each gives a value to every dimension."""
+    """Points to try before all others, such as the paper's best. Each gives a value to every dimension that it uses."""
     sampler: Annotated[str, BeforeValidator(_current_sampler)] = "grid_ei"
     """Sampler: `grid_ei`, `grid`, or one of Optuna's.
 
@@ -109,9 +113,11 @@ class StudySpec(Spec):
         return self
 
     def grid(self) -> list[Point]:
-        """Return every combination of the dimensions' values, in their order."""
-        values = [self._values(name) for name in self.space]
-        return [dict(zip(self.space, point, strict=True)) for point in itertools.product(*values)]
+        """Return every combination of the dimensions' values, in their order.
+
+        A point lacks the dimensions that its run does not use; see `conditional`.
+        """
+        return enumerate_points({name: self._values(name) for name in self.space}, self._fixed)
 
     def points(self) -> list[Point]:
         """Return the points of `first`, then the rest of the grid."""
@@ -140,28 +146,30 @@ class StudySpec(Spec):
 
     def corners(self) -> list[Point]:
         """Return the extreme points of the space. If they are valid, so are the points between them."""
-        ends = [
-            [dimension.low, dimension.high] if isinstance(dimension, Range) else list(dimension)
-            for dimension in self.space.values()
-        ]
-        return [dict(zip(self.space, point, strict=True)) for point in itertools.product(*ends)]
+        ends = {
+            name: [dimension.low, dimension.high] if isinstance(dimension, Range) else list(dimension)
+            for name, dimension in self.space.items()
+        }
+        return enumerate_points(ends, self._fixed)
 
     def run_at(self, point: Mapping[str, Value], replicate: int) -> tuple[Experiment, Hyperparameters]:
         """Return the experiment and the hyperparameters of a run.
 
         Args:
-            point: A point of the space.
+            point: A point of the space. Dimensions that its run does not use have their defaults.
             replicate: The replicate, from 0. It is added to the experiment's seed.
 
         Raises:
             ValueError: The point has a value that is not allowed.
         """
-        hyperparameters = {k: v for k, v in point.items() if k in Hyperparameters.model_fields}
+        hyperparameters = self.hyperparameters.model_dump()
+        hyperparameters |= {k: v for k, v in point.items() if k in Hyperparameters.model_fields}
+        unused = [k for k in self.space if k not in point and not is_used(k, hyperparameters)]
         experiment = {k: v for k, v in point.items() if k not in Hyperparameters.model_fields}
         experiment["seed"] = self.experiment.seed + replicate
         return (
             Experiment(**{**self.experiment.model_dump(), **experiment}),
-            Hyperparameters(**{**self.hyperparameters.model_dump(), **hyperparameters}),
+            Hyperparameters(**{k: v for k, v in hyperparameters.items() if k not in unused}),
         )
 
     @property
@@ -199,8 +207,14 @@ class StudySpec(Spec):
     def _n_points(self) -> int:
         """Number of `points`, without listing them."""
         values = {name: self._values(name) for name in self.space}
-        outside = sum(any(point[name] not in values[name] for name in values) for point in self.first)
-        return math.prod(map(len, values.values())) + outside
+        outside = sum(any(value not in values[name] for name, value in point.items()) for point in self.first)
+        return count_points(values, self._fixed) + outside
+
+    @property
+    def _fixed(self) -> dict[str, Any]:
+        """The hyperparameters that the space does not search over, by name. Options that are off are left out."""
+        values = self.hyperparameters.model_dump()
+        return {name: value for name, value in values.items() if name not in self.space}
 
     def _n_further(self, points: int) -> int:
         """Return the number of runs besides the first run of each of `points` points, or its maximum."""
@@ -221,11 +235,13 @@ class StudySpec(Spec):
             for k, value in enumerate(values):
                 if value in values[:k]:
                     raise ValueError(f"space.{name} lists {value} twice; leave one out")
+        check_conditions(self.space, self._fixed)
 
     def _check_first(self) -> None:
         for k, point in enumerate(self.first):
-            if point.keys() != self.space.keys():
-                raise ValueError(f"first[{k}] must give a value to each of {', '.join(self.space)}")
+            used = [name for name in self.space if is_used(name, {**self._fixed, **point})]
+            if point.keys() != set(used):
+                raise ValueError(f"first[{k}] must give a value to each of {', '.join(used)}")
             if point in self.first[:k]:
                 raise ValueError(f"first[{k}] is there twice; leave one out")
 
@@ -241,7 +257,7 @@ class StudySpec(Spec):
                     f"space.{name} is a range, which sampler = '{self.sampler}' cannot enumerate: list its values, "
                     "or choose another sampler, for example sampler = 'tpe'"
                 )
-        points = math.prod(len(self._values(name)) for name in self.space)
+        points = count_points({name: self._values(name) for name in self.space}, self._fixed)
         size = points + self._n_further(points)
         if size > MAX_GRID:
             raise ValueError(f"the grid has {size} configurations, {MAX_GRID} at most; shorten the lists")
@@ -249,8 +265,8 @@ class StudySpec(Spec):
         for group in (names, [name for name in self.space if name not in names]):
             spec, base = (Hyperparameters, self.hyperparameters) if group is names else (Experiment, self.experiment)
             known = base.model_dump()
-            for values in itertools.product(*(self._values(name) for name in group)):
-                spec(**{**known, **dict(zip(group, values, strict=True))})
+            for point in enumerate_points({name: self._values(name) for name in group}, self._fixed):
+                spec(**{**known, **point})
 
     def _check_sampling(self) -> None:
         """Check what a sampler needs that creates trials one by one."""

@@ -1,4 +1,5 @@
 from .digits import digits
+from .hyperparameters import USED_ONLY_WITH, is_used
 from .metrics import Metrics, compare_metrics, format_accuracy, hash_weights, mean_accuracy, summarize
 from .primes import primes_below
 from .record import (
@@ -18,6 +19,7 @@ from .tasks import Split, Splits, labels, make_splits
 from .text import format_params, format_value
 
 __all__ = [
+    "USED_ONLY_WITH",
     "Annealing",
     "Experiment",
     "Floats",
@@ -39,6 +41,7 @@ __all__ = [
     "format_value",
     "get_task",
     "hash_weights",
+    "is_used",
     "labels",
     "make_splits",
     "mean_accuracy",

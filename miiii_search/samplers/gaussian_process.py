@@ -35,20 +35,25 @@ def to_coordinates(points: Sequence[Point]) -> Floats:
 
     A number becomes its rank among the values of its dimension. The values of a grid are chosen so that neighbours are
     about equally different, whether they are 0, 1/10, 1/2 or 3e-4, 1e-3. A string becomes one coordinate per value.
+
+    A point that lacks a dimension, because its run does not use it, is in the middle of that dimension. So all such
+    points share a place, about as far from every value, and the dimension on which it depends tells them apart.
     """
     columns: list[list[float]] = []
-    for name in sorted(points[0]):
-        values = [point[name] for point in points]
+    for name in sorted(set().union(*points)):
+        values = [point.get(name) for point in points]
         if any(isinstance(value, str) for value in values):
-            columns += [[float(str(value) == word) for value in values] for word in sorted(set(map(str, values)))]
+            words = sorted({str(value) for value in values if value is not None})
+            columns += [[float(str(value) == word) for value in values] for word in words]
         else:
             columns.append(_relative_ranks(values))
     return np.array(columns, np.float64).reshape(len(columns), len(points)).T
 
 
-def _relative_ranks(values: Sequence[Value]) -> list[float]:
-    ranks = {value: rank for rank, value in enumerate(sorted(set(values), key=float))}
-    return [ranks[value] / max(len(ranks) - 1, 1) for value in values]
+def _relative_ranks(values: Sequence[Value | None]) -> list[float]:
+    known = {value for value in values if value is not None}
+    ranks = {value: rank for rank, value in enumerate(sorted(known, key=float))}
+    return [0.5 if value is None else ranks[value] / max(len(ranks) - 1, 1) for value in values]
 
 
 def rank_by_expected_improvement(

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from miiii_search.config.conditional import used_part
 from miiii_search.config.search_space import Point, PointKey, point_key
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
@@ -87,9 +88,9 @@ class PointSampler:
         storage, copy_id = study_copy._storage, study_copy._study_id
         for key, value in self._attributes.items():
             storage.set_study_system_attr(copy_id, key, value)
-        space = distributions(spec)
+        space, fixed = distributions(spec), spec.hyperparameters.model_dump()
         for _ in range(MAX_DRAWS):
-            point = dict(study_copy.ask(space).params)
+            point = used_part(study_copy.ask(space).params, fixed)
             # The sampler `qmc` stores its position in the sequence there.
             self._attributes = storage.get_study_system_attrs(copy_id)
             if _is_new(spec, point, visited):
@@ -98,7 +99,7 @@ class PointSampler:
             return self._random.choice([point for point in spec.points() if point_key(point) not in visited])
         fallback = optuna.create_study(sampler=optuna.samplers.RandomSampler(self._random.randrange(2**31)))
         for _ in range(MAX_RANDOM_DRAWS):
-            point = dict(fallback.ask(space).params)
+            point = used_part(fallback.ask(space).params, fixed)
             if _is_new(spec, point, visited):
                 return point
         raise MiiiiSearchError(

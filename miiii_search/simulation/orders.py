@@ -54,13 +54,14 @@ class OptunaOrder:
     def _trial(self, k: int, run: ReplayedRun | None) -> FrozenTrial:
         """Return the trial of a started run, as the sampler would read it; `run` is None while it is running."""
         curve = self._curves[k]
+        space = {name: self._space[name] for name in curve.point}
         if run is None:
-            return create_trial(state=TrialState.RUNNING, params=curve.point, distributions=self._space)
+            return create_trial(state=TrialState.RUNNING, params=curve.point, distributions=space)
         epochs = [*rungs(curve.experiment), curve.last_epoch]
         return create_trial(
             state=STATES[run.outcome],
             params=curve.point,
-            distributions=self._space,
+            distributions=space,
             value=run.value,
             intermediate_values={
                 epoch: curve.accuracy[epoch] for epoch in epochs if epoch <= run.epochs and epoch in curve.accuracy

@@ -6,6 +6,7 @@ import json
 
 import sqlalchemy as sa
 
+from miiii_search.config.conditional import conditional_dimensions, describe_condition
 from miiii_search.config.search_space import Dimension, Range
 from miiii_search.config.study_sections import Replicates
 from miiii_search.config.study_spec import StudySpec
@@ -65,12 +66,13 @@ def describe(spec: StudySpec) -> str:
         (budget.device_hours, "device hours"),
         (budget.wall_hours, "hours since its first trial"),
     ]
+    conditional = conditional_dimensions(spec.space)
     at_most = "".join(f", at most {limit:g} {what}" for limit, what in limits if limit is not None)
     return (
         f"Task `{experiment.task}` at p = {experiment.p}. Budget: {spec.n_trials} trials of up to "
         f"{experiment.epochs:,} epochs{at_most}.{_seeds(spec.replicates)} {_ORDERS.get(spec.sampler, _SAMPLED)} "
         "Searched over:\n\n"
-        f"{''.join(_item(name, dimension) for name, dimension in spec.space.items())}\n"
+        f"{''.join(_item(name, dimension, name in conditional) for name, dimension in spec.space.items())}\n"
         "The value of a trial is its mean validation accuracy while it is not solved, and 1 plus the share of "
         "epochs that it saved once every task has reached the target.\n"
     )
@@ -92,7 +94,8 @@ def _seeds(replicates: Replicates) -> str:
     return f" Each configuration is trained once, then {best} trained with {replicates.count} seeds in all."
 
 
-def _item(name: str, dimension: Dimension) -> str:
+def _item(name: str, dimension: Dimension, conditional: bool) -> str:
+    only = f" (only with {describe_condition(name)})" if conditional else ""
     if isinstance(dimension, Range):
-        return f"- {name}: {dimension.low} to {dimension.high}{', on a logarithmic scale' * dimension.log}\n"
-    return f"- {name}: {', '.join(map(str, dimension))}\n"
+        return f"- {name}: {dimension.low} to {dimension.high}{', on a logarithmic scale' * dimension.log}{only}\n"
+    return f"- {name}: {', '.join(map(str, dimension))}{only}\n"

@@ -80,5 +80,5 @@ def _distribution(spec: StudySpec, name: str) -> BaseDistribution:
         return FloatDistribution(float(low), float(high), log=dimension.log)
     values: list[Value] = list(dimension)
     # Points of `first`, such as Table 2, may lie outside of the lists. Optuna needs one distribution for all trials.
-    values += [point[name] for point in spec.first if point[name] not in values]
+    values += [point[name] for point in spec.first if name in point and point[name] not in values]
     return CategoricalDistribution(values)

@@ -228,3 +228,31 @@ def test_a_grid_of_noise_says_so() -> None:
     assert found.method == "exact" and found.most_important is None
     assert "no effect is significant with 4 trials" in found.notes
     assert {term.names: term.chance_level for term in found.terms}[("a", "b")] == 1.0
+
+
+def test_a_conditional_dimension_is_judged_among_the_trials_that_use_it() -> None:
+    """The second of two optimizers has a rate of three levels. All trials also have a dropout of two levels."""
+    points = np.array([[0, -1, k] for k in (0, 1)] + [[1, rate, k] for rate in (0, 1, 2) for k in (0, 1)])
+    points = np.concatenate([points] * 3)
+    rng = np.random.default_rng(0)
+    optimizer, rate = np.array([0.2, 0.9]), np.array([-0.1, 0.0, 0.1, 0.0])  # the last is the rate of those without
+    values = optimizer[points[:, 0]] + rate[points[:, 1]] + rng.normal(0, 1e-4, len(points))
+    result = functional_anova(["optimizer", "rate", "dropout"], (2, 3, 2), points, values, is_grid=True, cells=8)
+    shares = shares_of(result)
+    between = np.var(optimizer[points[:, 0]]) / np.var(values)
+    assert result.method == "least squares" and (result.cells, result.cells_tried) == (8, 8)
+    np.testing.assert_allclose(shares["optimizer"], between, atol=1e-3)
+    np.testing.assert_allclose(shares["rate"], 1 - between, atol=1e-3)
+    assert shares["dropout"] < 1e-3
+    assert result.most_important == "optimizer"
+
+
+def test_an_interaction_is_not_one_with_a_dimension_that_only_some_trials_use() -> None:
+    """Dropout helps one optimizer and harms the other. The rate of the second one makes no difference."""
+    points = np.array([[0, -1, k] for k in (0, 1)] * 2 + [[1, rate, k] for rate in (0, 1) for k in (0, 1)])
+    points = np.concatenate([points] * 3)
+    values = np.where(points[:, 0] == points[:, 2], 1.0, 0.0) + np.random.default_rng(0).normal(0, 1e-4, len(points))
+    shares = functional_anova(["optimizer", "rate", "dropout"], (2, 2, 2), points, values, True, 6)
+    pairs = {term.names: term.share for term in shares.terms if len(term.names) == 2}
+    np.testing.assert_allclose(pairs["optimizer", "dropout"], 1, atol=1e-3)
+    assert pairs.get(("rate", "dropout"), 0.0) < 1e-3

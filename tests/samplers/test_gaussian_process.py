@@ -34,6 +34,17 @@ def test_coordinates_are_ranks() -> None:
     assert to_coordinates([dict(reversed(point.items())) for point in points]).tolist() == rows
 
 
+def test_points_that_lack_a_dimension_are_in_its_middle() -> None:
+    points: list[Point] = [
+        {"optimizer": "adamw"},
+        {"optimizer": "muon", "muon_momentum": 0.8},
+        {"optimizer": "muon", "muon_momentum": 0.9},
+        {"optimizer": "muon", "muon_momentum": 0.95},
+    ]
+    # muon_momentum, whether the optimizer is "adamw", whether it is "muon"
+    assert to_coordinates(points).tolist() == [[0.5, 1, 0], [0.0, 0, 1], [0.5, 0, 1], [1.0, 0, 1]]
+
+
 def settings(dimensions: int) -> tuple[Floats, Floats]:
     """The lengths and noises that are averaged over, drawn log-uniformly one after the other."""
     generator = np.random.default_rng(0)

@@ -130,6 +130,21 @@ def test_tpe_learns(sqlite: Database) -> None:
     assert sum(near) >= 10  # of 20; by chance 4
 
 
+@pytest.mark.parametrize("name", ["random", "tpe", "qmc"])
+def test_points_have_only_what_their_optimizer_uses(sqlite: Database, name: str) -> None:
+    space = {
+        "optimizer": ("adamw", "muon"),
+        "muon_momentum": (0.8, 0.9, 0.95),
+        "muon_learning_rate": Range(low=1e-3, high=1e-1, log=True),
+    }
+    study = create_study(sqlite, f"conditional-{name}", make_spec(space=space, sampler=name, budget=Budget(trials=8)))
+    claim_and_end(study, seed=2)
+    points = [trial.params for trial in study.trials()]
+    assert points.count({"optimizer": "adamw"}) == 1  # since each point is visited once
+    others = [point for point in points if point["optimizer"] == "muon"]
+    assert len(others) == 7 and all(point.keys() == space.keys() for point in others)
+
+
 def test_first_points_are_trained_first(sqlite: Database) -> None:
     first = {"learning_rate": 5e-3, "dropout": 0.1}
     spec = make_spec(space=RANGES, sampler="random", budget=Budget(trials=3), first=(first,))

@@ -76,8 +76,12 @@ def _set_axes(axes: Axes, summary: StudySummary, rows: Sequence[SeedSpread]) -> 
 
 def _labels(rows: Sequence[SeedSpread]) -> list[str]:
     """Return the hyperparameters in which the configurations differ; all of them if there is one configuration."""
-    names = [name for name in rows[0].point if len({spread.point[name] for spread in rows}) > 1] or list(rows[0].point)
-    return [", ".join(f"{display_name(name)} {format_value(spread.point[name])}" for name in names) for spread in rows]
+    known = dict.fromkeys(name for spread in rows for name in spread.point)
+    names = [name for name in known if len({spread.point.get(name) for spread in rows}) > 1] or list(known)
+    return [
+        ", ".join(f"{display_name(name)} {format_value(spread.point[name])}" for name in names if name in spread.point)
+        for spread in rows
+    ]
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -43,10 +43,11 @@ def ranking(study: Study, rows: int = 20) -> RenderableType:
         Column("time", [format_duration(trial.user_attrs.get("seconds", 0)) for trial in trials], drop_order=3),
     ]
     separate = [
-        Column(SHORT_NAMES.get(name, name), [format_value(trial.params.get(name)) for trial in trials])
+        Column(SHORT_NAMES.get(name, name), [format_value(trial.params.get(name, "")) for trial in trials])
         for name in varied
     ]
-    params = [format_params({name: trial.params.get(name) for name in varied}, SHORT_NAMES) for trial in trials]
+    chosen = [{name: trial.params[name] for name in varied if name in trial.params} for trial in trials]
+    params = [format_params(one, SHORT_NAMES) for one in chosen]
     combined = [Column("parameters", params, align_left=True, shrink_to=14, fold=True)] if varied else []
     title = Text(f"Study {study.name}: {n_ended} trials, best first", "bold", overflow="fold")
     more = [Text(f"… and {n_ended - rows} more", "dim")] if n_ended > rows else []
