@@ -27,7 +27,8 @@ def delete(study: Study, *, force: bool = False) -> StudyContents:
 
     Raises:
         StudyDeletedError: The study was deleted already.
-        MiiiiSearchError: Workers train the study, or its artifact store is not available, and `force` is false.
+        MiiiiSearchError: Workers train the study, or its artifact store is not available, and `force` is false. With
+            `force`, the study was deleted, but artifacts are left in its store.
     """
     if not force:
         try:

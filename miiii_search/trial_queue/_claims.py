@@ -28,10 +28,10 @@ def claim(
     worker: str,
     lease_seconds: float,
     *,
-    n: int = 1,
-    first_ids: Sequence[int] = (),
-    preferred_shapes: Collection[str] = (),
-    excluded_shapes: Collection[str] = (),
+    n: int,
+    first_ids: Sequence[int],
+    preferred_shapes: Collection[str],
+    excluded_shapes: Collection[str],
 ) -> list[Lease]:
     """Claim waiting trials; see `TrialQueue.claim`."""
     query = _select_waiting(study_id, n, first_ids, preferred_shapes, excluded_shapes)

@@ -46,19 +46,19 @@ def report(
 
 
 def finish(
-    database: Database, study_id: int, heartbeat: Heartbeat, result: TrialResult, solved_budget: int | None = None
+    database: Database, study_id: int, heartbeat: Heartbeat, result: TrialResult, solved_budget: int | None
 ) -> FinishStatus:
     """End a trial; see `TrialQueue.finish`."""
     lease = heartbeat.lease
     with database.transaction() as connection:
-        counts_as_solved = result.is_solved and solved_budget is not None
+        limit = solved_budget if result.is_solved else None
         # Writing the note locks the row of the study. Deleting the study locks that row first and the lease second,
         # so this transaction does the same. Only solved trials, which must be counted, exclude each other.
-        schema.lock_study(connection, study_id, shared=not counts_as_solved)
+        schema.lock_study(connection, study_id, shared=limit is None)
         # Renewed for 0 seconds, because the lease ends with this transaction.
         if not _leases.renew(connection, [heartbeat], 0.0):
             return FinishStatus.WRITTEN if _was_ended_by(connection, lease) else FinishStatus.LEASE_LOST
-        if counts_as_solved and count_solved(connection, study_id) >= (solved_budget or 0):
+        if limit is not None and count_solved(connection, study_id) >= limit:
             requeue(connection, lease)
             return FinishStatus.OVER_BUDGET
         _write_result(connection, study_id, lease, result)

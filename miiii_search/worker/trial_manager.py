@@ -195,7 +195,6 @@ class TrialManager:
         hit = [self.trials[number] for number in message.runs if number in self.trials]
         self._tuner.shrink(message, hit, n_training)
         for number in message.runs:
-            self._trainers.drop(number)
             self._tell(number, RanOutOfMemory())
 
     def _read_answers(self, number: int, trial: ActiveTrial) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from miiii_search.storage.usage import Usage
 from miiii_search.study.trials import distributions, new_trial, shape_of
 from miiii_search.testing.memory_database import MemoryTrial
 from miiii_search.testing.memory_trial_queue import MemoryTrialQueue
+from miiii_search.trial_queue._device_time import TOLERANCE_SECONDS, ReservedTime
 from miiii_search.trial_queue.leases import Heartbeat, Lease
 from miiii_search.trial_queue.results import FinishStatus, TrialResult
 from miiii_search.trial_queue.trial_queue import TrialQueue
@@ -185,11 +187,12 @@ def test_claims_exclude_shapes(subject: Subject) -> None:
 
 
 def test_claims_take_no_trial_of_another_study(subject: Subject) -> None:
-    other = Subject(subject.backend, "other")
-    ids = [trial.trial_id for trial in subject.trials()]
-    assert other.queue.claim("worker", PERIOD, n=99, first_ids=ids) != []
-    assert subject.states() == [WAITING] * 6 and other.states() == [RUNNING] * 6
-    assert subject.tokens() == {}
+    other, third = Subject(subject.backend, "other"), Subject(subject.backend, "third")
+    ids = [trial.trial_id for trial in [*subject.trials(), *third.trials()]]
+    assert len(other.queue.claim("worker", PERIOD, n=99, first_ids=ids)) == 6
+    for one in (subject, third):
+        assert one.states() == [WAITING] * 6 and one.tokens() == {}
+    assert other.states() == [RUNNING] * 6
 
 
 def test_a_paused_study_hands_out_nothing(subject: Subject) -> None:
@@ -205,9 +208,12 @@ def test_a_paused_study_hands_out_nothing(subject: Subject) -> None:
 
 
 def test_a_new_trial_is_leased_from_the_beginning(subject: Subject) -> None:
+    later = Subject(subject.backend, "later")
+    before = subject.trials(), later.trials()
     lease = subject.claim_new()
     assert lease is not None and lease.number == 6
     trial = subject.trials()[6]
+    assert (subject.trials()[:6], later.trials()) == before
     assert (trial.trial_id, trial.state) == (lease.trial_id, RUNNING) and trial.started_at is not None
     assert trial.params == {"weight_decay": 0.5, "n_heads": 4}
     assert trial.distributions == distributions(subject.spec)
@@ -246,6 +252,17 @@ def test_renew_returns_the_leases_that_are_held(subject: Subject) -> None:
         assert (row.epoch, row.epochs_per_second, row.saved_epoch) == (7, 2.5, 4)
         assert (row.renewed_at, row.expires_at) == (subject.backend.now, subject.backend.now + PERIOD)
     assert subject.queue.renew([], PERIOD) == set()
+    assert subject.queue.renew([Heartbeat(mine, 8, 2.5)], PERIOD) == {mine}
+    assert subject.backend.contents().leases[mine.trial_id].saved_epoch == 0
+
+
+def test_leases_and_results_do_not_change() -> None:
+    """They are shared by threads, and leases are keys of dictionaries."""
+    lease = Lease(1, 2, "token")
+    assert {lease: 1}[Lease(1, 2, "token")] == 1
+    for thing in (lease, Heartbeat(lease, 1, 1.0), ended(), ReservedTime(Usage(0, 0.0, 0.0), 1.0)):
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, next(iter(vars(thing))), None)
 
 
 def test_a_guessed_token_is_no_lease(subject: Subject) -> None:
@@ -320,6 +337,9 @@ def test_a_trial_is_ended_once(subject: Subject) -> None:
     # The same lease again: the first answer may have been lost.
     assert subject.finish(lease, None, FAIL, note="two.") == FinishStatus.WRITTEN
     assert subject.backend.contents() == before
+    later = subject.claim()
+    subject.finish(later)
+    assert subject.finish(lease) == subject.finish(later) == FinishStatus.WRITTEN
 
 
 def test_a_trial_that_was_ended_elsewhere_stays_as_it_is(subject: Subject) -> None:
@@ -361,6 +381,8 @@ def test_the_budget_of_solved_trials_is_kept(subject: Subject) -> None:
     assert solve(third, attributes={"epochs_to_solve": None}, is_solved=False) == FinishStatus.WRITTEN
     assert subject.claim().number == second.number
     assert subject.queue.read_usage().solved == 1
+    last = subject.claim()  # by default, a trial is not solved
+    assert subject.queue.finish(Heartbeat(last, 8, 1.0), ended(), solved_budget=1) == FinishStatus.WRITTEN
 
 
 @pytest.mark.parametrize("is_claimed_again", [True, False])
@@ -426,20 +448,36 @@ def test_overdue_trials_return_to_the_queue_unchanged(subject: Subject) -> None:
 
 
 def test_trials_without_a_lease_return_to_the_queue(subject: Subject) -> None:
+    held = subject.claim()
     stray = subject.backend.add_elsewhere(subject.study_id, RUNNING)
     waiting = subject.backend.add_elsewhere(subject.study_id, WAITING)
+    later = Subject(subject.backend, "later").claim()
+    assert held.trial_id < stray < later.trial_id
     assert subject.queue.find_abandoned() != []
     assert subject.queue.requeue_overdue() == [6]
-    assert subject.states() == [WAITING] * 8
+    assert subject.states() == [RUNNING] + [WAITING] * 7
     assert {trial.trial_id for trial in subject.trials()[6:]} == {stray, waiting}
 
 
 def test_only_trials_of_the_study_return_to_the_queue(subject: Subject) -> None:
-    other = Subject(subject.backend, "other")
-    late, theirs = subject.claim(-1.0), other.claim(-1.0)
-    assert subject.queue.requeue_overdue() == [late.number]
-    assert other.tokens() == {theirs.trial_id: theirs.token}
-    assert other.states()[0] == RUNNING
+    others = Subject(subject.backend, "other"), Subject(subject.backend, "third")
+    middle, around = others[0], (subject, others[1])
+    held = [one.claim(-1.0) for one in around]
+    for one in (middle, *around):
+        one.backend.add_elsewhere(one.study_id, RUNNING)
+    late = middle.claim(-1.0)
+    assert middle.queue.requeue_overdue() == [late.number, 6]
+    for one, theirs in zip(around, held, strict=True):
+        assert one.tokens() == {theirs.trial_id: theirs.token}
+        assert one.states() == [RUNNING] + [WAITING] * 5 + [RUNNING]
+
+
+def test_a_trial_that_another_program_returned_is_lost(subject: Subject) -> None:
+    lease = subject.claim()
+    subject.backend.end_elsewhere(lease.trial_id, WAITING)
+    assert subject.queue.renew(beats(lease), PERIOD) == set()
+    assert subject.queue.requeue([lease]) == []
+    assert subject.states() == [WAITING] * 6
 
 
 def test_an_ended_trial_does_not_return_to_the_queue(subject: Subject) -> None:
@@ -490,20 +528,26 @@ def test_finished_trials(subject: Subject) -> None:
 
 
 def test_the_newest_checkpoint_is_kept_until_its_trial_ends(subject: Subject) -> None:
-    lease, other = subject.claim(), subject.claim()
+    before, lease, other = subject.claim(), subject.claim(), subject.claim()
     assert subject.queue.load_checkpoint(lease.trial_id) is None
     for epoch, data in ((4, b"old"), (8, bytes(range(256))), (8, bytes(range(256)))):
         assert subject.queue.share_checkpoint(Heartbeat(lease, 9, 2.0, 8), epoch, data, 3 * PERIOD)
     ids = [lease.trial_id, other.trial_id, 2**30]
     assert subject.queue.checkpoint_epochs(ids) == {lease.trial_id: 8}
+    assert subject.queue.checkpoint_epochs(ids[1:]) == {}
     assert subject.queue.load_checkpoint(lease.trial_id) == bytes(range(256))
+    assert [subject.queue.load_checkpoint(trial_id) for trial_id in (*ids[1:], lease.trial_id - 1)] == [None] * 3
     row = subject.backend.contents().leases[lease.trial_id]
     assert (row.epoch, row.saved_epoch, row.expires_at) == (9, 8, subject.backend.now + 3 * PERIOD)
     assert subject.queue.requeue([lease]) == [lease.number]
     assert subject.queue.checkpoint_epochs(ids) == {lease.trial_id: 8}  # for the worker that claims it next
     again = subject.claim()
+    for one in (before, other):
+        assert subject.queue.share_checkpoint(Heartbeat(one, 9, 2.0, 8), 4, b"theirs", 3 * PERIOD)
+    assert before.trial_id < again.trial_id < other.trial_id
     assert subject.finish(again) == FinishStatus.WRITTEN
-    assert subject.queue.checkpoint_epochs(ids) == {} and subject.queue.load_checkpoint(again.trial_id) is None
+    assert subject.queue.checkpoint_epochs([before.trial_id, *ids]) == {before.trial_id: 4, other.trial_id: 4}
+    assert subject.queue.load_checkpoint(again.trial_id) is None
     assert subject.queue.checkpoint_epochs([]) == {}
 
 
@@ -538,6 +582,18 @@ def test_a_reservation_whose_answer_was_lost_is_not_made_twice(subject: Subject)
     again = subject.queue.reserve_device_time("one", 0.0, lambda _: 100.0)
     assert again is not None and (again.usage.device_seconds, again.seconds) == (100.0, 100.0)
     assert subject.queue.read_usage().device_seconds == 100.0
+    nothing = subject.queue.reserve_device_time("one", 0.0, lambda _: 0.0)
+    assert nothing is not None and nothing.seconds == 0.0  # as the holder says, if it wants nothing
+    # A difference that is due to rounding is no lost answer.
+    subject.queue.reserve_device_time("two", 0.0, lambda _: TOLERANCE_SECONDS)
+    for _ in range(2):  # a second is more than rounding
+        more = subject.queue.reserve_device_time("two", 0.0, lambda _: 1.0)
+        assert more is not None and more.seconds == 1.0 + TOLERANCE_SECONDS
+
+
+def test_a_holder_that_reserves_nothing_is_not_in_the_ledger(subject: Subject) -> None:
+    subject.queue.reserve_device_time("one", 0.0, lambda _: 0.0)
+    assert subject.backend.contents().device_time == {}
 
 
 def test_wall_time_is_that_since_the_first_reservation_without_the_pause(subject: Subject) -> None:
