@@ -6,7 +6,7 @@ All of them are pure functions of JAX arrays. `Program` compiles them, and `Vmap
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,26 @@ PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_
 
 ChunkResult = tuple[LaneState, dict[str, Array], Array]
 """A lane's state after a chunk, `MAX_EVALUATIONS` rows of its record, and the number of rows that were written."""
+
+
+class EndRule(NamedTuple):
+    """What ends a run. It is traced, so runs of other lengths and other targets share a compiled program."""
+
+    epochs: Array
+    """The number of epochs."""
+    accuracy_threshold: Array
+    """The validation accuracy that every scored task must exceed; see `Experiment.accuracy_threshold`."""
+    solved_evaluations: Array
+    """The number of consecutive evaluations above it after which a run is solved."""
+
+    @staticmethod
+    def of(experiment: Experiment) -> EndRule:
+        """Return what ends the runs of an experiment."""
+        return EndRule(
+            jnp.int32(experiment.epochs),
+            jnp.float32(experiment.accuracy_threshold),
+            jnp.int32(experiment.solved_evaluations),
+        )
 
 
 class LaneFunctions:
@@ -78,9 +98,9 @@ class LaneFunctions:
             failed_epoch=zero,
         )
 
-    def has_ended(self, state: LaneState) -> Array:
+    def has_ended(self, state: LaneState, end: EndRule) -> Array:
         """Return whether the run is solved, has trained all of its epochs, or has a loss that is not finite."""
-        out_of_epochs = state.epoch >= self.experiment.epochs
+        out_of_epochs = state.epoch >= end.epochs
         return (state.solved_epoch > 0) | (state.failed_epoch > 0) | out_of_epochs
 
     def train_lane(self, state: LaneState, evaluations: Array, data: Any) -> ChunkResult:
@@ -89,7 +109,7 @@ class LaneFunctions:
         Args:
             state: The lane's state.
             evaluations: The number of evaluation intervals, at most `MAX_EVALUATIONS`.
-            data: The samples `[n, 2]` and labels `[n, tasks]` of each split, by its name.
+            data: The samples `[n, 2]` and labels `[n, tasks]` of each split, by its name, and the `EndRule` as `end`.
         """
         empty = jax.tree.map(
             lambda leaf: jnp.zeros((MAX_EVALUATIONS, *leaf.shape), leaf.dtype),
@@ -98,13 +118,13 @@ class LaneFunctions:
 
         def must_continue(carry: tuple[LaneState, Any, Array]) -> Array:
             state, _, done = carry
-            return (done < evaluations) & ~self.has_ended(state)
+            return (done < evaluations) & ~self.has_ended(state, data["end"])
 
         def train_until_next_evaluation(carry: tuple[LaneState, Any, Array]) -> tuple[LaneState, Any, Array]:
             state, rows, done = carry
             state, row = self._epochs_and_evaluation(state, data)
             return (
-                self.mark_ended(state, row),
+                self.mark_ended(state, row, data["end"]),
                 jax.tree.map(lambda all_, one: all_.at[done].set(one), rows, row),
                 done + 1,
             )
@@ -154,7 +174,7 @@ class LaneFunctions:
             {"train_loss": losses, "train_accuracy": accuracies, "gradient_norm": _norms(gradients)},
         )
 
-    def mark_ended(self, state: LaneState, row: dict[str, Array]) -> LaneState:
+    def mark_ended(self, state: LaneState, row: dict[str, Array], end: EndRule) -> LaneState:
         """Mark the run as solved or failed, if its latest evaluation says so.
 
         A run is solved after `solved_evaluations` consecutive evaluations with every scored task at the target.
@@ -162,12 +182,12 @@ class LaneFunctions:
         Args:
             state: The state at the evaluation.
             row: The evaluation's row of the record.
+            end: What ends the run.
         """
-        experiment = self.experiment
-        at_target = row["validation_accuracy"] > experiment.accuracy_threshold
+        at_target = row["validation_accuracy"] > end.accuracy_threshold
         streak = jnp.where(jnp.all(at_target | ~jnp.asarray(self.scored)), state.streak + 1, 0)
-        first = state.epoch - (experiment.solved_evaluations - 1) * experiment.evaluation_interval
-        solved = (state.solved_epoch == 0) & (streak >= experiment.solved_evaluations)
+        first = state.epoch - (end.solved_evaluations - 1) * self.experiment.evaluation_interval
+        solved = (state.solved_epoch == 0) & (streak >= end.solved_evaluations)
         finite = jnp.all(jnp.isfinite(row["validation_loss"])) & jnp.all(jnp.isfinite(row["train_loss"]))
         failed = (state.failed_epoch == 0) & ~finite
         return replace(

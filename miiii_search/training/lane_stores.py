@@ -42,7 +42,7 @@ def progress_scalars(program: Program, state: LaneState) -> dict[str, Array]:
         "epoch": state.epoch,
         "solved_epoch": state.solved_epoch,
         "failed_epoch": state.failed_epoch,
-        "ended": program.has_ended(state),
+        "ended": program.has_ended(state, program.data["end"]),
     }
 
 

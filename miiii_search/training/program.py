@@ -1,7 +1,8 @@
 """Compiled programs, which train one lane from one visit of the host to the next.
 
 A program is determined by what changes shapes or code. What differs between the lanes that share it is traced: learning
-rate, weight decay, λ, α, dropout and seed. So the 384 configurations of Table 1 need only four programs.
+rate, weight decay, λ, α, dropout and seed. So the 384 configurations of Table 1 need only four programs. What ends a
+run is traced as well, so a longer study finds its programs in the cache of compiled ones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from miiii_search import failpoints
 from miiii_search.experiment import tasks
 from miiii_search.experiment.spec import Experiment, Hyperparameters
 from miiii_search.experiment.switches import PAPER, Switches
-from miiii_search.training.lane_functions import MAX_EVALUATIONS, ChunkResult, LaneFunctions
+from miiii_search.training.lane_functions import MAX_EVALUATIONS, ChunkResult, EndRule, LaneFunctions
 from miiii_search.training.lane_state import Array, LaneState, TracedHyperparameters, Weights
 from miiii_search.training.model import transformer_from_weights
 from miiii_search.training.numerics import pinned
@@ -68,7 +69,7 @@ class Program(LaneFunctions):
         self._locks = {name: threading.Lock() for name in ("_init", "_train", "_final_metrics", "_spectrum")}
         self._background: threading.Thread | None = None
         splits = tasks.make_splits(key.experiment)
-        self.data = {
+        self.data: dict[str, Any] = {
             name: (jnp.asarray(split.x), jnp.asarray(split.y))
             for name, split in [
                 ("train", splits.train),
@@ -76,6 +77,7 @@ class Program(LaneFunctions):
                 ("test", splits.test),
             ]
         }
+        self.data["end"] = EndRule.of(key.experiment)
 
     @pinned
     def init(self, experiment: Experiment, hyperparameters: Hyperparameters) -> LaneState:

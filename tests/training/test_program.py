@@ -15,7 +15,7 @@ from miiii_search.experiment.spec import Annealing, Experiment, Hyperparameters,
 from miiii_search.experiment.tasks import Split, make_splits
 from miiii_search.training.lane_state import Arrays
 from miiii_search.training.lanes import Lanes
-from miiii_search.training.program import Program, ProgramKey
+from miiii_search.training.program import Program, ProgramKey, lower_lanes
 from tests.training import textbook
 from tests.training.small import INTERVAL, NARROW, SMALL, with_seed
 
@@ -292,8 +292,27 @@ def test_a_target_that_is_met_exactly(solvable: Lanes, right: int, solved: bool)
     row = {"validation_accuracy": jnp.full(5, accuracy), "validation_loss": jnp.ones(5), "train_loss": jnp.ones(5)}
     state = program.init(SOLVABLE, NARROW)
     for epoch in (4, 8, 12):
-        state = program.mark_ended(dataclasses.replace(state, epoch=jnp.int32(epoch)), row)
+        state = program.mark_ended(dataclasses.replace(state, epoch=jnp.int32(epoch)), row, program.data["end"])
     assert int(state.solved_epoch) == (4 if solved else 0)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_what_ends_a_run_is_no_part_of_its_program(batched: bool) -> None:
+    """So a study that is longer, or that has another target, finds its programs compiled."""
+    other = {"epochs": 512, "target_accuracy": 0.9, "solved_evaluations": 2, "seed": 7, "data_seed": 8}
+    one, two = (Program(ProgramKey.of(SOLVABLE.model_copy(update=update), NARROW)) for update in ({}, other))
+    assert lowered(one, batched) == lowered(two, batched)
+    assert lowered(one, batched) != lowered(
+        Program(ProgramKey.of(SOLVABLE, NARROW.model_copy(update={"d_model": 64}))), batched
+    )
+
+
+def lowered(program: Program, batched: bool) -> str:
+    """Return the text of the program that trains one lane, or two at once, before it is compiled."""
+    if batched:
+        return str(lower_lanes(program, jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("lanes",)), 2).as_text())
+    lower = jax.jit(program.train_lane).lower
+    return str(lower(program.abstract_state, jnp.int32(1), program.data).as_text())
 
 
 def first_solved(hits: list[int]) -> int | None:
