@@ -89,6 +89,10 @@ class Hyperparameters(Spec):
     lion_beta2: Annotated[float, Field(ge=0, lt=1)] = _off(0.99)
     """For `lion`: decay β2 of the momentum. Default: that of Lion's authors."""
 
+    output: Literal["softmax", "stablemax"] = _off("softmax")
+    """Function that turns logits into probabilities in the loss. Default: the paper's, `softmax`."""
+    temperature: Annotated[float, Field(gt=0)] = _off(1.0)
+    """Temperature τ of the output: the loss is that of the logits divided by it. Default: the paper's, 1."""
     gradient_projection: Literal["none", "orthogonal"] = _off("none")
     """Projection of each matrix's gradient. `orthogonal` removes the part along the weights (⊥Grad).
 

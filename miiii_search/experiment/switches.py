@@ -7,10 +7,14 @@ from typing import Any
 
 from miiii_search.experiment.hyperparameters import USED_ONLY_WITH, Hyperparameters, is_used
 
-_CHOICES = ("optimizer", "gradient_projection", "weight_ceiling", "freeze_embeddings")
+_CHOICES = ("optimizer", "output", "gradient_projection", "weight_ceiling", "freeze_embeddings")
 """Switches that are hyperparameters themselves."""
 
-_NUMBERS = {"adam_beta2": ("adam_beta2",), "rate_factors": ("embedding_rate_factor", "unembedding_rate_factor")}
+_NUMBERS = {
+    "adam_beta2": ("adam_beta2",),
+    "rate_factors": ("embedding_rate_factor", "unembedding_rate_factor"),
+    "temperature": ("temperature",),
+}
 """Switches that are on if one of some numbers differs from its default."""
 
 _ALWAYS_TRACED = ("learning_rate", "weight_decay")
@@ -25,7 +29,8 @@ class Switches:
     """
 
     optimizer: str = "adamw"
-    """The hyperparameter of this name, like the three below."""
+    """The hyperparameter of this name, like the four below."""
+    output: str = "softmax"
     gradient_projection: str = "none"
     weight_ceiling: str = "none"
     freeze_embeddings: str = "never"
@@ -33,6 +38,8 @@ class Switches:
     """Whether β2 is traced. As a constant, 1 − β2 is rounded only once."""
     rate_factors: bool = False
     """Whether the embeddings or the unembedding have learning rates of their own."""
+    temperature: bool = False
+    """Whether logits are divided by a temperature."""
 
     @staticmethod
     def of(hyperparameters: Hyperparameters) -> Switches:

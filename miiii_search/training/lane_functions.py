@@ -5,6 +5,7 @@ All of them are pure functions of JAX arrays. `Program` compiles them, and `Vmap
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from miiii_search.training.lane_state import Array, LaneState, TracedHyperparame
 from miiii_search.training.loss import evaluate, task_weights, weighted_loss
 from miiii_search.training.model import initial_weights, make_dropout, transformer_from_weights
 from miiii_search.training.optimizer import make_optimizer
+from miiii_search.training.outputs import transform_logits
 
 MAX_EVALUATIONS = 256
 """Maximum number of evaluations in a chunk: the number of rows in the buffer that `train_lane` returns."""
@@ -156,6 +158,7 @@ class LaneFunctions:
         def loss(weights: Weights) -> tuple[Array, tuple[Array, Array]]:
             with self.matmul_precision():
                 logits = transformer_from_weights(weights)(x, dropout)["logits"]
+            logits = transform_logits(logits, self.switches, hyperparameters.of_switches)
             return weighted_loss(logits, y, weights_of_tasks, self.moduli)
 
         (total, (losses, accuracies)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
@@ -197,11 +200,18 @@ class LaneFunctions:
             failed_epoch=jnp.where(failed, state.epoch, state.failed_epoch),
         )
 
-    def evaluate(self, weights: Weights, x: Array, y: Array) -> tuple[Array, Array]:
-        """Return the loss and the accuracy of each task without dropout, `[tasks]` each."""
+    def evaluate(self, weights: Weights, of_switches: Mapping[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
+        """Return the loss and the accuracy of each task without dropout, `[tasks]` each.
+
+        Args:
+            weights: The weights of a run.
+            of_switches: The run's numbers of the switches, by name.
+            x: Digits, `[n, 2]`.
+            y: Labels, `[n, tasks]`.
+        """
         with self.matmul_precision():
             logits = transformer_from_weights(weights)(x)["logits"]
-        return evaluate(logits, y, self.moduli)
+        return evaluate(transform_logits(logits, self.switches, of_switches), y, self.moduli)
 
     def matmul_precision(self) -> Any:
         """Return a context in which matrix products have the experiment's precision.
@@ -216,7 +226,7 @@ class LaneFunctions:
         state, of_epochs = jax.lax.scan(
             lambda s, _: self.step(s, *data["train"]), state, length=self.experiment.evaluation_interval
         )
-        loss, accuracy = self.evaluate(state.weights, *data["validation"])
+        loss, accuracy = self.evaluate(state.weights, state.hyperparameters.of_switches, *data["validation"])
         return state, {
             "epoch": state.epoch,
             **{name: values[-1] for name, values in of_epochs.items()},

@@ -125,7 +125,7 @@ class Program(LaneFunctions):
     def final_metrics(self, state: LaneState) -> dict[str, Array]:
         """Return loss and accuracy of each task on the training and test splits, for a run that has ended."""
         self._ensure_compiled("_final_metrics")
-        metrics: dict[str, Array] = self._final_metrics(state.weights, self.data)
+        metrics: dict[str, Array] = self._final_metrics(state.weights, state.hyperparameters.of_switches, self.data)
         return metrics
 
     @pinned
@@ -194,13 +194,15 @@ class Program(LaneFunctions):
 
     @cached_property
     def _final_metrics(self) -> Any:
-        def final_metrics(weights: Weights, data: Any) -> dict[str, Array]:
-            values = {}
+        def final_metrics(weights: Weights, of_switches: dict[str, Array], data: Any) -> dict[str, Array]:
+            values: dict[str, Array] = {}
             for split in ("train", "test"):
-                values[f"{split}_loss"], values[f"{split}_accuracy"] = self.evaluate(weights, *data[split])
+                loss, accuracy = self.evaluate(weights, of_switches, *data[split])
+                values |= {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
             return values
 
-        return jax.jit(final_metrics).lower(self.abstract_state.weights, self.data).compile()
+        state = self.abstract_state
+        return jax.jit(final_metrics).lower(state.weights, state.hyperparameters.of_switches, self.data).compile()
 
     @cached_property
     def _spectrum(self) -> Any:

@@ -1,6 +1,7 @@
 """The options of the training step in NumPy and float64, written from their publications."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,3 +115,16 @@ def cut_rows(name: str, w: Floats, initial: Floats, ratio: float) -> Floats:
     matrix, first = ((as_matrix(name, a) if name in INPUTS_AND_OUTPUTS else a) for a in (w, initial))
     columns = [cut_matrix(matrix[:, k], first[:, k], ratio) for k in range(matrix.shape[1])]
     return np.stack(columns, axis=1).reshape(w.shape)
+
+
+def stablemax_loss(logits: Floats, labels: NDArray[np.integer[Any]]) -> float:
+    """Return the mean of −log StableMax at the labels (Prieto et al., 2025) for logits `[n, classes]`."""
+    s = np.where(logits >= 0, logits + 1, 1 / (1 - np.minimum(logits, 0)))
+    probabilities = s / s.sum(axis=1, keepdims=True)
+    return float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
+
+
+def softmax_loss(logits: Floats, labels: NDArray[np.integer[Any]]) -> float:
+    """Return the mean cross-entropy for logits `[n, classes]`."""
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
