@@ -25,8 +25,8 @@ demo: .venv/.run ## run a small search and show the best configuration
 test: .venv/.test ## run the fast tests: no servers, no processes, no browser (some of them: make test ARGS="-k leases")
 	@.venv/bin/pytest --fast --numprocesses $(UNIT_PROCESSES) --dist worksteal --ignore tests/integration -m "not ($(NEEDS_MORE))" $(ARGS)
 
-test-all: setup ## run all tests but the soaks: PostgreSQL, processes, a browser and containers where they are
-	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+test-all: setup test ## run all tests but the soaks: PostgreSQL, processes, a browser and containers where they are
+	@.venv/bin/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder --rest $(ARGS)
 
 NEEDS_MORE = postgres or process or browser or docker or slow or soak or gpu_compile
 

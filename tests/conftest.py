@@ -35,8 +35,11 @@ _left_out: Counter[str] = Counter()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option of `make test`."""
+    """Add the options of `make test` and of `make test-all`, which runs what `make test` has left."""
     parser.addoption("--fast", action="store_true", help="fewer examples, and programs that are compiled in less time")
+    parser.addoption(
+        "--rest", action="store_true", help="what --fast leaves out: tests that need more, all examples, real programs"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,14 +67,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         device.use_compilation_cache()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by what it uses."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by what it uses, and leave out what `make test` has run just as it would run here."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "postgresql" in item.name or {"postgres_server", "postgres_url"} & set(fixtures):
             item.add_marker("postgres")
         if "processes" in fixtures:
             item.add_marker("process")
+    if config.getoption("--rest"):
+        items[:] = [item for item in items if _differs_without_fast(item)]
+
+
+def _differs_without_fast(item: pytest.Item) -> bool:
+    """Return whether a test needs more than `make test` has, or runs with more examples or other programs here."""
+    needs_more = any(item.get_closest_marker(name) for name in NEEDS_MORE)
+    has_examples = hypothesis.is_hypothesis_test(getattr(item, "obj", None))
+    return needs_more or has_examples or "training" in item.path.parts
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

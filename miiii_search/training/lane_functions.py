@@ -32,7 +32,7 @@ ChunkResult = tuple[LaneState, dict[str, Array], Array]
 
 
 class EndRule(NamedTuple):
-    """What ends a run. It is traced, so runs of other lengths and other targets share a compiled program."""
+    """The rule that ends a run. It is traced, so runs of other lengths and other targets share a compiled program."""
 
     epochs: Array
     """The number of epochs."""
@@ -43,7 +43,7 @@ class EndRule(NamedTuple):
 
     @staticmethod
     def of(experiment: Experiment) -> EndRule:
-        """Return what ends the runs of an experiment."""
+        """Return the rule that ends the runs of an experiment."""
         return EndRule(
             jnp.int32(experiment.epochs),
             jnp.float32(experiment.accuracy_threshold),
@@ -185,7 +185,7 @@ class LaneFunctions:
         Args:
             state: The state at the evaluation.
             row: The evaluation's row of the record.
-            end: What ends the run.
+            end: The rule that ends the run.
         """
         at_target = row["validation_accuracy"] > end.accuracy_threshold
         streak = jnp.where(jnp.all(at_target | ~jnp.asarray(self.scored)), state.streak + 1, 0)

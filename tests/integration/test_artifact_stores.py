@@ -97,6 +97,7 @@ def links(trial: Any) -> list[dict[str, str]]:
     return [json.loads(value) for key, value in trial.system_attrs.items() if key.startswith("artifacts:")]
 
 
+@pytest.mark.parametrize(("storage_url", "store_url"), [("sqlite", "folder"), ("postgresql", "s3")], indirect=True)
 def test_a_worker_stores_where_the_study_says(processes: Processes, storage_url: str, store_url: str) -> None:
     """A worker gets nothing but the storage's URL; the dashboard shows the artifacts of this study and of another."""
     said = processes.run(*CREATE, "--artifacts", store_url, storage=storage_url)
@@ -123,6 +124,7 @@ def test_a_worker_stores_where_the_study_says(processes: Processes, storage_url:
     assert SECRET not in rows
 
 
+@pytest.mark.parametrize(("storage_url", "store_url"), [("sqlite", "folder"), ("postgresql", "s3")], indirect=True)
 def test_a_store_that_is_down_costs_no_result(processes: Processes, storage_url: str, store_url: str) -> None:
     """The trial ends with its result, its note says what is missing, and no link points to a missing artifact."""
     processes.run(*CREATE, "--artifacts", store_url, storage=storage_url)

@@ -49,6 +49,7 @@ def test_two_workers_share_a_study(processes: Processes, storage_url: str) -> No
     assert status["best"]["value"] == max(trial.value or 0 for trial in trials)
 
 
+@pytest.mark.parametrize("storage_url", ["sqlite"], indirect=True)
 def test_from_a_preset_to_a_retrained_best(processes: Processes, storage_url: str) -> None:
     """`up` to its end, again, `best`, `train`: the way of the README."""
     up = ("up", "--preset", "demo", "--no-dashboard", *TINY, "--trials", "3")
@@ -72,6 +73,7 @@ def test_from_a_preset_to_a_retrained_best(processes: Processes, storage_url: st
     }
 
 
+@pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 def test_the_best_are_run_with_another_seed(processes: Processes, storage_url: str) -> None:
     """`up` to its end: four configurations once, the best two of them again; and what goes by them."""
     four = ("--set", "space.dropout=[0.0, 0.1]", "--set", "space.weight_decay=[0.5, 1.0]")
@@ -197,6 +199,7 @@ def test_second_signal_ends_a_worker_at_once(processes: Processes, tmp_path: Pat
     assert "to the queue" not in processes.log(worker)
 
 
+@pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 def test_killed_worker_s_trials_come_back(processes: Processes, storage_url: str) -> None:
     """SIGKILL leaves no time to hand anything back: the lease runs out, and the coordinator notices."""
     processes.run("create", *long_study()[1:], "--set", "lease_seconds=2", storage=storage_url)

@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
@@ -15,6 +16,7 @@ from miiii_search.testing.postgres import PostgresServer, open_engine
 from miiii_search.testing.processes import LIMIT_SECONDS, TINY, Processes, is_stopped, read_trials, wait_for
 
 
+@pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> None:
     """They stay when the study is done, and train a trial that returns to the queue."""
     processes.run("create", "--study", "s", *TINY, "--trials", "2", storage=storage_url)
@@ -36,6 +38,7 @@ def test_worker_and_coordinator_stay(processes: Processes, storage_url: str) -> 
         assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
 
 
+@pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 def test_worker_stays_quietly_while_others_end(processes: Processes, storage_url: str) -> None:
     """The budget is spent, and somebody's trial still runs: there is nothing to do but to wait."""
     pulse = processes.folder / "pulse"
@@ -72,6 +75,7 @@ def test_pulse_of_a_worker_that_trains(processes: Processes, tmp_path: Path) -> 
     wait_for(lambda: pulse.stat().st_mtime > stopped)
 
 
+@pytest.mark.parametrize("storage_url", ["sqlite"], indirect=True)
 def test_study_is_kept_as_it_is(processes: Processes, storage_url: str) -> None:
     """A container that restarts with other settings continues its study, and reports the differences."""
     create = ("--study", "s", *TINY, "--trials", "1")
@@ -108,6 +112,7 @@ def test_storage_of_a_file(processes: Processes, tmp_path: Path, storage_url: st
     assert "MIIII_STORAGE_FILE" in processes.log(refused)
 
 
+@pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, tmp_path: Path) -> None:
     """Coordinator and worker wait, and so does a coordinator that is started again; `create` has them go on."""
     pulse = tmp_path / "pulse"
@@ -140,6 +145,7 @@ def test_a_deleted_study_stays_deleted(processes: Processes, storage_url: str, t
         assert process.wait(LIMIT_SECONDS) == 0, processes.log(process)
 
 
+@pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 def test_a_worker_may_come_before_its_study(processes: Processes, storage_url: str) -> None:
     processes.run("create", "--study", "another", *TINY, "--trials", "1", storage=storage_url)
     worker = processes.start("work", "--study", "s", "--keep-running", storage=storage_url)
@@ -150,6 +156,7 @@ def test_a_worker_may_come_before_its_study(processes: Processes, storage_url: s
     assert worker.wait(LIMIT_SECONDS) == 0
 
 
+@pytest.mark.parametrize("storage_url", ["sqlite"], indirect=True)
 def test_a_study_that_was_left_gets_its_trials_back(processes: Processes, storage_url: str) -> None:
     """A worker dies just before the coordinator is started for another study."""
     long = ("--set", "experiment.epochs=1000000", "--set", "lease_seconds=2", "--trials", "1")

@@ -278,6 +278,7 @@ def test_ids_that_do_not_wait_are_passed_over(database: Database) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shared_database", ["postgresql"], indirect=True)
 def test_a_worker_trains_in_the_order_of_the_model(database: Database, logged: list[str]) -> None:
     """For real, and one queue becomes the other while nobody looks."""
     miiii = Experiment(p=11, train_fraction=0.7, epochs=96, evaluate_every=8, validation_samples=30)

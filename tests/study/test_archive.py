@@ -152,6 +152,9 @@ def test_the_dashboard_serves_the_copy(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shared_database", "storage_url"), [("sqlite", "postgresql"), ("postgresql", "sqlite")], indirect=True
+)
 def test_a_worker_goes_on_where_it_was(
     database: Database,
     elsewhere: Database,

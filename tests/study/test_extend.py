@@ -172,7 +172,9 @@ def test_a_worker_that_runs_trains_what_is_new(database: Database, monkeypatch: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize(
+    ("shared_database", "sampler"), [("sqlite", "random"), ("postgresql", "tpe")], indirect=["shared_database"]
+)
 def test_a_sampler_goes_on_in_the_larger_space(database: Database, sampler: str) -> None:
     spec = make_spec(space=SPACE, sampler=sampler, budget={"trials": 6}, pruning=Pruning(rule="none"))
     study = create_study(database, "study", spec)

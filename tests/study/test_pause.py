@@ -173,6 +173,7 @@ def test_a_first_trial_in_a_pause_begins_when_that_ends(database: Database) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shared_database", ["postgresql"], indirect=True)
 def test_workers_hand_back_wait_and_go_on_where_they_were(
     database: Database, tmp_path: Path, failpoints_here: Failpoints
 ) -> None:
