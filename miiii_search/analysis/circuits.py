@@ -63,7 +63,7 @@ def ablate(experiment: Experiment, weights: Weights, epoch: int, samples: int = 
     chosen = np.random.default_rng([experiment.data_seed, 2]).permutation(held_out)[:samples]
     x, y = grid(p)[chosen], grid_labels(experiment).reshape(-1, p * p)[:, chosen]
     whole = forward(weights, grid(p))
-    evaluator = _Evaluator(weights, x, y, experiment.classes)
+    evaluator = _Evaluator(weights, x, y, experiment)
     base = evaluator.accuracy(weights)
     frequencies = [evaluator.accuracy(without_frequency(weights, k)) for k in range(1, n_frequencies(p) + 1)]
     head_means = whole.head_output.mean(axis=2)
@@ -159,12 +159,13 @@ def _transient(ablations: Sequence[Ablations], losses: Sequence[NDArray[np.float
 class _Evaluator:
     """Accuracy of each task on some of the samples."""
 
-    def __init__(self, weights: Weights, x: NDArray[np.intp], y: Labels, classes: Sequence[int]) -> None:
-        self._weights, self._x, self._y, self._classes = weights, x, y, classes
+    def __init__(self, weights: Weights, x: NDArray[np.intp], y: Labels, experiment: Experiment) -> None:
+        self._weights, self._x, self._y = weights, x, y
+        self._of_task = (experiment.classes, experiment.balanced)
 
     def accuracy(self, weights: Weights, head_output: Hook | None = None) -> NDArray[np.float64]:
         hooks = {"head_output": head_output} if head_output else {}
-        return accuracies(forward(weights, self._x, hooks).logits, self._y, self._classes)
+        return accuracies(forward(weights, self._x, hooks).logits, self._y, *self._of_task)
 
     def without_neurons(self, logits: Floats, deviations: Floats, group: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return the accuracy without some neurons, from the logits of the whole network.
@@ -173,7 +174,7 @@ class _Evaluator:
         """
         write = self._weights["feed_forward_out"][group] @ self._weights["unembedding"]  # [group, Σq]
         written = write.T @ deviations[group]
-        return accuracies(np.subtract(logits, written, out=written), self._y, self._classes)
+        return accuracies(np.subtract(logits, written, out=written), self._y, *self._of_task)
 
 
 def _neurons_of_frequency(neurons: Neurons, k: int) -> NDArray[np.intp]:

@@ -107,7 +107,9 @@ def held_out_accuracy(findings: Findings) -> Values | None:
     if findings.network is not None:
         held_out = ~training_mask(experiment).ravel()
         y = grid_labels(experiment).reshape(len(experiment.task_moduli), -1)[:, held_out]
-        per_task = accuracies(findings.network.activations.logits[:, held_out], y, experiment.classes)
+        per_task = accuracies(
+            findings.network.activations.logits[:, held_out], y, experiment.classes, experiment.balanced
+        )
     elif run.metrics is not None:
         splits = [run.metrics.validation_accuracy, run.metrics.test_accuracy]
         per_task = np.average(splits, axis=0, weights=[experiment.n_validation, experiment.n_test])

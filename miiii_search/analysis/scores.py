@@ -38,7 +38,7 @@ def task_slices(moduli: Sequence[int]) -> Iterator[slice]:
         start += q
 
 
-def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.float64]:
+def accuracies(logits: Floats, y: Labels, moduli: Sequence[int], balanced: bool = False) -> NDArray[np.float64]:
     """Compute the accuracy of each task.
 
     A sample counts as right if its label's logit is larger than all others; ties and NaN are wrong.
@@ -46,7 +46,8 @@ def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.f
     Args:
         logits: Logits of all tasks `[Σq, n]`.
         y: Labels `[tasks, n]`.
-        moduli: The modulus q of each task.
+        moduli: The number of classes q of each task.
+        balanced: Whether every class counts the same, however rare it is; see `Task.balanced`.
 
     Returns:
         The accuracies `[tasks]`.
@@ -54,7 +55,9 @@ def accuracies(logits: Floats, y: Labels, moduli: Sequence[int]) -> NDArray[np.f
     result = []
     for rows, task_labels in zip(task_slices(moduli), y, strict=True):
         label_logit = np.take_along_axis(logits[rows], task_labels[None], axis=0)[0]
-        result.append(np.mean((logits[rows] < label_logit).sum(axis=0) == rows.stop - rows.start - 1))
+        hits = (logits[rows] < label_logit).sum(axis=0) == rows.stop - rows.start - 1
+        parts = [hits[task_labels == one] for one in np.unique(task_labels)] if balanced else [hits]
+        result.append(np.mean([np.mean(part) for part in parts]))
     return np.asarray(result, np.float64)
 
 

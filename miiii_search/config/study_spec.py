@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from miiii_search.config.conditional import check_conditions, count_points, enumerate_points
-from miiii_search.config.search_space import SEARCHED_FIELDS, Dimension, Point, Range, Value
+from miiii_search.config.search_space import SEARCHED_FIELDS, FirstPoint, Point, Range, Space, Value
 from miiii_search.config.study_sections import PRUNING_RULES, Budget, Pruning, Replicates
 from miiii_search.config.suggestions import suggest
 from miiii_search.experiment.hyperparameters import is_used
@@ -56,15 +56,16 @@ class StudySpec(Spec):
     """Everything about the runs except their hyperparameters."""
     hyperparameters: Hyperparameters = Hyperparameters()
     """Values of the hyperparameters that the space does not search over."""
-    space: dict[str, Dimension]
+    space: Space
     """Search space: a list of values or a range for each hyperparameter to search over.
 
     A hyperparameter that depends on another, such as `muon_learning_rate` on `optimizer`, is a dimension only of the
     points that use it.
 
-    The fields `train_fraction`, `dropout_mask` and `grokfast_alpha` of the experiment may be searched over, too.
+    The fields `train_fraction`, `dropout_mask`, `grokfast_alpha` and `moduli` of the experiment may be searched over,
+    too.
     """
-    first: Annotated[tuple[dict[str, Value], ...], Field(strict=False)] = ()
+    first: Annotated[tuple[FirstPoint, ...], Field(strict=False)] = ()
     """Points to try before all others, such as the paper's best. Each gives a value to every dimension that it uses."""
     sampler: Annotated[str, BeforeValidator(_current_sampler)] = "grid_ei"
     """Sampler: `grid_ei`, `grid`, or one of Optuna's.
@@ -231,6 +232,8 @@ class StudySpec(Spec):
         for name, dimension in self.space.items():
             if name not in known:
                 raise ValueError(f"space.{name} cannot be searched over{suggest(name, known)}")
+            if name == "moduli" and isinstance(dimension, Range):
+                raise ValueError("space.moduli is a range, but must be a list of subsets, such as ['all', [2], [2, 3]]")
             values = () if isinstance(dimension, Range) else dimension
             for k, value in enumerate(values):
                 if value in values[:k]:

@@ -12,13 +12,15 @@ from .record import (
     write_snapshot,
 )
 from .spec import Annealing, Experiment, Hyperparameters, LinearDecay, Spec
+from .subsets import ALL, canonical_subset
 from .switches import Switches
 from .task import Task
 from .task_registry import get_task, task_names
-from .tasks import Split, Splits, labels, make_splits
+from .tasks import Split, Splits, class_shares, guessing_losses, labels, make_splits
 from .text import format_params, format_value
 
 __all__ = [
+    "ALL",
     "USED_ONLY_WITH",
     "Annealing",
     "Experiment",
@@ -33,6 +35,8 @@ __all__ = [
     "Switches",
     "Task",
     "WeightSnapshot",
+    "canonical_subset",
+    "class_shares",
     "compare_metrics",
     "digits",
     "find_snapshots",
@@ -40,6 +44,7 @@ __all__ = [
     "format_params",
     "format_value",
     "get_task",
+    "guessing_losses",
     "hash_weights",
     "is_used",
     "labels",

@@ -54,6 +54,34 @@ class Masked(Miiii):
         return tuple(q not in MASKED_MODULI for q in self.moduli(p))
 
 
+class MiiiiAndNanda(Miiii):
+    """The remainders of `Miiii`, and (x0 + x1) mod p as one more task beside them."""
+
+    def moduli(self, p: int) -> tuple[int, ...]:
+        """Return every prime q ≤ p, where p stands for the sum."""
+        return primes_below(p + 1)
+
+    def labels(self, x: Ints, p: int, generator: np.random.Generator) -> Ints:
+        """Return n mod q for q < p, and the sum modulo p, `[p², tasks]`."""
+        remainders = super().labels(x, p, generator)
+        return np.column_stack([remainders[:, :-1], x.sum(axis=1) % p])
+
+
+class Divisible(Miiii):
+    """Whether q divides n = x0 + x1·p, for every prime q < p: binary tasks, of which most answers are no (5)."""
+
+    balanced = True
+
+    def classes(self, p: int) -> tuple[int, ...]:
+        """Return two classes for each q."""
+        return (2,) * len(self.moduli(p))
+
+    def labels(self, x: Ints, p: int, generator: np.random.Generator) -> Ints:
+        """Return 1 where q divides n, `[p², tasks]`."""
+        divides: Ints = (super().labels(x, p, generator) == 0).astype(np.int64)
+        return divides
+
+
 class Operation(Task):
     """The result of one operation on both digits, modulo p.
 
@@ -87,6 +115,8 @@ BUILTIN_TASKS: dict[str, Task] = {
     "nanda": Operation(lambda x0, x1, p: x0 + x1),
     "basis": Basis(),
     "masked": Masked(),
+    "miiii+nanda": MiiiiAndNanda(),
+    "divisible": Divisible(),
     "subtraction": Operation(lambda x0, x1, p: x0 - x1),
     "multiplication": Operation(lambda x0, x1, p: x0 * x1),
     "division": Operation(divide),

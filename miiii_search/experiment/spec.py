@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from miiii_search.experiment._base import Spec
 from miiii_search.experiment.hyperparameters import Hyperparameters
 from miiii_search.experiment.primes import primes_below
+from miiii_search.experiment.subsets import canonical_subset, select
 from miiii_search.experiment.task_registry import check_task, get_task
 
 __all__ = ["Annealing", "Experiment", "Hyperparameters", "LinearDecay", "Spec"]
@@ -85,8 +86,14 @@ class Experiment(Spec):
     task: str = "miiii"
     """Task: `miiii` (n mod q for every prime q < p), another task by name, or `module:object` for a task of your own.
 
-    The others are `nanda` ((x0 + x1) mod p), `basis` (permuted samples), `masked` (without q = 2, 3, 5 and 7),
-    `subtraction`, `multiplication`, `division`, `sum-of-squares` and `cubic`.
+    The others are `nanda` ((x0 + x1) mod p), `miiii+nanda` (both), `basis` (permuted samples), `masked` (without q = 2,
+    3, 5 and 7) and `divisible` (whether q divides n). Known from other work are `subtraction`, `multiplication`,
+    `division`, `sum-of-squares` and `cubic`.
+    """
+    moduli: Annotated[str | None, BeforeValidator(canonical_subset)] = None
+    """Subset of the task's moduli that count in the loss and in the score: a list, or text such as `all but 7`.
+
+    Runs with subsets share a compiled program. `all` is a subset, too; unset, all tasks count in a program of its own.
     """
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of the p² samples to train on, rounded down. Default: the paper's 30 %."""
@@ -147,6 +154,7 @@ class Experiment(Spec):
             nearest = min((q for q in primes if q >= 5), key=lambda q: abs(q - self.p))
             raise ValueError(f"p must be a prime of at least 5, but p = {self.p}; the nearest is {nearest}")
         check_task(self.task, self.p)
+        assert any(self.scored)  # or `moduli` does not fit the task, and this raises ValueError
         if self.n_train < 1:
             raise ValueError(
                 f"train_fraction = {self.train_fraction} of {self.p**2} samples leaves none to train on; raise it"
@@ -203,9 +211,15 @@ class Experiment(Spec):
         return get_task(self.task).classes(self.p)
 
     @property
+    def balanced(self) -> bool:
+        """Whether every class of a task counts the same; see `Task.balanced`."""
+        return get_task(self.task).balanced
+
+    @property
     def scored(self) -> tuple[bool, ...]:
-        """Whether each task counts in the loss and the score: all do, except q in {2, 3, 5, 7} of `masked`."""
-        return get_task(self.task).scored(self.p)
+        """Whether each task counts in the loss and the score: all do, except what `task` or `moduli` leaves out."""
+        scored = get_task(self.task).scored(self.p)
+        return scored if self.moduli is None else select(self.moduli, self.task_moduli, scored)
 
     @property
     def evaluation_interval(self) -> int:

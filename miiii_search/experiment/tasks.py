@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,33 @@ def labels(experiment: Experiment) -> Ints:
     p = experiment.p
     x, generator = digits(p).astype(np.int64), _generator(experiment, "labels")
     return get_task(experiment.task).labels(x, p, generator).astype(np.int32)
+
+
+def class_shares(experiment: Experiment) -> tuple[tuple[float, ...], ...]:
+    """Return the share of each class among all p² samples, for each task; 1/K for K classes unless it is balanced."""
+    classes = experiment.classes
+    if not experiment.balanced:
+        return tuple((1 / count,) * count for count in classes)
+    return _counted_shares(experiment.model_copy(update={"seed": 0, "moduli": None}))
+
+
+def guessing_losses(experiment: Experiment) -> NDArray[np.float64]:
+    """Return the cross-entropy of each task for a network that knows only how often each class occurs, `[tasks]`.
+
+    It is the entropy of the classes' shares in nats, which is ln q for q classes that occur equally often.
+    """
+    if not experiment.balanced:
+        return np.log(np.asarray(experiment.classes, np.float64))
+    return np.asarray([-sum(share * np.log(share) for share in shares if share) for shares in class_shares(experiment)])
+
+
+@cache
+def _counted_shares(experiment: Experiment) -> tuple[tuple[float, ...], ...]:
+    y = labels(experiment)
+    return tuple(
+        tuple((np.bincount(column, minlength=count) / len(y)).tolist())
+        for column, count in zip(y.T, experiment.classes, strict=True)
+    )
 
 
 @dataclass(frozen=True)

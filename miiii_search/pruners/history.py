@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from miiii_search.config.study_spec import rungs
 from miiii_search.experiment.record import Record
 from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.tasks import guessing_losses
 
 Floats = NDArray[np.float64]
 
@@ -18,8 +19,8 @@ Floats = NDArray[np.float64]
 class History:
     """Measurements of a run at its rungs so far, oldest first, for the scored tasks only.
 
-    A loss is a cross-entropy divided by ln q, where q is the number of classes, so guessing has a loss of 1 in every
-    task. Training accuracy is measured during the epoch's step, with dropout.
+    A loss is a cross-entropy divided by that of guessing, which is ln q for q classes. So guessing has a loss of 1 in
+    every task. Training accuracy is measured during the epoch's step, with dropout.
     """
 
     epoch: NDArray[np.int64]  # [rungs]
@@ -45,7 +46,7 @@ def history_of(experiment: Experiment, record: Record) -> History:
         record: Evaluations of the run.
     """
     scored = np.asarray(experiment.scored)
-    guessing_loss = np.log(np.asarray(experiment.classes, np.float64)[scored])
+    guessing_loss = guessing_losses(experiment)[scored]
     return History(
         record.epoch.astype(np.int64),
         record.train_accuracy[:, scored].astype(np.float64),

@@ -95,10 +95,9 @@ class Checkpoint:
 
 def _experiment_of_format_1(experiment: Experiment) -> dict[str, Any]:
     """Return an experiment as format 1 has it, which workers of older versions read: `end_factor` is `share` there."""
-    tree = experiment.model_dump(mode="json")
+    tree = experiment.model_dump(mode="json", exclude_none=True)
     for decay in tree["annealing"].values():
-        if decay is not None:
-            decay["share"] = decay.pop("end_factor")
+        decay["share"] = decay.pop("end_factor")
     return tree
 
 

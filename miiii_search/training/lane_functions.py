@@ -15,6 +15,7 @@ import optax
 
 from miiii_search.experiment.spec import Experiment
 from miiii_search.experiment.switches import PAPER, Switches
+from miiii_search.training.balanced import BalancedLoss
 from miiii_search.training.lane_state import Array, LaneState, TracedHyperparameters, Weights
 from miiii_search.training.loss import evaluate, task_weights, weighted_loss
 from miiii_search.training.model import initial_weights, make_dropout, transformer_from_weights
@@ -76,6 +77,7 @@ class LaneFunctions:
         self.switches = switches
         self.platform = platform or jax.default_backend()
         self.moduli, self.scored = experiment.classes, experiment.scored
+        self.balanced = BalancedLoss(experiment) if experiment.balanced else None
 
     def initial_state(self, key: Array, hyperparameters: TracedHyperparameters) -> LaneState:
         """Return the state before the first epoch.
@@ -153,13 +155,14 @@ class LaneFunctions:
         dropout = make_dropout(
             jax.random.fold_in(state.key, epoch), hyperparameters.dropout, self.experiment.dropout_mask
         )
-        weights_of_tasks = task_weights(self.moduli, self.scored, self.experiment.loss_reduction)
+        weights_of_tasks = self._task_weights(hyperparameters)
+        of_logits = self.balanced.weighted_loss if self.balanced else weighted_loss
 
         def loss(weights: Weights) -> tuple[Array, tuple[Array, Array]]:
             with self.matmul_precision():
                 logits = transformer_from_weights(weights)(x, dropout)["logits"]
             logits = transform_logits(logits, self.switches, hyperparameters.of_switches)
-            return weighted_loss(logits, y, weights_of_tasks, self.moduli)
+            return of_logits(logits, y, weights_of_tasks, self.moduli)
 
         (total, (losses, accuracies)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
         updates, optimizer = self._optimizer(hyperparameters).update(
@@ -188,7 +191,8 @@ class LaneFunctions:
             end: The rule that ends the run.
         """
         at_target = row["validation_accuracy"] > end.accuracy_threshold
-        streak = jnp.where(jnp.all(at_target | ~jnp.asarray(self.scored)), state.streak + 1, 0)
+        is_solved = jnp.all(at_target | ~self._scored(state.hyperparameters))
+        streak = jnp.where(is_solved, state.streak + 1, 0)
         first = state.epoch - (end.solved_evaluations - 1) * self.experiment.evaluation_interval
         solved = (state.solved_epoch == 0) & (streak >= end.solved_evaluations)
         finite = jnp.all(jnp.isfinite(row["validation_loss"])) & jnp.all(jnp.isfinite(row["train_loss"]))
@@ -211,7 +215,8 @@ class LaneFunctions:
         """
         with self.matmul_precision():
             logits = transformer_from_weights(weights)(x)["logits"]
-        return evaluate(transform_logits(logits, self.switches, of_switches), y, self.moduli)
+        logits = transform_logits(logits, self.switches, of_switches)
+        return (self.balanced.evaluate if self.balanced else evaluate)(logits, y, self.moduli)
 
     def matmul_precision(self) -> Any:
         """Return a context in which matrix products have the experiment's precision.
@@ -234,6 +239,18 @@ class LaneFunctions:
             "validation_accuracy": accuracy,
             "weight_norm": _norms(state.weights),
         }
+
+    def _task_weights(self, hyperparameters: TracedHyperparameters) -> Array:
+        """Return the weight of each task in the loss, `[tasks]`; 0 for one that is not in the run's subset."""
+        weights = task_weights(self.moduli, self.scored, self.experiment.loss_reduction)
+        if self.balanced:
+            weights = weights * jnp.asarray(self.balanced.relative_weights, jnp.float32)
+        return weights if hyperparameters.task_mask is None else weights * hyperparameters.task_mask
+
+    def _scored(self, hyperparameters: TracedHyperparameters) -> Array:
+        """Return whether each task must be at the target, `[tasks]`."""
+        scored = jnp.asarray(self.scored)
+        return scored if hyperparameters.task_mask is None else scored & (hyperparameters.task_mask > 0)
 
     def _anneal(self, hyperparameters: TracedHyperparameters, epoch: Array) -> TracedHyperparameters:
         """Return the hyperparameters at an epoch."""

@@ -20,7 +20,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TracedHyperparameters:
-    """The hyperparameters that differ between the lanes of a program. Each is a float32 scalar."""
+    """Numbers that differ between the lanes of a program. Each is a float32 scalar unless stated otherwise."""
 
     learning_rate: Array
     weight_decay: Array
@@ -29,6 +29,8 @@ class TracedHyperparameters:
     dropout: Array
     of_switches: dict[str, Array] = field(default_factory=dict)
     """Those that the program's switches add, by name; see `Switches.traced`."""
+    task_mask: Array | None = None
+    """1 for each task in the run's subset and 0 for the others, `[tasks]`. Absent if the experiment has no subset."""
 
     def annealed(self, factors: Mapping[str, Array]) -> TracedHyperparameters:
         """Return the hyperparameters times their factors, by name.

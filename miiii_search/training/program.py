@@ -1,8 +1,8 @@
 """Compiled programs, which train one lane from one visit of the host to the next.
 
 A program is determined by what changes shapes or code. What differs between the lanes that share it is traced: learning
-rate, weight decay, λ, α, dropout and seed. So the 384 configurations of Table 1 need only four programs. What ends a
-run is traced as well, so a longer study finds its programs in the cache of compiled ones.
+rate, weight decay, λ, α, dropout, seed and the subset of the tasks. So the 384 configurations of Table 1 need only four
+programs. What ends a run is traced as well, so a longer study finds its programs in the cache of compiled ones.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from miiii_search import failpoints
 from miiii_search.experiment import tasks
 from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.experiment.subsets import ALL
 from miiii_search.experiment.switches import PAPER, Switches
 from miiii_search.training.lane_functions import MAX_EVALUATIONS, ChunkResult, EndRule, LaneFunctions
 from miiii_search.training.lane_state import Array, LaneState, TracedHyperparameters, Weights
@@ -43,8 +44,9 @@ class ProgramKey:
     def of(experiment: Experiment, hyperparameters: Hyperparameters) -> ProgramKey:
         """Return the key of the program that trains a run."""
         traced = {name: Experiment.model_fields[name].default for name in ("seed", "grokfast_alpha")}
+        subset = None if experiment.moduli is None else ALL
         return ProgramKey(
-            experiment.model_copy(update=traced),
+            experiment.model_copy(update={**traced, "moduli": subset}),
             hyperparameters.d_model,
             hyperparameters.n_heads,
             Switches.of(hyperparameters),
@@ -97,6 +99,7 @@ class Program(LaneFunctions):
             grokfast_alpha=jnp.float32(experiment.grokfast_alpha),
             dropout=jnp.float32(hyperparameters.dropout),
             of_switches={name: jnp.float32(getattr(hyperparameters, name)) for name in self.switches.traced},
+            task_mask=None if experiment.moduli is None else jnp.asarray(experiment.scored, jnp.float32),
         )
         self._ensure_compiled("_init")
         state: LaneState = self._init(jax.random.PRNGKey(experiment.seed), traced)
@@ -171,7 +174,7 @@ class Program(LaneFunctions):
     @pinned
     def abstract_state(self) -> LaneState:
         """The shapes and types of a lane's state."""
-        state: LaneState = jax.eval_shape(self.initial_state, *_abstract_arguments(self.switches))
+        state: LaneState = jax.eval_shape(self.initial_state, *_abstract_arguments(self.key))
         return state
 
     @pinned
@@ -184,7 +187,7 @@ class Program(LaneFunctions):
 
     @cached_property
     def _init(self) -> Any:
-        return jax.jit(self.initial_state).lower(*_abstract_arguments(self.switches)).compile()
+        return jax.jit(self.initial_state).lower(*_abstract_arguments(self.key)).compile()
 
     @cached_property
     def _train(self) -> Any:
@@ -259,13 +262,14 @@ def bytes_per_lane(program: Any, lanes: int) -> int | None:
     return int(size + memory.temp_size_in_bytes) // lanes
 
 
-def _abstract_arguments(switches: Switches) -> Any:
+def _abstract_arguments(key: ProgramKey) -> Any:
     """Return the shapes and types of the arguments of `LaneFunctions.initial_state`."""
 
     def arguments() -> tuple[Array, TracedHyperparameters]:
         zero = jnp.float32(0)
+        mask = None if key.experiment.moduli is None else jnp.zeros(len(key.experiment.classes), jnp.float32)
         return jax.random.PRNGKey(0), TracedHyperparameters(
-            zero, zero, zero, zero, zero, dict.fromkeys(switches.traced, zero)
+            zero, zero, zero, zero, zero, dict.fromkeys(key.switches.traced, zero), mask
         )
 
     return jax.eval_shape(arguments)

@@ -284,6 +284,9 @@ def test_ranges_need_a_sampler() -> None:
         ({"learning_rat": (1e-3,)}, "space.learning_rat cannot be searched over; did you mean `learning_rate`"),
         ({"dropout_mask": ("sample", "none")}, "sample"),
         ({"weight_decay": (0.5, 1.0, 0.5)}, "space.weight_decay lists 0.5 twice"),
+        ({"moduli": ((2, 3), "3, 2")}, "space.moduli lists 2,3 twice"),
+        ({"moduli": (4,)}, "moduli names 4, but must name some of"),
+        ({"moduli": Range(low=2, high=5)}, "space.moduli is a range, but must be a list of subsets"),
         ({"weight_decay": (1, 1.0)}, "space.weight_decay lists 1.0 twice"),
     ],
 )
@@ -292,6 +295,21 @@ def test_spaces_that_cannot_be_searched(space: dict[str, Any], complaint: str) -
     options = {"sampler": "tpe", "budget": Budget(trials=3)} if sampled else {}
     with pytest.raises(ValueError, match=complaint):
         make_spec(space=space, **options)
+
+
+def test_a_space_of_subsets() -> None:
+    tree = {
+        "experiment": {"p": 13, "task": "miiii", "validation_samples": 50},
+        "space": {"moduli": ["all", [3, 2], 5, "all but 7"], "dropout": [0.0, 0.1]},
+        "first": [{"moduli": [11, 2], "dropout": 0.5}],
+    }
+    spec = validate(StudySpec, tree, "the test")
+    assert spec.space["moduli"] == ("all", "2,3", "5", "all but 7")
+    assert len(spec.points()) == 9
+    assert spec.first == ({"moduli": "2,11", "dropout": 0.5},)
+    scored = [spec.run_at(point, 0)[0].scored for point in spec.points()[:4:2]]
+    assert scored == [(True, False, False, False, True), (True,) * 5]
+    assert validate(StudySpec, to_tree(spec), "the same") == spec
 
 
 def test_grids_that_nobody_finishes() -> None:

@@ -80,6 +80,24 @@ def test_miiii_and_masked_are_the_remainders(p: int, task: str) -> None:
     assert labels(Experiment(p=p, task=task)).tolist() == remainders(p)
 
 
+@pytest.mark.parametrize("p", [5, 13, LARGE])
+def test_nanda_is_a_thirtieth_task(p: int) -> None:
+    experiment = Experiment(p=p, task="miiii+nanda")
+    expected = [[*row, (x0 + x1) % p] for row, (x0, x1) in zip(remainders(p), all_samples(p), strict=True)]
+    assert labels(experiment).tolist() == expected
+    assert experiment.classes == experiment.task_moduli == (*Experiment(p=p).task_moduli, p)
+    assert len(Experiment(task="miiii+nanda").classes) == 30
+
+
+@pytest.mark.parametrize("p", [5, 13, LARGE])
+def test_divisible_is_one_where_q_divides_n(p: int) -> None:
+    multiples = {q: set(range(0, p * p, q)) for q in range(2, p) if is_prime(q)}
+    experiment = Experiment(p=p, task="divisible")
+    assert labels(experiment).tolist() == [[int(n in of_q) for of_q in multiples.values()] for n in range(p * p)]
+    assert experiment.task_moduli == tuple(multiples)
+    assert set(experiment.classes) == {2}
+
+
 @pytest.mark.parametrize("p", [13, LARGE])
 def test_basis_permutes_whole_rows(p: int) -> None:
     expected = remainders(p)

@@ -6,6 +6,7 @@ from typing import cast
 
 import numpy as np
 
+from miiii_search.experiment.builtin_tasks import Miiii
 from miiii_search.experiment.task import Ints, Task
 
 
@@ -120,3 +121,11 @@ class OnlySeven(Parity):
         """Refuse others."""
         if p != 7:
             raise ValueError(f"task OnlySeven needs p = 7, but p = {p}")
+
+
+class FiveAlone(Miiii):
+    """The paper's remainders with q = 5 alone in the score."""
+
+    def scored(self, p: int) -> tuple[bool, ...]:
+        """Return whether each q is 5."""
+        return tuple(q == 5 for q in self.moduli(p))

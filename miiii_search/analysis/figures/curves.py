@@ -26,6 +26,7 @@ from miiii_search.analysis.figures.style import (
 from miiii_search.analysis.figures.task_rows import LABELLED_ROW_HEIGHT, MIN_HEIGHT, label_task_rows
 from miiii_search.experiment.record import Floats, Record
 from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.tasks import guessing_losses
 
 if TYPE_CHECKING:  # a worker that draws the curves of a trial does not load the analyses
     from miiii_search.analysis.findings import Findings
@@ -88,7 +89,7 @@ def loss(findings: Findings) -> Figure | None:
     label = "cross-entropy (nats)"
     if len(experiment.task_moduli) == 1:
         figure, axes = _lines(record.epoch, record.train_loss, record.validation_loss)
-        axes.axhline(np.log(experiment.classes[0]), color="grey", linestyle="--", linewidth=0.8, label="chance")
+        axes.axhline(guessing_losses(experiment)[0], color="grey", linestyle="--", linewidth=0.8, label="chance")
         axes.set(ylabel=label, yscale="log")
         axes.legend(loc="best")
         return figure
