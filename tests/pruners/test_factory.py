@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 from typing import Any
 
@@ -15,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from miiii_search.config.study_sections import PRUNING_RULES, Pruning
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
-from miiii_search.pruners import NopPruner, Pruner, Quantile
-from miiii_search.pruners.factory import check_pruning, make_pruner
+from miiii_search.pruners import Forecast, NopPruner, Peer, Pruner, Quantile
+from miiii_search.pruners.factory import check_pruning, make_optuna_pruner, make_pruner
 from miiii_search.storage.database import Database, open_database
 from miiii_search.study.create import create_study
 from tests.support import claim, examples, make_spec, pruning_context
@@ -215,6 +217,8 @@ def test_optunas_pruners_have_resources_that_do_not_hinge_on_the_process() -> No
             "pruning.quantile is for pruning.rule = 'quantile', but the rule is 'forecast'",
         ),
         ("none", {"min_trials": 9}, "pruning.min_trials is for .* add --set pruning.rule=quantile"),
+        ("none", {"min_trials": 2}, "pruning.min_trials is for .* add --set pruning.rule=quantile"),
+        ("hyperband", {"safety": 1.0}, "pruning.safety is for pruning.rule = 'forecast'"),
         ("median", {"safety": 9.0}, "pruning.safety is for pruning.rule = 'forecast'"),
         ("forecast", {"options": {"patience": 1}}, "pruning.options are for Optuna's pruners"),
     ],
@@ -224,3 +228,75 @@ def test_settings_of_another_rule(rule: str, setting: dict[str, Any], complaint:
         check_pruning(make_spec(pruning=Pruning(rule=rule, **setting)))
     check_pruning(make_spec(pruning=Pruning(rule="quantile", quantile=0.5, min_trials=9)))
     check_pruning(make_spec(pruning=Pruning(rule="forecast", safety=9.0)))
+
+
+def test_pruners_and_what_they_see_do_not_change() -> None:
+    """Threads share them."""
+    context = pruning_context(trial({16: 0.5}), [], 16)
+    pruner = make_pruner(make_spec(pruning=Pruning(rule="median")), optuna.create_study())
+    things = (context, context.history, Peer(1, TrialState.RUNNING), Quantile(0.5, 2), Forecast(), pruner)
+    for thing in things:
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, next(iter(vars(thing))), None)
+
+
+@pytest.mark.parametrize("name", PRUNING_RULES)
+def test_which_pruners_compare_trials(name: str) -> None:
+    """Of Optuna's pruners, each may read the study, so that all of them get the trials."""
+    pruner = make_pruner(
+        make_spec(pruning=Pruning(rule=name, options={"lower": 0.1} if name == "threshold" else {})),
+        optuna.create_study(),
+    )
+    assert pruner.uses_peers == (name not in ("none", "forecast"))
+
+
+def test_options_of_optunas_pruners_by_default() -> None:
+    def made(rule: str, floor: int = 100, **options: float) -> Any:
+        return make_optuna_pruner(Pruning(rule=rule, options=options), floor, 1000)
+
+    assert vars(made("percentile")) == vars(optuna.pruners.PercentilePruner(25.0))
+    assert vars(made("percentile", percentile=50.0)) == vars(optuna.pruners.PercentilePruner(50.0))
+    assert vars(made("patient")) == {"_wrapped_pruner": None, "_patience": 3, "_min_delta": 0.0}
+    patient = made("patient", patience=2.0, min_delta=0.5)
+    assert vars(patient) == {"_wrapped_pruner": None, "_patience": 2, "_min_delta": 0.5}
+    assert vars(made("median")) == vars(optuna.pruners.MedianPruner())
+    assert vars(made("threshold", upper=0.5)) == vars(optuna.pruners.ThresholdPruner(upper=0.5))
+    for floor, least in ((0, 1), (1, 1), (2, 2), (100, 100)):
+        assert made("successive_halving", floor)._min_resource == least
+        assert (made("hyperband", floor)._min_resource, made("hyperband", floor)._max_resource) == (least, 1000)
+    assert made("successive_halving", min_resource=7)._min_resource == 7
+    assert made("hyperband", min_resource=7, max_resource=70)._max_resource == 70
+    with warnings.catch_warnings(record=True) as seen:  # an experimental interface of Optuna's
+        warnings.simplefilter("always")
+        made("patient")
+    assert seen == []
+
+
+def test_the_reason_of_one_of_optunas_pruners() -> None:
+    rule = make_pruner(
+        make_spec(pruning=Pruning(rule="threshold", options={"lower": 0.5})), optuna.create_study(direction="maximize")
+    )
+    low = trial({1600: 0.25, 3200: 0.75})
+    assert rule.should_prune(pruning_context(low, [low], 1600)) == (
+        "ThresholdPruner at epoch 1,600, validation accuracy 0.250"
+    )
+    assert low.intermediate_values == {1600: 0.25, 3200: 0.75}
+    assert rule.should_prune(pruning_context(low, [low], 3200)) is None
+
+
+def test_the_reason_of_quantile() -> None:
+    peers = [trial({1600: accuracy}) for accuracy in (0.25, 0.5, 0.75, 1.0)]
+    assert Quantile(0.5, 4).should_prune(pruning_context(peers[0], peers, 1600)) == (
+        "validation accuracy 0.250 at epoch 1,600 is below 0.625, the 50% quantile of 4 trials"
+    )
+    ended = [trial({8: 1.0, 16: 0.5, 24: 0.0}, TrialState.PRUNED) for _ in range(2)]
+    judged = trial({20: 0.25, 28: 0.25})
+    assert Quantile(0.5, 3).should_prune(pruning_context(judged, [*ended, judged], 20)) is not None  # below 0.5
+    assert Quantile(0.5, 3).should_prune(pruning_context(judged, [*ended, judged], 28)) is None  # not below 0
+    early = trial({8: 0.25})  # it has no report before epoch 8, and none at 4
+    assert Quantile(0.5, 2).should_prune(pruning_context(trial({4: 0.0}), [trial({8: 1.0}), early], 4)) is None
+
+
+def test_quantile_without_reports_in_an_optuna_study() -> None:
+    study = optuna.create_study(direction="maximize", pruner=Quantile(0.5, 2))
+    assert not study.ask().should_prune()

@@ -586,9 +586,11 @@ def test_a_reservation_whose_answer_was_lost_is_not_made_twice(subject: Subject)
     assert nothing is not None and nothing.seconds == 0.0  # as the holder says, if it wants nothing
     # A difference that is due to rounding is no lost answer.
     subject.queue.reserve_device_time("two", 0.0, lambda _: TOLERANCE_SECONDS)
+    more = subject.queue.reserve_device_time("two", 0.0, lambda _: 1.0)
+    assert more is not None and more.seconds == 1.0 + TOLERANCE_SECONDS
     for _ in range(2):  # a second is more than rounding
-        more = subject.queue.reserve_device_time("two", 0.0, lambda _: 1.0)
-        assert more is not None and more.seconds == 1.0 + TOLERANCE_SECONDS
+        same = subject.queue.reserve_device_time("three", 0.0, lambda _: 1.0)
+        assert same is not None and same.seconds == 1.0
 
 
 def test_a_holder_that_reserves_nothing_is_not_in_the_ledger(subject: Subject) -> None:

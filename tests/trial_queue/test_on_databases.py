@@ -41,6 +41,7 @@ from miiii_search.storage import engines, schema
 from miiii_search.storage.artifacts import MAX_ARTIFACT_BYTES, Artifact, DatabaseArtifactStore
 from miiii_search.storage.database import Database, open_database
 from miiii_search.storage.retry import is_outage
+from miiii_search.storage.trial_attrs import SHAPE_KEY
 from miiii_search.study.create import create_study
 from miiii_search.study.names import study_names
 from miiii_search.study.objective import OBJECTIVE_NAME
@@ -305,6 +306,36 @@ def test_a_trial_is_running_and_leased_at_once(study: Study) -> None:
     lease = claim(study)
     assert leased(study) == {lease.trial_id: lease.token}
     assert states(study)[lease.number] == TrialState.RUNNING
+
+
+def test_attributes_of_other_programs_do_not_matter_to_claims(study: Study) -> None:
+    """A trial may have any number of them, before and after our own in the alphabet."""
+    [shape] = {trial.system_attrs[SHAPE_KEY] for trial in study.trials()[:1]}
+    for trial in study.trials()[:3]:
+        for key in ("a", "z"):
+            study.database.optuna.set_trial_system_attr(trial._trial_id, key, shape)
+    claimed = study.queue.claim("worker", SECONDS, n=24, preferred_shapes=[shape])
+    assert sorted(lease.number for lease in claimed) == list(range(24))
+
+
+def test_claims_and_unsolved_results_wait_for_no_other_claim(postgres_url: str) -> None:
+    """A claim in progress locks its trials, and the study only against changes. SQLite has only one writer."""
+    database, other = open_database(postgres_url, create=True), open_database(postgres_url)
+    study = create_study(database, "study", make_spec())
+    ended = claim(study)
+    result = TrialResult(TrialState.COMPLETE, 0.5, "ended.", {}, [])
+    with database.transaction() as connection:
+        schema.lock_study(connection, study.study_id, shared=True)
+        first = sa.select(schema.trials.c.number).where(schema.trials.c.number == 1).with_for_update()
+        assert connection.execute(first).scalar_one() == 1
+        with other.transaction() as second:
+            second.execute(sa.text("SET lock_timeout = '5s'"))  # of the connection that the pool hands out next
+        queue = TrialQueue(other, study.study_id)
+        assert [lease.number for lease in queue.claim("worker", SECONDS)] == [2]
+        assert queue.finish(Heartbeat(ended, 1, 1.0), result, solved_budget=1) == FinishStatus.WRITTEN
+    assert claim(study).number == 1
+    database.close()
+    other.close()
 
 
 # Leases
