@@ -242,7 +242,7 @@ def test_pruners_and_what_they_see_do_not_change() -> None:
 
 @pytest.mark.parametrize("name", PRUNING_RULES)
 def test_which_pruners_compare_trials(name: str) -> None:
-    """Of Optuna's pruners, each may read the study, so that all of them get the trials."""
+    """Any of Optuna's pruners may read the study, so that all of them get the trials."""
     pruner = make_pruner(
         make_spec(pruning=Pruning(rule=name, options={"lower": 0.1} if name == "threshold" else {})),
         optuna.create_study(),
