@@ -42,7 +42,7 @@ SPACE: dict[str, Any] = {
 }
 
 
-def run_worker(folder: Path, name: str, trials: int, epochs: int) -> dict[str, Any]:
+def run_worker(folder: Path, name: str, trials: int, epochs: int, p: int) -> dict[str, Any]:
     """Train a study to its end, and return when the device computed, in seconds since the worker's start."""
     compiled = 0
 
@@ -51,7 +51,7 @@ def run_worker(folder: Path, name: str, trials: int, epochs: int) -> dict[str, A
         compiled += event == "/jax/compilation_cache/cache_misses"
 
     jax.monitoring.register_event_listener(count)
-    experiment = Experiment(p=53, train_fraction=0.5, epochs=epochs, evaluate_every=16)
+    experiment = Experiment(p=p, train_fraction=0.5, epochs=epochs, evaluate_every=16)
     spec = StudySpec(
         experiment=experiment,
         hyperparameters=Hyperparameters(d_model=128, learning_rate=1e-3),
@@ -113,6 +113,7 @@ def draw(chunks: list[tuple[float, float, int]], path: Path) -> None:
 def main() -> None:
     options = make_parser(__doc__, "train 8 trials of 256 epochs")
     options.add_argument("--figure", type=Path, metavar="FILE", help="draw the timeline of the second start as a PNG")
+    options.add_argument("--small", action="store_true", help="train 4 trials of 64 epochs at p = 11")
     options.add_argument(
         "--worker",
         nargs=2,
@@ -120,17 +121,19 @@ def main() -> None:
         help="for the script's own two processes",
     )
     arguments = parse_arguments(options)
-    trials, epochs = (8, 256) if arguments.quick else (32, 512)
+    trials, epochs = (4, 64) if arguments.small else (8, 256) if arguments.quick else (32, 512)
+    p = 11 if arguments.small else 53
     if arguments.worker:
         folder, name = Path(arguments.worker[0]), arguments.worker[1]
-        (folder / f"{name}.json").write_text(json.dumps(run_worker(folder, name, trials, epochs)))
+        (folder / f"{name}.json").write_text(json.dumps(run_worker(folder, name, trials, epochs, p)))
         return
     results: dict[str, Any] = {}
+    sizes = [option for option, given in (("--quick", arguments.quick), ("--small", arguments.small)) if given]
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("first", "second"):
             print(f"{name} start", flush=True)
             subprocess.run(
-                [sys.executable, __file__, *(["--quick"] if arguments.quick else []), "--worker", scratch, name],
+                [sys.executable, __file__, *sizes, "--worker", scratch, name],
                 env={**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{scratch}/cache"},
                 check=True,
             )
@@ -155,7 +158,7 @@ def main() -> None:
             ]
         )
     print_table(
-        f"{trials} trials of {epochs} epochs, p = 53, d = 128",
+        f"{trials} trials of {epochs} epochs, p = {p}, d = 128",
         ["start", "compiled", "s to first chunk", "s training", "% computing", "lanes computing", "s in all"],
         rows,
     )

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optuna.trial import FrozenTrial
-
-from miiii_search.config.study_spec import StudySpec
 from miiii_search.config.suggestions import suggest
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
-from miiii_search.storage.records import RunningTrial
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from miiii_search.config.study_spec import StudySpec
+    from miiii_search.storage.records import RunningTrial
 
 TABLE = "gpu_predictions.json"
 
