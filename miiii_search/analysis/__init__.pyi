@@ -5,6 +5,7 @@ from .milestones import find_milestones
 from .numbers import findings_to_json
 from .reference import ReferenceCurves, ReferenceDifferences, differences_from_reference, read_reference
 from .study_summary import SearchDimension, SeedSpread, StudySummary, TrialSummary, summarize_trials
+from .subset_runs import SubsetRun, subset_run
 from .trained_run import TrainedRun
 from .transformer_lens import to_config, to_state_dict
 
@@ -17,6 +18,7 @@ __all__ = [
     "SearchDimension",
     "SeedSpread",
     "StudySummary",
+    "SubsetRun",
     "TrainedRun",
     "TrialSummary",
     "analyze",
@@ -30,6 +32,7 @@ __all__ = [
     "find_milestones",
     "findings_to_json",
     "read_reference",
+    "subset_run",
     "summarize_trials",
     "to_config",
     "to_state_dict",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from miiii_search.analysis.importance import UNUSED, Importance, functional_anova
+from miiii_search.analysis.subset_runs import SubsetRun
 from miiii_search.config.conditional import count_points
 from miiii_search.experiment.text import format_params, format_value
 
@@ -159,6 +160,8 @@ class StudySummary:
     importance: Importance
     seed_spreads: tuple[SeedSpread, ...] = ()
     """Configurations over their seeds, best median first. Empty if each configuration has one seed."""
+    subset_runs: tuple[SubsetRun, ...] = ()
+    """The runs that have ended. Empty if the study does not search over subsets of the tasks."""
 
     def dimensions_by_importance(self) -> list[SearchDimension]:
         """Return the dimensions with several levels, most important first.
@@ -171,6 +174,7 @@ class StudySummary:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data."""
+        subsets = {"subsets": [run.to_json() for run in self.subset_runs]} if self.subset_runs else {}
         return {
             "study": self.study,
             "epochs": self.epochs,
@@ -179,6 +183,7 @@ class StudySummary:
             "marginals": {name: [asdict(m) for m in marginals] for name, marginals in self.marginals.items()},
             "configurations": [asdict(spread) for spread in self.seed_spreads],
             "trials": [asdict(trial) for trial in self.trials],
+            **subsets,
         }
 
 

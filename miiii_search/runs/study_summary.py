@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
@@ -14,8 +15,10 @@ from miiii_search.analysis.study_summary import (
     TrialSummary,
     summarize_trials,
 )
+from miiii_search.analysis.subset_runs import SubsetRun, subset_run
 from miiii_search.config.search_space import Range
 from miiii_search.experiment.spec import Hyperparameters
+from miiii_search.runs.trial_runs import read_trial_run
 from miiii_search.storage.trial_attrs import METRICS_KEY, REPLICATE_KEY
 from miiii_search.study.finished_trials import finished_trials
 from miiii_search.study.replicates import SeedStats, rank_configurations
@@ -35,16 +38,34 @@ OUTCOMES = {
 
 
 def read_study_summary(study: Study) -> StudySummary:
-    """Read the study's trials from the database and summarize them."""
+    """Read the study's trials from the database and summarize them.
+
+    A study over subsets of the tasks also reads the records of its trials.
+
+    Raises:
+        MiiiiSearchError: The store of these records cannot be reached.
+    """
     study.refresh()
     dimensions = [_dimension(name, dimension) for name, dimension in study.spec.space.items()]
     trials, seeds = study.trials(), study.spec.replicates.count
     rows = [_trial_summary(trial) for trial in trials]
     summary = summarize_trials(study.name, study.spec.experiment.epochs, dimensions, rows)
+    if "moduli" in study.spec.space:
+        summary = replace(summary, subset_runs=tuple(_subset_runs(study, trials)))
     if seeds == 1:
         return summary
     configurations = rank_configurations(finished_trials(trials), seeds)
     return replace(summary, seed_spreads=tuple(_seed_spread(stats) for stats in configurations))
+
+
+def _subset_runs(study: Study, trials: Sequence[FrozenTrial]) -> Iterator[SubsetRun]:
+    """Yield the runs of the trials that have ended with a record, which are read from the study's artifacts."""
+    for trial in trials:
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        run, _ = read_trial_run(study, trial)
+        if run.record is not None and len(run.record):
+            yield subset_run(trial.number, run.experiment, run.record, trial.user_attrs.get("epochs_to_solve"))
 
 
 def _dimension(name: str, dimension: object) -> SearchDimension:

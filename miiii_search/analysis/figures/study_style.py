@@ -29,6 +29,7 @@ DISPLAY_NAMES = {
     "n_heads": "heads",
     "train_fraction": "training share",
     "dropout_mask": "dropout mask",
+    "moduli": "tasks q",
 }
 """Names of hyperparameters in the paper. Other names are shown as they are."""
 

@@ -8,6 +8,8 @@ from miiii_search.analysis.figures.study_importance import importance_bars
 from miiii_search.analysis.figures.study_marginals import solved_share_bars
 from miiii_search.analysis.figures.study_seeds import MAX_CONFIGURATIONS, epochs_to_solve_by_seed
 from miiii_search.analysis.figures.study_solved import epochs_to_solve_heatmap
+from miiii_search.analysis.figures.study_subsets import epochs_to_generalise_by_subset
+from miiii_search.analysis.milestones import CONSECUTIVE_EVALUATIONS, LEARNED_ACCURACY
 from miiii_search.analysis.report.page import Page
 from miiii_search.analysis.report.rendering import FigureSpec, FigureTemplate
 from miiii_search.analysis.study_summary import StudySummary
@@ -48,6 +50,16 @@ STUDY_FIGURES: tuple[FigureTemplate[StudySummary], ...] = (
         "are sorted by their median; the number of solved seeds and of all seeds stands on the right. Only the best "
         f"{MAX_CONFIGURATIONS} configurations with several seeds are shown.",
         epochs_to_solve_by_seed,
+    ),
+    FigureTemplate(
+        "study-subsets",
+        SECTION,
+        "Epochs to generalise, alone and together",
+        "",
+        f"Epoch at which each task generalised: the first of {CONSECUTIVE_EVALUATIONS} evaluations in a row with "
+        f"{LEARNED_ACCURACY:.0%} on the validation samples. The colour is the number of tasks that were trained "
+        "together. A bar is a median, and a cross a run in which the task did not generalise.",
+        epochs_to_generalise_by_subset,
     ),
     FigureTemplate(
         "study-importance",
