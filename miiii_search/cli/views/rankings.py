@@ -10,7 +10,7 @@ from rich.text import Text
 
 from miiii_search.cli.views.formatting import STATE_STYLES, format_duration, sparkline
 from miiii_search.cli.views.tables import Column, FittedTable
-from miiii_search.experiment.metrics import format_accuracy
+from miiii_search.experiment.metrics import format_accuracy, mean_accuracy
 from miiii_search.experiment.text import SHORT_NAMES, format_params, format_value
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def ranking(study: Study, rows: int = 20) -> RenderableType:
     varied = read_varied_parameters(study)
     metrics = [trial.user_attrs.get("metrics") for trial in trials]
     validation = [format_accuracy(m["validation_accuracy_mean"]) if m else "" for m in metrics]
-    test = [format_accuracy(sum(m["test_accuracy"]) / len(m["test_accuracy"])) if m else "" for m in metrics]
+    test = [_test_accuracy(study, trial) for trial in trials]
     columns = [
         Column("", [str(rank) for rank in range(1, len(trials) + 1)]),
         Column("trial", [str(trial.number) for trial in trials]),
@@ -53,6 +53,15 @@ def ranking(study: Study, rows: int = 20) -> RenderableType:
     more = [Text(f"… and {n_ended - rows} more", "dim")] if n_ended > rows else []
     table = FittedTable([*columns, *separate], [*columns, *combined], header_line=True)
     return Group(title, Text(), table, *more)
+
+
+def _test_accuracy(study: Study, trial: FrozenTrial) -> str:
+    """Return the mean test accuracy over the scored tasks; an empty text if the trial has no metrics."""
+    metrics = trial.user_attrs.get("metrics")
+    if not metrics:
+        return ""
+    experiment, _ = study.trial_settings(trial)
+    return format_accuracy(mean_accuracy(experiment, metrics["test_accuracy"]))
 
 
 def leaders_table(trials: Sequence[FrozenTrial]) -> FittedTable:
