@@ -297,6 +297,18 @@ def test_the_reason_of_quantile() -> None:
     assert Quantile(0.5, 2).should_prune(pruning_context(trial({4: 0.0}), [trial({8: 1.0}), early], 4)) is None
 
 
+def test_a_trial_that_ended_with_later_reports_alone_is_no_peer() -> None:
+    later = [trial({32: 1.0}, TrialState.PRUNED) for _ in range(3)]
+    judged = trial({16: 0.0})
+    assert Quantile(0.5, 2).should_prune(pruning_context(judged, [*later, judged], 16)) is None
+
+
+def test_options_are_checked_when_a_study_is_created() -> None:
+    with pytest.raises(MiiiiSearchError, match=r"pruning\.options for `median`"):
+        check_pruning(make_spec(pruning=Pruning(rule="median", options={"warmup": 3})))
+    check_pruning(make_spec(pruning=Pruning(rule="median", options={"n_startup_trials": 3})))
+
+
 def test_quantile_without_reports_in_an_optuna_study() -> None:
     study = optuna.create_study(direction="maximize", pruner=Quantile(0.5, 2))
     assert not study.ask().should_prune()

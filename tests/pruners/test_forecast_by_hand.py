@@ -101,6 +101,12 @@ def test_a_loss_that_rises_again_after_a_new_low_allows_no_forecast() -> None:
     assert reason(make_history(RISING), 10**6, 1.0) is not None  # the highest of all: it never fell
 
 
+def test_a_loss_that_rises_without_a_new_low_has_not_fallen() -> None:
+    rises = np.concatenate([[1, 4, 1, 2, 3, 3, 3], np.linspace(2, 3, 9)])  # peaks and dips in the first half
+    why = reason(make_history(rises), 10**6, 1.0)
+    assert why is not None and "has not fallen" in why
+
+
 def test_equal_losses_have_not_fallen() -> None:
     why = reason(make_history(np.full(16, 2.0)), 10**6)
     assert why is not None and "has not fallen" in why
@@ -142,6 +148,8 @@ def test_weights_shrink_if_they_lose_a_twentieth_in_the_second_half() -> None:
     for norm, is_pruned in ((0.95 * 40, True), (0.949 * 40, False), (40, True), (60, True)):
         norms = np.where(EPOCHS <= 512, 40.0, norm)
         assert (reason(make_history(RISING, norm=norms)) is not None) == is_pruned
+    last = np.where(EPOCHS < 1024, 40.0, 30.0)  # the last rung counts
+    assert reason(make_history(RISING, norm=last)) is None
     earlier = np.where(EPOCHS < 512, 60.0, 40.0)  # before the second half
     assert reason(make_history(RISING, norm=earlier)) is not None
 

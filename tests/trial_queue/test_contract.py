@@ -256,6 +256,15 @@ def test_renew_returns_the_leases_that_are_held(subject: Subject) -> None:
     assert subject.backend.contents().leases[mine.trial_id].saved_epoch == 0
 
 
+def test_each_lease_gets_its_own_progress(subject: Subject) -> None:
+    held = subject.queue.claim("worker", PERIOD, n=6)
+    assert subject.queue.renew([Heartbeat(x, 10 + x.number, 0.5 * x.number, x.number) for x in held], PERIOD) == {*held}
+    rows = subject.backend.contents().leases
+    assert [
+        (rows[x.trial_id].epoch, rows[x.trial_id].epochs_per_second, rows[x.trial_id].saved_epoch) for x in held
+    ] == [(10 + x.number, 0.5 * x.number, x.number) for x in held]
+
+
 def test_leases_and_results_do_not_change() -> None:
     """They are shared by threads, and leases are keys of dictionaries."""
     lease = Lease(1, 2, "token")
