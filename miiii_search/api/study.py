@@ -18,6 +18,7 @@ from miiii_search.study import pause as pausing
 from miiii_search.study import study as studies
 from miiii_search.study.export import Configuration, export_best
 from miiii_search.study.objective import OBJECTIVE_NAME
+from miiii_search.study.tables import read_table, to_data_frame
 from miiii_search.study.trials import counts_by_name
 
 
@@ -137,11 +138,12 @@ class Study:
         """Let the workers of a paused study continue. No effect if the study is not paused."""
         pausing.resume(self._study)
 
-    def trials_dataframe(self, attrs: Sequence[str] = ("number", "value", "params", "state", "duration")) -> Any:
+    def trials_dataframe(self, attrs: Sequence[str] | None = None) -> Any:
         """Return the trials as a pandas data frame, one row per trial. Needs pandas.
 
         Args:
-            attrs: Fields of `optuna.trial.FrozenTrial`; with "user_attrs" also metrics, worker and device.
+            attrs: Fields of `optuna.trial.FrozenTrial`, for Optuna's own columns. By default the columns are those of
+                `table("trials")`.
 
         Returns:
             The data frame. Hyperparameters are the columns `params_NAME`.
@@ -152,13 +154,37 @@ class Study:
         Example:
             >>> import miiii_search as ms
             >>> with ms.load_study("sqlite:///search.db") as study:
-            ...     table = study.trials_dataframe(attrs=("number", "params", "state"))
+            ...     table = study.trials_dataframe()
             >>> table["params_weight_decay"].tolist()
             [0.5, 1.0]
         """
+        if attrs is None:
+            return self.table("trials")
         table = self._study.as_optuna().trials_dataframe(attrs=tuple(attrs))
         # Optuna names this column for the objective, as the dashboard shows it.
         return table.rename(columns={f"value_{OBJECTIVE_NAME}": "value", f"values_{OBJECTIVE_NAME}": "value"})
+
+    def table(self, kind: Literal["trials", "tasks", "curves"]) -> Any:
+        """Return a table of the study as a pandas data frame, like `miiii-search export`. Needs pandas.
+
+        Args:
+            kind: `trials` for one row per trial, `tasks` for one per ended trial and task, `curves` for one per report
+                of a validation accuracy. docs/reference/files-and-tables.md lists the columns with their units.
+
+        Returns:
+            The data frame. Times are in UTC.
+
+        Raises:
+            ImportError: pandas is not installed.
+
+        Example:
+            >>> import miiii_search as ms
+            >>> with ms.load_study("sqlite:///search.db") as study:
+            ...     tasks = study.table("tasks")
+            >>> sorted(set(tasks["number"]))
+            [0, 1]
+        """
+        return to_data_frame(read_table(self._study, kind))
 
     def export_best(self, file: str | Path, *, by: Literal["trial", "median", "worst"] = "trial") -> Configuration:
         """Write the best configuration as a TOML file for `miiii-search train` and `load_configuration`.

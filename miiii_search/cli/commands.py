@@ -85,6 +85,7 @@ _add("Manage", manage.export_study)
 _add("Manage", manage.import_study)
 
 _add("Results", results.best)
+_add("Results", results.export)
 _add("Results", results.train, needs=TRAINING)
 _add("Results", results.export_weights, needs=FIGURES)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -67,6 +67,53 @@ def best(
     provenance = exported.provenance
     print_line(f"trial {provenance['trial']} of study `{provenance['study']}` is in {out}; to train it:")
     print_line(f"  {hint('train', file_argument(out), '--out', 'runs/best')}")
+
+
+def export(
+    study_name: StudyOption = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    table: Annotated[
+        str,
+        typer.Option(
+            metavar="trials|tasks|curves",
+            help="trials: one row per trial. tasks: one per ended trial and task. curves: one per report.",
+        ),
+    ] = "trials",
+    out: Annotated[Path | None, typer.Option(help="File to write. By default standard output.")] = None,
+    format: Annotated[
+        str,
+        typer.Option(metavar="csv|json|parquet", help="File format. By default that of the file's name, or csv."),
+    ] = "",
+) -> None:
+    """Export the trials of a study as a table.
+
+    docs/reference/files-and-tables.md lists the columns with their units. The study may be running.
+
+    Examples:
+        miiii-search export --study demo --out trials.csv
+        miiii-search export --study demo --table curves --out curves.parquet
+        miiii-search export --format json | jq '.[].epochs_to_solve'
+    """
+    from miiii_search.study.tables import TABLE_FORMATS, TABLE_KINDS, read_table, write_table
+
+    ending = out.suffix.removeprefix(".") if out else ""
+    chosen = format or (ending if ending in TABLE_FORMATS else "csv")
+    for option, value, known in (("--format", chosen, TABLE_FORMATS), ("--table", table, TABLE_KINDS)):
+        if value not in known:
+            raise MiiiiSearchError(f"{option} must be {', '.join(known[:-1])} or {known[-1]}, but is `{value}`")
+    if out is None and chosen == "parquet":
+        raise MiiiiSearchError("a Parquet file cannot be shown; add --out FILE, or choose --format csv")
+    study = open_study(study_name, storage)
+    found = read_table(study, cast("Any", table))
+    data = write_table(found, cast("Any", chosen))
+    if out is None:
+        write_result(data.decode())
+        return
+    try:
+        write_file(out, data)
+    except OSError as error:
+        raise MiiiiSearchError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    print_line(f"the {table} of study `{study.name}` are in {out}: {len(found.rows):,} rows")
 
 
 def train(

@@ -19,6 +19,7 @@ from .state import StudyState, describe_pause, describe_waiting, expected_trials
 from .status import Status, StatusReader, read_status
 from .stored_spec import parse_spec, upgrade_stored_spec
 from .study import Study
+from .tables import Table, read_table, to_data_frame, write_table
 from .trials import counts_by_name, distributions, insert_trials, new_trial, shape_of
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Study",
     "StudyOverview",
     "StudyState",
+    "Table",
     "best_first_key",
     "best_trial",
     "check_name",
@@ -65,6 +67,7 @@ __all__ = [
     "read_predictions",
     "read_snapshots",
     "read_status",
+    "read_table",
     "read_varied_parameters",
     "remove_snapshots",
     "resume",
@@ -72,6 +75,8 @@ __all__ = [
     "sort_best_first",
     "study_names",
     "study_state",
+    "to_data_frame",
     "trial_folder",
     "upgrade_stored_spec",
+    "write_table",
 ]

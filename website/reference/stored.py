@@ -14,7 +14,7 @@ from miiii_search.experiment.metrics import Metrics
 from miiii_search.experiment.record import Record
 from miiii_search.runs import run_folder
 from miiii_search.storage import artifact_stores, schema, study_attrs, trial_attrs
-from miiii_search.study import archive
+from miiii_search.study import archive, tables
 from miiii_search.training import checkpoint
 from website.reference.markdown import class_docstrings, code, module_docstrings, page, summary, table, wrap
 
@@ -50,6 +50,8 @@ def stored() -> str:
         "## A report's folder",
         wrap(report_files.__doc__ or ""),
         table(("file", "content"), constants(report_files, ("PAGE", "NUMBERS"))),
+        "## An exported table",
+        *exported_tables(),
         "## A checkpoint",
         wrap(checkpoint.__doc__ or ""),
         "## An exported study",
@@ -58,6 +60,18 @@ def stored() -> str:
         table(("file", "content"), constants(artifact_stores, ("MARKER",))),
     ]
     return page("Stored files and tables", "What do the commands store, and in which form?", INTRODUCTION, *parts)
+
+
+def exported_tables() -> Iterator[str]:
+    """Yield the columns of each table that `export` writes."""
+    texts = module_docstrings(tables)
+    yield "`miiii-search export --table` writes one of these. Their columns keep their names."
+    for kind in tables.TABLE_KINDS:
+        name = f"{kind.removesuffix('s').upper()}_COLUMNS"
+        rows = [(code(column.name), column.unit, column.meaning) for column in getattr(tables, name)]
+        yield f"### `{kind}`"
+        yield wrap(texts[name])
+        yield table(("column", "unit", "content"), rows)
 
 
 def is_ours(value: object) -> bool:
