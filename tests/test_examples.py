@@ -48,7 +48,7 @@ def test_a_study_in_a_script_and_in_pandas(folder: Path) -> None:
     assert "best: trial " in said and "train it again: miiii-search train best.toml" in said
     assert "Trial 3 " in said, "the logger passes on what the worker says"
     table = example(folder, "study_to_pandas.py", "--storage", "sqlite:///search.db")
-    assert "4 complete" in table and table.count("COMPLETE") == 4 and "params_weight_decay" in table
+    assert "4 complete" in table and table.count("complete") == 5 and "params_weight_decay" in table
     run(folder, *COMMAND, "train", "best.toml", "--out", "again")
 
 

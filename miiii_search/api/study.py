@@ -168,8 +168,8 @@ class Study:
         """Return a table of the study as a pandas data frame, like `miiii-search export`. Needs pandas.
 
         Args:
-            kind: `trials` for one row per trial, `tasks` for one per ended trial and task, `curves` for one per report
-                of a validation accuracy. docs/reference/files-and-tables.md lists the columns with their units.
+            kind: `trials` has one row per trial, `tasks` one per ended trial and task, `curves` one per report. The
+                columns and their units are in docs/reference/files-and-tables.md.
 
         Returns:
             The data frame. Times are in UTC.

@@ -92,7 +92,7 @@ def export(
     Examples:
         miiii-search export --study demo --out trials.csv
         miiii-search export --study demo --table curves --out curves.parquet
-        miiii-search export --format json | jq '.[].epochs_to_solve'
+        miiii-search export --study demo --format json
     """
     from miiii_search.study.tables import TABLE_FORMATS, TABLE_KINDS, read_table, write_table
 

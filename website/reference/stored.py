@@ -65,7 +65,7 @@ def stored() -> str:
 def exported_tables() -> Iterator[str]:
     """Yield the columns of each table that `export` writes."""
     texts = module_docstrings(tables)
-    yield "`miiii-search export --table` writes one of these. Their columns keep their names."
+    yield "`miiii-search export` writes one of these. Their columns keep their names."
     for kind in tables.TABLE_KINDS:
         name = f"{kind.removesuffix('s').upper()}_COLUMNS"
         rows = [(code(column.name), column.unit, column.meaning) for column in getattr(tables, name)]
