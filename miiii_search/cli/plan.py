@@ -47,14 +47,14 @@ def plan(
     trials: TrialsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict how long a study takes, and how many trials train at once.
+    """Predict how long a study takes, and what it costs.
 
     The speed of a GPU is computed from compiled programs. It was not measured. A measured speed is the figure in
     epochs/s that `work` and `status` print. Nothing is created.
 
     Examples:
         miiii-search plan --preset paper --gpu h200
-        miiii-search plan --preset paper --gpu 4090 --gpus 2 --set experiment.precision=bf16
+        miiii-search plan --preset paper --gpu 4090 --gpus 2
         miiii-search plan --preset paper --lane-epochs-per-second 4800 --json
     """
     import json
