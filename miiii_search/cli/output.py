@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from miiii_search.cli import streams
 from miiii_search.errors import MiiiiSearchError
+from miiii_search.files import write_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,6 +34,28 @@ def write_result(text: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
+
+
+def write_out(out: Path, data: bytes | str) -> None:
+    """Write the file that `--out` names. An existing one is replaced.
+
+    Raises:
+        MiiiiSearchError: The file cannot be written.
+    """
+    try:
+        write_file(out, data)
+    except OSError as error:
+        raise MiiiiSearchError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+
+
+def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Check that the value of an option is one of its two or more choices.
+
+    Raises:
+        MiiiiSearchError: It is not.
+    """
+    if value not in choices:
+        raise MiiiiSearchError(f"{option} must be {', '.join(choices[:-1])} or {choices[-1]}, but is `{value}`")
 
 
 def print_line(line: str) -> None:

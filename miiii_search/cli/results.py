@@ -9,10 +9,9 @@ import typer
 
 from miiii_search.cli import exit_codes, signals
 from miiii_search.cli.options import DEFAULT_STORAGE, RunFolderArgument, StorageOption, StudyOption, TrialOption
-from miiii_search.cli.output import print_line, report_removed_variables, write_result
+from miiii_search.cli.output import check_choice, print_line, report_removed_variables, write_out, write_result
 from miiii_search.cli.resolve import check_only_folder, open_study
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.files import write_file
 
 if TYPE_CHECKING:
     from miiii_search.analysis.trained_run import TrainedRun
@@ -51,19 +50,14 @@ def best(
     from miiii_search.study.export import BY, export_best
 
     chosen = format or ("json" if out and out.suffix == ".json" else "toml")
-    if chosen not in FILE_FORMATS:
-        raise MiiiiSearchError(f"--format must be {' or '.join(FILE_FORMATS)}, but is `{chosen}`")
-    if by not in BY:
-        raise MiiiiSearchError(f"--by must be {', '.join(BY[:-1])} or {BY[-1]}, but is `{by}`")
+    check_choice("--format", chosen, FILE_FORMATS)
+    check_choice("--by", by, BY)
     exported = export_best(open_study(study_name, storage), by)
     text = exported.to_json() if chosen == "json" else exported.to_toml(out)
     if out is None:
         write_result(text)
         return
-    try:
-        write_file(out, text)
-    except OSError as error:
-        raise MiiiiSearchError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    write_out(out, text)
     provenance = exported.provenance
     print_line(f"trial {provenance['trial']} of study `{provenance['study']}` is in {out}; to train it:")
     print_line(f"  {hint('train', file_argument(out), '--out', 'runs/best')}")
@@ -98,9 +92,8 @@ def export(
 
     ending = out.suffix.removeprefix(".") if out else ""
     chosen = format or (ending if ending in TABLE_FORMATS else "csv")
-    for option, value, known in (("--format", chosen, TABLE_FORMATS), ("--table", table, TABLE_KINDS)):
-        if value not in known:
-            raise MiiiiSearchError(f"{option} must be {', '.join(known[:-1])} or {known[-1]}, but is `{value}`")
+    check_choice("--format", chosen, TABLE_FORMATS)
+    check_choice("--table", table, TABLE_KINDS)
     if out is None and chosen == "parquet":
         raise MiiiiSearchError("a Parquet file cannot be shown; add --out FILE, or choose --format csv")
     study = open_study(study_name, storage)
@@ -109,10 +102,7 @@ def export(
     if out is None:
         write_result(data.decode())
         return
-    try:
-        write_file(out, data)
-    except OSError as error:
-        raise MiiiiSearchError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    write_out(out, data)
     print_line(f"the {table} of study `{study.name}` are in {out}: {len(found.rows):,} rows")
 
 

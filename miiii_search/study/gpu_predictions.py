@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from miiii_search.config.suggestions import suggest
 from miiii_search.errors import MiiiiSearchError
 from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.switches import PAPER, Switches
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -129,6 +130,15 @@ class PredictionTable:
         return len(widths) / seconds if seconds else None
 
 
+def uncompiled_options(spec: StudySpec) -> str:
+    """Return options of the training step that a study has and the compiled programs lack, such as `optimizer=muon`.
+
+    The text is empty if there are none.
+    """
+    found = (Switches.of(spec.run_at(point, 0)[1]) for point in spec.corners())
+    return next((str(switches) for switches in found if switches != PAPER), "")
+
+
 def predict_throughput(
     spec: StudySpec,
     running: Sequence[RunningTrial],
@@ -144,11 +154,13 @@ def predict_throughput(
         table: The predictions. By default those that come with the package.
 
     Returns:
-        The sum over the workers, with one GPU each. None if nothing is trained, or if a worker's device has no
-        prediction.
+        The sum over the workers, with one GPU each. None if nothing is trained, or if a worker's device or the study's
+        programs have no prediction.
     """
     devices = {str(t.user_attrs.get("worker")): str(t.user_attrs.get("device")) for t in finished}
     if not running or not all(devices.get(trial.worker, "").startswith("gpu") for trial in running):
+        return None
+    if uncompiled_options(spec):
         return None
     table, total = table or read_predictions(), 0.0
     for worker in {trial.worker for trial in running}:

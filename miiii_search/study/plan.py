@@ -14,7 +14,13 @@ from typing import Any
 from miiii_search.config.search_space import Range
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.study.gpu_predictions import Gpu, Prediction, PredictionTable, read_predictions
+from miiii_search.study.gpu_predictions import (
+    Gpu,
+    Prediction,
+    PredictionTable,
+    read_predictions,
+    uncompiled_options,
+)
 
 MOST_LANES = 64
 """Most lanes that a worker with `--lanes auto` tries."""
@@ -126,6 +132,10 @@ def plan_on_gpu(
     """
     table = table or read_predictions()
     gpu, widths = table.gpu(name), []
+    if options := uncompiled_options(spec):
+        raise MiiiiSearchError(
+            f"there is no prediction for programs with {options}; give a measured speed with --lane-epochs-per-second"
+        )
     for d_model, trials in trials_by_width(spec).items():
         entries = table.find(gpu, spec.experiment, d_model)
         if not entries:

@@ -161,7 +161,7 @@ class LaneFunctions:
         def loss(weights: Weights) -> tuple[Array, tuple[Array, Array]]:
             with self.matmul_precision():
                 logits = transformer_from_weights(weights)(x, dropout)["logits"]
-            logits = transform_logits(logits, self.switches, hyperparameters.of_switches)
+            logits = transform_logits(logits, self.switches, hyperparameters.option_values)
             return of_logits(logits, y, weights_of_tasks, self.moduli)
 
         (total, (losses, accuracies)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
@@ -204,18 +204,18 @@ class LaneFunctions:
             failed_epoch=jnp.where(failed, state.epoch, state.failed_epoch),
         )
 
-    def evaluate(self, weights: Weights, of_switches: Mapping[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
+    def evaluate(self, weights: Weights, option_values: Mapping[str, Array], x: Array, y: Array) -> tuple[Array, Array]:
         """Return the loss and the accuracy of each task without dropout, `[tasks]` each.
 
         Args:
             weights: The weights of a run.
-            of_switches: The run's numbers of the switches, by name.
+            option_values: The run's numbers of the switches, by name.
             x: Digits, `[n, 2]`.
             y: Labels, `[n, tasks]`.
         """
         with self.matmul_precision():
             logits = transformer_from_weights(weights)(x)["logits"]
-        logits = transform_logits(logits, self.switches, of_switches)
+        logits = transform_logits(logits, self.switches, option_values)
         return (self.balanced.evaluate if self.balanced else evaluate)(logits, y, self.moduli)
 
     def matmul_precision(self) -> Any:
@@ -231,7 +231,7 @@ class LaneFunctions:
         state, of_epochs = jax.lax.scan(
             lambda s, _: self.step(s, *data["train"]), state, length=self.experiment.evaluation_interval
         )
-        loss, accuracy = self.evaluate(state.weights, state.hyperparameters.of_switches, *data["validation"])
+        loss, accuracy = self.evaluate(state.weights, state.hyperparameters.option_values, *data["validation"])
         return state, {
             "epoch": state.epoch,
             **{name: values[-1] for name, values in of_epochs.items()},
@@ -268,7 +268,7 @@ class LaneFunctions:
             hyperparameters.grokfast_alpha,
             self.experiment.grokfast_start,
             switches=self.switches,
-            of_switches=hyperparameters.of_switches,
+            option_values=hyperparameters.option_values,
         )
 
 

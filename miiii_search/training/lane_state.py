@@ -27,7 +27,7 @@ class TracedHyperparameters:
     grokfast_lambda: Array
     grokfast_alpha: Array
     dropout: Array
-    of_switches: dict[str, Array] = field(default_factory=dict)
+    option_values: dict[str, Array] = field(default_factory=dict)
     """Those that the program's switches add, by name; see `Switches.traced`."""
     task_mask: Array | None = None
     """1 for each task in the run's subset and 0 for the others, `[tasks]`. Absent if the experiment has no subset."""
@@ -40,9 +40,9 @@ class TracedHyperparameters:
         return replace(
             self,
             **{name: getattr(self, name) * factor for name, factor in factors.items()},
-            of_switches={
+            option_values={
                 name: value * math.prod(factor for annealed, factor in factors.items() if name.endswith(f"_{annealed}"))
-                for name, value in self.of_switches.items()
+                for name, value in self.option_values.items()
             },
         )
 

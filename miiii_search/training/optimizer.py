@@ -60,7 +60,7 @@ def make_optimizer(
     grokfast_start: str = "first-gradient",
     *,
     switches: Switches = PAPER,
-    of_switches: Mapping[str, Array | float] = MappingProxyType({}),
+    option_values: Mapping[str, Array | float] = MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
     """Return the optimizer of a run: Grokfast's filter, then AdamW with β1 = 0.9, β2 = 0.98 and ε = 1e-8.
 
@@ -73,21 +73,21 @@ def make_optimizer(
         grokfast_alpha: The decay α of the filter.
         grokfast_start: The initial average of the filter; see `grokfast_ema`.
         switches: The parts of the training step. The defaults are the paper's.
-        of_switches: The numbers that the switches need, by name; see `Switches.traced`.
+        option_values: The numbers that the switches need, by name; see `Switches.traced`.
 
     Returns:
         The optimizer. Its `update` also takes the `streak` of the lane, which only `freeze_embeddings` uses.
     """
     steps = [
         grokfast_ema(grokfast_alpha, grokfast_lambda, grokfast_start),
-        _descent(learning_rate, weight_decay, switches, of_switches),
+        _descent(learning_rate, weight_decay, switches, option_values),
     ]
     if switches.gradient_projection == "orthogonal":
         steps.insert(0, orthogonal_gradient())
     if switches.rate_factors:
-        steps.append(rate_factors(of_switches["embedding_rate_factor"], of_switches["unembedding_rate_factor"]))
+        steps.append(rate_factors(option_values["embedding_rate_factor"], option_values["unembedding_rate_factor"]))
     if switches.weight_ceiling != "none":
-        steps.append(weight_ceiling(of_switches["weight_ceiling_ratio"], switches.weight_ceiling))
+        steps.append(weight_ceiling(option_values["weight_ceiling_ratio"], switches.weight_ceiling))
     if switches.freeze_embeddings == "solved":
         steps.append(freeze_embeddings())
     return optax.with_extra_args_support(optax.chain(*steps))
@@ -97,20 +97,23 @@ def _descent(
     learning_rate: Array | float,
     weight_decay: Array | float,
     switches: Switches,
-    of_switches: Mapping[str, Array | float],
+    option_values: Mapping[str, Array | float],
 ) -> optax.GradientTransformation:
     """Return the optimizer without the filter; see `make_optimizer`."""
-    beta2 = of_switches["adam_beta2"] if switches.adam_beta2 else 0.98
+    beta2 = option_values["adam_beta2"] if switches.adam_beta2 else 0.98
     adamw = optax.adamw(learning_rate, b1=0.9, b2=beta2, eps=1e-8, weight_decay=weight_decay)
     if switches.optimizer == "muon":
         return muon(
-            of_switches["muon_learning_rate"], of_switches["muon_weight_decay"], of_switches["muon_momentum"], adamw
+            option_values["muon_learning_rate"],
+            option_values["muon_weight_decay"],
+            option_values["muon_momentum"],
+            adamw,
         )
     if switches.optimizer == "lion":
         return optax.lion(
-            of_switches["lion_learning_rate"],
-            b1=of_switches["lion_beta1"],
-            b2=of_switches["lion_beta2"],
-            weight_decay=of_switches["lion_weight_decay"],
+            option_values["lion_learning_rate"],
+            b1=option_values["lion_beta1"],
+            b2=option_values["lion_beta2"],
+            weight_decay=option_values["lion_weight_decay"],
         )
     return adamw

@@ -27,16 +27,16 @@ def log_stable(x: Array) -> Array:
     return jnp.log1p(positive) - jnp.log1p(negative)
 
 
-def transform_logits(logits: Array, switches: Switches, of_switches: Mapping[str, Array]) -> Array:
+def transform_logits(logits: Array, switches: Switches, option_values: Mapping[str, Array]) -> Array:
     """Return the logits of the loss, of the same shape. Without options these are the network's own.
 
     Args:
         logits: The logits of the network.
         switches: The options.
-        of_switches: The numbers that the switches need, by name.
+        option_values: The numbers that the switches need, by name.
     """
     if switches.temperature:
-        logits = logits / of_switches["temperature"]
+        logits = logits / option_values["temperature"]
     if switches.output == "stablemax":
         logits = log_stable(logits)
     return logits

@@ -98,7 +98,7 @@ class Program(LaneFunctions):
             grokfast_lambda=jnp.float32(hyperparameters.grokfast_lambda),
             grokfast_alpha=jnp.float32(experiment.grokfast_alpha),
             dropout=jnp.float32(hyperparameters.dropout),
-            of_switches={name: jnp.float32(getattr(hyperparameters, name)) for name in self.switches.traced},
+            option_values={name: jnp.float32(getattr(hyperparameters, name)) for name in self.switches.traced},
             task_mask=None if experiment.moduli is None else jnp.asarray(experiment.scored, jnp.float32),
         )
         self._ensure_compiled("_init")
@@ -128,7 +128,7 @@ class Program(LaneFunctions):
     def final_metrics(self, state: LaneState) -> dict[str, Array]:
         """Return loss and accuracy of each task on the training and test splits, for a run that has ended."""
         self._ensure_compiled("_final_metrics")
-        metrics: dict[str, Array] = self._final_metrics(state.weights, state.hyperparameters.of_switches, self.data)
+        metrics: dict[str, Array] = self._final_metrics(state.weights, state.hyperparameters.option_values, self.data)
         return metrics
 
     @pinned
@@ -197,15 +197,15 @@ class Program(LaneFunctions):
 
     @cached_property
     def _final_metrics(self) -> Any:
-        def final_metrics(weights: Weights, of_switches: dict[str, Array], data: Any) -> dict[str, Array]:
+        def final_metrics(weights: Weights, option_values: dict[str, Array], data: Any) -> dict[str, Array]:
             values: dict[str, Array] = {}
             for split in ("train", "test"):
-                loss, accuracy = self.evaluate(weights, of_switches, *data[split])
+                loss, accuracy = self.evaluate(weights, option_values, *data[split])
                 values |= {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
             return values
 
         state = self.abstract_state
-        return jax.jit(final_metrics).lower(state.weights, state.hyperparameters.of_switches, self.data).compile()
+        return jax.jit(final_metrics).lower(state.weights, state.hyperparameters.option_values, self.data).compile()
 
     @cached_property
     def _spectrum(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from miiii_search.config.search_space import Range
 from miiii_search.config.study_sections import Budget, Pruning, Replicates
 from miiii_search.config.study_spec import StudySpec
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.experiment.spec import Experiment
+from miiii_search.experiment.spec import Experiment, Hyperparameters
+from miiii_search.storage.database import open_database
 from miiii_search.storage.records import RunningTrial
+from miiii_search.study.create import create_study
 from miiii_search.study.gpu_predictions import (
     PredictionTable,
     parse_predictions,
@@ -30,6 +33,7 @@ from miiii_search.study.plan import MIN_SPEEDUP, MOST_LANES, SHARES, plan_at_spe
 from miiii_search.study.state import StudyState
 from miiii_search.study.status import Status
 from miiii_search.training import autotune
+from tests.support import make_spec, with_all
 
 PAPER = PRESETS["paper"].spec
 PRUNING_PAGE = Path(__file__).parents[2] / "docs" / "research" / "pruning.md"
@@ -115,6 +119,22 @@ def test_what_was_not_compiled_is_not_predicted(fields: dict[str, Any]) -> None:
     spec = PAPER.model_copy(update={"experiment": Experiment.model_validate(fields)})
     with pytest.raises(MiiiiSearchError, match=r"there is no prediction for p = .*--lane-epochs-per-second"):
         plan_on_gpu(spec, "big", table=TABLE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hyperparameters": Hyperparameters(optimizer="muon")}, "optimizer=muon"),
+        ({"hyperparameters": Hyperparameters(temperature=2.0)}, "temperature"),
+        ({"space": {**PAPER.space, "optimizer": ["adamw", "lion"]}}, "optimizer=lion"),
+    ],
+)
+def test_programs_that_were_not_compiled_are_not_predicted(changes: dict[str, Any], said: str) -> None:
+    """A run with Muon is not as fast as one with AdamW, which is what the table knows."""
+    spec = PAPER.model_copy(update=changes)
+    with pytest.raises(MiiiiSearchError, match=f"no prediction for programs with {said}; .*--lane-epochs-per-second"):
+        plan_on_gpu(spec, "big", table=TABLE)
+    assert predict_throughput(spec, [running("a", 128)] * 8, [finished("a", "gpu (NVIDIA Big)")], TABLE) is None
 
 
 def test_trials_of_each_width() -> None:
@@ -231,7 +251,13 @@ def test_the_status_shows_a_prediction_where_there_is_one() -> None:
     assert "· 1 epochs/s (predicted: 1500) · time left" in headline(replace(status, predicted_epochs_per_second=1499.6))
 
 
-def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run_plan(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """A function that runs `plan`, and returns its exit code and what it printed to both streams."""
+
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["miiii-search", "plan", *arguments])
         try:
@@ -240,11 +266,31 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
             return ended.code if isinstance(ended.code, int) else 0, *capsys.readouterr()
         return 0, *capsys.readouterr()
 
-    code, out, _ = run("--preset", "paper", "--gpu", "H200")
+    return run
+
+
+def test_the_speed_of_another_study(run_plan: Command, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/test.db"
+    database = open_database(url, create=True)
+    study = create_study(database, "like", make_spec())
+    like = ("--preset", "paper", "--like", "like", "--storage", url, "--json")
+    code, _, said = run_plan(*like)
+    assert code == 2 and "no trial of study `like` is being trained" in said and "miiii-search work" in said
+    with_all(study)  # its running trial trains one epoch a second
+    code, out, _ = run_plan(*like)
+    plan = json.loads(out)
+    assert code == 0 and plan["is_measured"] and plan["widths"][0]["lane_epochs_per_second"] == 1.0
+    code, _, said = run_plan(*like[:3], "lik", *like[4:])
+    assert code == 2 and "did you mean `like`?" in said
+    database.close()
+
+
+def test_the_command(run_plan: Command) -> None:
+    code, out, _ = run_plan("--preset", "paper", "--gpu", "H200")
     assert code == 0 and "384 trials of up to 65,536 epochs" in out and "lanes that fit" in out
     assert "These are predictions. Nothing was measured on this GPU. They assume:" in out
     assert "pruned by forecast" in out and "docs/research/pruning.md" in out
-    code, out, _ = run("--preset", "paper", "--lane-epochs-per-second", "1000", "--gpus", "2", "--json")
+    code, out, _ = run_plan("--preset", "paper", "--lane-epochs-per-second", "1000", "--gpus", "2", "--json")
     assert code == 0 and json.loads(out)["totals"]["all_epochs"]["seconds"] == 384 * 65536 / 1000 / 2
     for arguments, message in [
         ([], "plan needs one speed"),
@@ -253,5 +299,5 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         (["--gpu", "h900"], "did you mean"),
         (["--preset", "demo", "--gpu", "h200"], "there is no prediction for p = 31"),
     ]:
-        code, out, error = run(*arguments)
+        code, out, error = run_plan(*arguments)
         assert code != 0 and out == "" and message in error, arguments

@@ -43,8 +43,8 @@ def test_loss_and_gradient_are_those_of_the_definition(output: str, temperature:
     assert (switches == PAPER) == (output == "softmax" and temperature == 1)
 
     def loss(z: jax.Array) -> jax.Array:
-        of_switches = {name: jnp.float32(getattr(hyperparameters, name)) for name in switches.traced}
-        transformed = transform_logits(z.T, switches, of_switches)
+        option_values = {name: jnp.float32(getattr(hyperparameters, name)) for name in switches.traced}
+        transformed = transform_logits(z.T, switches, option_values)
         return weighted_loss(transformed, jnp.asarray(y), jnp.asarray(WEIGHTS, jnp.float32), MODULI)[0]
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.float32(logits))

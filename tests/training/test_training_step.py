@@ -58,7 +58,7 @@ def train(hyperparameters: Hyperparameters, gradients: list[Weights], start: Wei
             0.0,
             0.98,
             switches=switches,
-            of_switches=numbers,
+            option_values=numbers,
         )
 
     weights = jax.tree.map(jnp.float32, start)
@@ -212,7 +212,7 @@ def first_state(experiment: Experiment, hyperparameters: Hyperparameters) -> tup
             for name in ("learning_rate", "weight_decay", "grokfast_lambda", "dropout")
         },
         grokfast_alpha=jnp.float32(experiment.grokfast_alpha),
-        of_switches={name: jnp.float32(getattr(hyperparameters, name)) for name in switches.traced},
+        option_values={name: jnp.float32(getattr(hyperparameters, name)) for name in switches.traced},
     )
     return functions, functions.initial_state(jax.random.PRNGKey(0), traced)
 
@@ -227,12 +227,12 @@ def test_annealing_applies_to_the_rates_and_decays_of_each_optimizer(optimizer: 
     halved = state.hyperparameters.annealed({"learning_rate": jnp.float32(0.5), "weight_decay": jnp.float32(0.25)})
     rate = getattr(hyperparameters, f"{optimizer}_learning_rate")
     assert float(halved.learning_rate) == np.float32(BASE.learning_rate) / 2
-    assert float(halved.of_switches[f"{optimizer}_learning_rate"]) == np.float32(rate) / 2
-    assert float(halved.of_switches[f"{optimizer}_weight_decay"]) == np.float32(0.8) / 4
-    others = state.hyperparameters.of_switches.keys() - {f"{optimizer}_learning_rate", f"{optimizer}_weight_decay"}
+    assert float(halved.option_values[f"{optimizer}_learning_rate"]) == np.float32(rate) / 2
+    assert float(halved.option_values[f"{optimizer}_weight_decay"]) == np.float32(0.8) / 4
+    others = state.hyperparameters.option_values.keys() - {f"{optimizer}_learning_rate", f"{optimizer}_weight_decay"}
     assert others
     for name in others:
-        assert halved.of_switches[name] == state.hyperparameters.of_switches[name]
+        assert halved.option_values[name] == state.hyperparameters.option_values[name]
 
 
 def test_only_numbers_differ_between_runs_that_share_a_program() -> None:
@@ -306,5 +306,5 @@ def test_a_state_continues_with_the_numbers_of_its_switches() -> None:
     lanes.train(1)
     for name, w in lanes.weights(lane).items():
         assert not np.array_equal(w, halfway[f"weights.{name}"])
-    assert "knobs.of_switches.muon_momentum" in halfway
+    assert "knobs.option_values.muon_momentum" in halfway
     assert lanes.progress(resumed).epoch == 2 * EXPERIMENT.evaluation_interval

@@ -11,9 +11,9 @@ from safetensors.numpy import save
 
 from miiii_search.analysis.trained_run import TrainedRun
 from miiii_search.analysis.transformer_lens import to_config, to_state_dict
+from miiii_search.cli.output import check_choice, write_out
 from miiii_search.config.overrides import to_tree
 from miiii_search.errors import MiiiiSearchError
-from miiii_search.files import write_file
 from miiii_search.runs.run_folder import WEIGHTS
 
 FORMATS = ("transformer-lens", "safetensors")
@@ -39,8 +39,7 @@ def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: P
     Raises:
         MiiiiSearchError: The format is unknown, the run has no weights, or `out` cannot be written.
     """
-    if format not in FORMATS:
-        raise MiiiiSearchError(f"--format must be {' or '.join(FORMATS)}, but is `{format}`")
+    check_choice("--format", format, FORMATS)
     if run.weights is None:
         why = next((line for line in problems if WEIGHTS in line), f"{run.name} has no {WEIGHTS}")
         raise MiiiiSearchError(f"{why}; train it again with miiii-search train")
@@ -57,8 +56,5 @@ def export_weights(run: TrainedRun, problems: Sequence[str], format: str, out: P
     if format == "transformer-lens":
         arrays, metadata = to_state_dict(run.weights), metadata | {"config": to_config(run.weights)}
     written = save(dict(arrays), {key: json.dumps(value) for key, value in metadata.items()})
-    try:
-        write_file(out, written)
-    except OSError as error:
-        raise MiiiiSearchError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    write_out(out, written)
     return [line for line in problems if line.startswith(WEIGHTS)]

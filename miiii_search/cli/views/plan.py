@@ -30,6 +30,7 @@ def assumptions(plan: Plan) -> list[str]:
             f"Speed: the roofline of the compiled programs on an {plan.gpu.name}, in {plan.precision}. It is the "
             "slowest of arithmetic, memory traffic and launches. See docs/research/performance.md.",
             "Lanes: memory as the compiler reports it. All lanes are busy until the last trial ends.",
+            "Heads: their number makes no difference.",
         ]
     else:
         lines.append("Speed: what was measured holds for every trial, whatever its width.")
