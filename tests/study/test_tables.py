@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,24 @@ def study(tmp_path: Path) -> Iterator[Study]:
     database = open_database(f"sqlite:///{tmp_path}/test.db", create=True)
     yield create_study(database, "study", make_spec())
     database.close()
+
+
+@pytest.fixture
+def nine_hours_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A local time of UTC+9. Optuna returns local times without a zone."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("nine_hours_east")
+def test_times_are_in_utc(study: Study) -> None:
+    end(study, claim(study))
+    [first, *_] = json.loads(write_table(read_table(study, "trials"), "json"))
+    for name in ("started_at", "ended_at"):
+        assert abs((datetime.fromisoformat(first[name]) - datetime.now(UTC)).total_seconds()) < 3600
 
 
 def test_every_trial_has_a_row(study: Study) -> None:
